@@ -1,0 +1,1 @@
+"""Embed any combination of text, audio and video into one space."""

@@ -1,0 +1,89 @@
+"""The combinatorial loss: a weighted mean of contrastive terms, each over the clips it can use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fusion.losses.nce import mms, nce
+from fusion.modalities import members, parse_term
+
+CONTRASTIVE: dict[str, Callable[..., Tensor]] = {"nce": nce, "mms": mms}
+
+
+class CombinatorialLoss:
+    """Weighted mean of contrastive losses between pairs of combinations (EAO, arXiv:2112.04446).
+
+    A clip that lacks a modality is left out of every term that needs it. A term that no clip of the
+    batch can serve is left out of the sum and of the sum of weights.
+
+    Args:
+        modalities: names of the modalities, in the model's order.
+        terms: weight of each term, ``{"t|v": 1.0, "t|va": 0.1}``; the paper's recipe has six.
+        contrastive: ``nce`` or ``mms``, see :mod:`fusion.losses.nce`.
+        temperature: of ``nce``; ``mms`` has none.
+        margin: of ``mms``; ``nce`` has none.
+
+    Attributes:
+        combinations: every combination that a term needs.
+        over_batch: the loss compares clips with one another, so it must see the whole batch.
+
+    Raises:
+        ValueError: a term or the kind of loss is unknown, or no term has a weight.
+    """
+
+    over_batch = True
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        terms: Mapping[str, float],
+        contrastive: str = "nce",
+        temperature: float = 0.05,
+        margin: float = 0.001,
+    ) -> None:
+        if contrastive not in CONTRASTIVE:
+            raise ValueError(
+                f"unknown contrastive loss {contrastive!r}; choose from {list(CONTRASTIVE)}"
+            )
+        self.pairs = {term: parse_term(term, modalities) for term in terms}
+        self.weights = {term: float(weight) for term, weight in terms.items()}
+        for term, weight in self.weights.items():
+            if not weight > 0:
+                raise ValueError(f"the weight of term {term!r} must be above 0; got {weight}")
+        if not terms:
+            raise ValueError("loss.terms is empty; name at least one term, such as t|v: 1.0")
+        self.needs = {
+            term: members(left + right, modalities) for term, (left, right) in self.pairs.items()
+        }
+        self.combinations = sorted({c for pair in self.pairs.values() for c in pair})
+        if contrastive == "nce" and not temperature > 0:
+            raise ValueError(f"loss.temperature must be above 0; got {temperature}")
+        self.setting = {"temperature": temperature} if contrastive == "nce" else {"margin": margin}
+        self.contrastive = CONTRASTIVE[contrastive]
+
+    def __call__(
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a whole batch.
+
+        Args:
+            embeddings: for each combination (B, E).
+            present: for each modality (B,) bool, which clips have it.
+
+        Returns:
+            The loss, a scalar, and the value of each term that some clip could serve.
+        """
+        values = {}
+        for term, (left, right) in self.pairs.items():
+            complete = torch.stack([present[name] for name in self.needs[term]]).all(dim=0)  # (B,)
+            if complete.any():
+                x, y = embeddings[left][complete], embeddings[right][complete]
+                values[term] = self.contrastive(x, y, **self.setting)
+        if not values:  # nothing to learn from, but every rank must call backward
+            return torch.stack([e.sum() for e in embeddings.values()]).sum() * 0.0, {}
+        total = torch.stack([self.weights[term] * value for term, value in values.items()]).sum()
+        weight = sum(self.weights[term] for term in values)
+        return total / weight, {term: value.detach() for term, value in values.items()}

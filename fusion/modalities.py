@@ -1,0 +1,115 @@
+"""The words ``t``, ``va``, ``t|va``, ``t->v+a`` and what they mean.
+
+A modality has a name (``text``) and a letter, the first of its name (``t``). A *combination* is a
+set of modalities, written as its letters: ``va``. A *term* is a pair of combinations that share no
+modality and that the loss pulls together: ``t|va``. A *direction* leads from the combination that
+asks to the one that is searched: ``t->va``; there, ``v+a`` is the average of two single embeddings
+instead of one embedding of both. How many modalities there are is for the config to say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+
+
+def letters_of(names: Iterable[str]) -> dict[str, str]:
+    """Map the letter of each modality to its name, in the given order.
+
+    Raises:
+        ValueError: two names begin with the same letter, or there is none.
+    """
+    letters: dict[str, str] = {}
+    for name in names:
+        if not name or not name[0].isalpha():
+            raise ValueError(f"a modality's name must begin with a letter; got {name!r}")
+        if name[0] in letters:
+            raise ValueError(
+                f"modalities {letters[name[0]]!r} and {name!r} have the same letter; rename one"
+            )
+        letters[name[0]] = name
+    if not letters:
+        raise ValueError("name at least one modality, such as text, video or audio")
+    return letters
+
+
+def members(combination: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Name the modalities of a combination, in the order of ``names``: ``"va"`` -> video, audio.
+
+    Raises:
+        ValueError: a letter is unknown or stands there twice, or there is none.
+    """
+    letters = letters_of(names)
+    for letter in combination:
+        if letter not in letters:
+            known = ", ".join(f"{k} ({v})" for k, v in letters.items())
+            raise ValueError(
+                f"combination {combination!r} names an unknown modality {letter!r};"
+                f" choose from {known}"
+            )
+    if len(set(combination)) != len(combination) or not combination:
+        raise ValueError(
+            f"combination {combination!r} must name each modality once, and at least one"
+        )
+    return tuple(name for letter, name in letters.items() if letter in combination)
+
+
+def spell(modalities: Iterable[str]) -> str:
+    """Write a combination: video, audio -> ``"va"``."""
+    return "".join(name[0] for name in modalities)
+
+
+def parse_term(term: str, names: Sequence[str]) -> tuple[str, str]:
+    """Split ``"t|va"`` into its two combinations, each in the order of ``names``.
+
+    Raises:
+        ValueError: the term is not two combinations, or they overlap.
+    """
+    parts = term.split("|")
+    if len(parts) != 2:
+        raise ValueError(
+            f"term {term!r} must be two combinations with | between them, such as t|va"
+        )
+    try:
+        left, right = (members(part, names) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"term {term!r}: {error}") from None
+    if shared := set(left) & set(right):
+        raise ValueError(
+            f"term {term!r} pairs overlapping combinations:"
+            f" {', '.join(sorted(shared))} is on both sides"
+        )
+    return spell(left), spell(right)
+
+
+@dataclasses.dataclass(frozen=True)
+class Direction:
+    """A query and what it searches; each side is one or more combinations that are averaged.
+
+    Attributes:
+        query: combinations whose embeddings, averaged, ask: ``("t",)``.
+        gallery: combinations whose embeddings, averaged, are searched: ``("v", "a")`` is ``v+a``.
+    """
+
+    query: tuple[str, ...]
+    gallery: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{'+'.join(self.query)}->{'+'.join(self.gallery)}"
+
+
+def directions(names: Sequence[str]) -> list[Direction]:
+    """List every direction between combinations that share no modality, then the late averages.
+
+    For three modalities: the twelve of the EAO paper (arXiv:2112.04446), and six late averages.
+    """
+    letters = list(letters_of(names))
+    combinations = [
+        "".join(c) for n in range(1, len(letters)) for c in itertools.combinations(letters, n)
+    ]
+    pairs = [(a, b) for a, b in itertools.product(combinations, repeat=2) if not set(a) & set(b)]
+    pairs.sort(key=lambda pair: (len(pair[0] + pair[1]), len(pair[0])))
+    fused = [Direction((a,), (b,)) for a, b in pairs]
+    late = [Direction(tuple(a), tuple(b)) for a, b in pairs if len(a) + len(b) > 2]
+    return fused + late
