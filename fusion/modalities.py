@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
+ORDER = ("text", "video", "audio")  # how combinations are spelt; other names follow by alphabet
 
 
 def letters_of(names: Iterable[str]) -> dict[str, str]:
-    """Map the letter of each modality to its name, in the given order.
+    """Map the letter of each modality to its name, in the order in which combinations are spelt.
 
     Raises:
         ValueError: two names begin with the same letter, or there is none.
     """
     letters: dict[str, str] = {}
-    for name in names:
+    for name in sorted(names, key=_place):
         if not name or not name[0].isalpha():
             raise ValueError(f"a modality's name must begin with a letter; got {name!r}")
         if name[0] in letters:
@@ -34,8 +36,8 @@ def letters_of(names: Iterable[str]) -> dict[str, str]:
     return letters
 
 
-def members(combination: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Name the modalities of a combination, in the order of ``names``: ``"va"`` -> video, audio.
+def members(combination: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Name the modalities of a combination: ``"va"`` or ``"av"`` -> video, audio.
 
     Raises:
         ValueError: a letter is unknown or stands there twice, or there is none.
@@ -60,8 +62,8 @@ def spell(modalities: Iterable[str]) -> str:
     return "".join(name[0] for name in modalities)
 
 
-def parse_term(term: str, names: Sequence[str]) -> tuple[str, str]:
-    """Split ``"t|va"`` into its two combinations, each in the order of ``names``.
+def parse_term(term: str, names: Iterable[str]) -> tuple[str, str]:
+    """Split ``"t|va"`` into its two combinations.
 
     Raises:
         ValueError: the term is not two combinations, or they overlap.
@@ -83,6 +85,10 @@ def parse_term(term: str, names: Sequence[str]) -> tuple[str, str]:
     return spell(left), spell(right)
 
 
+def _place(name: str) -> tuple[int, str]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+
+
 @dataclasses.dataclass(frozen=True)
 class Direction:
     """A query and what it searches; each side is one or more combinations that are averaged.
@@ -99,7 +105,7 @@ class Direction:
         return f"{'+'.join(self.query)}->{'+'.join(self.gallery)}"
 
 
-def directions(names: Sequence[str]) -> list[Direction]:
+def directions(names: Iterable[str]) -> list[Direction]:
     """List every direction between combinations that share no modality, then the late averages.
 
     For three modalities: the twelve of the EAO paper (arXiv:2112.04446), and six late averages.

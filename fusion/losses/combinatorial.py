@@ -21,7 +21,8 @@ class CombinatorialLoss:
 
     Args:
         modalities: names of the modalities, in the model's order.
-        terms: weight of each term, ``{"t|v": 1.0, "t|va": 0.1}``; the paper's recipe has six.
+        terms: weight of each term, ``{"t|v": 1.0, "t|va": 0.1}``; the paper's recipe has six. A
+            weight of 0 leaves the term out.
         contrastive: ``nce`` or ``mms``, see :mod:`fusion.losses.nce`.
         temperature: of ``nce``; ``mms`` has none.
         margin: of ``mms``; ``nce`` has none.
@@ -48,13 +49,14 @@ class CombinatorialLoss:
             raise ValueError(
                 f"unknown contrastive loss {contrastive!r}; choose from {list(CONTRASTIVE)}"
             )
-        self.pairs = {term: parse_term(term, modalities) for term in terms}
-        self.weights = {term: float(weight) for term, weight in terms.items()}
-        for term, weight in self.weights.items():
-            if not weight > 0:
-                raise ValueError(f"the weight of term {term!r} must be above 0; got {weight}")
-        if not terms:
-            raise ValueError("loss.terms is empty; name at least one term, such as t|v: 1.0")
+        for term, weight in terms.items():
+            if not weight >= 0:
+                raise ValueError(f"the weight of term {term!r} must be at least 0; got {weight}")
+        self.weights = {term: float(weight) for term, weight in terms.items() if weight}
+        if not self.weights:
+            problem = "has no term with a weight above 0" if terms else "is empty"
+            raise ValueError(f"loss.terms {problem}; name at least one, such as t|v: 1.0")
+        self.pairs = {term: parse_term(term, modalities) for term in self.weights}
         self.needs = {
             term: members(left + right, modalities) for term, (left, right) in self.pairs.items()
         }

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusion.modalities import members
+from fusion.modalities import members, spell
 from fusion.models.audio import DAVEnetEncoder
 from fusion.models.layers import LAYER_NORM_EPS, PROJECTIONS, Transformer, masked_mean
 from fusion.tokens import Tokens
@@ -74,7 +74,8 @@ class EAO(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
-        self.combinations = {c: members(c, self.modalities) for c in combinations}
+        parts = [members(combination, self.modalities) for combination in combinations]
+        self.combinations = {spell(names): names for names in parts}
         self._check(cls_token, shared_head, transformer_per_modality, projection)
         project = PROJECTIONS[projection]
 
@@ -121,12 +122,14 @@ class EAO(nn.Module):
         Args:
             inputs: for each modality the features of B clips; one that is left out is missing in
                 every clip.
-            combinations: which of the configured ones to compute; all if not given.
+            combinations: which to compute, any that the modalities allow; the configured ones if
+                not given.
 
         Returns:
             For each combination, (B, E) embeddings: averages of unit vectors.
         """
-        chosen = {c: self.combinations[c] for c in combinations or self.combinations}
+        words = self.combinations if combinations is None else combinations
+        chosen = {spell(names): names for names in (members(c, self.modalities) for c in words)}
         needed = [m for m in self.modalities if any(m in parts for parts in chosen.values())]
         num_clips = next(iter(inputs.values())).num_clips
         sequences = {m: self.tokenize(m, inputs.get(m), num_clips) for m in needed}
@@ -155,6 +158,8 @@ class EAO(nn.Module):
         """Embed the tokens of some modalities after they attended to one another: (B, E)."""
         values = torch.cat([s.values for s in sequences.values()], dim=1)
         mask = torch.cat([s.mask for s in sequences.values()], dim=1)
+        if len(sequences) > 1 and "shared" not in self.transformers:
+            raise ValueError(f"a transformer per modality cannot fuse {', '.join(sequences)}")
         transformer = _one_of(self.transformers, next(iter(sequences)))
         if self.cls_token is not None:
             cls_token = self.cls_token.to(values.dtype).expand(len(values), 1, -1)

@@ -1,0 +1,128 @@
+"""A model on disk with all that is needed to use it: a folder, written atomically.
+
+config.yaml                   what the model is and how it was trained
+model.safetensors             its weights
+word_vectors.safetensors, vocabulary.txt    (or what else the text encoder saves)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from fusion.config import choose, load_config, to_yaml
+from fusion.files import recover_folder
+from fusion.models import MODELS, TEXT_ENCODERS
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one line."""
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, config: Mapping[str, Any], text_encoder: Any
+) -> None:
+    """Write a model into an empty folder, see :func:`fusion.files.replace_folder`."""
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(weights, folder / WEIGHTS)
+    (folder / CONFIG).write_text(to_yaml(config))
+    text_encoder.save(folder)
+
+
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """Read a model.
+
+    Args:
+        path: a checkpoint's folder, or the folder of a run, of which the best checkpoint is taken.
+
+    Returns:
+        The model in evaluation mode, its text encoder and the config it was trained with.
+
+    Raises:
+        CheckpointError: nothing usable is there; the message says what is wrong.
+    """
+    folder = find_checkpoint(path)
+    config = load_config(folder / CONFIG)
+    model = choose("model", config["model"], MODELS)()
+    load_weights(model, folder)
+    encoder = TEXT_ENCODERS[config["text_encoder"]["name"]]
+    return model.eval(), encoder.load(folder), config
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Find the checkpoint that a path means: the folder itself or the best of a run."""
+    path = Path(path)
+    for folder in [path, path / "best", path / "last"]:
+        if folder != path:
+            recover_folder(folder)
+        if (folder / WEIGHTS).exists():
+            return folder
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint at {path}: no such folder")
+    raise CheckpointError(
+        f"there is no checkpoint in {path}: it has neither {WEIGHTS} nor best/{WEIGHTS};"
+        " name the folder of a run (output=… in training)"
+    )
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load a checkpoint's weights into a model of the same architecture.
+
+    Raises:
+        CheckpointError: the file is damaged or is of another architecture.
+    """
+    weights = read_tensors(folder / WEIGHTS)
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        mine = tuple(own[name].shape) if name in own else None
+        theirs = tuple(weights[name].shape) if name in weights else None
+        if mine != theirs:
+            raise CheckpointError(
+                f"{folder} is of another architecture: {name} is {_shape(theirs)} there and"
+                f" {_shape(mine)} in the model; use the config that it was trained with"
+            )
+    model.load_state_dict(weights)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); take another checkpoint of the run"
+        ) from None
+
+
+def read_state(path: Path, load: Callable[..., Any] = torch.load) -> Any:
+    """Read what ``torch.save`` wrote, tensors and plain values only.
+
+    Raises:
+        CheckpointError: it is missing, damaged or holds anything else.
+    """
+    try:
+        return load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except Exception as error:  # torch raises many kinds for damaged files
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is damaged ({first}); start anew by output=DIR") from None
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "a scalar"

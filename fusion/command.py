@@ -1,0 +1,40 @@
+"""What all command-line tools do alike: one line for a mistake, the right exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from fusion.training.launch import LaunchError
+from fusion.training.trainer import Stopped
+
+MISTAKE = 2  # exit code
+
+
+def run(command: Callable[[], object]) -> None:
+    """Call a command; end the program with one line and an exit code if it fails.
+
+    ``FUSION_DEBUG=1`` in the environment shows the traceback instead.
+    """
+    if os.environ.get("FUSION_DEBUG"):
+        command()
+        return
+    try:
+        command()
+    except Stopped as stop:
+        _end(str(stop), 128 + stop.signal)
+    except KeyboardInterrupt:
+        _end("interrupted", 128 + signal.SIGINT)
+    except (ValueError, LaunchError, FloatingPointError, OSError) as error:
+        _end(f"error: {_one_line(error)}", MISTAKE)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _end(message: str, code: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,204 @@
+"""From a YAML file to objects: bases, overrides, and errors that name the right key.
+
+A config names what to build (``name:``) and the arguments; it is checked against the signature of
+what it builds, before anything slow begins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+SETTINGS = ("seed", "output", "resume", "overwrite")
+SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
+DEFAULTS = {"seed": 0, "resume": False, "overwrite": False}
+PLAIN_TYPES = (bool, int, float, str)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message is one line for its author."""
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a config: its ``base`` first, then the file, then the overrides.
+
+    Args:
+        path: YAML file. ``base: other.yaml`` in it is relative to the file itself.
+        overrides: changes such as ``trainer.epochs=1``; the values are YAML.
+
+    Returns:
+        Nested dicts and lists, interpolations resolved.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, the bases go round in a circle, a top-level
+            key is unknown or missing.
+    """
+    try:
+        merged = OmegaConf.merge(_with_bases(Path(path), ()), _dotlist(overrides))
+        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_first_line(error)}") from None
+    assert isinstance(values, dict)
+    config = DEFAULTS | {str(key): value for key, value in values.items()}
+    _check_top_level(config, path)
+    return config
+
+
+def check(section: str, values: Any, target: Callable[..., Any], given: Sequence[str] = ()) -> None:
+    """Compare a section of a config with the arguments of what it builds.
+
+    Args:
+        section: where the values stand, such as ``trainer``.
+        values: the section, without ``name``.
+        target: what will be called with the values.
+        given: arguments that the program passes itself; a config cannot set them.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value has the wrong type.
+    """
+    parameters = inspect.signature(target).parameters
+    names = [name for name in parameters if name not in given and name != "self"]
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key, value in values.items():
+        if key not in names:
+            raise ConfigError(f"{section}.{key} is unknown{_nearest(key, names)}")
+        _check_type(f"{section}.{key}", value, hints.get(key, Any))
+    for name in names:
+        if parameters[name].default is inspect.Parameter.empty and name not in values:
+            raise ConfigError(f"{section}.{name} is missing; add it to the config")
+
+
+def choose(
+    section: str, values: Mapping[str, Any], table: Mapping[str, Any], given: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Find what a section names in a table and check its arguments.
+
+    Returns:
+        The entry of ``table``, with the section's values bound to it.
+
+    Raises:
+        ConfigError: the name is missing or unknown, or see :func:`check`.
+    """
+    arguments = {str(k): v for k, v in values.items() if k != "name"}
+    name = str(values.get("name"))
+    if name not in table:
+        raise ConfigError(
+            f"{section}.name: unknown {name!r}{_nearest(name, list(table), 'choose from')}"
+        )
+    check(section, arguments, table[name], given)
+
+    def build(**more: Any) -> Any:
+        try:
+            return table[name](**arguments, **more)
+        except (TypeError, KeyError) as error:  # a nested value of the wrong kind
+            raise ConfigError(f"{section} ({name}) cannot be built: {error}") from error
+
+    return build
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Write nested keys with dots: ``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """Write a config so that :func:`load_config` reads it back."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
+    path = path.expanduser().resolve()
+    if path in seen:
+        raise ConfigError(f"{path}: its bases lead back to itself")
+    try:
+        own = OmegaConf.load(path)
+    except FileNotFoundError:
+        where = f" (base of {seen[-1]})" if seen else ""
+        raise ConfigError(f"no config at {path}{where}; see configs/ for examples") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is not a YAML file that can be read: {_where(error)}") from None
+    if not isinstance(own, DictConfig):
+        raise ConfigError(f"{path} must hold `key: value` lines")
+    base = own.pop("base", None)
+    return OmegaConf.merge(_with_bases(path.parent / base, (*seen, path)), own) if base else own
+
+
+def _dotlist(overrides: Iterable[str]) -> Any:
+    overrides = list(overrides)
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"override {override!r} must be key=value, such as trainer.epochs=1")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"overrides {overrides}: {_where(error)}") from None
+
+
+def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
+    known = [*SETTINGS, *SECTIONS]
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"{path}: {key} is unknown{_nearest(key, known)}")
+    for key in known:
+        if key not in config:
+            raise ConfigError(f"{path}: {key} is missing; see configs/eao.yaml for an example")
+    for key in SECTIONS:
+        if not isinstance(config[key], Mapping):
+            raise ConfigError(f"{path}: {key} must be a section of `key: value` lines")
+    for key, kind in [("seed", int), ("output", str), ("resume", bool), ("overwrite", bool)]:
+        _check_type(key, config[key], kind)
+
+
+def _check_type(where: str, value: Any, hint: Any) -> None:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    choices = typing.get_args(hint) if union else (hint,)
+    kinds = [typing.get_origin(choice) or choice for choice in choices]
+    if any(kind is Any or not isinstance(kind, type) for kind in kinds):
+        return
+    fits = any(
+        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
+    )
+    if not fits and not (float in kinds and isinstance(value, int) and value is not True):
+        wanted = " or ".join(_plain(kind) for kind in kinds)
+        raise ConfigError(f"{where} must be {wanted}; got {value!r}")
+
+
+def _plain(kind: type) -> str:
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        type(None): "null",
+    }
+    return names.get(kind, "a list" if issubclass(kind, Sequence) else "`key: value` lines")
+
+
+def _nearest(key: str, names: Sequence[str], otherwise: str = "known are") -> str:
+    match = difflib.get_close_matches(key, names, n=1)
+    return f"; did you mean {match[0]!r}?" if match else f"; {otherwise} {', '.join(names)}"
+
+
+def _where(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or _first_line(error)
+    return f"line {mark.line + 1}: {problem}" if mark else problem
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

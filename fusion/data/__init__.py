@@ -1,0 +1,1 @@
+"""Media files, features, clips and batches."""

@@ -1,0 +1,35 @@
+"""From clips to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusion.tokens import Batch, Tokens
+
+
+def collate(clips: Sequence[Mapping[str, Any]]) -> Batch:
+    """Put clips end to end, without padding.
+
+    Args:
+        clips: dicts of ``id`` and, for each modality, (L, D) features; L = 0 where it is missing.
+
+    Returns:
+        A batch of the modalities in the order of the first clip.
+
+    Raises:
+        ValueError: a clip lacks every modality, or its features are as wide as no other clip's.
+    """
+    modalities = [name for name in clips[0] if name != "id"]
+    for clip in clips:
+        if not any(len(clip[name]) for name in modalities):
+            raise ValueError(f"clip {clip['id']!r} has no {' and no '.join(modalities)}")
+        for name in modalities:
+            expected, got = clips[0][name].shape[1:], clip[name].shape[1:]
+            if got != expected:
+                raise ValueError(
+                    f"clip {clip['id']!r} has {name} features of width {list(got)},"
+                    f" but {clips[0]['id']!r} has {list(expected)}"
+                )
+    inputs = {name: Tokens.pack([clip[name] for clip in clips]) for name in modalities}
+    return Batch(tuple(clip["id"] for clip in clips), inputs)

@@ -1,0 +1,5 @@
+"""Data sets, by the names that configs use."""
+
+from fusion.data.clips import CaptionedVideos, demo
+
+DATASETS = {"demo": demo, "videos": CaptionedVideos}

@@ -1,0 +1,27 @@
+"""What can be seen and heard in a scene: three visible and three audible attributes."""
+
+from __future__ import annotations
+
+import math
+
+VISIBLE: dict[str, tuple[str, ...]] = {
+    "shape": ("circle", "square", "triangle", "star", "ring", "cross"),
+    "colour": ("red", "yellow", "green", "cyan", "blue", "pink"),
+    "motion": ("left", "right", "bounces", "spins", "grows", "blinks"),
+}
+AUDIBLE: dict[str, tuple[str, ...]] = {
+    "timbre": ("flute", "trumpet", "bell", "guitar", "organ"),
+    "rhythm": ("even", "swinging", "bursts", "held"),
+    "contour": ("rising", "falling", "arching", "zigzag"),
+}
+ATTRIBUTES: dict[str, tuple[str, ...]] = VISIBLE | AUDIBLE
+NUM_COMBINATIONS = math.prod(len(values) for values in ATTRIBUTES.values())
+
+
+def combination(number: int) -> dict[str, str]:
+    """Name the values of combination ``number``, which is in [0, ``NUM_COMBINATIONS``)."""
+    chosen = {}
+    for attribute, values in ATTRIBUTES.items():
+        number, index = divmod(number, len(values))
+        chosen[attribute] = values[index]
+    return chosen

@@ -1,0 +1,221 @@
+"""The built-in corpus on disk: rendered on first use, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fusion.data.demo.attributes import ATTRIBUTES
+from fusion.data.demo.film import write_film
+from fusion.data.demo.perceiver import ceilings
+from fusion.data.demo.plan import SPLITS, VERSION, Film, plan_corpus
+from fusion.files import cache_folder, recover_folder, replace_folder
+
+logger = logging.getLogger(__name__)
+
+BYTES_PER_FILM = 250_000  # on the safe side of what a film takes
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+CAPTION_COLUMNS = ("video", "start", "end", "text")
+
+
+class CorpusError(ValueError):
+    """The corpus cannot be rendered; the message says where and what to do."""
+
+
+def demo_corpus(
+    cache: str | Path | None = None, jobs: int | None = None, size: int | None = None
+) -> Path:
+    """Find the built-in corpus; render it if this is its first use.
+
+    The folder that is returned holds::
+
+        videos/*.mp4                           pictures (H.264 or MPEG-4) and sound (AAC)
+        train.csv validation.csv test.csv      video, start, end, text; seconds, path from here
+        attributes.csv                         the truth about each clip, see `write_tables`
+        ceilings.json                          scores of a perfect perceiver, see `perceiver.py`
+        version.json
+
+    Clips lack what real ones lack: the text of some rows of ``train.csv`` is empty, some scenes
+    are black or silent, some files have no picture or no sound.
+
+    Args:
+        cache: folder to keep it in; :func:`fusion.files.cache_folder` by default.
+        jobs: processes that render; one per core by default. They change nothing but the time.
+        size: films per split, for tests; the whole corpus by default.
+
+    Raises:
+        CorpusError: there is no space for it, or a process that renders has died.
+        ValueError: ``size`` is not a possible number of films.
+    """
+    name = f"demo-v{VERSION}" if size is None else f"demo-v{VERSION}-{size}"
+    folder = Path(cache or cache_folder()) / name
+    if not _is_complete(folder):
+        films = plan_corpus(size)
+        with _explain_lack_of_space(folder, len(films)):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _one_process_at_a_time(folder.with_name(f"{name}.lock")):
+                if not _is_complete(recover_folder(folder)):  # another may have rendered it
+                    _check_space(folder.parent, len(films))
+                    _render(folder, films, size, jobs or _num_cores())
+    return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "version.json").is_file()
+
+
+def _render(folder: Path, films: list[Film], size: int | None, jobs: int) -> None:
+    with replace_folder(folder) as new:
+        write_tables(films, new)
+        done = _render_here(films, new) if jobs == 1 else _render_in_processes(new, size, jobs)
+        for _ in tqdm(done, desc="rendering the built-in corpus", total=len(films), unit="film"):
+            pass
+        version = {"version": VERSION, "films": len(films)}
+        (new / "version.json").write_text(json.dumps(version))
+
+
+def _render_here(films: list[Film], folder: Path) -> Iterator[str]:
+    for film in films:
+        write_film(film, folder)
+        yield film.path
+
+
+def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[str]:
+    """Start ``jobs`` processes, see `worker.py`, and yield what they say they have rendered."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "fusion.data.demo.worker", str(folder), str(size or 0)]
+    reader, writer = os.pipe()
+    workers = [
+        subprocess.Popen([*command, str(job), str(jobs)], stdout=writer, env=environment)
+        for job in range(jobs)
+    ]
+    os.close(writer)
+    try:
+        with os.fdopen(reader) as lines:
+            for line in lines:
+                if line.startswith("error "):
+                    number = int(line.split()[1])
+                    raise OSError(number, os.strerror(number))
+                yield line.strip()
+        if any(worker.wait() for worker in workers):
+            raise CorpusError(
+                f"a process that rendered {folder.name} stopped early; its own message is above,"
+                " demo_corpus(jobs=1) renders without other processes"
+            )
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.wait()
+
+
+def write_tables(films: list[Film], folder: Path) -> None:
+    """Write captions, attributes and ceilings, which follow from the plan alone.
+
+    ``attributes.csv`` has, beside the columns that name the clip: one column per attribute;
+    ``has_picture``, ``has_sound``, ``has_narration``, 0 or 1, of the scene; ``has_video_stream``
+    and ``has_audio_stream`` of the file; ``unsaid``, attributes that the sentence leaves out.
+    """
+    for split in SPLITS:
+        rows = [_caption(film, i) for film in films if film.split == split for i in _scenes(film)]
+        _write_csv(folder / f"{split}.csv", CAPTION_COLUMNS, rows)
+    truth = [_truth(film, i) for film in films for i in _scenes(film)]
+    _write_csv(folder / "attributes.csv", tuple(truth[0]), truth)
+    scores = {split: ceilings([f for f in films if f.split == split]) for split in SPLITS[1:]}
+    (folder / "ceilings.json").write_text(json.dumps(scores, indent=1))
+
+
+def _scenes(film: Film) -> range:
+    return range(len(film.scenes))
+
+
+def _caption(film: Film, number: int) -> dict[str, object]:
+    scene = film.scenes[number]
+    values = (film.path, scene.caption_start, scene.caption_end, scene.text)
+    return dict(zip(CAPTION_COLUMNS, values, strict=True))
+
+
+def _truth(film: Film, number: int) -> dict[str, object]:
+    scene = film.scenes[number]
+    return {
+        "video": film.path,
+        "start": scene.caption_start,
+        "end": scene.caption_end,
+        "split": film.split,
+        **{attribute: scene.values[attribute] for attribute in ATTRIBUTES},
+        "has_picture": int(scene.has_picture),
+        "has_sound": int(scene.has_sound),
+        "has_narration": int(bool(scene.text)),
+        "has_video_stream": int(film.has_video_stream),
+        "has_audio_stream": int(film.has_audio_stream),
+        "unsaid": " ".join(scene.unsaid),
+    }
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, object]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _one_process_at_a_time(lock: Path) -> Iterator[None]:
+    """Let the other processes of this machine wait; on Windows both render and the last one wins.
+
+    The operating system frees the lock of a process that dies.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that renders the built-in corpus")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _explain_lack_of_space(folder: Path, num_films: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise _no_space(folder.parent, num_films, "the disk filled up") from error
+
+
+def _check_space(place: Path, num_films: int) -> None:
+    free = shutil.disk_usage(place).free
+    if free < num_films * BYTES_PER_FILM:
+        raise _no_space(place, num_films, f"{free / 1e6:.0f} MB are free")
+
+
+def _no_space(place: Path, num_films: int, found: str) -> CorpusError:
+    needed = max(1, round(num_films * BYTES_PER_FILM / 1e6))
+    return CorpusError(
+        f"no space for the built-in corpus in {place}: it takes {needed} MB, {found};"
+        " free some or set FUSION_CACHE to a folder on another disk"
+    )
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,128 @@
+"""What a perfect perceiver would score on the built-in corpus, computed exactly.
+
+The perceiver knows every attribute that a modality shows, and nothing else: it reads the sentence
+about the scene, sees its picture or hears its sound without error. It ranks by how probable it is
+that a query and a candidate belong together: the product over attributes of 1 where both know the
+same value, 0 where they know different ones, and 1 / (number of values) where either does not know.
+Ties are broken at random. No model that ranks candidates for one query at a time, without a look at
+the other queries, can expect to score higher.
+
+Shapes: N clips, A attributes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fusion.data.demo.attributes import ATTRIBUTES, AUDIBLE, VISIBLE
+from fusion.data.demo.plan import Film
+
+MODALITIES = "tva"  # text, video, audio
+CUTOFFS = (1, 5, 10, 50)
+UNKNOWN = -1
+
+
+def ceilings(films: Sequence[Film]) -> dict[str, dict[str, float]]:
+    """Score the perfect perceiver on the clips of some films, in every direction.
+
+    A clip whose file lacks every stream of the query's or of the candidate's modalities counts as
+    a miss and is no candidate, as in the published evaluation. A black or silent scene of a file
+    that has the stream takes part; nothing can be perceived in it.
+
+    Returns:
+        For each direction, such as ``t->va`` (and ``t->v+a``, the average of two rankings'
+        similarities, which knows just as much), ``R@1``, ``R@5``, ``R@10``, ``R@50`` in percent of
+        all clips, ``MedR`` and ``MeanR`` over the clips that take part. All are expected values,
+        except for the median: that of the expected ranks.
+    """
+    knowledge = {m: _known(films, m) for m in MODALITIES}
+    present = {m: _present(films, m) for m in MODALITIES}
+    scores = {}
+    for query, candidate in directions():
+        direction = score_direction(
+            _combine([knowledge[m] for m in query]),
+            _combine([knowledge[m] for m in candidate]),
+            np.any([present[m] for m in query], axis=0)
+            & np.any([present[m] for m in candidate], axis=0),
+        )
+        scores[f"{query}->{candidate}"] = direction
+        scores[f"{'+'.join(query)}->{'+'.join(candidate)}"] = direction
+    return scores
+
+
+def directions() -> Iterator[tuple[str, str]]:
+    """Yield query and candidate of every direction between disjoint combinations."""
+    combinations = ["".join(c) for size in (1, 2) for c in itertools.combinations(MODALITIES, size)]
+    for query, candidate in itertools.product(combinations, repeat=2):
+        if not set(query) & set(candidate):
+            yield query, candidate
+
+
+def score_direction(
+    queries: np.ndarray, candidates: np.ndarray, present: np.ndarray
+) -> dict[str, float]:
+    """Compute the expected scores of one direction.
+
+    Args:
+        queries: (N, A) values known of each query, as numbers, or ``UNKNOWN``.
+        candidates: (N, A) likewise; candidate i is the right one for query i.
+        present: (N,) bool, clips that take part.
+    """
+    scores = match_scores(queries[present], candidates[present])
+    right = scores.diagonal()[:, None]
+    better = (scores > right).sum(axis=1)
+    equal = (scores == right).sum(axis=1)  # at least 1, the right one itself
+    ranks = better + (equal + 1) / 2
+    recalls = {
+        f"R@{k}": 100 * float(np.clip((k - better) / equal, 0, 1).sum()) / len(present)
+        for k in CUTOFFS
+    }
+    return recalls | {"MedR": float(np.median(ranks)), "MeanR": float(ranks.mean())}
+
+
+def match_scores(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Score all pairs, times the number of combinations, so that scores are exact: (N, N) int."""
+    scores = np.ones((len(queries), len(candidates)), np.int64)
+    for q, c, values in zip(queries.T, candidates.T, ATTRIBUTES.values(), strict=True):
+        unknown = (q == UNKNOWN)[:, None] | (c == UNKNOWN)[None, :]
+        scores *= np.where(unknown, 1, (q[:, None] == c[None, :]) * len(values))
+    return scores
+
+
+def _known(films: Sequence[Film], modality: str) -> np.ndarray:
+    """Number the values that a modality shows of each clip: (N, A), ``UNKNOWN`` elsewhere."""
+    rows = []
+    for scene in (scene for film in films for scene in film.scenes):
+        shown = {
+            "t": set(ATTRIBUTES) - set(scene.unsaid),
+            "v": set(VISIBLE) if scene.has_picture else set(),
+            "a": set(AUDIBLE) if scene.has_sound else set(),
+        }[modality]
+        rows.append(
+            [
+                values.index(scene.values[attribute]) if attribute in shown else UNKNOWN
+                for attribute, values in ATTRIBUTES.items()
+            ]
+        )
+    return np.array(rows)
+
+
+def _present(films: Sequence[Film], modality: str) -> np.ndarray:
+    """Tell which clips have a modality at all, perceivable or not: (N,) bool."""
+    return np.array(
+        [
+            {"t": bool(scene.text), "v": film.has_video_stream, "a": film.has_audio_stream}[
+                modality
+            ]
+            for film in films
+            for scene in film.scenes
+        ]
+    )
+
+
+def _combine(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Know what any part knows; parts about the same clips never disagree."""
+    return np.max(parts, axis=0)

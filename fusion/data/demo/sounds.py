@@ -1,0 +1,138 @@
+"""Samples of a scene: an instrument that plays a figure before background noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+Array = np.ndarray
+
+SAMPLE_RATE = 16_000
+LOWEST_NOTE = (60, 63)  # MIDI numbers; 69 is 440 Hz
+PENTATONIC = (0, 2, 4, 7, 9)  # semitones above the lowest note
+TEMPO = (0.93, 1.07)
+LOUDNESS = (0.12, 0.35)  # of the loudest note; 1 is full scale
+SIGNAL_TO_NOISE_DB = (18.0, 35.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instrument:
+    """What a note sounds like.
+
+    Attributes:
+        ratios: frequencies of its partials as multiples of the note's.
+        levels: their amplitudes.
+        attack: seconds until the note has its full level.
+        decay: per second, how fast the note dies away; 0 sustains it.
+        bright_decay: per second and partial, how much faster higher partials die away.
+        vibrato: depth of a 5.5 Hz vibrato, as a share of the frequency.
+        breath: level of the noise that comes with the note.
+    """
+
+    ratios: tuple[float, ...]
+    levels: tuple[float, ...]
+    attack: float
+    decay: float = 0.0
+    bright_decay: float = 0.0
+    vibrato: float = 0.0
+    breath: float = 0.0
+
+
+INSTRUMENTS = {
+    "flute": Instrument((1, 2, 3), (1, 0.2, 0.05), 0.05, vibrato=0.008, breath=0.06),
+    "trumpet": Instrument(
+        tuple(range(1, 11)), (0.5, 0.8, 1, 0.9, 0.75, 0.6, 0.45, 0.35, 0.25, 0.2), 0.03
+    ),
+    "bell": Instrument(
+        (1, 2.76, 5.4, 8.93), (1, 0.7, 0.5, 0.3), 0.002, decay=3.5, bright_decay=1.5
+    ),
+    "guitar": Instrument(
+        tuple(range(1, 9)),
+        tuple(1 / k for k in range(1, 9)),
+        0.004,
+        decay=4.0,
+        bright_decay=1.2,
+    ),
+    "organ": Instrument((0.5, 1, 2, 4), (0.8, 1, 0.7, 0.5), 0.015),
+}
+
+# Seconds from note to note, and scale steps of the notes above the lowest: a figure. Both are
+# repeated as long as the scene lasts, so that a part of the scene is enough to know them.
+RHYTHMS: dict[str, tuple[float, ...]] = {
+    "even": (0.2,),
+    "swinging": (0.32, 0.11),
+    "bursts": (0.11, 0.11, 0.45),
+    "held": (0.5,),
+}
+CONTOURS: dict[str, tuple[int, ...]] = {
+    "rising": (0, 2, 4, 6, 8),
+    "falling": (8, 6, 4, 2, 0),
+    "arching": (0, 4, 8, 4),
+    "zigzag": (0, 8),
+}
+
+
+def render_sounds(
+    values: Mapping[str, str], num_samples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Play a scene.
+
+    Args:
+        values: at least ``timbre``, ``rhythm`` and ``contour``.
+        num_samples: S, at ``SAMPLE_RATE``.
+        rng: chooses all that the attributes leave open.
+
+    Returns:
+        (S,) float32, -1 to 1.
+    """
+    onsets = draw_onsets(values["rhythm"], num_samples / SAMPLE_RATE, rng).tolist()
+    pitches = draw_pitches(values["contour"], len(onsets) - 1, rng).tolist()
+    instrument = INSTRUMENTS[values["timbre"]]
+    wave = np.zeros(num_samples, np.float32)
+    for start, end, pitch in zip(onsets[:-1], onsets[1:], pitches, strict=True):
+        note = play_note(instrument, 440 * 2 ** ((pitch - 69) / 12), end - start, rng)
+        first = int(start * SAMPLE_RATE)
+        wave[first : first + len(note)] += note[: num_samples - first]
+    wave *= np.float32(rng.uniform(*LOUDNESS) / max(np.abs(wave).max(), 1e-6))
+    level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(*SIGNAL_TO_NOISE_DB) / 20)
+    wave += np.float32(level) * rng.standard_normal(num_samples, np.float32)
+    return np.clip(wave, -1, 1)
+
+
+def draw_onsets(rhythm: str, seconds: float, rng: np.random.Generator) -> Array:
+    """Draw when notes start; the last value is where the last note ends. In seconds."""
+    steps = np.resize(RHYTHMS[rhythm], 40) * rng.uniform(*TEMPO)
+    steps *= rng.uniform(0.95, 1.05, len(steps))
+    onsets = np.append(0, np.cumsum(steps)) + rng.uniform(0.02, 0.2)
+    return onsets[onsets < seconds]
+
+
+def draw_pitches(contour: str, num_notes: int, rng: np.random.Generator) -> Array:
+    """Draw the notes of a scene on a pentatonic scale, as MIDI numbers."""
+    steps = np.resize(CONTOURS[contour], num_notes)
+    octaves, degrees = np.divmod(steps, len(PENTATONIC))
+    return rng.uniform(*LOWEST_NOTE) + 12 * octaves + np.take(PENTATONIC, degrees)
+
+
+def play_note(
+    instrument: Instrument, frequency: float, seconds: float, rng: np.random.Generator
+) -> Array:
+    """Play one note that is let go shortly before the next: (samples,) float32."""
+    release = 0.04
+    time = np.arange(int((seconds + release) * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
+    phase = 2 * np.pi * frequency * time
+    if instrument.vibrato:
+        wobble = 2 * np.pi * 5.5
+        phase -= frequency * instrument.vibrato * 2 * np.pi / wobble * np.cos(wobble * time)
+    note = np.zeros_like(time)
+    for number, (ratio, level) in enumerate(zip(instrument.ratios, instrument.levels, strict=True)):
+        if ratio * frequency < SAMPLE_RATE / 2:
+            partial = np.float32(level) * np.sin(np.float32(ratio) * phase)
+            fading = instrument.decay + number * instrument.bright_decay
+            note += partial * np.exp(np.float32(-fading) * time) if fading else partial
+    if instrument.breath:
+        note += np.float32(instrument.breath) * rng.standard_normal(len(time), np.float32)
+    ends = np.minimum(time / instrument.attack, (time[-1] - time) / release)
+    return note * np.clip(ends, 0, 1)

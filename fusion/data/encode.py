@@ -1,0 +1,167 @@
+"""Write pictures and sound to files that every player and browser opens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from os import PathLike, fspath
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+_AUDIO_BIT_RATE = 64_000  # of AAC, mono
+_AUDIO_CHUNK = 16_384  # samples given to the encoder at a time
+_JPEG_QUALITY = 4  # scale of the encoder, 1 best .. 31
+
+
+def write_clip(
+    target: str | PathLike[str] | BinaryIO,
+    frames: Iterable[NDArray[np.uint8]] | None,
+    fps: float | Fraction,
+    wave: NDArray[np.floating] | None,
+    rate: int = 16_000,
+    *,
+    crf: int = 23,
+    preset: str = "veryfast",
+) -> None:
+    """Write an mp4 of H.264 pictures (MPEG-4 where PyAV lacks x264) and mono AAC sound.
+
+    Frames are encoded as they arrive, so an iterator of any length needs little memory. The same
+    input gives the same bytes, on any number of cores. A call that raises may leave half a file.
+
+    Args:
+        target: path, or a seekable binary file that can be written.
+        frames: (H, W, 3) uint8 RGB pictures of one even size; None or none at all: no picture.
+        fps: pictures per second.
+        wave: (S,) samples within [-1, 1]; None or empty: no sound. May be longer or shorter than
+            the pictures.
+        rate: samples per second.
+        crf: x264's quality, 0 best .. 51.
+        preset: x264's effort, "ultrafast" .. "veryslow".
+
+    Raises:
+        ValueError: neither picture nor sound, or a picture or wave of another shape or type.
+    """
+    pictures = iter(() if frames is None else frames)
+    first = next(pictures, None)
+    if first is None and (wave is None or len(wave) == 0):
+        raise ValueError("a clip needs pictures or sound; got neither")
+    name = fspath(target) if isinstance(target, str | PathLike) else target
+    with av.open(name, "w", format="mp4") as container:
+        video = audio = None
+        if first is not None:
+            video = _add_video(container, first, fps, crf, preset)
+            pictures = _checked(itertools.chain([first], pictures), first.shape)
+        if wave is not None and len(wave) > 0:
+            audio = container.add_stream("aac", rate=rate, layout="mono")
+            audio.bit_rate = _AUDIO_BIT_RATE
+        _mux(container, video, pictures, audio, _chunks(wave, rate), rate)
+
+
+def encode_jpeg(frame: NDArray[np.uint8]) -> bytes:
+    """Encode an (H, W, 3) uint8 RGB picture as JPEG.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    _check_picture(frame, frame.shape)
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height = picture.width, picture.height
+    codec.pix_fmt = "yuvj420p"
+    codec.time_base = Fraction(1)
+    codec.options = {"qmin": str(_JPEG_QUALITY), "qmax": str(_JPEG_QUALITY)}
+    picture = picture.reformat(format="yuvj420p")
+    picture.pts = 0
+    return b"".join(bytes(packet) for packet in [*codec.encode(picture), *codec.encode(None)])
+
+
+def _add_video(
+    container: OutputContainer,
+    first: NDArray[np.uint8],
+    fps: float | Fraction,
+    crf: int,
+    preset: str,
+) -> VideoStream:
+    """Add a stream for pictures like ``first``."""
+    _check_picture(first, first.shape)
+    height, width, _ = first.shape
+    if height % 2 or width % 2:
+        raise ValueError(f"pictures need an even height and width; got {height} x {width}")
+    rate = Fraction(fps).limit_denominator(1001)
+    if "libx264" in av.codecs_available:
+        # x264's macroblock tree made small pictures come out differently from run to run
+        options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
+    else:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.bit_rate = height * width * math.ceil(rate) // 4  # a quarter of a bit per pixel
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.thread_count = 1  # x264's result depends on the number of threads
+    return stream
+
+
+def _mux(
+    container: OutputContainer,
+    video: VideoStream | None,
+    pictures: Iterator[NDArray[np.uint8]],
+    audio: AudioStream | None,
+    chunks: Iterator[av.AudioFrame],
+    rate: int,
+) -> None:
+    """Encode both streams side by side, sound never ahead of the picture by more than a chunk."""
+    sound = next(chunks, None)
+    if video is not None:
+        step = 1 / Fraction(video.codec_context.framerate)  # seconds
+        for index, picture in enumerate(pictures):
+            while sound is not None and audio and Fraction(sound.pts or 0, rate) <= index * step:
+                container.mux(audio.encode(sound))
+                sound = next(chunks, None)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = index, step
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    if audio is not None:
+        while sound is not None:
+            container.mux(audio.encode(sound))
+            sound = next(chunks, None)
+        container.mux(audio.encode(None))
+
+
+def _chunks(wave: NDArray[np.floating] | None, rate: int) -> Iterator[av.AudioFrame]:
+    """Cut (S,) samples into audio frames."""
+    if wave is None:
+        return
+    if wave.ndim != 1:
+        raise ValueError(f"sound must be mono, of shape (S,); got {wave.shape}")
+    samples = np.clip(wave, -1, 1).astype(np.float32)
+    for start in range(0, len(samples), _AUDIO_CHUNK):
+        part = samples[None, start : start + _AUDIO_CHUNK]
+        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        yield frame
+
+
+def _checked(
+    pictures: Iterable[NDArray[np.uint8]], shape: tuple[int, ...]
+) -> Iterator[NDArray[np.uint8]]:
+    """Pass pictures on that have the given shape."""
+    for picture in pictures:
+        _check_picture(picture, shape)
+        yield picture
+
+
+def _check_picture(picture: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(
+            f"a picture is an (H, W, 3) array of uint8; got {picture.shape} of {picture.dtype}"
+        )
+    if picture.shape != shape:
+        raise ValueError(f"all pictures of a clip have one size; got {picture.shape} after {shape}")

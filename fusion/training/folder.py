@@ -1,0 +1,98 @@
+"""The folder of a run: who may write to it, and what is in it.
+
+config.yaml    the resolved config           metrics.jsonl  one line per logged step
+best/          checkpoint of the best epoch  tensorboard/   the same as curves
+last/          newest checkpoint, with all that is needed to go on
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from fusion.config import ConfigError, flatten, load_config, to_yaml
+from fusion.files import recover_folder, write_atomically
+
+FREE_TO_CHANGE = ("output", "resume", "overwrite")  # between a run and its resumption
+
+
+class RunFolder:
+    """A run's folder, held by one run at a time.
+
+    Args:
+        path: the folder.
+        config: the resolved config of the run that wants to write here.
+
+    Raises:
+        ConfigError: another run is writing here; or a run is here and ``resume`` and ``overwrite``
+            are false; or it had another config.
+    """
+
+    def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
+        self.path, self.config = Path(path), config
+        self.best, self.last = self.path / "best", self.path / "last"
+        self.metrics = self.path / "metrics.jsonl"
+        self._lock: IO[str] | None = None
+
+    def claim(self) -> bool:
+        """Take the folder for this run; call on one process only.
+
+        Returns:
+            Whether there is a checkpoint to go on from.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._hold()
+        written = self.path / "config.yaml"
+        if not written.exists() and any(self.path.glob("[!.]*")):
+            raise ConfigError(
+                f"{self.path} is not empty and holds no run; choose another output=DIR"
+            )
+        if self.config["overwrite"]:
+            for part in [self.best, self.last, self.path / "tensorboard"]:
+                shutil.rmtree(part, ignore_errors=True)
+            for name in ["config.yaml", "metrics.jsonl", "results.json", "report.html"]:
+                (self.path / name).unlink(missing_ok=True)
+        recover_folder(self.last)
+        recover_folder(self.best)
+        if written.exists():
+            if not self.config["resume"]:
+                raise ConfigError(
+                    f"{self.path} holds a run already; go on with it by resume=true, begin another"
+                    " by output=DIR, or delete it by overwrite=true"
+                )
+            self._compare(load_config(written))
+        write_atomically(written, to_yaml(self.config))
+        return self.last.exists()
+
+    def release(self) -> None:
+        """Let another run write here."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _hold(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no advisory locks
+            return
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the run ends)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another process is writing to {self.path}; wait for it, stop it, or choose"
+                " another output=DIR"
+            ) from None
+
+    def _compare(self, before: Mapping[str, Any]) -> None:
+        old, new = flatten(before), flatten(yaml.safe_load(to_yaml(self.config)))
+        for key in sorted(old.keys() | new.keys()):
+            if key not in FREE_TO_CHANGE and old.get(key) != new.get(key):
+                raise ConfigError(
+                    f"{self.path} was begun with {key}={old.get(key)} and cannot go on with"
+                    f" {new.get(key)}; set it back, or begin another run by output=DIR"
+                )

@@ -1,0 +1,148 @@
+"""Starting and ending the processes of a run, and noticing when the launch went wrong.
+
+``accelerate launch --cpu --num_processes 2`` starts one process without a word (accelerate#2741),
+and processes that talk over gloo can abort after a good run. Both are dealt with here.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.commands.config.config_args import default_yaml_config_file
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+PRECISIONS = ("no", "fp16", "bf16")
+
+
+class LaunchError(RuntimeError):
+    """The processes that were started are not those that were asked for; one line."""
+
+
+def make_accelerator(mixed_precision: str | None, log_folder: str | Path | None) -> Accelerator:
+    """Join the processes of this run.
+
+    Args:
+        mixed_precision: ``no``, ``fp16`` or ``bf16``; what the launcher says if None.
+        log_folder: where TensorBoard's files go; nothing is tracked if None.
+
+    Raises:
+        ValueError: the precision is unknown.
+        LaunchError: fewer processes run than were asked for.
+    """
+    on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=_precision(mixed_precision),
+        log_with="tensorboard" if log_folder else None,
+        project_dir=str(log_folder) if log_folder else None,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    _check_processes(accelerator.num_processes)
+    return accelerator
+
+
+def end_processes(accelerator: Accelerator, *objects: Any) -> None:
+    """Take a run's processes apart in the order that keeps gloo from aborting at exit."""
+    accelerator.wait_for_everyone()
+    accelerator.free_memory(*objects)
+    gc.collect()
+    accelerator.end_training()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Put the rows of all ranks one after the other: (B / ranks, …) -> (B, …).
+
+    Every rank computes the same loss of the result. The backward pass adds up the gradients that
+    the ranks give to a row, ``ranks`` times the true one, which DDP's averaging puts right.
+
+    Every rank must hold the same number of rows.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return tensor
+    if not tensor.requires_grad:
+        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+    return torch.cat(all_gather(tensor.contiguous()))
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Say whether the flag is set on any rank, the same answer on all."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return flag
+    shared = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return bool(shared.item())
+
+
+def average_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace floating-point tensors, in place, by their mean over the ranks."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            torch.distributed.all_reduce(tensor)
+            tensor /= torch.distributed.get_world_size()
+
+
+def _precision(wanted: str | None) -> str:
+    precision = wanted or os.environ.get("ACCELERATE_MIXED_PRECISION") or "no"
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"trainer.mixed_precision must be one of {', '.join(PRECISIONS)}; got {precision!r}"
+        )
+    if precision == "fp16" and not torch.cuda.is_available():
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(
+                "fp16 needs a CUDA device and there is none: going on in full precision"
+                " (trainer.mixed_precision=bf16 works here)",
+                file=sys.stderr,
+            )
+        return "no"
+    return precision
+
+
+def _check_processes(started: int) -> None:
+    wanted = int(os.environ.get("WORLD_SIZE", 0)) or _asked_of_accelerate()
+    if started != wanted:
+        command = " ".join(sys.argv)
+        raise LaunchError(
+            f"{wanted} processes were asked for but {started} started: accelerate launch does so"
+            f" without a GPU. Start them with: torchrun --nproc_per_node {wanted} {command}"
+        )
+
+
+def _asked_of_accelerate() -> int:
+    """Read from the command line of the parent process how many processes it was to start."""
+    try:
+        parent = psutil.Process().parent()
+        words = parent.cmdline() if parent else []
+    except psutil.Error:
+        return 1
+    if "launch" not in words or not any("accelerate" in word for word in words[:3]):
+        return 1
+    arguments = words[words.index("launch") + 1 :]
+    options = {}
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word.endswith(".py"):
+            break  # what follows belongs to the script
+        key, _, value = word.lstrip("-").replace("-", "_").partition("=")
+        options[key] = value or following
+    if "num_processes" in options:
+        return int(options["num_processes"])
+    file = Path(options.get("config_file", default_yaml_config_file))
+    config = yaml.safe_load(file.read_text()) if file.is_file() else None
+    return int((config or {}).get("num_processes", 1)) if (config or {}).get("use_cpu") else 1

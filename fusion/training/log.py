@@ -1,0 +1,99 @@
+"""What a run says while it trains: a progress bar, ``metrics.jsonl`` and Accelerate's trackers."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from fusion.config import flatten
+from fusion.files import write_atomically
+
+
+class RunLog:
+    """Log of one run; silent on all processes but the main one.
+
+    Args:
+        path: ``metrics.jsonl``; rows are appended.
+        accelerator: its trackers get the same values.
+        steps: number of steps of the whole run, for the progress bar.
+        done: number of steps that an earlier part of the run has done; later rows are dropped.
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator, steps: int, done: int) -> None:
+        self.path, self.accelerator = path, accelerator
+        self.on_main = accelerator.is_main_process
+        if self.on_main and path.exists():
+            kept = [row for row in read_metrics(path) if row["step"] <= done]
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.bar = tqdm(
+            total=steps,
+            initial=done,
+            unit="step",
+            desc="training",
+            disable=not self.on_main,
+            mininterval=0.3 if sys.stderr.isatty() else 10,
+            dynamic_ncols=True,
+        )
+        self._since, self._clips = time.perf_counter(), 0
+
+    def step(self, clips: int) -> None:
+        """Count one step and its clips."""
+        self._clips += clips
+        self.bar.update()
+
+    def train(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Log the loss, its terms and what else belongs to a step."""
+        elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
+        speed, self._clips = self._clips / elapsed, 0
+        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} clips/s", refresh=False)
+        self._write("train", epoch, step, {**values, "clips_per_second": speed})
+
+    def validation(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Log the results of an evaluation."""
+        self._write("validation", epoch, step, values)
+        self._since, self._clips = time.perf_counter(), 0
+
+    def say(self, message: str) -> None:
+        """Print a line above the progress bar."""
+        if self.on_main:
+            tqdm.write(message, file=sys.stderr)
+
+    def close(self) -> None:
+        """End the progress bar."""
+        self.bar.close()
+
+    def _write(self, event: str, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        if not self.on_main:
+            return
+        row = {"event": event, "epoch": epoch, "step": step, **values}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.accelerator.log({f"{event}/{key}": value for key, value in values.items()}, step=step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of ``metrics.jsonl``; a last line that was cut off is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def tracker_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a config to what every tracker can hold."""
+    plain = (int, float, str, bool)
+    return {k: v if isinstance(v, plain) else _text(v) for k, v in flatten(config).items()}
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, Iterable) else str(value)

@@ -1,0 +1,71 @@
+"""Which clips make up which batch: a function of the seed and the epoch, of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The share of one rank in every batch of one epoch.
+
+    The order of the clips is a permutation drawn from (seed, epoch). Each batch is the next
+    ``batch_size`` of them, cut into equal parts, one for each rank; the incomplete batch at the end
+    is left out. So a run on several processes sees the batches that a run on one sees.
+
+    Args:
+        num_clips: size of the training set.
+        batch_size: clips in a batch, over all ranks.
+        seed: of the run.
+        rank: which share to give.
+        num_ranks: how many shares there are.
+
+    Attributes:
+        epoch: the epoch whose batches to give; set it before iterating.
+        first: number of batches to leave out at the beginning, when a run goes on within an epoch.
+
+    Raises:
+        ValueError: the batch is larger than the data or cannot be shared out evenly.
+    """
+
+    def __init__(
+        self, num_clips: int, batch_size: int, seed: int, rank: int = 0, num_ranks: int = 1
+    ) -> None:
+        if batch_size < 1 or batch_size > num_clips:
+            raise ValueError(
+                f"trainer.batch_size ({batch_size}) must be between 1 and the number of training"
+                f" clips ({num_clips})"
+            )
+        if batch_size % num_ranks:
+            raise ValueError(
+                f"trainer.batch_size ({batch_size}) must be a multiple of the number of processes"
+                f" ({num_ranks})"
+            )
+        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+        self.rank, self.num_ranks = rank, num_ranks
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self.num_clips // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Give this rank's clips of each batch from ``first`` on."""
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        order = torch.randperm(self.num_clips, generator=generator).tolist()
+        share = self.batch_size // self.num_ranks
+        for batch in range(self.first, len(self)):
+            start = batch * self.batch_size + self.rank * share
+            yield order[start : start + share]
+
+
+def mix(*numbers: int) -> int:
+    """Make one seed of several numbers, so that neighbours have nothing in common."""
+    mixed = 0x9E3779B97F4A7C15
+    for number in numbers:  # splitmix64 (Steele et al., OOPSLA 2014)
+        mixed = (mixed ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return mixed

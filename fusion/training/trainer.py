@@ -1,0 +1,289 @@
+"""The training loop: any model, any loss, any data, one process or many.
+
+A run is a function of its config: batches follow from (seed, epoch), all other random numbers from
+(seed, step, rank). So the position in the run, two numbers, is all the random state there is, and a
+run that was killed goes on from its last checkpoint as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from fusion.checkpoint import load_weights, read_state
+from fusion.files import replace_folder
+from fusion.tokens import Batch
+from fusion.training.folder import RunFolder
+from fusion.training.launch import any_rank, average_over_ranks, gather_with_gradient
+from fusion.training.log import RunLog
+from fusion.training.optim import make_optimizer, make_schedule
+from fusion.training.order import EpochBatches, mix
+
+STATE = "trainer.pt"
+MAX_SKIPPED = 10  # steps in a row without a finite gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to train; the ``trainer`` section of a config.
+
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: clips in a step, over all processes.
+        learning_rate: the highest that is reached.
+        optimizer: one of :data:`fusion.training.optim.OPTIMIZERS`.
+        schedule: one of :data:`fusion.training.optim.SCHEDULES`.
+        warmup_steps: steps until the learning rate is at its highest.
+        weight_decay: of the optimizer.
+        max_grad_norm: longer gradients are clipped; null for never.
+        mixed_precision: ``no``, ``fp16`` or ``bf16``; what the launcher says if null.
+        num_workers: processes that load data, for each process that trains.
+        log_every: steps between two rows of ``metrics.jsonl``.
+        save_every: steps between two checkpoints; at the end of each epoch there is one anyway.
+        best: which result of the evaluation picks the best checkpoint; larger is better.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = None
+    mixed_precision: str | None = None
+    num_workers: int = 0
+    log_every: int = 10
+    save_every: int | None = None
+    best: str = "t->va R@1"
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run is: complete epochs, batches of the one that is under way, steps in all."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+class Stopped(Exception):
+    """A signal ended the run after its state was saved; ``signal`` is its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; go on with resume=true")
+        self.signal = number
+
+
+class Trainer:
+    """Train a model.
+
+    Args:
+        model: maps the inputs of a batch to named (B, …) outputs.
+        loss: maps the outputs and the presence of each modality to a scalar and its named terms;
+            with ``over_batch`` it gets the outputs of all processes at once.
+        train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
+            that is called before each epoch.
+        collate: see ``torch.utils.data.DataLoader``.
+        settings: how to train.
+        seed: of the order of the clips and of every other random number.
+        accelerator: the processes of the run.
+        folder: where checkpoints and metrics go.
+        write_model: writes a model into an empty folder.
+        evaluate: gives named results of a model; called after each epoch, on every process.
+
+    Raises:
+        ValueError: a setting does not fit the data, see :class:`Settings`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+        train_set: Dataset[Any],
+        collate: Callable[[Sequence[Any]], Batch],
+        settings: Settings,
+        seed: int,
+        accelerator: Accelerator,
+        folder: RunFolder,
+        write_model: Callable[[Path, nn.Module], None],
+        evaluate: Callable[[nn.Module], Mapping[str, float]],
+    ) -> None:
+        self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
+        self.accelerator, self.folder = accelerator, folder
+        self.write_model, self.evaluate = write_model, evaluate
+        self.batches = EpochBatches(
+            len(train_set),  # type: ignore[arg-type]
+            settings.batch_size,
+            seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        self.loader = DataLoader(
+            train_set,
+            batch_sampler=self.batches,
+            collate_fn=collate,
+            num_workers=settings.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+            generator=torch.Generator(),  # its own, so that it takes no number from the global one
+        )
+        self.steps = settings.epochs * len(self.batches)
+        optimizer = make_optimizer(
+            settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
+        )
+        self.schedule = make_schedule(
+            settings.schedule, optimizer, settings.warmup_steps, self.steps, settings.epochs
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.position, self.best = Position(), -math.inf
+        self._signal = self._skipped = 0
+
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The model itself, without what spreads it over processes."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def fit(self) -> None:
+        """Train to the end, from where the run is.
+
+        Raises:
+            Stopped: SIGTERM or SIGINT came; the state is saved.
+            FloatingPointError: the gradient was not finite in too many steps.
+        """
+        self.log = RunLog(self.folder.metrics, self.accelerator, self.steps, self.position.step)
+        handlers = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while self.position.epoch < self.settings.epochs:
+                self._train_epoch()
+                self._end_epoch()
+        finally:
+            self.log.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint."""
+        load_weights(self.unwrapped, self.folder.last)
+        state = read_state(self.folder.last / STATE)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.position, self.best = Position(**state["position"]), float(state["best"])
+
+    def _train_epoch(self) -> None:
+        self.model.train()
+        for batch in self._rest_of_epoch():
+            value, terms = self._step(batch)
+            self.position.batch += 1
+            self.position.step += 1
+            self.log.step(self.settings.batch_size)
+            if self.position.step % self.settings.log_every == 0:
+                self._log_step(value, terms)
+            stopped = any_rank(self._signal != 0, self.accelerator.device)
+            every = self.settings.save_every
+            if stopped or (every and self.position.step % every == 0):
+                self._save()
+            if stopped:
+                raise Stopped(self._signal or signal.SIGTERM)
+
+    def _rest_of_epoch(self) -> Iterator[Batch]:
+        self.batches.epoch, self.batches.first = self.position.epoch, self.position.batch
+        if hasattr(self.train_set, "draw_anew"):
+            self.train_set.draw_anew(mix(self.seed, self.position.epoch))
+        for batch in self.loader:
+            yield batch.to(self.accelerator.device, non_blocking=True)
+
+    def _step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        torch.manual_seed(mix(self.seed, self.position.step, self.accelerator.process_index))
+        outputs, present = self.model(batch.inputs), batch.present
+        local = torch.stack([output.sum() for output in outputs.values()]).sum()
+        if getattr(self.loss, "over_batch", False):
+            outputs = {name: gather_with_gradient(output) for name, output in outputs.items()}
+            present = {name: gather_with_gradient(flag) for name, flag in present.items()}
+        value, terms = self.loss(outputs, present)
+        # With the second part every parameter has a gradient, whatever terms the batch could serve.
+        self.accelerator.backward(value + 0.0 * local)
+        self._update()
+        self.optimizer.zero_grad()
+        return value.detach(), terms
+
+    def _update(self) -> None:
+        limit = self.settings.max_grad_norm
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit or math.inf)
+        if self.accelerator.scaler is None and not torch.isfinite(norm):
+            self._skipped += 1
+            self.log.say(
+                f"step {self.position.step + 1} skipped: its gradient is {norm.item()}"
+                f" ({self._skipped} in a row)"
+            )
+            if self._skipped == MAX_SKIPPED:
+                raise FloatingPointError(
+                    f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step"
+                    f" {self.position.step + 1}; lower trainer.learning_rate"
+                    f" ({self.settings.learning_rate}) or set trainer.max_grad_norm"
+                )
+            return
+        self._skipped = 0
+        self.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.schedule.step()
+
+    def _log_step(self, value: Tensor, terms: Mapping[str, Tensor]) -> None:
+        values = {"loss": value.item()}
+        values |= {f"loss/{term}": part.item() for term, part in terms.items()}
+        values["learning_rate"] = float(self.schedule.get_last_lr()[0])
+        self.log.train(self.position.epoch + 1, self.position.step, values)
+
+    def _end_epoch(self) -> None:
+        average_over_ranks(list(self.unwrapped.buffers()))  # BatchNorm's running statistics
+        self.model.eval()
+        results = self.evaluate(self.unwrapped)
+        epoch = self.position.epoch + 1
+        self.log.validation(epoch, self.position.step, results)
+        if self.settings.best not in results:
+            raise ValueError(
+                f"trainer.best: the evaluation has no {self.settings.best!r};"
+                f" choose from {', '.join(results)}"
+            )
+        score = results[self.settings.best]
+        self.log.say(f"epoch {epoch}: {self.settings.best} {score:.1f}")
+        self.position = Position(epoch, 0, self.position.step)
+        if score > self.best:
+            self.best = score
+            self._write(self.folder.best, lambda folder: self.write_model(folder, self.unwrapped))
+        self._save()
+
+    def _save(self) -> None:
+        average_over_ranks(list(self.unwrapped.buffers()))
+        self._write(self.folder.last, self._write_last)
+
+    def _write_last(self, folder: Path) -> None:
+        self.write_model(folder, self.unwrapped)
+        scaler = self.accelerator.scaler
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "position": dataclasses.asdict(self.position),
+            "best": self.best,
+        }
+        torch.save(state, folder / STATE)
+
+    def _write(self, path: Path, write: Callable[[Path], None]) -> None:
+        if self.accelerator.is_main_process:
+            with replace_folder(path) as folder:
+                write(folder)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number

@@ -1,0 +1,166 @@
+"""The plan of the built-in corpus, its words, its pictures and sounds."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from fusion.data.demo import demo_corpus
+from fusion.data.demo.attributes import ATTRIBUTES, AUDIBLE, NUM_COMBINATIONS, VISIBLE, combination
+from fusion.data.demo.film import scene_frames, scene_wave
+from fusion.data.demo.pictures import HEIGHT, SHAPES, TRACKS, WIDTH, render_pictures
+from fusion.data.demo.plan import NUM_VIDEOS, SPLITS, plan_corpus
+from fusion.data.demo.sentences import WORDINGS, write_sentence
+from fusion.data.demo.sounds import INSTRUMENTS, RHYTHMS, SAMPLE_RATE, render_sounds
+
+VALUES = combination(0)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return plan_corpus()
+
+
+def clips(plan, split):
+    return [scene for film in plan if film.split == split for scene in film.scenes]
+
+
+def combinations(scenes, attributes=ATTRIBUTES):
+    return [tuple(scene.values[a] for a in attributes) for scene in scenes]
+
+
+# The plan.
+
+
+def test_no_combination_of_attributes_occurs_in_two_splits(plan):
+    seen = {split: set(combinations(clips(plan, split))) for split in SPLITS}
+    assert not seen["test"] & (seen["train"] | seen["validation"])
+    assert not seen["train"] & seen["validation"]
+
+
+def test_test_clips_are_many_and_no_two_alike(plan):
+    found = combinations(clips(plan, "test"))
+    assert len(found) >= 500
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("attributes", [VISIBLE, AUDIBLE], ids=["visible", "audible"])
+def test_all_that_can_be_seen_and_all_that_can_be_heard_occurs_in_training(plan, attributes):
+    possible = np.prod([len(values) for values in attributes.values()])
+    assert len(set(combinations(clips(plan, "train"), attributes))) == possible
+
+
+def test_combinations_are_numbered_without_gaps():
+    named = {tuple(combination(n).values()) for n in range(NUM_COMBINATIONS)}
+    assert len(named) == NUM_COMBINATIONS
+
+
+def test_a_few_per_cent_of_clips_lack_something(plan):
+    train, test = clips(plan, "train"), clips(plan, "test")
+    for scenes in (train, test):
+        assert 0.02 < np.mean([not s.has_picture for s in scenes]) < 0.08
+        assert 0.02 < np.mean([not s.has_sound for s in scenes]) < 0.08
+    assert 0.01 < np.mean([not s.text for s in train]) < 0.05
+    assert all(s.text for s in test + clips(plan, "validation"))
+
+
+def test_a_quarter_of_the_sentences_is_mistimed_by_up_to_a_second(plan):
+    shifts = []
+    for film in plan:
+        starts = np.cumsum([0] + [s.num_frames for s in film.scenes]) / 10
+        shifts += [s.caption_start - start for s, start in zip(film.scenes, starts, strict=False)]
+        assert all(0 <= s.caption_start < s.caption_end <= starts[-1] for s in film.scenes)
+    assert 0.2 < np.mean(np.abs(shifts) > 1e-6) < 0.3
+    assert 0.9 < np.abs(shifts).max() < 1.001
+
+
+def test_a_small_corpus_is_the_beginning_of_the_whole(plan):
+    for split in SPLITS:
+        whole = [film for film in plan if film.split == split]
+        assert [film for film in plan_corpus(2) if film.split == split] == whole[:2]
+        assert len(whole) == NUM_VIDEOS[split]
+
+
+def test_the_plan_of_this_version_never_changes(plan):
+    """If this fails on purpose, raise ``VERSION``: caches hold the corpus under its number."""
+    assert hashlib.md5(repr(plan).encode()).hexdigest() == "53599f3f79839b106e077f458c5b44bf"
+
+
+@pytest.mark.parametrize("size", [0, -1, 1000])
+def test_an_impossible_size_is_an_error_that_names_the_possible_ones(size, tmp_path):
+    with pytest.raises(ValueError, match=f"size is {size}.* choose 1 to 40"):
+        demo_corpus(tmp_path, size=size)
+
+
+# What is said.
+
+
+def test_every_wording_is_used_in_training(plan):
+    said = Counter(word for s in clips(plan, "train") for word in s.text.replace(",", "").split())
+    for wordings in WORDINGS.values():
+        for phrase in (phrase for phrases in wordings.values() for phrase in phrases):
+            assert all(said[word] >= 20 for word in phrase.split())
+
+
+def test_single_words_tell_all_values_apart():
+    words = {
+        (attribute, value): [set(phrase.split()) for phrase in phrases]
+        for attribute, wordings in WORDINGS.items()
+        for value, phrases in wordings.items()
+    }
+    for key, phrases in words.items():
+        others = set().union(*(p for k, ps in words.items() if k != key for p in ps))
+        assert all(phrase - others for phrase in phrases)
+
+
+def test_a_sentence_says_all_but_what_is_left_out():
+    for seed in range(50):
+        text = write_sentence(VALUES, ["colour", "rhythm"], np.random.default_rng(seed))
+        for attribute, value in VALUES.items():
+            said = any(phrase in text for phrase in WORDINGS[attribute][value])
+            assert said == (attribute not in ("colour", "rhythm"))
+
+
+def test_most_sentences_are_short(plan):
+    lengths = [len(s.text.split()) for s in clips(plan, "train")]
+    assert np.quantile(lengths, 0.85) <= 16
+    assert max(lengths) <= 22
+
+
+# What is seen and heard.
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("motion", TRACKS)
+def test_every_shape_can_move_in_every_way(shape, motion):
+    values = VALUES | {"shape": shape, "motion": motion}
+    frames = render_pictures(values, 26, np.random.default_rng(1))
+    assert frames.shape == (26, HEIGHT, WIDTH, 3)
+    assert frames.dtype == np.uint8
+
+
+@pytest.mark.parametrize("timbre", INSTRUMENTS)
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+def test_every_instrument_can_play_every_rhythm(timbre, rhythm):
+    values = VALUES | {"timbre": timbre, "rhythm": rhythm}
+    wave = render_sounds(values, 3 * SAMPLE_RATE, np.random.default_rng(1))
+    assert wave.shape == (3 * SAMPLE_RATE,)
+    assert 0.1 < np.abs(wave).max() <= 1
+
+
+def test_what_is_heard_does_not_change_what_is_seen():
+    def draw(values):
+        return render_pictures(values, 25, np.random.default_rng(3))
+
+    other = {a: values[-1] for a, values in AUDIBLE.items()}
+    np.testing.assert_array_equal(draw(VALUES), draw(VALUES | other))
+
+
+def test_black_scenes_are_black_and_silent_ones_silent(plan):
+    for film in plan[:60]:
+        for number, scene in enumerate(film.scenes):
+            if not scene.has_picture:
+                assert not scene_frames(film, number, scene).any()
+            if not scene.has_sound:
+                assert not scene_wave(film, number, scene).any()

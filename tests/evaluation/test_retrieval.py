@@ -1,0 +1,92 @@
+import pytest
+import torch
+from accelerate import Accelerator
+
+from fusion.data.collate import collate
+from fusion.evaluation.retrieval import (
+    Embedded,
+    describe_evaluation,
+    embed,
+    format_table,
+    rank_directions,
+    retrieval_table,
+)
+
+NAMES = ("text", "video", "audio")
+
+
+class Mean(torch.nn.Module):
+    """Embeds a combination as the mean of what its modalities' means are."""
+
+    def forward(self, inputs, combinations=None):
+        means = {}
+        for name, tokens in inputs.items():
+            padded, mask = tokens.pad(max(tokens.longest, 1))
+            means[name[0]] = padded.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        chosen = combinations or ["t", "v", "a", "tv", "ta", "va"]
+        return {c: torch.stack([means[x] for x in c]).mean(dim=0) for c in chosen}
+
+
+def clips(count, missing=()):
+    generator = torch.Generator().manual_seed(0)
+    items = []
+    for i in range(count):
+        center = torch.randn(5, generator=generator)
+        item = {"id": f"clip{i}"}
+        for name in NAMES:
+            length = 0 if (i, name) in missing else 1 + i % 3
+            item[name] = center + 0.01 * torch.randn(length, 5, generator=generator)
+        items.append(item)
+    return items
+
+
+def run(count=7, missing=(), batch_size=3):
+    return embed(Mean(), clips(count, missing), collate, Accelerator(cpu=True), batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_every_clip_is_embedded_once_in_the_order_of_the_data(batch_size):
+    embedded = run(batch_size=batch_size)
+    assert embedded.ids == tuple(f"clip{i}" for i in range(7))
+    torch.testing.assert_close(embedded.embeddings["va"], run(batch_size=7).embeddings["va"])
+
+
+def test_perfect_embeddings_give_a_perfect_table_in_all_directions():
+    embedded = run()
+    table = retrieval_table(rank_directions(embedded), 7)
+    assert len(table) == 18
+    assert all(row["R@1"] == 100 for row in table.values())
+
+
+def test_clips_without_a_side_are_left_out_and_count_as_misses():
+    embedded = run(missing={(2, "audio"), (4, "video"), (4, "audio")})
+    ranked = rank_directions(embedded)
+    assert ranked["t->a"][1].tolist() == [0, 1, 3, 5, 6]
+    assert ranked["t->va"][1].tolist() == [0, 1, 2, 3, 5, 6]  # 2 still has its picture
+    table = retrieval_table(ranked, 7)
+    assert table["t->a"]["R@1"] == pytest.approx(100 * 5 / 7)
+    assert table["t->a"]["gallery"] == 5
+    assert table["t->a"]["MedR"] == 1
+
+
+def test_a_model_without_pairs_gets_the_directions_that_it_can():
+    embeddings = {c: torch.eye(3) for c in "tva"}
+    embedded = Embedded(("x", "y", "z"), embeddings, {n: torch.ones(3).bool() for n in NAMES})
+    assert len(rank_directions(embedded)) == 6 + 6
+
+
+def test_a_modality_that_no_clip_has_leaves_its_directions_out():
+    embedded = run(missing={(i, "audio") for i in range(7)})
+    table = retrieval_table(rank_directions(embedded), 7)
+    assert "t->a" not in table
+    assert "t->v" in table
+
+
+def test_the_table_says_what_it_is_of():
+    embedded = run(missing={(2, "audio")})
+    table = retrieval_table(rank_directions(embedded), 7)
+    result = describe_evaluation("test", "all clips", embedded, table, {"t->v": {"R@1": 88.0}})
+    assert result["clips"]["missing"] == {"text": 0, "video": 0, "audio": 1}
+    text = format_table(result)
+    for part in ["all clips", "7 clips", "1 without audio", "t->v+a", "chance", "14.3", "88.0"]:
+        assert part in text

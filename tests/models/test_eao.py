@@ -1,0 +1,189 @@
+"""What the method promises, whatever the weights."""
+
+import pytest
+import torch
+
+from fusion.models import EAO
+from fusion.tokens import Tokens
+
+LENGTHS = {"text": [3, 5, 0, 2], "video": [4, 0, 2, 1], "audio": [40, 64, 9, 0]}
+WIDTHS = {"text": 6, "video": 7, "audio": 40}
+COMBINATIONS = ["t", "v", "a", "tv", "ta", "va", "tva"]
+ENCODER = {"name": "davenet", "version": 1, "num_frames": 64, "widths": [4, 4, 4, 8, 8]}
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    modalities = {"text": {"dim": 6}, "video": {"dim": 7}, "audio": {"encoder": ENCODER}}
+    arguments = {"modalities": modalities, "combinations": COMBINATIONS, "token_dim": 16}
+    arguments |= {"embedding_dim": 10, "num_heads": 2} | changes
+    return EAO(**arguments).eval()
+
+
+def clips(lengths=LENGTHS):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        m: [torch.randn(n, WIDTHS[m], generator=generator) for n in lengths[m]] for m in lengths
+    }
+
+
+def batch(features):
+    return {modality: Tokens.pack(sequences) for modality, sequences in features.items()}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+def test_embeddings_of_single_modalities_have_unit_norm(model):
+    embeddings = model(batch(clips()))
+    for letter in "tva":
+        torch.testing.assert_close(embeddings[letter].norm(dim=1), torch.ones(4))
+    assert (embeddings["tva"].norm(dim=1) < 1).all()  # an average of different unit vectors
+
+
+@pytest.mark.parametrize("modality", ["text", "video"])
+def test_padding_never_reaches_an_embedding(model, modality):
+    inputs = batch(clips())
+    plain = model(inputs)
+    longer = clips()  # a fifth clip, longer than all: the others are padded to its length
+    for m, sequences in longer.items():
+        sequences.append(torch.ones(30 if m == modality else 1, WIDTHS[m]))
+    padded = model(batch(longer))
+    for combination in COMBINATIONS:
+        torch.testing.assert_close(padded[combination][:4], plain[combination], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("modality", ["text", "video", "audio"])
+def test_a_modality_does_not_leak_into_combinations_without_it(model, modality):
+    features = clips()
+    before = model(batch(features))
+    features[modality] = [values + 1 for values in features[modality]]
+    after = model(batch(features))
+    for combination in COMBINATIONS:
+        same = after[combination].equal(before[combination])
+        assert same == (modality[0] not in combination), combination
+
+
+def test_clips_do_not_see_each_other(model):
+    together = model(batch(clips()))
+    for clip in range(4):
+        alone = model({m: tokens.select([clip]) for m, tokens in batch(clips()).items()})
+        for combination in COMBINATIONS:
+            torch.testing.assert_close(
+                alone[combination][0], together[combination][clip], rtol=0, atol=1e-6
+            )
+
+
+def test_the_order_of_words_does_not_matter_without_positions(model):
+    features = clips()
+    before = model(batch(features), ["t"])["t"]
+    features["text"] = [words.flip(0) for words in features["text"]]
+    torch.testing.assert_close(model(batch(features), ["t"])["t"], before)
+
+
+def test_the_order_of_words_matters_with_positions():
+    modalities = {"text": {"dim": 6, "max_tokens": 5}}
+    model = build(modalities=modalities, combinations=["t"], positional=True)
+    features = {"text": clips()["text"]}
+    before = model(batch(features))["t"]
+    features["text"] = [words.flip(0) for words in features["text"]]
+    assert not torch.allclose(model(batch(features))["t"], before)
+
+
+def test_a_modality_may_be_left_out_of_the_inputs(model):
+    inputs = batch(clips())
+    without = {m: tokens for m, tokens in inputs.items() if m != "audio"}
+    empty = inputs | {"audio": Tokens.pack([torch.zeros(0, 40)] * 4)}
+    for combination in COMBINATIONS:
+        torch.testing.assert_close(
+            model(without)[combination], model(empty)[combination], rtol=0, atol=1e-6
+        )
+
+
+def test_only_what_is_asked_for_is_computed(model):
+    embeddings = model({"text": batch(clips())["text"]}, ["t"])
+    assert list(embeddings) == ["t"]
+
+
+def test_missing_modalities_are_seen_as_the_masking_token():
+    model = build()
+    inputs = batch(clips())
+    before = model(inputs)
+    with torch.no_grad():
+        model.masking_token += 1
+    after = model(inputs)
+    for combination in COMBINATIONS:
+        changed = (after[combination] != before[combination]).any(dim=1).tolist()
+        lacking = [
+            any(LENGTHS[m][clip] == 0 for m in LENGTHS if m[0] in combination) for clip in range(4)
+        ]
+        assert changed == lacking, combination
+
+
+def test_four_modalities_under_other_names():
+    names = {"depth": 3, "speech": 4, "image": 5, "pose": 6}
+    model = EAO({n: {"dim": d} for n, d in names.items()}, ["d", "sip", "dsip"], 8, 4, num_heads=2)
+    embeddings = model({n: Tokens.pack([torch.randn(2, d)] * 3) for n, d in names.items()})
+    assert {c: tuple(e.shape) for c, e in embeddings.items()} == {
+        "d": (3, 4),
+        "ips": (3, 4),
+        "dips": (3, 4),
+    }
+
+
+def test_spectrograms_longer_than_configured_are_cut(model):
+    features = clips()
+    cut = model(batch(features), ["a"])["a"]
+    features["audio"][1] = torch.cat([features["audio"][1], torch.ones(500, 40)])
+    torch.testing.assert_close(model(batch(features), ["a"])["a"], cut, rtol=0, atol=1e-6)
+
+
+TEXT = {"text": {"dim": 6}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"token_dim": 18, "num_heads": 4}, "token_dim \\(18\\) must be a multiple of num_heads"),
+        ({"combinations": ["t", "x"]}, "unknown modality 'x'"),
+        ({"combinations": []}, "model.combinations is empty"),
+        ({"combinations": ["t", "v"]}, "modality 'audio' is in no combination"),
+        ({"projection": "mlp"}, "projection must be one of \\['gated', 'linear'\\]; got 'mlp'"),
+        ({"cls_token": True}, "cls_token needs shared_head"),
+        ({"transformer_per_modality": True}, "cannot embed the combination 'tv'"),
+        ({"positional": True}, "need model.modalities.text.max_tokens"),
+        ({"modalities": {"text": {}}, "combinations": ["t"]}, "text needs either dim or encoder"),
+        ({"modalities": {"text": {"dims": 6}}, "combinations": ["t"]}, "unknown key 'dims'"),
+        (
+            {"modalities": {"audio": {"encoder": {"name": "net"}}}, "combinations": ["a"]},
+            "audio.encoder.name: unknown 'net'; choose from \\['davenet'\\]",
+        ),
+        (
+            {
+                "modalities": {"audio": {"encoder": ENCODER | {"num_frames": 70}}},
+                "combinations": "a",
+            },
+            "num_frames \\(70\\) must be a multiple of 16",
+        ),
+        (
+            {"modalities": {"audio": {"encoder": ENCODER | {"widths": [4]}}}, "combinations": "a"},
+            "version 1 needs 5 widths; got \\[4\\]",
+        ),
+        (
+            {"modalities": {"audio": {"encoder": ENCODER | {"frames": 1}}}, "combinations": "a"},
+            "audio.encoder: .*unexpected keyword argument 'frames'",
+        ),
+    ],
+)
+def test_wrong_settings_are_explained(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_more_tokens_than_positions_is_explained():
+    modalities = {"text": {"dim": 6, "max_tokens": 4}}
+    model = build(modalities=modalities, combinations=["t"], positional=True)
+    with pytest.raises(ValueError, match="5 text tokens, but there are positions for 4"):
+        model({"text": batch(clips())["text"]})

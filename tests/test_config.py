@@ -1,0 +1,121 @@
+import pytest
+import yaml
+
+from fusion.config import ConfigError, check, choose, flatten, load_config, to_yaml
+
+SECTIONS = {
+    name: {"name": name}
+    for name in ["data", "text_encoder", "model", "loss", "trainer", "evaluation"]
+}
+MINIMAL = {"output": "runs/x", **SECTIONS}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def test_defaults_are_filled_in(write):
+    config = load_config(write("c.yaml", MINIMAL))
+    assert (config["seed"], config["resume"], config["overwrite"]) == (0, False, False)
+
+
+def test_a_base_is_merged_key_by_key_and_overrides_win(write):
+    write("base.yaml", MINIMAL | {"trainer": {"epochs": 3, "batch_size": 8}, "seed": 5})
+    path = write("c.yaml", {"base": "base.yaml", "trainer": {"batch_size": 16}})
+    config = load_config(path, ["trainer.epochs=1", "output=elsewhere", "trainer.rate=1e-4"])
+    assert config["trainer"] == {"epochs": 1, "batch_size": 16, "rate": 1e-4}
+    assert (config["seed"], config["output"]) == (5, "elsewhere")
+    assert "base" not in config
+
+
+def test_a_config_survives_being_written(write):
+    config = load_config(write("c.yaml", MINIMAL), ["trainer.combinations=[t,va]"])
+    assert load_config(write("again.yaml", to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        ("a: [1", (), "not a YAML file that can be read: line"),
+        ("- a\n- b", (), "must hold `key: value` lines"),
+        ("just text", (), "just text is unknown; known are seed"),
+        (MINIMAL | {"modle": {}}, (), "modle is unknown; did you mean 'model'"),
+        (MINIMAL, ["sed=1"], "sed is unknown; did you mean 'seed'"),
+        (MINIMAL, ["seed"], "override 'seed' must be key=value"),
+        (MINIMAL, ["seed=one"], "seed must be a whole number; got 'one'"),
+        (MINIMAL, ["resume=2"], "resume must be true or false; got 2"),
+        (MINIMAL, ["model=eao"], "model must be a section"),
+        ({"base": "none.yaml"}, (), "no config at .*none.yaml \\(base of"),
+        ({"base": "c.yaml"}, (), "its bases lead back to itself"),
+        ({k: v for k, v in MINIMAL.items() if k != "loss"}, (), "loss is missing"),
+        (MINIMAL | {"seed": "${nothing}"}, (), "nothing"),
+    ],
+)
+def test_what_cannot_be_read_is_explained_in_one_line(write, content, overrides, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(write("c.yaml", content), overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_explained(tmp_path):
+    with pytest.raises(ConfigError, match="no config at .*nowhere.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def target(
+    width: int, rate: float = 0.1, name: str | None = None, parts: list[str] = (), on: bool = True
+):
+    return width, rate, name, parts, on
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 1, "rat": 2}, "model.rat is unknown; did you mean 'rate'"),
+        ({"width": 1, "zzz": 2}, "model.zzz is unknown; known are width, rate"),
+        ({}, "model.width is missing"),
+        ({"width": "wide"}, "model.width must be a whole number; got 'wide'"),
+        ({"width": True}, "model.width must be a whole number; got True"),
+        ({"width": 1.5}, "model.width must be a whole number; got 1.5"),
+        ({"width": 1, "rate": "fast"}, "model.rate must be a number; got 'fast'"),
+        ({"width": 1, "on": 1}, "model.on must be true or false; got 1"),
+        ({"width": 1, "parts": 3}, "model.parts must be a list; got 3"),
+        ({"width": 1, "name": 3}, "model.name must be a text or null; got 3"),
+    ],
+)
+def test_a_section_is_checked_against_what_it_builds(values, message):
+    with pytest.raises(ConfigError, match=message):
+        check("model", values, target)
+
+
+def test_a_section_that_fits_passes():
+    check("model", {"width": 1, "rate": 2, "name": None, "parts": ["a"], "on": False}, target)
+
+
+def test_arguments_that_the_program_gives_cannot_be_set():
+    with pytest.raises(ConfigError, match="model.rate is unknown"):
+        check("model", {"width": 1, "rate": 2}, target, given=["rate"])
+
+
+def test_a_name_is_looked_up_and_its_arguments_bound():
+    build = choose("model", {"name": "it", "width": 3}, {"it": target})
+    assert build()[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("itt", "model.name: unknown 'itt'; did you mean 'it'"), ("q", "choose from it")],
+)
+def test_an_unknown_name_is_explained(name, message):
+    with pytest.raises(ConfigError, match=message):
+        choose("model", {"name": name}, {"it": target})
+
+
+def test_flatten():
+    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}

@@ -1,0 +1,62 @@
+import json
+
+import pytest
+
+from fusion.config import ConfigError
+from fusion.training.folder import RunFolder
+
+CONFIG = {"seed": 1, "output": "x", "resume": False, "overwrite": False, "trainer": {"e": 1}}
+WHOLE = CONFIG | {name: {} for name in ("data", "text_encoder", "model", "loss", "evaluation")}
+
+
+def claim(folder, **changes):
+    run = RunFolder(folder, WHOLE | changes)
+    try:
+        return run.claim()
+    finally:
+        run.release()
+
+
+def test_a_new_folder_is_claimed(tmp_path):
+    assert claim(tmp_path / "run") is False
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_another_run_is_not_overwritten(tmp_path):
+    claim(tmp_path)
+    with pytest.raises(ConfigError, match="holds a run already; go on with it by resume=true"):
+        claim(tmp_path)
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
+        claim(tmp_path, overwrite=True)
+
+
+def test_resuming_needs_the_same_config(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "last").mkdir()
+    assert claim(tmp_path, resume=True, output="elsewhere") is True
+    with pytest.raises(ConfigError, match=r"was begun with trainer.e=1 and cannot .* with 2"):
+        claim(tmp_path, resume=True, trainer={"e": 2})
+
+
+def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "last").mkdir()
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}))
+    (tmp_path / "notes.txt").write_text("mine")
+    assert claim(tmp_path, overwrite=True) is False
+    assert not (tmp_path / "last").exists()
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    run = RunFolder(tmp_path, WHOLE)
+    run.claim()
+    with pytest.raises(ConfigError, match="another process is writing to"):
+        claim(tmp_path, resume=True)
+    run.release()
+    claim(tmp_path, resume=True)

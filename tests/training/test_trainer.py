@@ -1,0 +1,210 @@
+import signal
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from fusion.data.collate import collate
+from fusion.losses import CombinatorialLoss
+from fusion.tokens import Batch
+from fusion.training.folder import RunFolder
+from fusion.training.log import read_metrics
+from fusion.training.trainer import MAX_SKIPPED, Settings, Stopped, Trainer
+
+NAMES = ("text", "video")
+
+
+class Towers(torch.nn.Module):
+    """Two linear maps, with dropout so that random numbers matter, and one that no loss needs."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.map = torch.nn.ModuleDict({name[0]: torch.nn.Linear(4, 3) for name in NAMES})
+        self.norm = torch.nn.BatchNorm1d(3)
+        self.unused = torch.nn.Linear(3, 3)
+        self.dropout = torch.nn.Dropout(0.3)
+
+    def forward(self, inputs):
+        outputs = {
+            name[0]: self.norm(self.map[name[0]](self.dropout(tokens.values)))
+            for name, tokens in inputs.items()
+        }
+        return outputs | {"other": self.unused(outputs["t"])}
+
+
+def items(count=24, poison=None):
+    generator = torch.Generator().manual_seed(1)
+    clips = []
+    for i in range(count):
+        x = torch.randn(1, 4, generator=generator)
+        clips.append({"id": str(i), "text": x, "video": x + 0.1})
+    if poison is not None:
+        for clip in clips:
+            clip["text"] = clip["text"] * poison
+    return clips
+
+
+def make(folder, resume=False, data=None, evaluate=None, **settings):
+    chosen = {"epochs": 3, "batch_size": 6, "learning_rate": 0.05, "log_every": 1} | settings
+    chosen.setdefault("best", "score")
+    accelerator = Accelerator(cpu=True)
+    run = RunFolder(folder, {"seed": 7, "resume": resume, "overwrite": False, "output": "x"})
+    run.path.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        model=Towers(),
+        loss=CombinatorialLoss(NAMES, {"t|v": 1.0}),
+        train_set=data or items(),
+        collate=collate,
+        settings=Settings(**chosen),
+        seed=7,
+        accelerator=accelerator,
+        folder=run,
+        write_model=lambda path, model: save(path, model),
+        evaluate=evaluate or (lambda model: {"score": model.map["t"].weight.sum().item()}),
+    )
+    if resume:
+        trainer.resume()
+    return trainer
+
+
+def save(path, model):
+    import safetensors.torch
+
+    safetensors.torch.save_file(model.state_dict(), path / "model.safetensors")
+
+
+def losses(folder):
+    rows = read_metrics(folder / "metrics.jsonl")
+    return [(row["step"], float(row["loss"]).hex()) for row in rows if row["event"] == "train"]
+
+
+def state(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.unwrapped.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    trainer = make(folder)
+    before = state(trainer)
+    trainer.fit()
+    return folder, before, state(trainer)
+
+
+def test_training_lowers_the_loss_and_moves_what_the_loss_needs(undisturbed):
+    folder, before, after = undisturbed
+    values = [float.fromhex(value) for _, value in losses(folder)]
+    assert len(values) == 12
+    assert values[-1] < values[0]
+    assert not after["map.t.weight"].equal(before["map.t.weight"])
+    assert after["unused.weight"].equal(before["unused.weight"])
+
+
+class Interrupter:
+    """Data that sends this process a signal when a clip is read for the n-th time."""
+
+    def __init__(self, clips, after):
+        self.clips, self.left = clips, after
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return self.clips[index]
+
+
+@pytest.mark.parametrize("read", [3, 20, 24, 50, 71])
+def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(tmp_path, undisturbed, read):
+    with pytest.raises(Stopped) as stop:
+        make(tmp_path, data=Interrupter(items(), read)).fit()
+    assert stop.value.signal == signal.SIGTERM
+    resumed = make(tmp_path, resume=True)
+    assert 0 < resumed.position.step <= 12
+    resumed.fit()
+    assert losses(tmp_path) == losses(undisturbed[0])
+    for name, tensor in state(resumed).items():
+        assert tensor.equal(undisturbed[2][name]), name
+
+
+def test_a_run_that_was_killed_repeats_what_it_had_not_saved(tmp_path, undisturbed):
+    trainer = make(tmp_path, save_every=3)
+    step = trainer._step
+
+    def die(batch: Batch):
+        if trainer.position.step == 7:
+            raise KeyboardInterrupt
+        return step(batch)
+
+    trainer._step = die
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    resumed = make(tmp_path, resume=True, save_every=3)
+    assert resumed.position.step == 6
+    resumed.fit()
+    assert losses(tmp_path) == losses(undisturbed[0])
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path):
+    scores = iter([1.0, 5.0, 3.0])
+    seen = []
+
+    def evaluate(model):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {"score": next(scores)}
+
+    trainer = make(tmp_path, evaluate=evaluate)
+    trainer.fit()
+    import safetensors.torch
+
+    best = safetensors.torch.load_file(tmp_path / "best" / "model.safetensors")
+    for name, tensor in best.items():
+        assert tensor.equal(seen[1][name])
+    assert trainer.best == 5.0
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_weights(tmp_path, capsys):
+    data = items(6 * (MAX_SKIPPED - 1), poison=float("nan"))
+    trainer = make(tmp_path, data=data, epochs=1)
+    before = state(trainer)
+    trainer.fit()
+    after = state(trainer)
+    for name, parameter in before.items():
+        if "norm" not in name:  # the running statistics have seen the poison
+            assert after[name].equal(parameter), name
+    assert "step 1 skipped: its gradient is nan (1 in a row)" in capsys.readouterr().err
+
+
+def test_too_many_bad_gradients_end_the_run(tmp_path):
+    data = items(6 * (MAX_SKIPPED + 2), poison=float("nan"))
+    with pytest.raises(FloatingPointError, match=r"10 steps in a row, up to step 10; lower"):
+        make(tmp_path, data=data, epochs=1).fit()
+
+
+def test_data_are_drawn_anew_in_each_epoch(tmp_path):
+    seeds = []
+
+    class Drawn(list):
+        def draw_anew(self, seed):
+            seeds.append(seed)
+
+    make(tmp_path, data=Drawn(items())).fit()
+    assert len(set(seeds)) == len(seeds) == 3
+
+
+def test_a_best_that_is_not_evaluated_is_explained(tmp_path):
+    with pytest.raises(ValueError, match=r"trainer.best: .* no 'R@1'; choose from score"):
+        make(tmp_path, best="R@1").fit()
+
+
+def test_bf16_trains_on_any_device(tmp_path):
+    make(tmp_path, mixed_precision="bf16").fit()
+    assert len(losses(tmp_path)) == 12
+
+
+def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1}]

@@ -1,0 +1,35 @@
+"""Evaluate a trained model: retrieval in every direction between its modalities."""
+
+import argparse
+
+from fusion.command import run
+from fusion.experiment import evaluate
+
+EXAMPLES = """examples:
+  python tools/evaluate.py runs/eao
+  python tools/evaluate.py runs/eao --set validation --json validation.json
+  python tools/evaluate.py runs/eao/last --set my_videos.yaml
+"""
+
+
+def main() -> None:
+    """Read the command line and evaluate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "checkpoint", help="folder of a run, of which the best checkpoint is taken, or a checkpoint"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME_OR_CONFIG",
+        help="split of the data that the model was trained on (default: test), or a config whose"
+        " data, its test split, is taken instead",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the result there as well")
+    arguments = parser.parse_args()
+    run(lambda: evaluate(arguments.checkpoint, arguments.set, arguments.json))
+
+
+if __name__ == "__main__":
+    main()
