@@ -7,7 +7,7 @@ word_vectors.safetensors, vocabulary.txt    (or what else the text encoder saves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fusion.config import choose, load_config, to_yaml
-from fusion.files import recover_folder
 from fusion.models import MODELS, TEXT_ENCODERS
 
 WEIGHTS = "model.safetensors"
@@ -34,7 +33,7 @@ def save_checkpoint(
     """Write a model into an empty folder, see :func:`fusion.files.replace_folder`."""
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(weights, folder / WEIGHTS)
-    (folder / CONFIG).write_text(to_yaml(config))
+    (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
     text_encoder.save(folder)
 
 
@@ -54,16 +53,16 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
     config = load_config(folder / CONFIG)
     model = choose("model", config["model"], MODELS)()
     load_weights(model, folder)
-    encoder = TEXT_ENCODERS[config["text_encoder"]["name"]]
-    return model.eval(), encoder.load(folder), config
+    loaders = {name: encoder.load for name, encoder in TEXT_ENCODERS.items()}
+    read = choose("text_encoder", {"name": config["text_encoder"].get("name")}, loaders, ["folder"])
+    return model.eval(), read(folder=folder), config
 
 
 def find_checkpoint(path: str | Path) -> Path:
     """Find the checkpoint that a path means: the folder itself or the best of a run."""
     path = Path(path)
-    for folder in [path, path / "best", path / "last"]:
-        if folder != path:
-            recover_folder(folder)
+    # ".old" is what a run leaves that dies between the two renames of an exchange.
+    for folder in [path, *(path / name for name in ("best", "best.old", "last", "last.old"))]:
         if (folder / WEIGHTS).exists():
             return folder
     if not path.exists():
@@ -109,14 +108,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def read_state(path: Path, load: Callable[..., Any] = torch.load) -> Any:
+def read_state(path: Path) -> Any:
     """Read what ``torch.save`` wrote, tensors and plain values only.
 
     Raises:
         CheckpointError: it is missing, damaged or holds anything else.
     """
     try:
-        return load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except Exception as error:  # torch raises many kinds for damaged files

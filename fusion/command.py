@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from fusion.config import ConfigError
 from fusion.training.launch import LaunchError
 from fusion.training.trainer import Stopped
 
@@ -27,14 +28,20 @@ def run(command: Callable[[], object]) -> None:
         _end(str(stop), 128 + stop.signal)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
-    except (ValueError, LaunchError, FloatingPointError, OSError) as error:
-        _end(f"error: {_one_line(error)}", MISTAKE)
+    except (ConfigError, LaunchError) as error:  # all processes find it; one of them says it
+        _end(f"error: {_one_line(error)}" if os.environ.get("LOCAL_RANK", "0") == "0" else "")
+    except (ValueError, FloatingPointError, OSError) as error:
+        _end(f"error: {_one_line(error)}")
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error).strip()
+    if text.startswith("Caught "):  # in a process that loads data, with its traceback
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__
 
 
-def _end(message: str, code: int) -> None:
-    print(message, file=sys.stderr, flush=True)
+def _end(message: str, code: int = MISTAKE) -> None:
+    if message:
+        print(message, file=sys.stderr, flush=True)
     sys.exit(code)

@@ -21,7 +21,6 @@ from omegaconf.errors import OmegaConfBaseException
 SETTINGS = ("seed", "output", "resume", "overwrite")
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
 DEFAULTS = {"seed": 0, "resume": False, "overwrite": False}
-PLAIN_TYPES = (bool, int, float, str)
 
 
 class ConfigError(ValueError):

@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from fusion.data.collate import collate
 from fusion.data.datasets import DATASETS
 from fusion.evaluation.examples import find_examples
 from fusion.evaluation.gallery import EVENLY_CHOSEN
-from fusion.evaluation.metrics import flatten_metrics
+from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.report import write_report
 from fusion.evaluation.retrieval import (
     Embedded,
@@ -35,6 +34,7 @@ from fusion.evaluation.retrieval import (
 )
 from fusion.files import write_atomically
 from fusion.losses import LOSSES
+from fusion.modalities import directions
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.training.folder import RunFolder
 from fusion.training.launch import end_processes, make_accelerator
@@ -51,7 +51,11 @@ def evaluation_settings(batch_size: int = 256, queries_in_report: int = 8) -> di
         batch_size: clips embedded at a time by one process; it changes the speed alone.
         queries_in_report: number of queries in the report's gallery.
     """
-    return {"batch_size": batch_size, "queries_in_report": queries_in_report}
+    settings = {"batch_size": batch_size, "queries_in_report": queries_in_report}
+    for name, least in {"batch_size": 1, "queries_in_report": 0}.items():
+        if settings[name] < least:
+            raise ConfigError(f"evaluation.{name} must be at least {least}; got {settings[name]}")
+    return settings
 
 
 def check_config(config: Mapping[str, Any]) -> Builders:
@@ -85,71 +89,119 @@ def train(config: Mapping[str, Any]) -> None:
         ValueError: the config, the data or the run's folder cannot be used.
         Stopped: a signal ended the run; its state is saved.
     """
-    clock = Clock()
-    builders = check_config(config)
-    torch.manual_seed(config["seed"])
-    model = builders["model"]()
-    loss = builders["loss"](modalities=model.modalities)
-    if lacking := sorted(set(getattr(loss, "combinations", ())) - set(model.combinations)):
-        raise ConfigError(
-            f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks"
-        )
-    settings = Settings(**config["trainer"])
-    output = Path(config["output"])
-    accelerator = make_accelerator(settings.mixed_precision, output)
-    folder = RunFolder(output, config)
-    goes_on = _claim(folder, accelerator)
-    with clock("corpus"), accelerator.local_main_process_first():
-        source: CaptionedVideos = builders["data"]()
-    with clock("features"), accelerator.local_main_process_first():
-        source.extract()
-        if goes_on:
-            text_encoder = load_checkpoint(folder.last)[1]
-        else:
-            text_encoder = builders["text_encoder"](
-                sentences=source.texts("train"), seed=config["seed"]
-            )
-        train_set, validation_set = (source.clips(s, text_encoder) for s in ("train", "validation"))
-    _compare_widths(config["model"], train_set)
-    accelerator.init_trackers("tensorboard", tracker_config(config))
-    embed_with = partial(
-        embed,
-        collate=collate,
-        accelerator=accelerator,
-        batch_size=evaluation_settings(**config["evaluation"])["batch_size"],
-    )
+    job = Job(config)
+    try:
+        job.run()
+    finally:
+        job.close()
 
-    def evaluate_epoch(trained: nn.Module) -> dict[str, float]:
-        embedded = embed_with(trained, validation_set)
+
+class Job:
+    """One training job: everything that can be checked is checked when it is made.
+
+    Args:
+        config: see :func:`fusion.config.load_config`.
+
+    Raises:
+        ValueError: the config cannot be used, or fewer processes started than were asked for.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.clock, self.config = Clock(), config
+        self.builders = check_config(config)
+        self.settings = Settings(**config["trainer"])
+        self.evaluation = evaluation_settings(**config["evaluation"])
+        torch.manual_seed(config["seed"])
+        self.model: nn.Module = self.builders["model"]()
+        self.loss = self.builders["loss"](modalities=self.model.modalities)
+        _check_names(self.model, self.loss, self.settings.best)
+        self.folder = RunFolder(config["output"], config)
+        self.accelerator = make_accelerator(self.settings.mixed_precision, self.folder.path)
+
+    def run(self) -> None:
+        """Do it all."""
+        goes_on = _claim(self.folder, self.accelerator)
+        source, text_encoder = self._prepare_data(goes_on)
+        train_set, validation_set = (source.clips(s, text_encoder) for s in ("train", "validation"))
+        _compare_widths(self.config["model"], train_set)
+        self.accelerator.init_trackers("tensorboard", tracker_config(self.config))
+        trainer = Trainer(
+            model=self.model,
+            loss=self.loss,
+            train_set=train_set,
+            collate=collate,
+            settings=self.settings,
+            seed=self.config["seed"],
+            accelerator=self.accelerator,
+            folder=self.folder,
+            write_model=lambda path, m: save_checkpoint(path, m, self.config, text_encoder),
+            evaluate=lambda model: self._metrics(model, validation_set),
+        )
+        if goes_on:
+            trainer.resume()
+        with self.clock("training"):
+            trainer.fit()
+        self._conclude(trainer.unwrapped, source, text_encoder)
+
+    def close(self) -> None:
+        """Let go of the run's folder and of the other processes."""
+        self.folder.release()
+        del self.model
+        end_processes(self.accelerator)
+
+    def _prepare_data(self, goes_on: bool) -> tuple[CaptionedVideos, Any]:
+        with self.clock("corpus"), self.accelerator.local_main_process_first():
+            source: CaptionedVideos = self.builders["data"]()
+        with self.clock("features"), self.accelerator.local_main_process_first():
+            source.extract()
+        if goes_on:
+            return source, load_checkpoint(self.folder.last)[1]
+        texts, seed = source.texts("train"), self.config["seed"]
+        return source, self.builders["text_encoder"](sentences=texts, seed=seed)
+
+    def _embed(self, model: nn.Module, clips: Clips) -> Embedded:
+        return embed(model, clips, collate, self.accelerator, self.evaluation["batch_size"])
+
+    def _metrics(self, model: nn.Module, clips: Clips) -> dict[str, float]:
+        embedded = self._embed(model, clips)
         table = retrieval_table(rank_directions(embedded), len(embedded.ids), intervals=False)
         return flatten_metrics(table)
 
-    trainer = Trainer(
-        model=model,
-        loss=loss,
-        train_set=train_set,
-        collate=collate,
-        settings=settings,
-        seed=config["seed"],
-        accelerator=accelerator,
-        folder=folder,
-        write_model=lambda path, trained: save_checkpoint(path, trained, config, text_encoder),
-        evaluate=evaluate_epoch,
-    )
-    if goes_on:
-        trainer.resume()
-    with clock("training"):
-        trainer.fit()
-    best = trainer.unwrapped
-    load_weights(best, folder.best)
-    if "test" in source.splits:
-        with clock("report"):
-            test_set = source.clips("test", text_encoder)
-            embedded = embed_with(best, test_set)
-            if accelerator.is_main_process:
-                _conclude(config, source, test_set, embedded, best, folder, clock)
-    folder.release()
-    end_processes(accelerator, trainer.model, trainer.optimizer)
+    def _conclude(self, model: nn.Module, source: CaptionedVideos, text_encoder: Any) -> None:
+        """Evaluate the best checkpoint on the test clips, or those for validation; report."""
+        load_weights(model, self.folder.best)
+        split = "test" if "test" in source.splits else "validation"
+        with self.clock("report"):
+            clips = source.clips(split, text_encoder)
+            embedded = self._embed(model, clips)
+            if not self.accelerator.is_main_process:
+                return
+            result = _result(source, split, embedded)
+            path = self.folder.path
+            write_atomically(path / "results.json", json.dumps(result, indent=1))
+            write_report(
+                path / "report.html",
+                title=path.name,
+                results=[result],
+                metrics=read_metrics(self.folder.metrics),
+                gallery=find_examples(embedded, clips, self.evaluation["queries_in_report"]),
+                gallery_note=EVENLY_CHOSEN,
+                facts=self._facts(model),
+            )
+        print(format_table(result))
+        print(f"\ntime      {self.clock}\nreport    {path / 'report.html'}")
+
+    def _facts(self, model: nn.Module) -> dict[str, str]:
+        parameters = sum(p.numel() for p in model.parameters())
+        return {
+            "model": f"{self.config['model']['name']}, {parameters:,} parameters",
+            "seed": str(self.config["seed"]),
+            "time": str(self.clock),
+            "batch size": str(self.settings.batch_size),
+            "processes": str(self.accelerator.num_processes),
+            "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
+            "config": str(self.folder.path / "config.yaml"),
+        }
 
 
 def evaluate(path: str | Path, chosen: str | None, json_path: str | Path | None) -> dict[str, Any]:
@@ -185,7 +237,8 @@ def evaluate(path: str | Path, chosen: str | None, json_path: str | Path | None)
         print(format_table(result))
         if json_path:
             write_atomically(json_path, json.dumps(result, indent=1))
-    end_processes(accelerator, model)
+    del model
+    end_processes(accelerator)
     return result
 
 
@@ -213,7 +266,27 @@ class Clock:
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:
     goes_on = [folder.claim() if accelerator.is_main_process else False]
     accelerate.utils.broadcast_object_list(goes_on)
+    if not (folder.path / "config.yaml").exists():
+        raise ConfigError(
+            f"{folder.path} cannot be seen by process {accelerator.process_index}; output must be"
+            " on a disk that all machines of the run share"
+        )
     return goes_on[0]
+
+
+def _check_names(model: Any, loss: Any, best: str | None) -> None:
+    embedded = set(model.combinations)
+    if lacking := sorted(set(getattr(loss, "combinations", ())) - embedded):
+        raise ConfigError(
+            f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks"
+        )
+    ways = [d for d in directions(model.modalities) if {*d.query, *d.gallery} <= embedded]
+    names = [f"{way} R@{k}" for way in ways for k in RECALLS]
+    if best is not None and best not in names:
+        raise ConfigError(
+            f"trainer.best: {best!r} is not evaluated with these model.combinations;"
+            f" choose from {', '.join(names)}"
+        )
 
 
 def _compare_widths(model: Mapping[str, Any], clips: Clips) -> None:
@@ -235,36 +308,3 @@ def _result(source: CaptionedVideos, split: str, embedded: Embedded) -> dict[str
     return describe_evaluation(
         split, source.protocol(split), embedded, table, source.ceiling(split)
     )
-
-
-def _conclude(
-    config: Mapping[str, Any],
-    source: CaptionedVideos,
-    test_set: Clips,
-    embedded: Embedded,
-    model: nn.Module,
-    folder: RunFolder,
-    clock: Clock,
-) -> None:
-    result = _result(source, "test", embedded)
-    write_atomically(folder.path / "results.json", json.dumps(result, indent=1))
-    number = evaluation_settings(**config["evaluation"])["queries_in_report"]
-    parameters = sum(p.numel() for p in model.parameters())
-    write_report(
-        folder.path / "report.html",
-        title=folder.path.name,
-        results=[result],
-        metrics=read_metrics(folder.metrics),
-        gallery=find_examples(embedded, test_set, number),
-        gallery_note=EVENLY_CHOSEN,
-        facts={
-            "model": f"{config['model']['name']}, {parameters:,} parameters",
-            "seed": str(config["seed"]),
-            "time": str(clock),
-            "batch size": str(config["trainer"]["batch_size"]),
-            "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
-            "config": str(folder.path / "config.yaml"),
-        },
-    )
-    print(format_table(result))
-    print(f"\ntime      {clock}\nreport    {folder.path / 'report.html'}")

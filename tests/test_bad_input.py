@@ -43,7 +43,11 @@ def line_of(capsys, call):
         ({"trainer": {"batch_size": 999}}, "trainer.batch_size (999) must be between 1 and"),
         ({"trainer": {"mixed_precision": "fp8"}}, "must be one of no, fp16, bf16; got 'fp8'"),
         ({"trainer": {"optimizer": "adm"}}, "trainer.optimizer: unknown 'adm'"),
-        ({"data": {"films": 0}}, "0"),
+        ({"data": {"films": 0}}, "size is 0, films per split"),
+        ({"trainer": {"epochs": 0}}, "trainer.epochs must be at least 1; got 0"),
+        ({"trainer": {"best": "R@1"}}, "trainer.best: 'R@1' is not evaluated"),
+        ({"evaluation": {"batch_size": 0}}, "evaluation.batch_size must be at least 1; got 0"),
+        ({"overwrite": True, "resume": True}, "contradict each other"),
         ({"model": {"modalities": {"text": {"dim": 9}, "video": {"dim": 125}, "audio": AUDIO}}},
          "model.modalities.text.dim is 9, but the data's features are 8 wide"),
         ({"model": {"modalities": {"text": {"dim": 8}, "video": {"dim": 125}, "audio": NARROW}}},
@@ -59,9 +63,9 @@ def test_configs(tmp_path, capsys, changes, message):
     ("rows", "message"),
     [
         ("video,start,end\na.mp4,0,1", "line 1: no column text among video, start, end"),
-        ("video,start,end,text\na.mp4,2,1,x", "line 2:"),
+        ("video,start,end,text\na.mp4,2,1,x", "line 2: end (1) is not after start (2)"),
         ("video,start,end,text\nnone.mp4,0,1,x", "none.mp4: no such file"),
-        ("video,start,end,text\nbroken.mp4,0,1,x", "broken.mp4"),
+        ("video,start,end,text\nbroken.mp4,0,1,x", "broken.mp4: no media file, or truncated"),
     ],
 )
 def test_caption_and_media_files(tmp_path, capsys, rows, message):

@@ -16,7 +16,7 @@ from fusion.data.captions import Caption, read_captions
 from fusion.data.demo import demo_corpus
 from fusion.data.features import EXTRACTORS, VideoFeatures, extract_all
 from fusion.data.video_tokens import check_finite, fit_video_tokens
-from fusion.data.windows import feature_range, spectrogram_range
+from fusion.data.windows import feature_range, spectrogram_range, spectrogram_seconds
 
 TextEncoder = Callable[[str], Tensor]
 
@@ -61,10 +61,21 @@ class Clips(Dataset[dict[str, Any]]):
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self.videos = extract_all(folder, (c.video for c in captions), extractor)
         self.ids = _unique_ids(self.captions)
+        for caption, name in zip(self.captions, self.ids, strict=True):
+            seconds = self._seconds(self.videos[caption.video])
+            if seconds and caption.start >= seconds:
+                raise ValueError(
+                    f"clip {name} of {folder} begins after the end of its video ({seconds:.2f} s);"
+                    " mend its times in the caption file"
+                )
 
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.captions)
+
+    def _seconds(self, video: VideoFeatures) -> float:
+        sound = spectrogram_seconds(len(video.spectrogram)) if len(video.spectrogram) else 0.0
+        return max(len(video.features_2d) / self.extractor.per_second_2d, sound)
 
     def draw_anew(self, seed: int) -> None:
         """Crop each clip at random from now on, as the seed and the clip say."""

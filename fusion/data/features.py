@@ -37,7 +37,6 @@ class Extractor:
         version: names the numbers that come out; raise it when they change.
         per_second_2d: rows of 2D features per second.
         per_second_3d: rows of 3D features per second.
-        dim: width of a video token, 2D and 3D features side by side.
         compute: maps a media file to (T2, D2) and (T3, D3) float32 features; no rows without
             picture.
     """
@@ -45,7 +44,6 @@ class Extractor:
     version: str
     per_second_2d: float
     per_second_3d: float
-    dim: int
     compute: Callable[[Path], tuple[Tensor, Tensor]]
 
 
@@ -63,7 +61,6 @@ EXTRACTORS = {
         version="1",
         per_second_2d=descriptors.FRAMES_PER_SECOND / descriptors.APPEARANCE_FRAMES,
         per_second_3d=descriptors.FRAMES_PER_SECOND / descriptors.MOTION_FRAMES,
-        dim=descriptors.APPEARANCE_DIM + descriptors.MOTION_DIM,
         compute=_describe,
     ),
 }

@@ -123,4 +123,6 @@ def _max_pool(features: Tensor, kernel: int) -> Tensor:
 
 def _nearest(features: Tensor, length: int) -> Tensor:
     """Resample rows as torch does it: (N, D) -> (length, D)."""
+    if len(features) == length:
+        return features
     return F.interpolate(features.T[None], size=length, mode="nearest")[0].T

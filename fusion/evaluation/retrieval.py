@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fusion.evaluation.metrics import (
@@ -66,37 +66,35 @@ def embed(
         RuntimeError: the shares do not add up to the data set.
     """
     size = len(clips)  # type: ignore[arg-type]
-    share = range(accelerator.process_index, size, accelerator.num_processes)
-    loader = DataLoader(Subset(clips, share), batch_size, collate_fn=collate)
+    # Whole batches are dealt out, so that a batch is the same on any number of processes.
+    batches = [list(range(size))[i : i + batch_size] for i in range(0, size, batch_size)]
+    mine = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    loader = DataLoader(clips, batch_sampler=[batches[i] for i in mine], collate_fn=collate)
     model.eval()
-    rows: list[tuple[tuple[str, ...], dict[str, Tensor], dict[str, Tensor]]] = []
+    rows: list[tuple[int, tuple[str, ...], dict[str, Tensor], dict[str, Tensor]]] = []
     with torch.no_grad():
-        for batch in tqdm(
-            loader,
-            desc="embedding",
-            unit="batch",
-            leave=False,
-            disable=not accelerator.is_main_process,
+        for number, batch in zip(
+            mine,
+            tqdm(
+                loader,
+                desc="embedding",
+                unit="batch",
+                leave=False,
+                disable=not accelerator.is_main_process,
+            ),
+            strict=True,
         ):
             batch = batch.to(accelerator.device)
             outputs = model(batch.inputs, combinations)
-            rows.append((batch.ids, _on_cpu(outputs), _on_cpu(batch.present)))
-    parts = _from_all_ranks(rows, accelerator)
-    ids = tuple(name for part in parts for name in part[0])
+            rows.append((number, batch.ids, _on_cpu(outputs), _on_cpu(batch.present)))
+    parts = sorted(_from_all_ranks(rows, accelerator), key=lambda part: part[0])
+    ids = tuple(name for part in parts for name in part[1])
     if len(ids) != size:
         raise RuntimeError(f"{len(ids)} of {size} clips were embedded; the processes disagree")
-    # The clips were dealt out like cards; put them back into the order of the data set.
-    order = torch.tensor(
-        [
-            i
-            for rank in range(accelerator.num_processes)
-            for i in range(size)[rank :: accelerator.num_processes]
-        ]
-    ).argsort()
     return Embedded(
-        tuple(ids[i] for i in order.tolist()),
-        {c: torch.cat([part[1][c] for part in parts])[order] for c in parts[0][1]},
-        {m: torch.cat([part[2][m] for part in parts])[order] for m in parts[0][2]},
+        ids,
+        {c: torch.cat([part[2][c] for part in parts]) for c in parts[0][2]},
+        {m: torch.cat([part[3][m] for part in parts]) for m in parts[0][3]},
     )
 
 
@@ -161,14 +159,14 @@ def describe_evaluation(
         "directions": dict(table),
         "chance": chance(total),
     }
-    return result | ({"ceiling": dict(ceiling)} if ceiling else {})
+    return result | {"ceiling": dict(ceiling) if ceiling else None}
 
 
 def format_table(result: Mapping[str, Any]) -> str:
     """Write an evaluation for a terminal."""
     clips = result["clips"]
     missing = ", ".join(f"{count} without {m}" for m, count in clips["missing"].items())
-    ceiling = result.get("ceiling", {})
+    ceiling = result["ceiling"] or {}
     head = ["direction", "R@1", "[95 %]", "R@5", "R@10", "R@50", "MedR", "MeanR", "GeoMean"]
     lines = [head + (["ceiling R@1"] if ceiling else [])]
     for direction, row in result["directions"].items():

@@ -39,7 +39,7 @@ class WordVectors:
     def __call__(self, sentence: str) -> Tensor:
         """Look up the known words of a sentence: (L, D), L = 0 if none is known."""
         known = [self.index[word] for word in words_of(sentence) if word in self.index]
-        return self.vectors[known[: self.max_words]]
+        return self.vectors[torch.tensor(known[: self.max_words], dtype=torch.int64)]
 
     @classmethod
     def train(

@@ -51,13 +51,15 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} is not empty and holds no run; choose another output=DIR"
             )
+        if self.config["overwrite"] and self.config["resume"]:
+            raise ConfigError("resume=true and overwrite=true contradict each other; give one")
+        recover_folder(self.last)
+        recover_folder(self.best)
         if self.config["overwrite"]:
             for part in [self.best, self.last, self.path / "tensorboard"]:
                 shutil.rmtree(part, ignore_errors=True)
             for name in ["config.yaml", "metrics.jsonl", "results.json", "report.html"]:
                 (self.path / name).unlink(missing_ok=True)
-        recover_folder(self.last)
-        recover_folder(self.best)
         if written.exists():
             if not self.config["resume"]:
                 raise ConfigError(

@@ -10,15 +10,19 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_yaml_config_file
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    parse_flag_from_env,
+)
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
@@ -29,33 +33,43 @@ class LaunchError(RuntimeError):
     """The processes that were started are not those that were asked for; one line."""
 
 
-def make_accelerator(mixed_precision: str | None, log_folder: str | Path | None) -> Accelerator:
+def make_accelerator(
+    mixed_precision: str | bool | None, log_folder: str | Path | None
+) -> Accelerator:
     """Join the processes of this run.
 
     Args:
-        mixed_precision: ``no``, ``fp16`` or ``bf16``; what the launcher says if None.
+        mixed_precision: ``no`` (which YAML reads as False), ``fp16`` or ``bf16``; what the
+            launcher says if None.
         log_folder: where TensorBoard's files go; nothing is tracked if None.
 
     Raises:
         ValueError: the precision is unknown.
         LaunchError: fewer processes run than were asked for.
     """
-    on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    has_cuda = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    on_cpu = not has_cuda and not torch.backends.mps.is_available()
     accelerator = Accelerator(
         cpu=on_cpu,
-        mixed_precision=_precision(mixed_precision),
+        mixed_precision=_precision(mixed_precision, has_cuda),
         log_with="tensorboard" if log_folder else None,
         project_dir=str(log_folder) if log_folder else None,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # The others wait while one process extracts features, which may take hours.
+            InitProcessGroupKwargs(timeout=timedelta(hours=12)),
+        ],
     )
     _check_processes(accelerator.num_processes)
     return accelerator
 
 
-def end_processes(accelerator: Accelerator, *objects: Any) -> None:
-    """Take a run's processes apart in the order that keeps gloo from aborting at exit."""
-    accelerator.wait_for_everyone()
-    accelerator.free_memory(*objects)
+def end_processes(accelerator: Accelerator) -> None:
+    """Take a run's processes apart in the order that keeps gloo from aborting at exit.
+
+    The caller must hold no model, optimizer or loader any more: they go first.
+    """
+    accelerator.free_memory()
     gc.collect()
     accelerator.end_training()
     if torch.distributed.is_initialized():
@@ -98,13 +112,16 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
             tensor /= torch.distributed.get_world_size()
 
 
-def _precision(wanted: str | None) -> str:
-    precision = wanted or os.environ.get("ACCELERATE_MIXED_PRECISION") or "no"
+def _precision(wanted: str | bool | None, has_cuda: bool) -> str:
+    precision = (
+        "no" if wanted is False else wanted or os.environ.get("ACCELERATE_MIXED_PRECISION") or "no"
+    )
     if precision not in PRECISIONS:
         raise ValueError(
             f"trainer.mixed_precision must be one of {', '.join(PRECISIONS)}; got {precision!r}"
         )
-    if precision == "fp16" and not torch.cuda.is_available():
+    assert isinstance(precision, str)
+    if precision == "fp16" and not has_cuda:
         if int(os.environ.get("RANK", 0)) == 0:
             print(
                 "fp16 needs a CUDA device and there is none: going on in full precision"
@@ -132,9 +149,15 @@ def _asked_of_accelerate() -> int:
         words = parent.cmdline() if parent else []
     except psutil.Error:
         return 1
-    if "launch" not in words or not any("accelerate" in word for word in words[:3]):
+    return _processes_of_launch(words)
+
+
+def _processes_of_launch(words: Sequence[str]) -> int:
+    """Read the number of processes from the words of a command; 1 if it launches nothing."""
+    start = next((i for i, word in enumerate(words) if _launches(word, words[:i])), None)
+    if start is None:
         return 1
-    arguments = words[words.index("launch") + 1 :]
+    arguments = words[start + 1 :]
     options = {}
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if word.endswith(".py"):
@@ -146,3 +169,11 @@ def _asked_of_accelerate() -> int:
     file = Path(options.get("config_file", default_yaml_config_file))
     config = yaml.safe_load(file.read_text()) if file.is_file() else None
     return int((config or {}).get("num_processes", 1)) if (config or {}).get("use_cpu") else 1
+
+
+def _launches(word: str, before: Sequence[str]) -> bool:
+    if Path(word).name == "accelerate-launch" or word == "accelerate.commands.launch":
+        return True
+    if Path(word).parts[-2:] == ("commands", "launch.py"):
+        return True
+    return word == "launch" and any("accelerate" in Path(other).name for other in before)

@@ -23,14 +23,21 @@ class RunLog:
         path: ``metrics.jsonl``; rows are appended.
         accelerator: its trackers get the same values.
         steps: number of steps of the whole run, for the progress bar.
-        done: number of steps that an earlier part of the run has done; later rows are dropped.
+        done: steps that an earlier part of the run has done; later rows are dropped.
+        epochs_done: epochs that it has completed; rows of later validations are dropped.
     """
 
-    def __init__(self, path: Path, accelerator: Accelerator, steps: int, done: int) -> None:
+    def __init__(
+        self, path: Path, accelerator: Accelerator, steps: int, done: int, epochs_done: int
+    ) -> None:
         self.path, self.accelerator = path, accelerator
         self.on_main = accelerator.is_main_process
         if self.on_main and path.exists():
-            kept = [row for row in read_metrics(path) if row["step"] <= done]
+            kept = [
+                row
+                for row in read_metrics(path)
+                if row["step"] <= done and (row["event"] == "train" or row["epoch"] <= epochs_done)
+            ]
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.bar = tqdm(
             total=steps,

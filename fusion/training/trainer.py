@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,6 +32,7 @@ from fusion.training.order import EpochBatches, mix
 
 STATE = "trainer.pt"
 MAX_SKIPPED = 10  # steps in a row without a finite gradient
+MAX_SKIPPED_SCALED = 40  # the same with fp16, whose scale begins too high on purpose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,11 @@ class Settings:
         num_workers: processes that load data, for each process that trains.
         log_every: steps between two rows of ``metrics.jsonl``.
         save_every: steps between two checkpoints; at the end of each epoch there is one anyway.
-        best: which result of the evaluation picks the best checkpoint; larger is better.
+        best: which result of the evaluation picks the best checkpoint, larger is better; the first
+            one if null.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     epochs: int
@@ -61,11 +67,22 @@ class Settings:
     warmup_steps: int = 0
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
-    mixed_precision: str | None = None
+    mixed_precision: str | bool | None = None
     num_workers: int = 0
     log_every: int = 10
     save_every: int | None = None
-    best: str = "t->va R@1"
+    best: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        least = {"epochs": 1, "batch_size": 1, "log_every": 1, "save_every": 1}
+        least |= {"warmup_steps": 0, "num_workers": 0, "weight_decay": 0}
+        for name, bound in least.items():
+            if (value := getattr(self, name)) is not None and not value >= bound:
+                raise ValueError(f"trainer.{name} must be at least {bound}; got {value}")
+        for name in ("learning_rate", "max_grad_norm"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"trainer.{name} must be above 0; got {value}")
 
 
 @dataclasses.dataclass
@@ -160,7 +177,13 @@ class Trainer:
             Stopped: SIGTERM or SIGINT came; the state is saved.
             FloatingPointError: the gradient was not finite in too many steps.
         """
-        self.log = RunLog(self.folder.metrics, self.accelerator, self.steps, self.position.step)
+        self.log = RunLog(
+            self.folder.metrics,
+            self.accelerator,
+            self.steps,
+            self.position.step,
+            self.position.epoch,
+        )
         handlers = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             while self.position.epoch < self.settings.epochs:
@@ -221,23 +244,25 @@ class Trainer:
     def _update(self) -> None:
         limit = self.settings.max_grad_norm
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit or math.inf)
-        if self.accelerator.scaler is None and not torch.isfinite(norm):
-            self._skipped += 1
-            self.log.say(
-                f"step {self.position.step + 1} skipped: its gradient is {norm.item()}"
-                f" ({self._skipped} in a row)"
-            )
-            if self._skipped == MAX_SKIPPED:
-                raise FloatingPointError(
-                    f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step"
-                    f" {self.position.step + 1}; lower trainer.learning_rate"
-                    f" ({self.settings.learning_rate}) or set trainer.max_grad_norm"
-                )
-            return
-        self._skipped = 0
-        self.optimizer.step()
-        if not self.accelerator.optimizer_step_was_skipped:
+        finite = bool(torch.isfinite(norm))
+        scaled = self.accelerator.scaler is not None
+        self._skipped = 0 if finite else self._skipped + 1
+        if not finite:
+            self._report_skipped(norm.item(), MAX_SKIPPED_SCALED if scaled else MAX_SKIPPED)
+        if finite or scaled:  # fp16's scaler skips the step itself and lowers the scale
+            self.optimizer.step()
+        if finite and not self.accelerator.optimizer_step_was_skipped:
             self.schedule.step()
+
+    def _report_skipped(self, norm: float, most: int) -> None:
+        step = self.position.step + 1
+        self.log.say(f"step {step} skipped: its gradient is {norm} ({self._skipped} in a row)")
+        if self._skipped == most:
+            raise FloatingPointError(
+                f"the gradient was not finite in {most} steps in a row, up to step {step}; lower"
+                f" trainer.learning_rate ({self.settings.learning_rate}) or set"
+                " trainer.max_grad_norm"
+            )
 
     def _log_step(self, value: Tensor, terms: Mapping[str, Tensor]) -> None:
         values = {"loss": value.item()}
@@ -251,13 +276,13 @@ class Trainer:
         results = self.evaluate(self.unwrapped)
         epoch = self.position.epoch + 1
         self.log.validation(epoch, self.position.step, results)
-        if self.settings.best not in results:
+        name = self.settings.best or next(iter(results))
+        if name not in results:
             raise ValueError(
-                f"trainer.best: the evaluation has no {self.settings.best!r};"
-                f" choose from {', '.join(results)}"
+                f"trainer.best: the evaluation has no {name!r}; choose from {', '.join(results)}"
             )
-        score = results[self.settings.best]
-        self.log.say(f"epoch {epoch}: {self.settings.best} {score:.1f}")
+        score = results[name]
+        self.log.say(f"epoch {epoch}: {name} {score:.1f}")
         self.position = Position(epoch, 0, self.position.step)
         if score > self.best:
             self.best = score
@@ -282,8 +307,15 @@ class Trainer:
 
     def _write(self, path: Path, write: Callable[[Path], None]) -> None:
         if self.accelerator.is_main_process:
-            with replace_folder(path) as folder:
-                write(folder)
+            try:
+                with replace_folder(path) as folder:
+                    write(folder)
+            except (SafetensorError, RuntimeError, OSError) as error:  # a full disk has many names
+                raise OSError(
+                    f"{path} cannot be written ({error}); make room there and go on with"
+                    " resume=true"
+                ) from error
+        self.accelerator.wait_for_everyone()  # the others may read it, or end the run
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = number

@@ -65,13 +65,13 @@ def test_a_few_per_cent_of_clips_lack_something(plan):
     assert all(s.text for s in test + clips(plan, "validation"))
 
 
-def test_a_quarter_of_the_sentences_is_mistimed_by_up_to_a_second(plan):
+def test_some_sentences_are_mistimed_by_up_to_a_second(plan):
     shifts = []
     for film in plan:
         starts = np.cumsum([0] + [s.num_frames for s in film.scenes]) / 10
         shifts += [s.caption_start - start for s, start in zip(film.scenes, starts, strict=False)]
         assert all(0 <= s.caption_start < s.caption_end <= starts[-1] for s in film.scenes)
-    assert 0.2 < np.mean(np.abs(shifts) > 1e-6) < 0.3
+    assert 0.1 < np.mean(np.abs(shifts) > 1e-6) < 0.2
     assert 0.9 < np.abs(shifts).max() < 1.001
 
 
@@ -84,12 +84,12 @@ def test_a_small_corpus_is_the_beginning_of_the_whole(plan):
 
 def test_the_plan_of_this_version_never_changes(plan):
     """If this fails on purpose, raise ``VERSION``: caches hold the corpus under its number."""
-    assert hashlib.md5(repr(plan).encode()).hexdigest() == "53599f3f79839b106e077f458c5b44bf"
+    assert hashlib.md5(repr(plan).encode()).hexdigest() == "ee52292b1f14f083bda5a82584c5004a"
 
 
 @pytest.mark.parametrize("size", [0, -1, 1000])
 def test_an_impossible_size_is_an_error_that_names_the_possible_ones(size, tmp_path):
-    with pytest.raises(ValueError, match=f"size is {size}.* choose 1 to 40"):
+    with pytest.raises(ValueError, match=f"size is {size}.* choose 1 to 36"):
         demo_corpus(tmp_path, size=size)
 
 

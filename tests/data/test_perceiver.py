@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fusion.data.demo.attributes import ATTRIBUTES, AUDIBLE, VISIBLE
-from fusion.data.demo.perceiver import CUTOFFS, ceilings, directions
+from fusion.data.demo.perceiver import CUTOFFS, ceilings
 from fusion.data.demo.plan import plan_corpus
 
 
@@ -65,7 +65,10 @@ def simulate(films, query, candidate, rounds, rng):
     return recalls | {"MeanR": ranks.mean(), "MedR": np.median(ranks.mean(axis=0))}
 
 
-@pytest.mark.parametrize("query, candidate", list(directions()))
+PAIRS = ["t v", "t a", "t va", "v t", "v a", "v ta", "a t", "a v", "a tv", "va t", "ta v", "tv a"]
+
+
+@pytest.mark.parametrize(("query", "candidate"), [pair.split() for pair in PAIRS])
 def test_scores_are_those_of_a_simulation(films, query, candidate):
     expected = simulate(films, query, candidate, 4000, np.random.default_rng(0))
     found = ceilings(films)[f"{query}->{candidate}"]
@@ -75,8 +78,6 @@ def test_scores_are_those_of_a_simulation(films, query, candidate):
 
 def test_there_are_twelve_directions_and_late_averages_score_the_same(films):
     scores = ceilings(films)
-    pairs = list(directions())
-    assert len(pairs) == 12
     assert len(scores) == 18
     assert scores["t->v+a"] == scores["t->va"]
     assert scores["t+v->a"] == scores["tv->a"]
@@ -86,5 +87,5 @@ def test_both_senses_know_nearly_all_and_each_alone_does_not():
     scores = ceilings([film for film in plan_corpus() if film.split == "test"])
     assert scores["t->va"]["R@1"] > 90
     assert 20 < scores["t->v"]["R@1"] < 40
-    assert 8 < scores["t->a"]["R@1"] < 16
-    assert scores["v->a"]["R@1"] == pytest.approx(100 / 600)
+    assert 5 < scores["t->a"]["R@1"] < 10
+    assert scores["v->a"]["R@1"] == pytest.approx(100 / 540)

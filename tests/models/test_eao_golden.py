@@ -32,11 +32,15 @@ RUNS = [(name, "eval") for name in CASES] + [(name, "train") for name in TRAINED
 @pytest.mark.parametrize(("name", "mode"), RUNS)
 def test_embeddings_and_loss(name, mode):
     _, expected, _, embeddings, value, terms = run(name, mode)
+    deviation = 0.0
     for combination, embedding in embeddings.items():
         published = torch.from_numpy(expected[f"{mode}.{golden.published_embedding(combination)}"])
         if len(combination) == 1 or name == "eao_cls_token":
             published = F.normalize(published, dim=-1)  # saved as it left its head
         torch.testing.assert_close(embedding, published, rtol=0, atol=1e-5)
+        deviation = max(deviation, (embedding - published).abs().max().item())
+    relative = abs(value.item() / expected[f"{mode}.loss"].item() - 1)
+    print(f"{name} {mode}: embeddings {deviation:.1e}, loss {relative:.1e} (relative)")
     torch.testing.assert_close(value.item(), expected[f"{mode}.loss"].item(), rtol=1e-4, atol=0)
     for term, term_value in terms.items():
         left, right = term.split("|")

@@ -200,9 +200,59 @@ def test_a_best_that_is_not_evaluated_is_explained(tmp_path):
         make(tmp_path, best="R@1").fit()
 
 
-def test_bf16_trains_on_any_device(tmp_path):
-    make(tmp_path, mixed_precision="bf16").fit()
-    assert len(losses(tmp_path)) == 12
+def test_the_first_result_picks_the_best_if_none_is_named(tmp_path):
+    trainer = make(tmp_path, best=None, evaluate=lambda model: {"first": 3.0, "second": 9.0})
+    trainer.fit()
+    assert trainer.best == 3.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("epochs", 0, "trainer.epochs must be at least 1; got 0"),
+        ("log_every", 0, "trainer.log_every must be at least 1; got 0"),
+        ("warmup_steps", -3, "trainer.warmup_steps must be at least 0; got -3"),
+        ("learning_rate", 0, "trainer.learning_rate must be above 0; got 0"),
+    ],
+)
+def test_settings_out_of_range_are_explained(tmp_path, setting, value, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, **{setting: value})
+
+
+def test_a_full_disk_is_explained_and_leaves_the_last_checkpoint(tmp_path):
+    trainer = make(tmp_path, epochs=2)
+    write, count = trainer.write_model, []
+
+    def full(path, model):
+        count.append(path)
+        if len(count) > 2:  # best and last of the first epoch fit
+            raise RuntimeError("[enforce fail] unexpected pos 640 vs 534")
+        write(path, model)
+
+    trainer.write_model = full
+    with pytest.raises(OSError, match=r"cannot be written .*; make room there and go on with"):
+        trainer.fit()
+    assert make(tmp_path, resume=True, epochs=2).position.step == 4
+    assert not list(tmp_path.glob("*.new-*"))
+
+
+def test_a_validation_is_logged_once_when_a_run_dies_before_saving_it(tmp_path):
+    trainer = make(tmp_path, save_every=4, epochs=2)
+    trainer.write_model, write = (lambda *_: 1 / 0), trainer.write_model
+    trainer.folder.last = tmp_path / "last"
+    save_mid_epoch = trainer._save
+
+    def save():
+        trainer.write_model = write if trainer.position.batch else (lambda *_: 1 / 0)
+        save_mid_epoch()
+
+    trainer._save = save
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit()
+    make(tmp_path, resume=True, save_every=4, epochs=2).fit()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["epoch"] for row in rows if row["event"] == "validation"] == [1, 2]
 
 
 def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path):

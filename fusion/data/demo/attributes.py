@@ -10,9 +10,9 @@ VISIBLE: dict[str, tuple[str, ...]] = {
     "motion": ("left", "right", "bounces", "spins", "grows", "blinks"),
 }
 AUDIBLE: dict[str, tuple[str, ...]] = {
-    "timbre": ("flute", "trumpet", "bell", "guitar", "organ"),
-    "rhythm": ("even", "swinging", "bursts", "held"),
-    "contour": ("rising", "falling", "arching", "zigzag"),
+    "timbre": ("flute", "trumpet", "bell", "guitar"),
+    "rhythm": ("even", "swinging", "held"),
+    "contour": ("rising", "falling", "zigzag"),
 }
 ATTRIBUTES: dict[str, tuple[str, ...]] = VISIBLE | AUDIBLE
 NUM_COMBINATIONS = math.prod(len(values) for values in ATTRIBUTES.values())

@@ -12,13 +12,13 @@ Shapes: N clips, A attributes.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from fusion.data.demo.attributes import ATTRIBUTES, AUDIBLE, VISIBLE
 from fusion.data.demo.plan import Film
+from fusion.modalities import directions
 
 MODALITIES = "tva"  # text, video, audio
 CUTOFFS = (1, 5, 10, 50)
@@ -41,24 +41,15 @@ def ceilings(films: Sequence[Film]) -> dict[str, dict[str, float]]:
     knowledge = {m: _known(films, m) for m in MODALITIES}
     present = {m: _present(films, m) for m in MODALITIES}
     scores = {}
-    for query, candidate in directions():
-        direction = score_direction(
+    for direction in directions(["text", "video", "audio"]):
+        query, candidate = "".join(direction.query), "".join(direction.gallery)
+        scores[str(direction)] = score_direction(
             _combine([knowledge[m] for m in query]),
             _combine([knowledge[m] for m in candidate]),
             np.any([present[m] for m in query], axis=0)
             & np.any([present[m] for m in candidate], axis=0),
         )
-        scores[f"{query}->{candidate}"] = direction
-        scores[f"{'+'.join(query)}->{'+'.join(candidate)}"] = direction
     return scores
-
-
-def directions() -> Iterator[tuple[str, str]]:
-    """Yield query and candidate of every direction between disjoint combinations."""
-    combinations = ["".join(c) for size in (1, 2) for c in itertools.combinations(MODALITIES, size)]
-    for query, candidate in itertools.product(combinations, repeat=2):
-        if not set(query) & set(candidate):
-            yield query, candidate
 
 
 def score_direction(

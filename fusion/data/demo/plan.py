@@ -16,7 +16,7 @@ from fusion.data.demo.sentences import write_sentence
 VERSION = 1
 FRAMES_PER_SECOND = 10
 
-NUM_VIDEOS = {"train": 320, "validation": 40, "test": 80}
+NUM_VIDEOS = {"train": 320, "validation": 36, "test": 72}
 SPLITS = tuple(NUM_VIDEOS)
 SCENES_PER_VIDEO = (6, 9, 7, 8)  # in turn: 30 in four videos
 SCENE_FRAMES = (25, 35)
@@ -24,10 +24,10 @@ SCENE_FRAMES = (25, 35)
 # Shares of all combinations of attributes that only one split may use; training has the rest.
 RESERVED = {"test": 0.2, "validation": 0.1}
 
-UNSAID = 0.03  # probability that a sentence leaves out an attribute
+UNSAID = 0.02  # probability that a sentence leaves out an attribute
 MISTIMED = 0.15  # probability that a sentence starts early or late, by up to:
 MISTIMED_SECONDS = 1.0
-BLACK, SILENT, UNNARRATED = 0.04, 0.04, 0.03  # shares of scenes, the last in training only
+BLACK, SILENT, UNNARRATED = 0.02, 0.02, 0.03  # shares of scenes, the last in training only
 EVERY_WITHOUT_SOUND, EVERY_WITHOUT_PICTURE = 40, 60  # one film of so many lacks the stream
 
 

@@ -40,18 +40,15 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "trumpet": ("trumpet", "horn", "bugle"),
         "bell": ("bell", "chime", "glockenspiel"),
         "guitar": ("guitar", "lute", "banjo"),
-        "organ": ("organ", "harmonium", "accordion"),
     },
     "rhythm": {
         "even": ("steadily", "evenly", "in regular beats"),
         "swinging": ("with a swing", "limping along", "in dotted notes"),
-        "bursts": ("in quick bursts", "in threes", "stuttering"),
         "held": ("slowly", "unhurriedly", "in drawn-out tones"),
     },
     "contour": {
         "rising": ("rising", "climbing", "ascending"),
         "falling": ("falling", "sinking", "descending"),
-        "arching": ("arching", "rainbow", "hilly"),
         "zigzag": ("zigzag", "seesaw", "jumpy"),
     },
 }

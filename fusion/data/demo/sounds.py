@@ -55,7 +55,6 @@ INSTRUMENTS = {
         decay=4.0,
         bright_decay=1.2,
     ),
-    "organ": Instrument((0.5, 1, 2, 4), (0.8, 1, 0.7, 0.5), 0.015),
 }
 
 # Seconds from note to note, and scale steps of the notes above the lowest: a figure. Both are
@@ -63,13 +62,11 @@ INSTRUMENTS = {
 RHYTHMS: dict[str, tuple[float, ...]] = {
     "even": (0.2,),
     "swinging": (0.32, 0.11),
-    "bursts": (0.11, 0.11, 0.45),
     "held": (0.5,),
 }
 CONTOURS: dict[str, tuple[int, ...]] = {
     "rising": (0, 2, 4, 6, 8),
     "falling": (8, 6, 4, 2, 0),
-    "arching": (0, 4, 8, 4),
     "zigzag": (0, 8),
 }
 
