@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +34,12 @@ from fusion.files import write_atomically
 from fusion.losses import LOSSES
 from fusion.modalities import directions
 from fusion.models import MODELS, TEXT_ENCODERS
+from fusion.training.clock import Clock
 from fusion.training.folder import RunFolder
 from fusion.training.launch import end_processes, make_accelerator
 from fusion.training.log import read_metrics, tracker_config
-from fusion.training.trainer import Settings, Trainer
+from fusion.training.settings import Settings
+from fusion.training.trainer import Trainer
 
 Builders = dict[str, Callable[..., Any]]
 
@@ -240,27 +240,6 @@ def evaluate(path: str | Path, chosen: str | None, json_path: str | Path | None)
     del model
     end_processes(accelerator)
     return result
-
-
-class Clock:
-    """Adds up the seconds that the parts of a job take."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._start = time.perf_counter()
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        """Count the body of the ``with`` as a part of the job."""
-        start = time.perf_counter()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
-
-    def __str__(self) -> str:
-        """Give the parts and the whole."""
-        whole = time.perf_counter() - self._start
-        parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self.seconds.items())
-        return f"{parts}; {whole:.0f} s in all"
 
 
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:

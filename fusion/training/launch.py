@@ -61,6 +61,8 @@ def make_accelerator(
         ],
     )
     _check_processes(accelerator.num_processes)
+    if on_cpu:
+        _use_all_cores()
     return accelerator
 
 
@@ -130,6 +132,32 @@ def _precision(wanted: str | bool | None, has_cuda: bool) -> str:
             )
         return "no"
     return precision
+
+
+def _use_all_cores() -> None:
+    """Share the cores out among the processes, unless the user has set ``OMP_NUM_THREADS``.
+
+    Both launchers set it to 1, which halves the speed on two cores. What the user has set is in the
+    environment that the launcher itself was started with.
+    """
+    try:
+        parent = psutil.Process().parent()
+        launched = parent is not None and _is_launcher(parent.cmdline())
+        chosen = parent is not None and "OMP_NUM_THREADS" in parent.environ()
+    except psutil.Error:
+        return
+    if launched and not chosen:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
+        cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // processes))
+
+
+def _is_launcher(words: Sequence[str]) -> bool:
+    torch_launches = any(
+        Path(word).name == "torchrun" or word == "torch.distributed.run" for word in words
+    )
+    return torch_launches or any(_launches(word, words[:i]) for i, word in enumerate(words))
 
 
 def _check_processes(started: int) -> None:

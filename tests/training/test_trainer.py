@@ -9,7 +9,8 @@ from fusion.losses import CombinatorialLoss
 from fusion.tokens import Batch
 from fusion.training.folder import RunFolder
 from fusion.training.log import read_metrics
-from fusion.training.trainer import MAX_SKIPPED, Settings, Stopped, Trainer
+from fusion.training.settings import Settings
+from fusion.training.trainer import MAX_SKIPPED, Stopped, Trainer
 
 NAMES = ("text", "video")
 
