@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 SETTINGS = ("seed", "output", "resume", "overwrite")
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
@@ -44,6 +44,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
     try:
         merged = OmegaConf.merge(_with_bases(Path(path), ()), _dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise ConfigError(f"{path} leaves {key} to you; add {key}=VALUE to the command") from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from None
     assert isinstance(values, dict)

@@ -55,6 +55,11 @@ def test_a_config_survives_being_written(write):
         ({"base": "c.yaml"}, (), "its bases lead back to itself"),
         ({k: v for k, v in MINIMAL.items() if k != "loss"}, (), "loss is missing"),
         (MINIMAL | {"seed": "${nothing}"}, (), "nothing"),
+        (
+            MINIMAL | {"data": {"train": "???"}},
+            (),
+            "leaves data.train to you; add data.train=VALUE",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_explained_in_one_line(write, content, overrides, message):
