@@ -32,7 +32,7 @@ from fusion.evaluation.retrieval import (
 )
 from fusion.files import write_atomically
 from fusion.losses import LOSSES
-from fusion.modalities import directions
+from fusion.modalities import directions, letters_of
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.training.clock import Clock
 from fusion.training.folder import RunFolder
@@ -113,7 +113,8 @@ class Job:
         self.evaluation = evaluation_settings(**config["evaluation"])
         torch.manual_seed(config["seed"])
         self.model: nn.Module = self.builders["model"]()
-        self.loss = self.builders["loss"](modalities=self.model.modalities)
+        self.names: tuple[str, ...] = self.model.modalities
+        self.loss = self.builders["loss"](modalities=self.names)
         _check_names(self.model, self.loss, self.settings.best)
         self.folder = RunFolder(config["output"], config)
         self.accelerator = make_accelerator(self.settings.mixed_precision, self.folder.path)
@@ -136,12 +137,22 @@ class Job:
             folder=self.folder,
             write_model=lambda path, m: save_checkpoint(path, m, self.config, text_encoder),
             evaluate=lambda model: self._metrics(model, validation_set),
+            arguments={"combinations": self._trained(), "complete_only": True},
         )
         if goes_on:
             trainer.resume()
         with self.clock("training"):
             trainer.fit()
         self._conclude(trainer.unwrapped, source, text_encoder)
+
+    def _trained(self) -> list[str]:
+        """List the combinations that the loss reads, and each modality that is in none of them.
+
+        Without those their parameters would have no gradient, for which DDP waits.
+        """
+        read = list(self.loss.combinations)
+        letters = letters_of(self.names)
+        return read + [letter for letter in letters if letter not in "".join(read)]
 
     def close(self) -> None:
         """Let go of the run's folder and of the other processes."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,23 +20,31 @@ class Tokens:
     Attributes:
         values: (T, D) features.
         lengths: (B,) int64, the number of tokens of each clip; 0 where the modality is missing.
-        longest: L, the largest of ``lengths``, known without asking the device.
+        host_lengths: the same numbers in the memory of the CPU: shapes follow from them without
+            asking a GPU, which would have to finish its work first.
     """
 
     values: Tensor
     lengths: Tensor
-    longest: int
+    host_lengths: Tensor
 
     @classmethod
     def pack(cls, clips: Sequence[Tensor]) -> Tokens:
         """Put (L_i, D) sequences end to end."""
-        lengths = [len(clip) for clip in clips]
-        return cls(torch.cat(list(clips)), torch.tensor(lengths), max(lengths, default=0))
+        lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.int64)
+        values = torch.cat(list(clips))
+        return cls(values, lengths.to(values.device), lengths)
 
     @classmethod
-    def unpad(cls, padded: Tensor, lengths: Tensor) -> Tokens:
-        """Drop the padding of (B, L, D) sequences of which clip i has ``lengths[i]`` tokens."""
-        return cls(padded[_mask(lengths, padded.shape[1])], lengths, int(lengths.max()))
+    def unpad(cls, padded: Tensor, lengths: Tensor, host_lengths: Tensor | None = None) -> Tokens:
+        """Drop the padding of (B, L, D) sequences of which clip i has ``lengths[i]`` tokens.
+
+        Without ``host_lengths`` they are fetched from the device.
+        """
+        host_lengths = lengths.cpu() if host_lengths is None else host_lengths
+        total = int(host_lengths.sum())
+        mask = _mask(lengths, padded.shape[1])
+        return cls(pick(padded.flatten(0, 1), true_places(mask, total)), lengths, host_lengths)
 
     @property
     def num_clips(self) -> int:
@@ -43,21 +52,19 @@ class Tokens:
         return len(self.lengths)
 
     @property
+    def longest(self) -> int:
+        """L, the largest of ``lengths``."""
+        return int(self.host_lengths.max()) if len(self.host_lengths) else 0
+
+    @property
     def present(self) -> Tensor:
         """(B,) bool: which clips have the modality."""
         return self.lengths > 0
 
     @property
-    def clip(self) -> Tensor:
-        """(T,) int64: the clip that each token belongs to."""
-        clips = torch.arange(self.num_clips, device=self.lengths.device)
-        return clips.repeat_interleave(self.lengths, output_size=len(self.values))
-
-    @property
-    def position(self) -> Tensor:
-        """(T,) int64: the place of each token in its clip, from 0."""
-        first = self.lengths.cumsum(0) - self.lengths
-        return torch.arange(len(self.values), device=self.lengths.device) - first[self.clip]
+    def mask(self) -> Tensor:
+        """(B, L) bool: where :meth:`pad` puts tokens."""
+        return _mask(self.lengths, self.longest)
 
     def replace(self, values: Tensor) -> Tokens:
         """Give every token new values: (T, any width)."""
@@ -73,28 +80,41 @@ class Tokens:
             (B, L, D) values, zero where there is no token, and the (B, L) bool mask of tokens.
         """
         length = self.longest if length is None else length
-        shape = (self.num_clips, max(length, self.longest), self.values.shape[-1])
-        padded = self.values.new_zeros(shape).index_put((self.clip, self.position), self.values)[
-            :, :length
-        ]
+        room = max(length, self.longest)
+        places = true_places(_mask(self.lengths, room), len(self.values))
+        padded = place(self.values, places, self.num_clips * room)
+        padded = padded.unflatten(0, (self.num_clips, room))[:, :length]
         return padded, _mask(self.lengths, length)
+
+    def fill_missing(self, token: Tensor) -> Tokens:
+        """Give one token (D,) to each clip that has none."""
+        missing = int((self.host_lengths == 0).sum())
+        if not missing:
+            return self
+        lengths, host_lengths = self.lengths.clamp(min=1), self.host_lengths.clamp(min=1)
+        total, longest = len(self.values) + missing, int(host_lengths.max())
+        filled = true_places(_mask(lengths, longest), total)
+        is_real = _mask(self.lengths, longest).flatten()[filled]  # (T + missing,)
+        values = place(self.values, true_places(is_real, len(self.values)), total)
+        values = torch.where(is_real[:, None], values, token.to(values.dtype))
+        return Tokens(values, lengths, host_lengths)
 
     def select(self, clips: Sequence[int]) -> Tokens:
         """Keep some clips, in the given order."""
-        parts = self.values.split(self.lengths.tolist())
+        parts = self.values.split(self.host_lengths.tolist())
         return Tokens.pack([parts[clip] for clip in clips])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
-        """Move to a device."""
+        """Move to a device; ``host_lengths`` stay."""
         return Tokens(
             self.values.to(device, non_blocking=non_blocking),
             self.lengths.to(device, non_blocking=non_blocking),
-            self.longest,
+            self.host_lengths,
         )
 
     def pin_memory(self) -> Tokens:
         """Move to memory from which a GPU copies without waiting; called by ``DataLoader``."""
-        return Tokens(self.values.pin_memory(), self.lengths.pin_memory(), self.longest)
+        return Tokens(self.values.pin_memory(), self.lengths.pin_memory(), self.host_lengths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +142,58 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Pin every tensor; called by ``DataLoader``."""
         return Batch(self.ids, {name: tokens.pin_memory() for name, tokens in self.inputs.items()})
+
+
+def true_places(mask: Tensor, count: int) -> Tensor:
+    """Number the True elements of a mask, counted row by row: (count,) int64.
+
+    Args:
+        mask: of any shape.
+        count: how many are True; to be known, so that a GPU need not be asked.
+    """
+    return torch.nonzero_static(mask.flatten(), size=count)[:, 0]
+
+
+def place(values: Tensor, places: Tensor, size: int) -> Tensor:
+    """Put row i of ``values`` (T, D) at ``places[i]`` of a zero (size, D) tensor; all differ."""
+    if len(values) == size:
+        return values  # every place is taken; the callers number them in order
+    return _Place.apply(values, places, size)
+
+
+def pick(values: Tensor, places: Tensor) -> Tensor:
+    """Take the rows at ``places``, all different and in order, out of (size, D) values."""
+    if len(places) == len(values):
+        return values
+    return _Pick.apply(values, places)
+
+
+# Indexing would do the same, but autograd keeps the source of `index_copy`, and the backward pass
+# of `index_select` adds up, slowly, what here never meets.
+class _Place(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, places: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return values.new_zeros(size, *values.shape[1:]).index_copy_(0, places, values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.index_select(0, places), None, None
+
+
+class _Pick(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.size = len(values)
+        return values.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        zeros = gradient.new_zeros(ctx.size, *gradient.shape[1:])
+        return zeros.index_copy_(0, places, gradient), None
 
 
 def _mask(lengths: Tensor, longest: int) -> Tensor:

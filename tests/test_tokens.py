@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fusion.tokens import Batch, Tokens
+from fusion.tokens import Batch, Tokens, pick, place
 
 CLIPS = [torch.full((n, 2), float(n)) for n in (3, 0, 1)]
 
@@ -17,11 +17,36 @@ def test_packing_and_padding_are_inverse():
     assert again.longest == tokens.longest == 3
 
 
-def test_clip_and_position_of_each_token():
+def test_a_clip_without_tokens_lacks_the_modality():
+    assert Tokens.pack(CLIPS).present.tolist() == [True, False, True]
+
+
+def test_a_stand_in_is_given_to_clips_without_tokens_alone():
+    token = torch.tensor([7.0, 8.0], requires_grad=True)
     tokens = Tokens.pack(CLIPS)
-    assert tokens.clip.tolist() == [0, 0, 0, 2]
-    assert tokens.position.tolist() == [0, 1, 2, 0]
-    assert tokens.present.tolist() == [True, False, True]
+    filled = tokens.fill_missing(token)
+    assert filled.values.tolist() == [[3, 3], [3, 3], [3, 3], [7, 8], [1, 1]]
+    assert filled.lengths.tolist() == filled.host_lengths.tolist() == [3, 1, 1]
+    filled.values.sum().backward()
+    assert token.grad.tolist() == [1, 1]
+    assert filled.fill_missing(token) is filled
+
+
+def test_placing_and_picking_pass_gradients_where_they_came_from():
+    values, places = torch.randn(3, 2, dtype=torch.float64), torch.tensor([0, 2, 3])
+    placed = place(values, places, 5)
+    assert placed[places].equal(values)
+    assert not placed[[1, 4]].any()
+    assert pick(placed, places).equal(values)
+    assert torch.autograd.gradcheck(lambda v: place(v, places, 5), values.requires_grad_())
+    rows = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda v: pick(v, places), rows)
+
+
+def test_shapes_follow_without_asking_the_device():
+    tokens = Tokens.pack(CLIPS).to("meta")  # which knows shapes, and no number
+    assert tokens.pad()[0].shape == (3, 3, 2)
+    assert tokens.fill_missing(torch.zeros(2, device="meta")).values.shape == (5, 2)
 
 
 @pytest.mark.parametrize("length", [1, 3, 7])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from fusion.losses.nce import mms, nce
+from fusion.losses.nce import LOWEST_TEMPERATURE, mms, nce
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE: dict[str, Callable[..., Tensor]] = {"nce": nce, "mms": mms}
@@ -61,8 +62,10 @@ class CombinatorialLoss:
             term: members(left + right, modalities) for term, (left, right) in self.pairs.items()
         }
         self.combinations = sorted({c for pair in self.pairs.values() for c in pair})
-        if contrastive == "nce" and not temperature > 0:
-            raise ValueError(f"loss.temperature must be above 0; got {temperature}")
+        if contrastive == "nce" and not temperature >= LOWEST_TEMPERATURE:
+            raise ValueError(
+                f"loss.temperature must be at least {LOWEST_TEMPERATURE}; got {temperature}"
+            )
         self.setting = {"temperature": temperature} if contrastive == "nce" else {"margin": margin}
         self.contrastive = CONTRASTIVE[contrastive]
 
@@ -76,16 +79,22 @@ class CombinatorialLoss:
             present: for each modality (B,) bool, which clips have it.
 
         Returns:
-            The loss, a scalar, and the value of each term that some clip could serve.
+            The loss, a scalar, 0 if no clip can serve any term; and the value of each term, NaN for
+            one that no clip could serve.
         """
-        values = {}
+        values, served = {}, {}
         for term, (left, right) in self.pairs.items():
             complete = torch.stack([present[name] for name in self.needs[term]]).all(dim=0)  # (B,)
-            if complete.any():
-                x, y = embeddings[left][complete], embeddings[right][complete]
-                values[term] = self.contrastive(x, y, **self.setting)
-        if not values:  # nothing to learn from, but every rank must call backward
-            return torch.stack([e.sum() for e in embeddings.values()]).sum() * 0.0, {}
-        total = torch.stack([self.weights[term] * value for term, value in values.items()]).sum()
-        weight = sum(self.weights[term] for term in values)
-        return total / weight, {term: value.detach() for term, value in values.items()}
+            served[term] = complete.any()
+            values[term] = self.contrastive(
+                embeddings[left], embeddings[right], valid=complete, **self.setting
+            )
+        # Which terms count is not looked at here: a GPU would have to finish its work first.
+        stacked = torch.stack(list(values.values()))
+        weights = torch.stack([self.weights[term] * served[term].to(stacked) for term in values])
+        total = (weights * stacked).sum()
+        loss = total / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        return loss, {
+            term: value.detach().masked_fill(~served[term], math.nan)
+            for term, value in values.items()
+        }

@@ -144,12 +144,19 @@ class DAVEnetEncoder(nn.Module):
         """Compute the audio tokens of each clip; a clip without frames has no token."""
         padded, _ = frames.pad(self.num_frames)  # (B, F, num_bands)
         tokens = self.net(padded.mT).mT  # (B, L, C)
-        num_frames = frames.lengths.clamp(max=self.num_frames)
+        num_frames, host_frames = (
+            lengths.clamp(max=self.num_frames) for lengths in (frames.lengths, frames.host_lengths)
+        )
         if self.max_tokens is not None and tokens.shape[1] > self.max_tokens:
             # As published, tokens that begin within the sound are real, whole ones are pooled.
-            tokens = self._shorten(tokens, num_frames // self.net.stride)
-        lengths = num_frames.add(self.net.stride - 1) // self.net.stride
-        return Tokens.unpad(tokens, lengths.clamp(max=tokens.shape[1]))
+            tokens = self._shorten(tokens, host_frames // self.net.stride)
+        lengths, host_lengths = (
+            (count + self.net.stride - 1)
+            .div(self.net.stride, rounding_mode="floor")
+            .clamp(max=tokens.shape[1])
+            for count in (num_frames, host_frames)
+        )
+        return Tokens.unpad(tokens, lengths, host_lengths)
 
     def _shorten(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         assert self.max_tokens is not None

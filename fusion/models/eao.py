@@ -2,12 +2,13 @@
 
 Shvetsova et al., CVPR 2022, arXiv:2112.04446.
 
-Shapes: B clips, L tokens of the longest clip, D token width, E embedding width.
+Shapes: B clips, L tokens of the longest clip, T tokens of all clips, D token width, E embedding
+width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,18 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion.modalities import members, spell
-from fusion.models.audio import DAVEnetEncoder
-from fusion.models.layers import LAYER_NORM_EPS, PROJECTIONS, Transformer, masked_mean
-from fusion.tokens import Tokens
+from fusion.models.encoders import build_encoder
+from fusion.models.grid import Grid, Span, token_grid
+from fusion.models.layers import LAYER_NORM_EPS, PROJECTIONS, Transformer
+from fusion.tokens import Tokens, true_places
 
-ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder}
+CLS = "[cls]"
 
 
-class Sequences(NamedTuple):
-    """Tokens side by side, at least one in every clip."""
+class Pass(NamedTuple):
+    """One combination on its way through the transformer."""
 
-    values: Tensor  # (B, L, D)
-    mask: Tensor  # (B, L) bool, the real tokens
+    members: tuple[str, ...]  # whose tokens attend to one another
+    pooled: tuple[str, ...]  # whose outputs make up the embedding
+    complete: Tensor | None  # (B,) bool: the clips to embed; None: all
+    host_complete: Tensor | None  # the same in the memory of the CPU
 
 
 class EAO(nn.Module):
@@ -39,7 +43,8 @@ class EAO(nn.Module):
 
     Args:
         modalities: for each modality's name a dict: ``dim``, the width of its features; or
-            ``encoder``, a dict with the ``name`` of one of ``ENCODERS`` and its arguments; and
+            ``encoder``, a dict with the ``name`` of one of
+            :data:`fusion.models.encoders.ENCODERS` and its arguments; and
             ``max_tokens``, needed with ``positional``.
         combinations: what to embed, such as ``["t", "v", "va"]``.
         token_dim: D.
@@ -82,7 +87,7 @@ class EAO(nn.Module):
         self.encoders = nn.ModuleDict()
         widths = {}
         for name, spec in modalities.items():
-            if encoder := _encoder(name, spec):
+            if encoder := build_encoder(name, spec):
                 self.encoders[name] = encoder
             widths[name] = encoder.out_dim if encoder else spec["dim"]
         self.token_projections = nn.ModuleDict(
@@ -115,7 +120,10 @@ class EAO(nn.Module):
         )
 
     def forward(
-        self, inputs: Mapping[str, Tokens], combinations: Iterable[str] | None = None
+        self,
+        inputs: Mapping[str, Tokens],
+        combinations: Iterable[str] | None = None,
+        complete_only: bool = False,
     ) -> dict[str, Tensor]:
         """Embed a batch.
 
@@ -124,6 +132,8 @@ class EAO(nn.Module):
                 every clip.
             combinations: which to compute, any that the modalities allow; the configured ones if
                 not given.
+            complete_only: embed a combination for those clips alone that have all of its
+                modalities, which is all that the loss reads; the others get zeros.
 
         Returns:
             For each combination, (B, E) embeddings: averages of unit vectors.
@@ -132,55 +142,99 @@ class EAO(nn.Module):
         chosen = {spell(names): names for names in (members(c, self.modalities) for c in words)}
         needed = [m for m in self.modalities if any(m in parts for parts in chosen.values())]
         num_clips = next(iter(inputs.values())).num_clips
-        sequences = {m: self.tokenize(m, inputs.get(m), num_clips) for m in needed}
-        return {c: self.fuse({m: sequences[m] for m in parts}) for c, parts in chosen.items()}
-
-    def tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Sequences:
-        """Project one modality's features to tokens; clips without any get the masking token."""
-        masking = self.masking_token
-        if inputs is None:
-            values, mask = masking.new_zeros(num_clips, 1, len(masking)), None
-            missing = torch.ones(num_clips, dtype=torch.bool, device=masking.device)
-        else:
-            tokens = self.encoders[modality](inputs) if modality in self.encoders else inputs
-            tokens = tokens.replace(self.token_projections[modality](tokens.values))
-            values, mask = tokens.pad(max(tokens.longest, 1))  # (B, L, D), (B, L)
-            missing = ~tokens.present
-        first = torch.where(missing[:, None], masking.to(values.dtype), values[:, 0])
-        values = torch.cat([first[:, None], values[:, 1:]], dim=1)
-        first_is_real = torch.ones_like(missing)[:, None]
-        mask = first_is_real if mask is None else torch.cat([first_is_real, mask[:, 1:]], dim=1)
-        if modality in self.positions:
-            values = values + self._position(modality, values.shape[1])
-        return Sequences(values, mask)
-
-    def fuse(self, sequences: Mapping[str, Sequences]) -> Tensor:
-        """Embed the tokens of some modalities after they attended to one another: (B, E)."""
-        values = torch.cat([s.values for s in sequences.values()], dim=1)
-        mask = torch.cat([s.mask for s in sequences.values()], dim=1)
-        if len(sequences) > 1 and "shared" not in self.transformers:
-            raise ValueError(f"a transformer per modality cannot fuse {', '.join(sequences)}")
-        transformer = _one_of(self.transformers, next(iter(sequences)))
+        tokens = {m: self.tokenize(m, inputs.get(m), num_clips) for m in needed}
+        passes = {c: self._pass(parts, tokens, complete_only) for c, parts in chosen.items()}
+        if not complete_only:
+            tokens = {m: x.fill_missing(self.masking_token) for m, x in tokens.items()}
+        tokens = {m: self._add_positions(m, x) for m, x in tokens.items()}
         if self.cls_token is not None:
-            cls_token = self.cls_token.to(values.dtype).expand(len(values), 1, -1)
-            values = torch.cat([cls_token, values], dim=1)
-            mask = F.pad(mask, (1, 0), value=True)
-            return F.normalize(self.heads["shared"](transformer(values, mask)[:, 0]), dim=-1)
-        fused = transformer(values, mask).split([s.values.shape[1] for s in sequences.values()], 1)
-        views = []
-        for (modality, sequence), output in zip(sequences.items(), fused, strict=True):
-            head = _one_of(self.heads, modality)
-            views.append(F.normalize(head(masked_mean(output, sequence.mask)), dim=-1))
-        return torch.stack(views).mean(dim=0)
+            tokens[CLS] = self._cls_tokens(tokens[needed[0]])
+        views = self._project(self._pool(tokens, passes))
+        embeddings = {}
+        for c, one in passes.items():
+            embedding = torch.stack([views[c, name] for name in one.pooled]).mean(dim=0)
+            if one.complete is not None:
+                embedding = embedding.masked_fill(~one.complete[:, None], 0)
+            embeddings[c] = embedding
+        if self.training:  # in every graph, as DDP waits for its gradient
+            first = next(iter(embeddings))
+            embeddings[first] = embeddings[first] + 0 * self.masking_token.sum()
+        return embeddings
 
-    def _position(self, modality: str, length: int) -> Tensor:
-        positions = self.positions[modality]
-        if length > len(positions):
+    def tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Tokens:
+        """Project one modality's features to tokens of width D."""
+        if inputs is None:
+            values = self.masking_token.new_zeros(0, len(self.masking_token))
+            none = torch.zeros(num_clips, dtype=torch.int64)
+            return Tokens(values, none.to(values.device), none)
+        tokens = self.encoders[modality](inputs) if modality in self.encoders else inputs
+        return tokens.replace(self.token_projections[modality](tokens.values))
+
+    def _add_positions(self, modality: str, tokens: Tokens) -> Tokens:
+        if modality not in self.positions:
+            return tokens
+        table, longest = self.positions[modality], tokens.longest
+        if longest > len(table):
             raise ValueError(
-                f"a clip has {length} {modality} tokens, but there are positions for"
-                f" {len(positions)}; raise model.modalities.{modality}.max_tokens"
+                f"a clip has {longest} {modality} tokens, but there are positions for"
+                f" {len(table)}; raise model.modalities.{modality}.max_tokens"
             )
-        return positions[:length]
+        position = true_places(tokens.mask, len(tokens.values)) % max(longest, 1)
+        return tokens.replace(tokens.values + F.embedding(position, table))
+
+    def _cls_tokens(self, like: Tokens) -> Tokens:
+        assert self.cls_token is not None
+        values = self.cls_token.to(like.values.dtype).expand(like.num_clips, -1)
+        lengths, host_lengths = torch.ones_like(like.lengths), torch.ones_like(like.host_lengths)
+        return Tokens(values, lengths, host_lengths)
+
+    def _pass(
+        self, parts: tuple[str, ...], tokens: Mapping[str, Tokens], complete_only: bool
+    ) -> Pass:
+        if len(parts) > 1 and "shared" not in self.transformers:
+            raise ValueError(f"a transformer per modality cannot fuse {', '.join(parts)}")
+        pooled = parts if self.cls_token is None else (CLS,)
+        complete = host_complete = None
+        if complete_only:
+            host_complete = torch.stack([tokens[m].host_lengths > 0 for m in parts]).all(dim=0)
+            if host_complete.all():
+                host_complete = None
+            else:
+                complete = torch.stack([tokens[m].present for m in parts]).all(dim=0)
+        return Pass(
+            (*pooled, *parts) if self.cls_token is not None else parts,
+            pooled,
+            complete,
+            host_complete,
+        )
+
+    def _pool(
+        self, tokens: Mapping[str, Tokens], passes: Mapping[str, Pass]
+    ) -> dict[tuple[str, str], Tensor]:
+        """Run all passes; give for each and each of its pooled members the mean output (B, D)."""
+        means: dict[tuple[str, str], Tensor] = {}
+        for name, transformer in self.transformers.items():
+            mine = {c: p for c, p in passes.items() if name in ("shared", p.members[-1])}
+            if not mine:
+                continue
+            read = {m: x for m, x in tokens.items() if any(m in p.members for p in mine.values())}
+            grid, x = token_grid(read)
+            rows = _row_grid(read, mine, lambda p: p.members)
+            pooled = _row_grid(read, mine, lambda p: p.pooled)
+            outputs = transformer(x, grid, rows, pooled).unbind(0)
+            keys = [(c, m) for c, p in mine.items() for m in p.pooled]
+            means |= dict(zip(keys, outputs, strict=True))
+        return means
+
+    def _project(self, means: Mapping[tuple[str, str], Tensor]) -> dict[tuple[str, str], Tensor]:
+        """Send mean outputs through the heads, each head's as one batch: (B, E) unit vectors."""
+        views: dict[tuple[str, str], Tensor] = {}
+        for name, head in self.heads.items():
+            mine = [key for key in means if name in ("shared", key[1])]
+            if mine:
+                outputs = F.normalize(head(torch.cat([means[key] for key in mine])), dim=-1)
+                views |= dict(zip(mine, outputs.chunk(len(mine)), strict=True))
+        return views
 
     def _check(
         self, cls_token: bool, shared_head: bool, transformer_per_modality: bool, projection: str
@@ -205,31 +259,23 @@ class EAO(nn.Module):
             )
 
 
-def _one_of(modules: nn.ModuleDict, modality: str) -> nn.Module:
-    return modules[modality if modality in modules else "shared"]
-
-
-def _encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
-    spec = dict(spec)
-    if unknown := set(spec) - {"dim", "encoder", "max_tokens"}:
-        raise ValueError(
-            f"model.modalities.{name} has an unknown key {min(unknown)!r};"
-            " choose from dim, encoder, max_tokens"
-        )
-    if ("dim" in spec) == ("encoder" in spec):
-        raise ValueError(f"model.modalities.{name} needs either dim or encoder")
-    if "dim" in spec:
-        return None
-    arguments = dict(spec["encoder"])
-    kind = arguments.pop("name", None)
-    if kind not in ENCODERS:
-        raise ValueError(
-            f"model.modalities.{name}.encoder.name: unknown {kind!r}; choose from {list(ENCODERS)}"
-        )
-    try:
-        return ENCODERS[kind](**arguments)
-    except TypeError as error:
-        raise ValueError(f"model.modalities.{name}.encoder: {error}") from None
+def _row_grid(
+    tokens: Mapping[str, Tokens],
+    passes: Mapping[str, Pass],
+    names_of: Callable[[Pass], tuple[str, ...]],
+) -> Grid:
+    """Lay out a row for each token of some members of each pass."""
+    spans, sizes, lengths, host_lengths = [], [], [], []
+    for group, one in enumerate(passes.values()):
+        for name in names_of(one):
+            spans.append(Span(name, group, one.members))
+            sizes.append(tokens[name].longest)
+            kept, host_kept = tokens[name].lengths, tokens[name].host_lengths
+            if one.complete is not None and one.host_complete is not None:
+                kept, host_kept = kept * one.complete, host_kept * one.host_complete
+            lengths.append(kept)
+            host_lengths.append(host_kept)
+    return Grid(spans, sizes, lengths, host_lengths)
 
 
 def _max_tokens(name: str, spec: Mapping[str, Any]) -> int:

@@ -25,6 +25,7 @@ from fusion.checkpoint import load_weights, read_state
 from fusion.files import replace_folder
 from fusion.tokens import Batch
 from fusion.training.folder import RunFolder
+from fusion.training.guard import GradientGuard
 from fusion.training.launch import any_rank, average_over_ranks, gather_with_gradient
 from fusion.training.log import RunLog
 from fusion.training.optim import make_optimizer, make_schedule
@@ -32,8 +33,6 @@ from fusion.training.order import EpochBatches, mix
 from fusion.training.settings import Settings
 
 STATE = "trainer.pt"
-MAX_SKIPPED = 10  # steps in a row without a finite gradient
-MAX_SKIPPED_SCALED = 40  # the same with fp16, whose scale begins too high on purpose
 
 
 @dataclasses.dataclass
@@ -69,6 +68,7 @@ class Trainer:
         folder: where checkpoints and metrics go.
         write_model: writes a model into an empty folder.
         evaluate: gives named results of a model; called after each epoch, on every process.
+        arguments: further arguments of the model in training, such as which outputs the loss reads.
 
     Raises:
         ValueError: a setting does not fit the data, see :class:`Settings`.
@@ -86,10 +86,12 @@ class Trainer:
         folder: RunFolder,
         write_model: Callable[[Path, nn.Module], None],
         evaluate: Callable[[nn.Module], Mapping[str, float]],
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
         self.accelerator, self.folder = accelerator, folder
         self.write_model, self.evaluate = write_model, evaluate
+        self.arguments = dict(arguments or {})
         self.batches = EpochBatches(
             len(train_set),  # type: ignore[arg-type]
             settings.batch_size,
@@ -113,8 +115,9 @@ class Trainer:
             settings.schedule, optimizer, settings.warmup_steps, self.steps, settings.epochs
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.guard = GradientGuard(accelerator, settings.max_grad_norm)
         self.position, self.best = Position(), -math.inf
-        self._signal = self._skipped = 0
+        self._signal = 0
 
     @property
     def unwrapped(self) -> nn.Module:
@@ -162,9 +165,12 @@ class Trainer:
             self.position.batch += 1
             self.position.step += 1
             self.log.step(self.settings.batch_size)
-            if self.position.step % self.settings.log_every == 0:
+            looks = self.position.step % self.settings.log_every == 0
+            if looks:  # the only place where the CPU waits for the device
+                self._check_gradients()
                 self._log_step(value, terms)
-            stopped = any_rank(self._signal != 0, self.accelerator.device)
+            alone = self.accelerator.num_processes == 1
+            stopped = (alone or looks) and any_rank(self._signal != 0, self.accelerator.device)
             every = self.settings.save_every
             if stopped or (every and self.position.step % every == 0):
                 self._save()
@@ -180,7 +186,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         torch.manual_seed(mix(self.seed, self.position.step, self.accelerator.process_index))
-        outputs, present = self.model(batch.inputs), batch.present
+        outputs, present = self.model(batch.inputs, **self.arguments), batch.present
         local = torch.stack([output.sum() for output in outputs.values()]).sum()
         if getattr(self.loss, "over_batch", False):
             outputs = {name: gather_with_gradient(output) for name, output in outputs.items()}
@@ -193,35 +199,33 @@ class Trainer:
         return value.detach(), terms
 
     def _update(self) -> None:
-        limit = self.settings.max_grad_norm
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit or math.inf)
-        finite = bool(torch.isfinite(norm))
-        scaled = self.accelerator.scaler is not None
-        self._skipped = 0 if finite else self._skipped + 1
-        if not finite:
-            self._report_skipped(norm.item(), MAX_SKIPPED_SCALED if scaled else MAX_SKIPPED)
-        if finite or scaled:  # fp16's scaler skips the step itself and lowers the scale
-            self.optimizer.step()
-        if finite and not self.accelerator.optimizer_step_was_skipped:
-            self.schedule.step()
+        self.guard.check(self.model.parameters(), self.optimizer.optimizer)
+        self.optimizer.step()
+        self.schedule.step()
 
-    def _report_skipped(self, norm: float, most: int) -> None:
-        step = self.position.step + 1
-        self.log.say(f"step {step} skipped: its gradient is {norm} ({self._skipped} in a row)")
-        if self._skipped == most:
+    def _check_gradients(self) -> None:
+        skipped, in_a_row, norm = self.guard.look()
+        if skipped:
+            self.log.say(
+                f"{skipped} step{'s' if skipped > 1 else ''} up to step {self.position.step} left"
+                f" out, as the gradient was not finite ({norm}; {in_a_row} in a row)"
+            )
+        if in_a_row >= self.guard.most:
             raise FloatingPointError(
-                f"the gradient was not finite in {most} steps in a row, up to step {step}; lower"
-                f" trainer.learning_rate ({self.settings.learning_rate}) or set"
-                " trainer.max_grad_norm"
+                f"the gradient was not finite in {in_a_row} steps in a row, up to step"
+                f" {self.position.step}; lower trainer.learning_rate"
+                f" ({self.settings.learning_rate}) or set trainer.max_grad_norm"
             )
 
     def _log_step(self, value: Tensor, terms: Mapping[str, Tensor]) -> None:
         values = {"loss": value.item()}
-        values |= {f"loss/{term}": part.item() for term, part in terms.items()}
+        parts = {f"loss/{term}": part.item() for term, part in terms.items()}
+        values |= {name: part for name, part in parts.items() if not math.isnan(part)}
         values["learning_rate"] = float(self.schedule.get_last_lr()[0])
         self.log.train(self.position.epoch + 1, self.position.step, values)
 
     def _end_epoch(self) -> None:
+        self._check_gradients()
         average_over_ranks(list(self.unwrapped.buffers()))  # BatchNorm's running statistics
         self.model.eval()
         results = self.evaluate(self.unwrapped)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fusion.losses import CombinatorialLoss
 from fusion.models import EAO
 from fusion.tokens import Tokens
 
@@ -53,6 +54,54 @@ def test_padding_never_reaches_an_embedding(model, modality):
     padded = model(batch(longer))
     for combination in COMBINATIONS:
         torch.testing.assert_close(padded[combination][:4], plain[combination], rtol=0, atol=1e-6)
+
+
+SIX = {"t|v": 1.0, "t|a": 0.5, "v|a": 0.5, "t|va": 1.0, "v|ta": 0.1, "a|tv": 0.1}
+
+
+def loss_and_gradients(model, complete_only, inputs):
+    model.zero_grad()
+    loss = CombinatorialLoss(model.modalities, SIX)
+    embeddings = model(inputs, loss.combinations, complete_only)
+    value, _ = loss(embeddings, {m: tokens.present for m, tokens in inputs.items()})
+    value.backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
+    return embeddings, value.detach(), gradients
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_blocks": 2}, {"num_blocks": 0}], ids=str)
+def test_clips_that_no_term_reads_can_be_left_out(changes):
+    model = build(**changes).train()
+    for encoder in model.encoders.values():
+        encoder.eval()
+    some, value, gradients = loss_and_gradients(model, True, batch(clips()))
+    all_clips, expected, expected_gradients = loss_and_gradients(model, False, batch(clips()))
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-6)
+    for combination, embedding in some.items():
+        complete = [
+            all(LENGTHS[m][clip] for m in LENGTHS if m[0] in combination) for clip in range(4)
+        ]
+        torch.testing.assert_close(embedding[complete], all_clips[combination][complete])
+        assert not embedding[[not c for c in complete]].any()
+
+
+@pytest.mark.parametrize("gone", ["text", "video", "audio"])
+def test_a_batch_without_a_modality_trains_the_others(gone):
+    model = build().train()
+    inputs = batch(clips() | {gone: [torch.zeros(0, WIDTHS[gone])] * 4})
+    _, value, gradients = loss_and_gradients(model, True, inputs)
+    assert value.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert not gradients[f"heads.{gone}.project.weight"].any()
+
+
+@pytest.mark.parametrize("complete_only", [True, False])
+def test_a_step_never_asks_the_device_for_a_number(complete_only):
+    model = build().to("meta").train()  # meta tensors have shapes and no numbers to ask for
+    inputs = {m: tokens.to("meta") for m, tokens in batch(clips()).items()}
+    _, value, _ = loss_and_gradients(model, complete_only, inputs)
+    assert value.is_meta
 
 
 @pytest.mark.parametrize("modality", ["text", "video", "audio"])

@@ -8,9 +8,10 @@ from fusion.data.collate import collate
 from fusion.losses import CombinatorialLoss
 from fusion.tokens import Batch
 from fusion.training.folder import RunFolder
+from fusion.training.guard import MOST
 from fusion.training.log import read_metrics
 from fusion.training.settings import Settings
-from fusion.training.trainer import MAX_SKIPPED, Stopped, Trainer
+from fusion.training.trainer import Stopped, Trainer
 
 NAMES = ("text", "video")
 
@@ -168,7 +169,7 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_weights(tmp_path, capsys):
-    data = items(6 * (MAX_SKIPPED - 1), poison=float("nan"))
+    data = items(6 * (MOST - 1), poison=float("nan"))
     trainer = make(tmp_path, data=data, epochs=1)
     before = state(trainer)
     trainer.fit()
@@ -176,11 +177,41 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_weights(tmp_pat
     for name, parameter in before.items():
         if "norm" not in name:  # the running statistics have seen the poison
             assert after[name].equal(parameter), name
-    assert "step 1 skipped: its gradient is nan (1 in a row)" in capsys.readouterr().err
+    assert (
+        "1 step up to step 1 left out, as the gradient was not finite (nan; 1 in a row)"
+        in capsys.readouterr().err
+    )
+
+
+def test_bad_gradients_are_counted_where_the_loop_logs(tmp_path, capsys):
+    data = items(6 * (MOST - 1), poison=float("nan"))
+    make(tmp_path, data=data, epochs=1, log_every=4).fit()
+    said = capsys.readouterr().err
+    assert "4 steps up to step 4 left out" in said
+    assert "4 steps up to step 8 left out, as the gradient was not finite (nan; 8 in a row)" in said
+    assert "1 step up to step 9 left out" in said  # at the end of the epoch
+
+
+def test_a_fused_optimizer_steps_as_a_plain_one_does(tmp_path):
+    trainer = make(tmp_path, epochs=1)
+    plain = torch.optim.Adam([p.detach().clone() for p in trainer.model.parameters()], lr=0.05)
+    for ours, theirs in zip(
+        trainer.model.parameters(), plain.param_groups[0]["params"], strict=True
+    ):
+        ours.grad, theirs.grad = torch.ones_like(ours), torch.ones_like(theirs)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.05
+    trainer.guard.check(trainer.model.parameters(), trainer.optimizer.optimizer)
+    trainer.optimizer.step()
+    plain.step()
+    for ours, theirs in zip(
+        trainer.model.parameters(), plain.param_groups[0]["params"], strict=True
+    ):
+        torch.testing.assert_close(ours.detach(), theirs)
 
 
 def test_too_many_bad_gradients_end_the_run(tmp_path):
-    data = items(6 * (MAX_SKIPPED + 2), poison=float("nan"))
+    data = items(6 * (MOST + 2), poison=float("nan"))
     with pytest.raises(FloatingPointError, match=r"10 steps in a row, up to step 10; lower"):
         make(tmp_path, data=data, epochs=1).fit()
 

@@ -13,7 +13,7 @@ import numpy as np
 from fusion.data.demo.attributes import ATTRIBUTES, NUM_COMBINATIONS, combination
 from fusion.data.demo.sentences import write_sentence
 
-VERSION = 1
+VERSION = 2
 FRAMES_PER_SECOND = 10
 
 NUM_VIDEOS = {"train": 320, "validation": 36, "test": 72}

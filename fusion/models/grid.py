@@ -1,0 +1,173 @@
+"""Slots that all clips of a batch have alike: tokens of variable number in one attention call.
+
+Several passes of a transformer over the same tokens, such as ``t``, ``v`` and ``tv``, become one: a
+grid of slots holds every token once, another holds a row for each token of each pass, and a mask
+says which row may see which token. All else works on packed tokens, so padding exists inside
+attention alone.
+
+Shapes: B clips, S slots of a clip, N filled slots of all clips, D width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fusion.tokens import Tokens, pick, place, true_places
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Neighbouring slots.
+
+    Attributes:
+        name: whose tokens they hold.
+        group: the pass to which they belong; None for tokens that every pass may read.
+        members: names that attend to one another in that pass.
+    """
+
+    name: str
+    group: int | None = None
+    members: tuple[str, ...] = ()
+
+    def may_see(self, other: Span) -> bool:
+        """Say whether a row here may attend to a token there."""
+        if other.group is None:
+            return other.name in self.members
+        return other.group == self.group
+
+
+class Grid:
+    """Spans of slots, of which each clip fills the first few.
+
+    Args:
+        spans: what the slots hold.
+        sizes: slots of each span, at least as many as any clip fills.
+        lengths: for each span (B,) the number of slots that a clip fills.
+        host_lengths: the same in the memory of the CPU.
+
+    Attributes:
+        count: N.
+    """
+
+    def __init__(
+        self,
+        spans: Sequence[Span],
+        sizes: Sequence[int],
+        lengths: Sequence[Tensor],
+        host_lengths: Sequence[Tensor],
+    ) -> None:
+        self.spans, self.sizes, self.lengths = tuple(spans), list(sizes), list(lengths)
+        self.num_clips = len(lengths[0])
+        self.num_slots = sum(self.sizes)
+        self.count = sum(int(host.sum()) for host in host_lengths)
+        self.has_empty_span = any(int(host.min()) == 0 for host in host_lengths if len(host))
+        self.is_full = self.count == self.num_clips * self.num_slots
+        self._mask: Tensor | None = None
+        self._places: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, S) bool: the filled slots."""
+        if self._mask is None:
+            device = self.lengths[0].device
+            parts = [
+                torch.arange(size, device=device) < lengths[:, None]
+                for size, lengths in zip(self.sizes, self.lengths, strict=True)
+            ]
+            self._mask = torch.cat(parts, dim=1)
+        return self._mask
+
+    @property
+    def places(self) -> Tensor:
+        """(N,) int64: the filled slots of all clips, clip after clip."""
+        if self._places is None:
+            self._places = true_places(self.mask, self.count)
+        return self._places
+
+    def pad(self, values: Tensor) -> Tensor:
+        """Put packed rows into their slots: (N, D) -> (B, S, D), zero where a slot is empty."""
+        if not self.is_full:
+            values = place(values, self.places, self.num_clips * self.num_slots)
+        return values.unflatten(0, (self.num_clips, self.num_slots))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """Take the filled slots: (B, S, D) -> (N, D)."""
+        rows = padded.flatten(0, 1)
+        return rows if self.is_full else pick(rows, self.places)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average each span of each clip: (N, D) -> (spans, B, D); 0 where a clip fills none."""
+        sums = [part.sum(dim=1) for part in self.pad(values).split(self.sizes, dim=1)]
+        counts = torch.stack(self.lengths).clamp(min=1).to(values.dtype)  # (spans, B)
+        return torch.stack(sums) / counts[..., None]
+
+    def spread(self, padded: Tensor, target: Grid) -> Tensor:
+        """Copy each span to all spans of ``target`` that come from it: (B, S, D) -> (B, S', D)."""
+        sources = self.sources_of(target)
+        if sources == list(range(len(self.spans))):
+            return padded
+        parts = padded.split(self.sizes, dim=1)
+        return torch.cat([parts[source] for source in sources], dim=1)
+
+    def sources_of(self, target: Grid) -> list[int]:
+        """Say which span here holds the tokens that each span of ``target`` goes on with."""
+        return [
+            next(
+                i
+                for i, span in enumerate(self.spans)
+                if span.name == wanted.name and span.group in (None, wanted.group)
+            )
+            for wanted in target.spans
+        ]
+
+    def attention_mask(self, target: Grid) -> Tensor | None:
+        """Say what each row of ``target`` may see here.
+
+        Returns:
+            A bool mask that broadcasts to (B, 1, S', S); None if every row sees all.
+        """
+        allowed = self._allowed(target)
+        if self.is_full:
+            return None if allowed is None else allowed[None, None]
+        mask = self.mask[:, None, :]
+        if allowed is not None:
+            mask = allowed & mask  # (B, S', S)
+        if self.has_empty_span:
+            # A row that sees nothing would become NaN and spoil all gradients: it sees everything,
+            # and nobody reads it.
+            mask = mask | ~mask.any(dim=-1, keepdim=True)
+        return mask[:, None]
+
+    def _allowed(self, target: Grid) -> Tensor | None:
+        pairs = [[row.may_see(span) for span in self.spans] for row in target.spans]
+        if all(all(row) for row in pairs):
+            return None
+        device = self.lengths[0].device
+        allowed = torch.zeros(target.num_slots, self.num_slots, dtype=torch.bool, device=device)
+        for part, row in zip(allowed.split(target.sizes), pairs, strict=True):
+            for block, sees in zip(part.split(self.sizes, dim=1), row, strict=True):
+                if sees:
+                    block.fill_(True)
+        return allowed
+
+
+def token_grid(tokens: dict[str, Tokens]) -> tuple[Grid, Tensor]:
+    """Put the tokens of several modalities side by side.
+
+    Returns:
+        The grid, and (N, D) the tokens in its order, clip after clip.
+    """
+    parts = list(tokens.values())
+    grid = Grid(
+        [Span(name) for name in tokens],
+        [part.longest for part in parts],
+        [part.lengths for part in parts],
+        [part.host_lengths for part in parts],
+    )
+    if len(parts) == 1:
+        return grid, parts[0].values
+    return grid, grid.pack(torch.cat([part.pad()[0] for part in parts], dim=1))
