@@ -1,9 +1,25 @@
 """Models and encoders, by the names that configs use."""
 
+from torch import nn
+
+from fusion.models.audio import DAVEnet
 from fusion.models.eao import EAO
+from fusion.models.layers import GatedProjection
 from fusion.models.text import WordVectors
 
 MODELS = {"eao": EAO}
 TEXT_ENCODERS = {"word2vec": WordVectors}
 
-__all__ = ["EAO", "MODELS", "TEXT_ENCODERS", "WordVectors"]
+COMPILED = (DAVEnet, GatedProjection)
+
+__all__ = ["EAO", "MODELS", "TEXT_ENCODERS", "WordVectors", "compile_parts"]
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Have ``torch.compile`` fuse the parts of a model whose shapes hardly change.
+
+    The rest works on as many rows as a batch has tokens, and would be compiled again and again.
+    """
+    for module in model.modules():
+        if isinstance(module, COMPILED):
+            module.compile(dynamic=isinstance(module, GatedProjection))

@@ -15,7 +15,7 @@ import pytest
 
 from fusion.data.demo import CorpusError, corpus, demo_corpus
 from fusion.data.demo.film import scene_frames, write_film
-from fusion.data.demo.plan import SPLITS, plan_corpus
+from fusion.data.demo.plan import SPLITS, VERSION, plan_corpus
 from fusion.data.demo.sounds import SAMPLE_RATE
 
 
@@ -117,11 +117,11 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
     failing(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         demo_corpus(tmp_path, jobs=1, size=1)
-    assert [p.name for p in tmp_path.iterdir()] == ["demo-v1-1.lock"]
+    assert [p.name for p in tmp_path.iterdir()] == [f"demo-v{VERSION}-1.lock"]
 
 
 def test_what_a_killed_rendering_left_is_removed_and_not_used(tmp_path, monkeypatch):
-    left = tmp_path / "demo-v1-1.new-abc" / "videos"
+    left = tmp_path / f"demo-v{VERSION}-1.new-abc" / "videos"
     left.mkdir(parents=True)
     monkeypatch.setattr(corpus, "write_film", lambda film, folder: None)
     folder = demo_corpus(tmp_path, jobs=1, size=1)
@@ -133,7 +133,7 @@ def test_a_disk_that_fills_up_is_one_line_with_place_and_way_out(tmp_path, monke
     with pytest.raises(CorpusError, match=f"no space .*{tmp_path}.* takes 1 MB.*FUSION_CACHE") as e:
         demo_corpus(tmp_path, jobs=1, size=1)
     assert "\n" not in str(e.value)
-    assert not (tmp_path / "demo-v1-1").exists()
+    assert not (tmp_path / f"demo-v{VERSION}-1").exists()
 
 
 def test_a_full_disk_is_noticed_before_rendering(tmp_path, monkeypatch):
@@ -154,7 +154,7 @@ def test_errors_of_workers_reach_the_caller(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "write_tables", lambda films, folder: (folder / "videos").touch())
     with pytest.raises(FileExistsError):
         demo_corpus(tmp_path, jobs=2, size=1)
-    assert not (tmp_path / "demo-v1-1").exists()
+    assert not (tmp_path / f"demo-v{VERSION}-1").exists()
 
 
 def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):

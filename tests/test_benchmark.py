@@ -1,0 +1,54 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def benchmark(*words):
+    command = [sys.executable, "tools/benchmark.py", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["step", "--size", "tiny", "--batch", "4"],
+        pytest.param(
+            ["step", "--size", "tiny", "--batch", "4", "--no-davenet", "--precision", "bf16"],
+            marks=pytest.mark.slow,
+        ),
+        ["loss", "--batch", "512", "--width", "8"],
+        pytest.param(
+            ["evaluate", "--size", "tiny", "--batch", "4", "--gallery", "100"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=" ".join,
+)
+def test_the_last_line_is_json_with_a_ratio(words):
+    done = benchmark(*words, "--repeats", "1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["command"] == words[0]
+    assert result["ratio"]
+    assert len(result["seconds"]["plain"]) == len(result["seconds"]["fast"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["step", "--fill", "1.5"], "--fill must be above 0 and at most 1; got 1.5"),
+        (["loss", "--batch", "0"], "must be at least 1; got 0"),
+        (["speed"], "invalid choice: 'speed'"),
+        ([], "required: {step,loss,evaluate}"),
+    ],
+    ids=str,
+)
+def test_wrong_words_are_explained(words, message):
+    done = benchmark(*words)
+    assert done.returncode == 2
+    assert message in done.stderr

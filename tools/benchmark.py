@@ -1,0 +1,86 @@
+"""Measure the fast ways against the plain ones, in one process, in turn."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the plain ways are part of the tests
+
+import torch
+
+from fusion.command import run
+from tools.benchmarks import evaluate, loss, step
+
+EXAMPLES = """examples:
+  python tools/benchmark.py step                      whole step of the paper's model
+  python tools/benchmark.py step --no-davenet --fill 0.45
+  python tools/benchmark.py step --precision bf16 --batch 2240 --profile     on a GPU
+  python tools/benchmark.py loss
+  python tools/benchmark.py evaluate --size small
+
+The last line of the output is JSON.
+"""
+
+
+def parse(words=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{step,loss,evaluate}")
+    for name, help in [
+        ("step", "forward pass, loss and backward pass of EAO"),
+        ("loss", "one contrastive term"),
+        ("evaluate", "embedding and ranking"),
+    ]:
+        command = commands.add_parser(name, help=help)
+        command.add_argument("--repeats", type=_positive, default=5, help="rounds (default: 5)")
+        default = {"step": 12, "loss": 16384, "evaluate": 64}[name]
+        text = f"clips at a time (default: {default})"
+        command.add_argument("--batch", type=_positive, default=default, help=text)
+        if name == "loss":
+            command.add_argument("--width", type=_positive, default=512, help="of the embeddings")
+            continue
+        sizes = {"choices": ["paper", "small", "tiny"], "default": "paper"}
+        command.add_argument("--size", help="width of the model (default: paper)", **sizes)
+        command.add_argument(
+            "--fill", type=float, default=1.0, help="share of the text tokens that is used"
+        )
+        command.add_argument(
+            "--no-davenet", action="store_true", help="take audio tokens as they are"
+        )
+        command.add_argument("--precision", choices=["no", "bf16"], default="no", help="autocast")
+        if name == "evaluate":
+            command.add_argument("--gallery", type=_positive, default=10_000, help="clips to rank")
+        else:
+            command.add_argument("--compile", action="store_true", help="add torch.compile as well")
+            command.add_argument("--profile", action="store_true", help="show what takes the time")
+    arguments = parser.parse_args(words)
+    if not 0 < getattr(arguments, "fill", 1) <= 1:
+        parser.error(f"--fill must be above 0 and at most 1; got {arguments.fill}")
+    return arguments
+
+
+def _positive(word):
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {number}")
+    return number
+
+
+def main():
+    """Measure and print."""
+    arguments = parse()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subject = {"step": step, "loss": loss, "evaluate": evaluate}[arguments.command]
+    result = {"command": arguments.command, "threads": torch.get_num_threads()}
+    result["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    result |= {"torch": torch.__version__} | subject.run(arguments, device)
+    for key, value in result.items():
+        print(f"{key:>20}  {value}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,143 @@
+"""How to measure: time, memory, arithmetic and deviation of a plain and a fast way."""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+
+def compare_times(ways, repeats, device):
+    """Time some ways of doing one thing in turn, so that none has the machine to itself.
+
+    Args:
+        ways: functions without arguments, by name; ``plain`` is what the others are compared to.
+        repeats: rounds that count; one more goes before them.
+        device: whose work must be finished before the clock stops.
+
+    Returns:
+        For each way its seconds in each round; for each but ``plain`` the median over the rounds
+        of the seconds of ``plain`` divided by its own.
+    """
+    seconds = {name: [] for name in ways}
+    for turn in tqdm(range(repeats + 1), desc="timing", unit="round", leave=False):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            finish(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    ratios = {
+        name: statistics.median(p / s for p, s in zip(seconds["plain"], own, strict=True))
+        for name, own in seconds.items()
+        if name != "plain"
+    }
+    return seconds, ratios
+
+
+def finish(device):
+    """Wait until a GPU has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes(function, *arguments, device):
+    """Measure the memory that a function takes at its peak, beyond what it started with.
+
+    On a CPU the function runs in a process of its own, which is told to call ``start()`` once its
+    inputs are there: it must be ``function(start, *arguments)`` and importable.
+
+    Returns:
+        Bytes; None if the memory of the GPU was not enough.
+    """
+    if device.type == "cuda":
+        return _peak_on_gpu(function, arguments)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_peak_in_process, args=(queue, function, arguments))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__}{arguments} ended with {process.exitcode}")
+    return queue.get()
+
+
+def _peak_on_gpu(function, arguments):
+    before = 0
+
+    def start():
+        nonlocal before
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+
+    try:
+        function(start, *arguments)
+    except torch.OutOfMemoryError:
+        return None
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _peak_in_process(queue, function, arguments):
+    before = []
+    function(lambda: before.append(_largest_yet()), *arguments)
+    queue.put(_largest_yet() - before[0])
+
+
+def _largest_yet():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def count_flop(function):
+    """Count the floating-point operations of matrix products and convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def saved_bytes(function, parameters):
+    """Sum up what autograd keeps for the backward pass, each storage once, but parameters."""
+    own = {p.untyped_storage()._cdata for p in parameters}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, so that no other gets its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = function()
+    size = sum(storage.nbytes() for storage in kept.values())
+    del result
+    return size
+
+
+def deviation(ours, theirs):
+    """Compare two sets of tensors: the largest length of a difference by the length of its tensor.
+
+    Tensors without any extent are left out.
+    """
+    return max(
+        ((ours[k] - theirs[k]).norm() / theirs[k].norm()).item()
+        for k in theirs
+        if theirs[k].norm() > 1e-9
+    )
+
+
+def product_rate(device, size=8192, repeats=20):
+    """Measure the rate of bf16 matrix products, in FLOP/s."""
+    x, y = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    for _ in range(3):
+        x @ y
+    finish(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        x @ y
+    finish(device)
+    return 2 * size**3 * repeats / (time.perf_counter() - start)

@@ -1,0 +1,179 @@
+"""One training step of EAO: forward pass, six losses, backward pass. No optimizer."""
+
+import copy
+
+import torch
+
+from fusion.models import compile_parts
+from tests import plain
+from tools.benchmarks.measure import (
+    compare_times,
+    count_flop,
+    deviation,
+    peak_bytes,
+    product_rate,
+    saved_bytes,
+)
+from tools.benchmarks.models import make_inputs, make_loss, make_model
+
+PAPER_BATCH = 2240  # clips; arithmetic per clip is counted at this batch
+
+
+def run(arguments, device):
+    """Measure ratio, memory, arithmetic and deviation; on a GPU rates as well."""
+    size, davenet = arguments.size, not arguments.no_davenet
+    precision = torch.bfloat16 if arguments.precision == "bf16" else None
+    model, loss = make_model(size, davenet, device), make_loss()
+    inputs = make_inputs(size, davenet, arguments.batch, arguments.fill, device)
+    ways = {
+        "plain": lambda: step(plain_step, model, loss, inputs, precision),
+        "fast": lambda: step(fast_step, model, loss, inputs, precision),
+    }
+    if arguments.compile:
+        compiled = copy.deepcopy(model)
+        compile_parts(compiled)
+        ways["compiled"] = lambda: step(fast_step, compiled, loss, inputs, precision)
+    if device.type == "cuda":
+        ways = {name: way for name, way in ways.items() if _fits(way)}
+    seconds, ratios = ({}, {})
+    if "plain" in ways:
+        seconds, ratios = compare_times(ways, arguments.repeats, device)
+    else:  # the plain way did not fit: the others alone
+        seconds, _ = compare_times(ways | {"plain": lambda: None}, arguments.repeats, device)
+        del seconds["plain"]
+    if arguments.profile:
+        print(profile(ways["fast"], device))
+    flop = {name: count(arguments, name) for name in ("plain", "fast")}
+    result = {
+        "size": size,
+        "davenet": davenet,
+        "batch": arguments.batch,
+        "fill": arguments.fill,
+        "precision": arguments.precision,
+        "seconds": seconds,
+        "ratio": ratios,
+        "GFLOP_per_clip": {name: count / 1e9 for name, count in flop.items()},
+        "deviation": compare(model, loss, inputs, precision) if "plain" in ways else None,
+    }
+    if device.type == "cuda":
+        return result | rates(arguments, device, seconds, flop, ways)
+    if precision is None:
+        result["saved_MiB_per_clip"] = {
+            name: saved(model, arguments, name) / 2**20 for name in ("plain", "fast")
+        }
+    return result
+
+
+def plain_step(model, loss, inputs):
+    """Compute embeddings and loss as the paper writes them down."""
+    embeddings = plain.embed(model, inputs)
+    return embeddings, plain.combinatorial_loss(loss, embeddings, present(inputs))
+
+
+def fast_step(model, loss, inputs):
+    """Compute them as training does."""
+    embeddings = model(inputs, loss.combinations, complete_only=True)
+    embeddings = {name: embedding.float() for name, embedding in embeddings.items()}
+    return embeddings, loss(embeddings, present(inputs))[0]
+
+
+def present(inputs):
+    """Say which clips have which modality."""
+    return {name: tokens.present for name, tokens in inputs.items()}
+
+
+def step(way, model, loss, inputs, precision=None):
+    """Do everything but the update."""
+    model.zero_grad()
+    device = inputs["text"].values.device.type
+    with torch.autocast(device, precision, enabled=precision is not None):
+        embeddings, value = way(model, loss, inputs)
+    value.backward()
+    return embeddings
+
+
+def compare(model, loss, inputs, precision):
+    """Compare outputs and gradients of both ways."""
+    results = {}
+    for name, way in {"plain": plain_step, "fast": fast_step}.items():
+        embeddings = {
+            c: torch.nn.functional.normalize(e.detach().float(), dim=-1)
+            for c, e in step(way, model, loss, inputs, precision).items()
+        }
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        results[name] = embeddings, gradients
+        model.zero_grad()
+    (outputs, gradients), (plain_outputs, plain_gradients) = results["fast"], results["plain"]
+    largest = max((outputs[c] - plain_outputs[c]).abs().max().item() for c in plain_outputs)
+    return {"outputs": largest, "gradients": deviation(gradients, plain_gradients)}
+
+
+def count(arguments, name):
+    """Count the operations of one clip, in a batch as large as the paper's."""
+    meta = torch.device("meta")
+    davenet = not arguments.no_davenet
+    model, loss = make_model(arguments.size, davenet, meta), make_loss()
+    inputs = make_inputs(arguments.size, davenet, 32, arguments.fill, "cpu")
+    inputs = {n: repeat(tokens, PAPER_BATCH // 32).to(meta) for n, tokens in inputs.items()}
+    if name == "fast":
+        return count_flop(lambda: fast_step(model, loss, inputs)[1].backward()) / PAPER_BATCH
+
+    def plain_on_meta():  # its loss looks at which clips are there, which meta tensors cannot say
+        embeddings = plain.embed(model, inputs)
+        pairs = [(embeddings[x], embeddings[y]) for x, y in loss.pairs.values()]
+        sum(plain.nce(x, y, 0.05) for x, y in pairs).backward()
+
+    return count_flop(plain_on_meta) / PAPER_BATCH
+
+
+def repeat(tokens, times):
+    """Make a batch ``times`` as large; values are not copied."""
+    values = tokens.values[:1].expand(len(tokens.values) * times, -1)
+    return type(tokens)(values, tokens.lengths.repeat(times), tokens.host_lengths.repeat(times))
+
+
+def saved(model, arguments, name):
+    """Measure what autograd keeps for one more clip."""
+    davenet, loss = not arguments.no_davenet, make_loss()
+    way = {"plain": plain_step, "fast": fast_step}[name]
+    sizes = []
+    for batch in (8, 16):
+        inputs = make_inputs(arguments.size, davenet, batch, arguments.fill, "cpu")
+        sizes.append(saved_bytes(lambda: way(model, loss, inputs), model.parameters()))  # noqa: B023
+    return (sizes[1] - sizes[0]) / 8
+
+
+def rates(arguments, device, seconds, flop, ways):
+    """Compute clips/s, FLOP/s and their share of what matrix products reach on this GPU."""
+    peak = product_rate(device)
+    result = {"product_TFLOP_per_s": peak / 1e12, "clips_per_s": {}, "TFLOP_per_s": {}}
+    result |= {"share_of_product_rate": {}, "peak_GiB": {}}
+    for name, measured in seconds.items():
+        clips = arguments.batch / sorted(measured)[len(measured) // 2]
+        rate = clips * flop["plain" if name == "plain" else "fast"]
+        result["clips_per_s"][name] = clips
+        result["TFLOP_per_s"][name] = rate / 1e12
+        result["share_of_product_rate"][name] = rate / peak
+        memory = peak_bytes(lambda start, way: (start(), way()), ways[name], device=device)
+        result["peak_GiB"][name] = None if memory is None else memory / 2**30
+    return result
+
+
+def profile(way, device):
+    """Say where the time goes: the operations that take most."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        way()
+    key = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return profiler.key_averages().table(sort_by=key, row_limit=25, max_name_column_width=60)
+
+
+def _fits(way):
+    try:
+        way()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
