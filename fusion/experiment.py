@@ -33,7 +33,7 @@ from fusion.evaluation.retrieval import (
 from fusion.files import write_atomically
 from fusion.losses import LOSSES
 from fusion.modalities import directions, letters_of
-from fusion.models import MODELS, TEXT_ENCODERS
+from fusion.models import MODELS, TEXT_ENCODERS, compile_parts
 from fusion.training.clock import Clock
 from fusion.training.folder import RunFolder
 from fusion.training.launch import end_processes, make_accelerator
@@ -113,6 +113,8 @@ class Job:
         self.evaluation = evaluation_settings(**config["evaluation"])
         torch.manual_seed(config["seed"])
         self.model: nn.Module = self.builders["model"]()
+        if self.settings.compile:
+            compile_parts(self.model)
         self.names: tuple[str, ...] = self.model.modalities
         self.loss = self.builders["loss"](modalities=self.names)
         _check_names(self.model, self.loss, self.settings.best)

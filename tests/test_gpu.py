@@ -5,8 +5,12 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 
+from fusion.training.guard import GradientGuard
+from fusion.training.optim import make_optimizer
 from tests import golden_cases as golden
+from tests import plain
 from tests.tiny import write_config
 
 pytestmark = pytest.mark.gpu
@@ -44,3 +48,58 @@ def test_a_run_trains_on_the_device_and_evaluates(tool, tmp_path, precision):
     assert "going on in full precision" not in errors
     result = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(result["directions"]) == 18
+
+
+def tiny_step(precision, **changes):
+    """One forward and backward pass of the fast and of the plain model on the device."""
+    case, expected = golden.read_case("eao_tva_full")
+    combinations = golden.combinations_of(expected, "eval")
+    results = []
+    for fast in (True, False):
+        model = golden.build_model(case, combinations).cuda().train()
+        inputs = {m: t.to("cuda") for m, t in golden.read_inputs(case, model.modalities).items()}
+        loss = golden.build_loss(case, model)
+        with torch.autocast("cuda", precision, enabled=precision is not None):
+            embeddings = model(inputs) if fast else plain.embed(model, inputs)
+        embeddings = {c: e.float() for c, e in embeddings.items()}
+        value, _ = loss(embeddings, {m: t.present for m, t in inputs.items()})
+        value.backward()
+        results.append((embeddings, {n: p.grad for n, p in model.named_parameters()}))
+    return results
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [(None, 1e-5), (torch.bfloat16, 0.05)])
+def test_fast_and_plain_agree(precision, allowed):
+    (fast, gradients), (slow, plain_gradients) = tiny_step(precision)
+    for combination, embedding in slow.items():
+        assert (fast[combination] - embedding).abs().max() < allowed
+    for name, gradient in plain_gradients.items():
+        if gradient is not None and precision is None:
+            difference = (gradients[name] - gradient).norm()
+            assert difference < 1e-3 * gradient.norm() + 1e-6, name
+
+
+def test_a_step_never_waits_for_the_device():
+    case, expected = golden.read_case("eao_tva")  # with clips that lack a modality
+    model = golden.build_model(case, golden.combinations_of(expected, "train")).cuda().train()
+    inputs = {m: t.to("cuda") for m, t in golden.read_inputs(case, model.modalities).items()}
+    loss = golden.build_loss(case, model)
+    optimizer = make_optimizer("adam", model.parameters(), 1e-4, 0.0)
+    guard = GradientGuard(Accelerator(), 1.0)
+
+    def step():
+        value, _ = loss(
+            model(inputs, loss.combinations, complete_only=True),
+            {m: t.present for m, t in inputs.items()},
+        )
+        value.backward()
+        guard.check(model.parameters(), optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 KEPT_BYTES = 64 * 2**20  # a matrix up to this size is kept
-TILE_BYTES = 32 * 2**20  # a larger one is made in tiles of about this size
+TILE_BYTES = 16 * 2**20  # a larger one is made in tiles of about this size
 LOWEST_TEMPERATURE = 0.003
+SHORTEST = 1e-12  # shorter vectors are not scaled up to unit length, as in `F.normalize`
 FLOAT32_RANGE = 80  # exp(-80) is a normal float32
 
 
@@ -86,7 +86,7 @@ def _contrast(
     if x.shape != y.shape:
         raise ValueError(f"x and y must pair up row by row; got {tuple(x.shape)}, {tuple(y.shape)}")
     dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    x, y = (F.normalize(side.to(dtype), dim=-1) for side in (x, y))
+    x, y = x.to(dtype), y.to(dtype)
     weights = x.new_ones(len(x)) if valid is None else valid.to(dtype)
     row_bytes = len(x) * x.element_size()
     keep = tile is None and row_bytes * len(x) <= KEPT_BYTES
@@ -95,7 +95,7 @@ def _contrast(
 
 
 class _BothDirections(torch.autograd.Function):
-    """Mean over valid pairs of both directions' losses, of unit vectors.
+    """Mean over valid pairs of both directions' losses, of vectors scaled to unit length.
 
     With exp(logit - shift) = e_ij the loss of row i is log(sum_j e_ij) - log(e_ii), and that of
     column i likewise. As no cosine exceeds 1, one shift serves all: no maximum is needed.
@@ -113,6 +113,8 @@ class _BothDirections(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         """Add up the sums over rows and over columns, tile by tile."""
+        lengths = [side.norm(dim=1, keepdim=True).clamp(min=SHORTEST) for side in (x, y)]
+        x, y = x / lengths[0], y / lengths[1]
         parts, positives, kept = [], [], []
         column_sums: Tensor | float = 0.0
         for part, e in _tiles(x, y, scale, margin, rows):
@@ -127,7 +129,7 @@ class _BothDirections(torch.autograd.Function):
         tiny = torch.finfo(row_sums.dtype).tiny
         logs = row_sums.clamp(min=tiny).log() + column_sums.clamp(min=tiny).log()
         count = weights.sum().clamp(min=1)
-        ctx.save_for_backward(x, y, weights, row_sums, column_sums, count, *kept)
+        ctx.save_for_backward(x, y, *lengths, weights, row_sums, column_sums, count, *kept)
         ctx.setting = (scale, margin, rows)
         losses = torch.where(weights > 0, logs - 2 * torch.cat(positives), 0)
         return (losses.sum() / count).to(x.dtype)
@@ -136,22 +138,26 @@ class _BothDirections(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Make the tiles again, unless they were kept; each serves both gradients."""
-        x, y, weights, row_sums, column_sums, count, *kept = ctx.saved_tensors
+        x, y, *lengths = ctx.saved_tensors[:4]
+        weights, row_sums, column_sums, count, *kept = ctx.saved_tensors[4:]
         scale, margin, rows = ctx.setting
         share = weights * (gradient * scale / count)  # (B,)
         tiny = torch.finfo(row_sums.dtype).tiny
         per_row = share.to(row_sums.dtype) / row_sums.clamp(min=tiny)
         per_column = share.to(row_sums.dtype) / column_sums.clamp(min=tiny)
         counted = weights.to(row_sums.dtype)
-        grad_x, grad_y = [], torch.zeros_like(y)
+        grad_x, grad_y = torch.empty_like(x), torch.zeros_like(y)
+        room = per_row.new_empty(min(rows, len(x)), len(x))
         for part, e in _tiles(x, y, scale, margin, rows, kept):
-            factor = torch.outer(per_row[part], counted)
-            factor.addr_(counted[part], per_column)
-            slope = factor.mul_(e).to(x.dtype)  # (R, B), without the positives
-            grad_x.append(slope @ y)
-            grad_y += slope.T @ x[part]
-        positive = 2 * share[:, None]
-        return torch.cat(grad_x) - positive * y, grad_y - positive * x, *[None] * 5
+            slope = torch.outer(per_row[part], counted, out=room[: len(e)])
+            slope = slope.addr_(counted[part], per_column).mul_(e).to(x.dtype)  # no positives yet
+            torch.mm(slope, y, out=grad_x[part])
+            grad_y.addmm_(slope.T, x[part])
+        for grad, own, other, length in ((grad_x, x, y, lengths[0]), (grad_y, y, x, lengths[1])):
+            grad.addcmul_(share[:, None], other, value=-2)
+            along = (grad[:, None] @ own[..., None])[..., 0]  # (B, 1)
+            grad.addcmul_(along, own, value=-1).div_(length)
+        return grad_x, grad_y, *[None] * 5
 
 
 def _tiles(
@@ -164,15 +170,17 @@ def _tiles(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Give, for some rows at a time, which they are and their exp(logit - highest logit): (R, B).
 
-    The lowest is exp(-2 scale), so a large scale needs float64.
+    The lowest is exp(-2 scale), so a large scale needs float64. A tile is overwritten by the next.
     """
     highest = scale * (1 + max(0.0, -margin))
+    # One room for all tiles: the C library would not find the place of the last one again.
+    room = x.new_empty(0 if kept else min(rows, len(x)), len(x))
     for number, start in enumerate(range(0, len(x), rows)):
         part = slice(start, start + rows)
         if kept:
             yield part, kept[number]
             continue
-        logits = x[part] @ y.T
+        logits = torch.mm(x[part], y.T, out=room[: len(x[part])])
         if margin:
             logits.diagonal(start).sub_(margin)
         if 2 * scale > FLOAT32_RANGE:

@@ -1,5 +1,9 @@
 """Models and encoders, by the names that configs use."""
 
+import os
+import shutil
+
+import torch
 from torch import nn
 
 from fusion.models.audio import DAVEnet
@@ -19,7 +23,16 @@ def compile_parts(model: nn.Module) -> None:
     """Have ``torch.compile`` fuse the parts of a model whose shapes hardly change.
 
     The rest works on as many rows as a batch has tokens, and would be compiled again and again.
+
+    Raises:
+        ValueError: the model is on a CPU and there is no C++ compiler.
     """
+    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
+    on_cpu = next(model.parameters()).device.type == "cpu" and not torch.cuda.is_available()
+    if on_cpu and not any(name and shutil.which(name) for name in compilers):
+        raise ValueError(
+            "trainer.compile=true needs a C++ compiler on the CPU; install g++ or clang++"
+        )
     for module in model.modules():
         if isinstance(module, COMPILED):
             module.compile(dynamic=isinstance(module, GatedProjection))

@@ -19,6 +19,7 @@ class Settings:
         weight_decay: of the optimizer.
         max_grad_norm: longer gradients are clipped; null for never.
         mixed_precision: ``no``, ``fp16`` or ``bf16``; what the launcher says if null.
+        compile: fuse what can be fused with ``torch.compile``; slow to start, then faster.
         num_workers: processes that load data, for each process that trains.
         log_every: steps between two rows of ``metrics.jsonl``.
         save_every: steps between two checkpoints; at the end of each epoch there is one anyway.
@@ -38,6 +39,7 @@ class Settings:
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
     mixed_precision: str | bool | None = None
+    compile: bool = False
     num_workers: int = 0
     log_every: int = 10
     save_every: int | None = None

@@ -1,10 +1,11 @@
 """How to measure: time, memory, arithmetic and deviation of a plain and a fast way."""
 
+import math
 import multiprocessing
 import resource
 import statistics
-import sys
 import time
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -89,8 +90,11 @@ def _peak_in_process(queue, function, arguments):
 
 
 def _largest_yet():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where a process begins with its parent's `ru_maxrss`
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
 def count_flop(function):
@@ -119,15 +123,18 @@ def saved_bytes(function, parameters):
 
 
 def deviation(ours, theirs):
-    """Compare two sets of tensors: the largest length of a difference by the length of its tensor.
+    """Compare two sets of tensors by the length of their difference, in units of their own length.
 
-    Tensors without any extent are left out.
+    Returns:
+        ``all``, the sets as one long vector each; ``worst``, the tensor that differs most. Tensors
+        without any extent are left out there.
     """
-    return max(
-        ((ours[k] - theirs[k]).norm() / theirs[k].norm()).item()
-        for k in theirs
-        if theirs[k].norm() > 1e-9
-    )
+    differences = {k: (ours[k] - theirs[k]).double().norm().item() for k in theirs}
+    lengths = {k: theirs[k].double().norm().item() for k in theirs}
+    return {
+        "all": math.hypot(*differences.values()) / math.hypot(*lengths.values()),
+        "worst": max(differences[k] / lengths[k] for k in theirs if lengths[k] > 1e-9),
+    }
 
 
 def product_rate(device, size=8192, repeats=20):
