@@ -104,6 +104,15 @@ class Tokens:
         parts = self.values.split(self.host_lengths.tolist())
         return Tokens.pack([parts[clip] for clip in clips])
 
+    def part(self, start: int, stop: int) -> Tokens:
+        """Keep clips ``start`` to ``stop`` - 1, without a copy."""
+        first, count = (int(self.host_lengths[a:b].sum()) for a, b in ((0, start), (start, stop)))
+        return Tokens(
+            self.values[first : first + count],
+            self.lengths[start:stop],
+            self.host_lengths[start:stop],
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
         """Move to a device; ``host_lengths`` stay."""
         return Tokens(
@@ -133,6 +142,17 @@ class Batch:
     def present(self) -> dict[str, Tensor]:
         """For each modality's name, (B,) bool: which clips have it."""
         return {name: tokens.present for name, tokens in self.inputs.items()}
+
+    def chunks(self, size: int) -> list[Batch]:
+        """Cut it into batches of ``size`` clips, the last of what is left, without a copy."""
+        starts = range(0, len(self.ids), size)
+        return [
+            Batch(
+                self.ids[i : i + size],
+                {name: tokens.part(i, i + size) for name, tokens in self.inputs.items()},
+            )
+            for i in starts
+        ]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Move to a device."""

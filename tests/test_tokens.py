@@ -74,3 +74,12 @@ def test_a_batch_moves_as_a_whole():
     assert batch.inputs["text"].values.is_meta
     assert batch.present["text"].is_meta
     assert batch.ids == ("x", "y", "z")
+
+
+def test_chunks_hold_the_clips_in_order():
+    batch = Batch(("x", "y", "z"), {"text": Tokens.pack(CLIPS)})
+    chunks = batch.chunks(2)
+    assert [chunk.ids for chunk in chunks] == [("x", "y"), ("z",)]
+    assert [chunk.inputs["text"].lengths.tolist() for chunk in chunks] == [[3, 0], [1]]
+    assert [chunk.inputs["text"].values[:, 0].tolist() for chunk in chunks] == [[3, 3, 3], [1]]
+    assert chunks[1].inputs["text"].longest == 1

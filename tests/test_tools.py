@@ -1,5 +1,6 @@
 """The tools as a user meets them: other processes, exit codes, one line for a mistake."""
 
+import copy
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.tiny import write_config
+from tests.tiny import CONFIG, write_config
 
 LINKS = re.compile(r"""(?:src|href|poster|url)\s*[=(]\s*["']?([^"'>)\s]+)""")
 TRAIN, EVALUATE = "tools/train.py", "tools/evaluate.py"
@@ -136,6 +137,30 @@ def test_two_processes_train_and_evaluate(finished, tool, tmp_path):
     assert [step for step, _ in two] == [step for step, _ in one]
     # The same batches and all negatives; only BatchNorm sees its own half of each batch.
     assert two[0][1] == pytest.approx(one[0][1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "chunk"),
+    [
+        (TWO, 2),
+        pytest.param(TWO, None, marks=pytest.mark.slow),
+        pytest.param((sys.executable,), 4, marks=pytest.mark.slow),
+    ],
+    ids=["two processes in chunks", "two processes", "chunks"],
+)
+def test_chunks_and_processes_change_nothing(tool, tmp_path, launcher, chunk):
+    """With BatchNorm over groups, one run is the same curve however it is cut."""
+    model = copy.deepcopy(CONFIG["model"])
+    model["modalities"]["audio"]["encoder"]["batchnorm_group"] = 2
+    curves = []
+    for name, how, size in [("whole", (sys.executable,), None), ("cut", launcher, chunk)]:
+        (tmp_path / name).mkdir()
+        trainer = {"batch_size": 8, "chunk_size": size}
+        config = write_config(tmp_path / name, model=model, trainer=trainer)
+        code, _, errors = tool(TRAIN, config, launcher=how)
+        assert code == 0, errors
+        curves.append(dict(losses(tmp_path / name / "run")))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5)
 
 
 def test_one_checkpoint_has_the_same_results_on_two_processes(finished, tool, tmp_path):

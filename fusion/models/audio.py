@@ -9,12 +9,14 @@ Shapes: B clips, F frames (100 per second), L = F / stride tokens, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.tokens import Tokens
 
 BLOCKS = {1: (2, 2, 2, 2), 2: (2, 2, 1, 1, 1, 1)}  # residual blocks per stage, by version
@@ -29,21 +31,24 @@ class ResidualBlock(nn.Module):
         in_channels: C of the input.
         out_channels: C of the output.
         stride: frames per frame of the output.
+        norm: makes a normalisation of so many channels.
 
     Shape:
         (B, C_in, 1, F) -> (B, C_out, 1, F / stride)
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, norm: Callable[[int], nn.Module]
+    ) -> None:
         super().__init__()
         self.conv1 = _conv(in_channels, out_channels, KERNEL, stride)
-        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.bn1 = norm(out_channels)
         self.conv2 = _conv(out_channels, out_channels, KERNEL, 1)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2 = norm(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             conv = _conv(in_channels, out_channels, 1, stride)
-            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+            self.shortcut = nn.Sequential(conv, norm(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``."""
@@ -58,6 +63,9 @@ class DAVEnet(nn.Module):
         version: 1 gives one token per 16 frames, 2 one per 64.
         widths: C of the first layer and of each stage; the published ones if not given.
         num_bands: mel bands of the spectrogram.
+        batchnorm_group: clips that are normalised together, see
+            :class:`fusion.models.batchnorm.GroupedBatchNorm`.
+        batchnorm_frozen: see there.
 
     Shape:
         (B, num_bands, F) -> (B, widths[-1], F / stride)
@@ -67,9 +75,17 @@ class DAVEnet(nn.Module):
     """
 
     def __init__(
-        self, version: int = 2, widths: Sequence[int] | None = None, num_bands: int = 40
+        self,
+        version: int = 2,
+        widths: Sequence[int] | None = None,
+        num_bands: int = 40,
+        batchnorm_group: int | None = None,
+        batchnorm_frozen: bool = False,
     ) -> None:
         super().__init__()
+        if batchnorm_group is not None and batchnorm_group < 1:
+            raise ValueError(f"batchnorm_group must be at least 1; got {batchnorm_group}")
+        norm = partial(GroupedBatchNorm, group=batchnorm_group, frozen=batchnorm_frozen)
         if version not in BLOCKS:
             raise ValueError(f"DAVEnet version must be one of {list(BLOCKS)}; got {version!r}")
         blocks, widths = BLOCKS[version], tuple(widths or WIDTHS[version])
@@ -79,12 +95,12 @@ class DAVEnet(nn.Module):
             )
         self.stride, self.out_dim = 2 ** len(blocks), widths[-1]
         self.conv1 = nn.Conv2d(1, widths[0], kernel_size=(num_bands, 1), bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.bn1 = norm(widths[0])
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(
-                    ResidualBlock(narrow, wide, stride=2),
-                    *(ResidualBlock(wide, wide, stride=1) for _ in range(count - 1)),
+                    ResidualBlock(narrow, wide, 2, norm),
+                    *(ResidualBlock(wide, wide, 1, norm) for _ in range(count - 1)),
                 )
                 for narrow, wide, count in zip(widths[:-1], widths[1:], blocks, strict=True)
             )
@@ -114,6 +130,11 @@ class DAVEnetEncoder(nn.Module):
         long_clips: what is done to clips with more: ``cut``, or ``nearest``, ``max_pool``,
             ``avg_pool`` to spread ``max_tokens`` over the whole clip.
         num_bands: mel bands of the spectrogram.
+        batchnorm_group: clips whose statistics DAVEnet's BatchNorm takes together; with it the
+            result does not depend on the number of processes or on chunks. All that are in memory
+            at a time if not given, as published.
+        batchnorm_frozen: use BatchNorm's running statistics in training too, as the published
+            fine-tuning does.
 
     Shape:
         tokens with values (T, num_bands), one per frame -> tokens with values (T', out_dim)
@@ -127,9 +148,11 @@ class DAVEnetEncoder(nn.Module):
         max_tokens: int | None = None,
         long_clips: str = "cut",
         num_bands: int = 40,
+        batchnorm_group: int | None = None,
+        batchnorm_frozen: bool = False,
     ) -> None:
         super().__init__()
-        self.net = DAVEnet(version, widths, num_bands)
+        self.net = DAVEnet(version, widths, num_bands, batchnorm_group, batchnorm_frozen)
         self.num_frames, self.max_tokens, self.long_clips = num_frames, max_tokens, long_clips
         self.out_dim = self.net.out_dim
         if num_frames < 1 or num_frames % self.net.stride:

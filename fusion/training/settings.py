@@ -12,6 +12,8 @@ class Settings:
     Attributes:
         epochs: passes over the training set.
         batch_size: clips in a step, over all processes.
+        chunk_size: clips that are in memory at a time on one process; fewer take less memory and
+            at most half as long again, and give the same result. null for all of a process's share.
         learning_rate: the highest that is reached.
         optimizer: one of :data:`fusion.training.optim.OPTIMIZERS`.
         schedule: one of :data:`fusion.training.optim.SCHEDULES`.
@@ -33,6 +35,7 @@ class Settings:
     epochs: int
     batch_size: int
     learning_rate: float
+    chunk_size: int | None = None
     optimizer: str = "adam"
     schedule: str = "cosine"
     warmup_steps: int = 0
@@ -47,7 +50,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        least = {"epochs": 1, "batch_size": 1, "log_every": 1, "save_every": 1}
+        least = {"epochs": 1, "batch_size": 1, "chunk_size": 1, "log_every": 1, "save_every": 1}
         least |= {"warmup_steps": 0, "num_workers": 0, "weight_decay": 0}
         for name, bound in least.items():
             if (value := getattr(self, name)) is not None and not value >= bound:

@@ -25,6 +25,7 @@ from fusion.checkpoint import load_weights, read_state
 from fusion.files import replace_folder
 from fusion.tokens import Batch
 from fusion.training.folder import RunFolder
+from fusion.training.gradcache import backward_in_chunks
 from fusion.training.guard import GradientGuard
 from fusion.training.launch import any_rank, average_over_ranks, gather_with_gradient
 from fusion.training.log import RunLog
@@ -185,18 +186,30 @@ class Trainer:
             yield batch.to(self.accelerator.device, non_blocking=True)
 
     def _step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        torch.manual_seed(mix(self.seed, self.position.step, self.accelerator.process_index))
-        outputs, present = self.model(batch.inputs, **self.arguments), batch.present
-        local = torch.stack([output.sum() for output in outputs.values()]).sum()
+        size = self.settings.chunk_size or len(batch.ids)
+        chunks = batch.chunks(size)
+        rank, step = self.accelerator.process_index, self.position.step
+        seeds = [mix(self.seed, step, rank, i) for i in range(len(chunks))]
+        value, terms = backward_in_chunks(
+            self.accelerator,
+            self.model,
+            lambda outputs: self._loss_of_all(outputs, batch.present),
+            chunks,
+            self.arguments,
+            seeds,
+        )
+        self._update()
+        self.optimizer.zero_grad()
+        return value, terms
+
+    def _loss_of_all(
+        self, outputs: dict[str, Tensor], present: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss over the shares of all processes, if it compares clips."""
         if getattr(self.loss, "over_batch", False):
             outputs = {name: gather_with_gradient(output) for name, output in outputs.items()}
             present = {name: gather_with_gradient(flag) for name, flag in present.items()}
-        value, terms = self.loss(outputs, present)
-        # With the second part every parameter has a gradient, whatever terms the batch could serve.
-        self.accelerator.backward(value + 0.0 * local)
-        self._update()
-        self.optimizer.zero_grad()
-        return value.detach(), terms
+        return self.loss(outputs, present)
 
     def _update(self) -> None:
         self.guard.check(self.model.parameters(), self.optimizer.optimizer)

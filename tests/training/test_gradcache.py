@@ -1,0 +1,129 @@
+"""A batch in chunks against the same batch whole: loss, gradients, running statistics, memory."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from fusion.losses import CombinatorialLoss
+from fusion.models import EAO
+from fusion.tokens import Batch, Tokens
+from fusion.training.gradcache import backward_in_chunks
+
+NAMES = ("text", "video", "audio")
+TERMS = {"t|v": 1.0, "t|a": 0.5, "v|a": 0.5, "t|va": 1.0, "v|ta": 0.1, "a|tv": 0.1}
+COUNT, GROUP = 12, 2
+LACKING = {
+    "nothing": {},
+    "some": {"text": [0, 5], "video": [1], "audio": [2, 3]},
+    "a whole chunk": {"audio": [0, 1, 2, 3]},
+    "a whole modality": {"audio": range(COUNT)},
+}
+
+
+def make_batch(lacking, dtype):
+    generator = torch.Generator().manual_seed(0)
+    widths, longest = {"text": 6, "video": 7, "audio": 40}, {"text": 5, "video": 4, "audio": 32}
+    clips = {}
+    for name in NAMES:
+        lengths = torch.randint(1, longest[name] + 1, (COUNT,), generator=generator)
+        lengths[list(lacking.get(name, []))] = 0
+        clips[name] = [
+            torch.randn(n, widths[name], generator=generator, dtype=dtype) for n in lengths.tolist()
+        ]
+    inputs = {name: Tokens.pack(each) for name, each in clips.items()}
+    return Batch(tuple(map(str, range(COUNT))), inputs)
+
+
+def make_model(dtype, group=GROUP, frozen=False):
+    torch.manual_seed(0)
+    encoder = {"name": "davenet", "version": 1, "num_frames": 32, "widths": [4, 4, 4, 8, 8]}
+    encoder |= {"batchnorm_group": group, "batchnorm_frozen": frozen}
+    modalities = {"text": {"dim": 6}, "video": {"dim": 7}, "audio": {"encoder": encoder}}
+    model = EAO(modalities, ["t", "v", "a", "tv", "ta", "va"], 16, 10, num_heads=2)
+    return model.to(dtype).train()
+
+
+def run(size, lacking="nothing", dtype=torch.float64, make_loss=None, **changes):
+    model, batch = make_model(dtype, **changes), make_batch(LACKING[lacking], dtype)
+    loss = CombinatorialLoss(NAMES, TERMS)
+    chunks = batch.chunks(size)
+    value, terms = backward_in_chunks(
+        Accelerator(cpu=True),
+        model,
+        lambda outputs: loss(outputs, batch.present),
+        chunks,
+        {"combinations": loss.combinations, "complete_only": True},
+        list(range(len(chunks))),
+    )
+    gradients = {n: p.grad for n, p in model.named_parameters()}
+    return value, terms, gradients, dict(model.named_buffers())
+
+
+def largest_difference(ours, theirs):
+    return max(
+        ((ours[k] - theirs[k]).norm() / theirs[k].norm().clamp(min=1e-12)).item()
+        for k in theirs
+        if theirs[k].is_floating_point() and theirs[k].norm() > 1e-9
+    )
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("frozen", [False, True], ids=["groups", "frozen"])
+@pytest.mark.parametrize("lacking", LACKING)
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_chunks_change_nothing(size, lacking, frozen, dtype, allowed):
+    value, terms, gradients, buffers = run(size, lacking, dtype, frozen=frozen)
+    whole, whole_terms, expected, whole_buffers = run(COUNT, lacking, dtype, frozen=frozen)
+    torch.testing.assert_close(value, whole, rtol=allowed, atol=0)
+    torch.testing.assert_close(terms, whole_terms, rtol=allowed, atol=0, equal_nan=True)
+    assert gradients.keys() == expected.keys()
+    assert largest_difference(gradients, expected) < allowed
+    assert largest_difference(buffers, whole_buffers) < allowed
+
+
+def test_plain_batchnorm_would_fail_that():
+    _, _, gradients, _ = run(4, group=None)
+    _, _, expected, _ = run(COUNT, group=None)
+    assert largest_difference(gradients, expected) > 0.01
+
+
+def test_accumulating_the_losses_of_chunks_would_fail_that():
+    model, batch = make_model(torch.float64), make_batch({}, torch.float64)
+    loss = CombinatorialLoss(NAMES, TERMS)
+    for chunk in batch.chunks(4):
+        (loss(model(chunk.inputs), chunk.present)[0] / 3).backward()
+    naive = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    _, _, expected, _ = run(COUNT)
+    assert largest_difference(naive, {n: expected[n] for n in naive}) > 0.1
+
+
+def test_a_chunk_that_cuts_a_group_is_refused():
+    with pytest.raises(ValueError, match="3 clips cannot be cut into groups of 2"):
+        run(3)
+
+
+def test_random_numbers_of_a_chunk_are_the_same_in_both_passes():
+    class Noisy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+            self.seen = []
+
+        def forward(self, inputs):
+            noise = torch.rand(inputs["text"].num_clips, 3, dtype=torch.float64)
+            self.seen.append(noise)
+            return {"t": self.weight * noise}
+
+    model, batch = Noisy(), make_batch({}, torch.float64)
+    backward_in_chunks(
+        Accelerator(cpu=True),
+        model,
+        lambda outputs: (outputs["t"].square().sum(), {}),
+        batch.chunks(4),
+        {},
+        [5, 6, 7],
+    )
+    first, second = model.seen[:3], model.seen[3:]
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert not first[0].equal(first[1])
+    assert model.weight.grad.item() == pytest.approx(2 * torch.cat(first).square().sum().item())
