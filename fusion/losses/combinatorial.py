@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fusion.losses.exchange import sum_over_ranks
 from fusion.losses.nce import LOWEST_TEMPERATURE, mms, nce
 from fusion.modalities import members, parse_term
 
@@ -30,13 +31,10 @@ class CombinatorialLoss:
 
     Attributes:
         combinations: every combination that a term needs.
-        over_batch: the loss compares clips with one another, so it must see the whole batch.
 
     Raises:
         ValueError: a term or the kind of loss is unknown, or no term has a weight.
     """
-
-    over_batch = True
 
     def __init__(
         self,
@@ -70,31 +68,41 @@ class CombinatorialLoss:
         self.contrastive = CONTRASTIVE[contrastive]
 
     def __call__(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
+        self,
+        embeddings: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a whole batch.
+        """Compute the loss of a whole batch, of which every rank gives its clips.
 
         Args:
-            embeddings: for each combination (B, E).
-            present: for each modality (B,) bool, which clips have it.
+            embeddings: for each combination (b, E).
+            present: for each modality (b,) bool, which clips have it.
+            counts: clips of each rank; as many as here if not given.
 
         Returns:
             The loss, a scalar, 0 if no clip can serve any term; and the value of each term, NaN for
             one that no clip could serve.
         """
-        values, served = {}, {}
-        for term, (left, right) in self.pairs.items():
-            complete = torch.stack([present[name] for name in self.needs[term]]).all(dim=0)  # (B,)
-            served[term] = complete.any()
-            values[term] = self.contrastive(
-                embeddings[left], embeddings[right], valid=complete, **self.setting
+        complete = {
+            term: torch.stack([present[name] for name in needs]).all(dim=0)  # (b,)
+            for term, needs in self.needs.items()
+        }
+        values = {
+            term: self.contrastive(
+                embeddings[left],
+                embeddings[right],
+                valid=complete[term],
+                counts=counts,
+                **self.setting,
             )
+            for term, (left, right) in self.pairs.items()
+        }
         # Which terms count is not looked at here: a GPU would have to finish its work first.
         stacked = torch.stack(list(values.values()))
-        weights = torch.stack([self.weights[term] * served[term].to(stacked) for term in values])
-        total = (weights * stacked).sum()
-        loss = total / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        return loss, {
-            term: value.detach().masked_fill(~served[term], math.nan)
-            for term, value in values.items()
-        }
+        clips = sum_over_ranks(torch.stack([complete[term].sum() for term in values]))
+        flags = (clips > 0).to(stacked.dtype).unbind()
+        weights = torch.stack([w * f for w, f in zip(self.weights.values(), flags, strict=True)])
+        loss = (weights * stacked).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        reported = stacked.detach().masked_fill(clips == 0, math.nan)
+        return loss, dict(zip(values, reported, strict=True))

@@ -2,9 +2,10 @@
 
 The B x B similarities are made in tiles of some rows. One look at a tile gives its share of the
 sums over rows and over columns, so both directions cost one product; the backward pass makes each
-tile again, which costs another. Where the whole matrix is small, it is one tile and is kept.
+tile again, which costs another. Where the whole matrix is small, it is one tile and is kept. On
+several ranks each has the rows of its own pairs, b x B.
 
-Shapes: B pairs, E embedding width, R rows of a tile.
+Shapes: B pairs of all ranks, b of this one, E embedding width, R rows of a tile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from fusion.losses.exchange import (
+    equal_counts,
+    first_row,
+    gather_rows,
+    num_ranks,
+    sum_over_ranks,
+)
 
 KEPT_BYTES = 64 * 2**20  # a matrix up to this size is kept
 TILE_BYTES = 16 * 2**20  # a larger one is made in tiles of about this size
@@ -29,6 +38,7 @@ def nce(
     temperature: float = 0.05,
     valid: Tensor | None = None,
     tile: int | None = None,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """Make each row of ``x`` find its partner among the rows of ``y``, and the reverse.
 
@@ -36,21 +46,23 @@ def nce(
     CLIP averages them.
 
     Args:
-        x: (B, E) embeddings; they are normalised here.
-        y: (B, E) embeddings; row i is the positive of row i of ``x``, all others are negatives.
+        x: (b, E) embeddings; they are normalised here.
+        y: (b, E) embeddings; row i is the positive of row i of ``x``, all others are negatives.
         temperature: divides the cosine similarities; smaller is sharper.
-        valid: (B,) bool, the pairs to compute the loss of; all if not given.
+        valid: (b,) bool, the pairs to compute the loss of; all if not given.
         tile: rows of the similarity matrix that exist at a time; chosen by its size if not given.
+        counts: pairs of each rank, see :mod:`fusion.losses.exchange`: the loss is over the pairs of
+            all ranks. As many as here if not given.
 
     Returns:
-        A scalar, at least 0; 0 if no pair is valid.
+        A scalar, at least 0, the same on every rank; 0 if no pair is valid.
 
     Raises:
         ValueError: the two batches differ in shape, or the temperature is too low for float32.
     """
     if not temperature >= LOWEST_TEMPERATURE:
         raise ValueError(f"temperature must be at least {LOWEST_TEMPERATURE}; got {temperature}")
-    return _contrast(x, y, 1 / temperature, 0.0, valid, tile)
+    return _contrast(x, y, 1 / temperature, 0.0, valid, tile, counts)
 
 
 def mms(
@@ -59,39 +71,48 @@ def mms(
     margin: float = 0.001,
     valid: Tensor | None = None,
     tile: int | None = None,
+    counts: Sequence[int] | None = None,
 ) -> Tensor:
     """Masked margin softmax (Ilharco et al., arXiv:1910.08841), as AVLnet and MCN use it.
 
     Unlike :func:`nce` it has no temperature, and a positive must win by ``margin``.
 
     Args:
-        x: (B, E) embeddings; they are normalised here.
-        y: (B, E) embeddings, paired with ``x`` row by row.
+        x: (b, E) embeddings; they are normalised here.
+        y: (b, E) embeddings, paired with ``x`` row by row.
         margin: subtracted from the cosine similarity of each pair.
         valid: see :func:`nce`.
         tile: see :func:`nce`.
+        counts: see :func:`nce`.
 
     Returns:
-        A scalar, at least 0; 0 if no pair is valid.
+        A scalar, at least 0, the same on every rank; 0 if no pair is valid.
 
     Raises:
         ValueError: the two batches differ in shape.
     """
-    return _contrast(x, y, 1.0, margin, valid, tile)
+    return _contrast(x, y, 1.0, margin, valid, tile, counts)
 
 
 def _contrast(
-    x: Tensor, y: Tensor, scale: float, margin: float, valid: Tensor | None, tile: int | None
+    x: Tensor,
+    y: Tensor,
+    scale: float,
+    margin: float,
+    valid: Tensor | None,
+    tile: int | None,
+    counts: Sequence[int] | None,
 ) -> Tensor:
     if x.shape != y.shape:
         raise ValueError(f"x and y must pair up row by row; got {tuple(x.shape)}, {tuple(y.shape)}")
     dtype = x.dtype if x.dtype == torch.float64 else torch.float32
     x, y = x.to(dtype), y.to(dtype)
     weights = x.new_ones(len(x)) if valid is None else valid.to(dtype)
-    row_bytes = len(x) * x.element_size()
+    counts = list(counts or equal_counts(len(x)))
+    row_bytes = sum(counts) * x.element_size()
     keep = tile is None and row_bytes * len(x) <= KEPT_BYTES
-    rows = len(x) if keep else tile or max(1, TILE_BYTES // row_bytes)
-    return _BothDirections.apply(x, y, weights, scale, margin, rows, keep)
+    rows = len(x) if keep else tile or TILE_BYTES // max(1, row_bytes)
+    return _BothDirections.apply(x, y, weights, scale, margin, max(1, rows), keep, counts)
 
 
 class _BothDirections(torch.autograd.Function):
@@ -111,53 +132,61 @@ class _BothDirections(torch.autograd.Function):
         margin: float,
         rows: int,
         keep: bool,
+        counts: list[int],
     ) -> Tensor:
-        """Add up the sums over rows and over columns, tile by tile."""
+        """Add up the sums over rows and over columns, tile by tile: own rows, all columns."""
         lengths = [side.norm(dim=1, keepdim=True).clamp(min=SHORTEST) for side in (x, y)]
         x, y = x / lengths[0], y / lengths[1]
-        parts, positives, kept = [], [], []
-        column_sums: Tensor | float = 0.0
-        for part, e in _tiles(x, y, scale, margin, rows):
-            parts.append(e @ weights.to(e.dtype))
-            positives.append(e.diagonal(part.start).log())
-            column_sums = column_sums + weights[part].to(e.dtype) @ e
+        all_y, all_weights = gather_rows(y, counts), gather_rows(weights, counts)
+        first = first_row(counts)
+        own = slice(first, first + len(x))
+        sums, positives, kept = [], [], []
+        dtype = torch.float64 if 2 * scale > FLOAT32_RANGE else x.dtype
+        column_sums = x.new_zeros(len(all_y), dtype=dtype)
+        for part, e in _tiles(x, all_y, scale, margin, rows, first):
+            sums.append(e @ all_weights.to(dtype))
+            positives.append(e.diagonal(first + part.start).log())
+            column_sums += weights[part].to(dtype) @ e
             if keep:
                 kept.append(e)
-        assert isinstance(column_sums, Tensor)
-        row_sums = torch.cat(parts)
+        empty = column_sums[:0]
         # A pair that is not valid has no partner to find; its sums may be 0.
-        tiny = torch.finfo(row_sums.dtype).tiny
-        logs = row_sums.clamp(min=tiny).log() + column_sums.clamp(min=tiny).log()
-        count = weights.sum().clamp(min=1)
-        ctx.save_for_backward(x, y, *lengths, weights, row_sums, column_sums, count, *kept)
-        ctx.setting = (scale, margin, rows)
-        losses = torch.where(weights > 0, logs - 2 * torch.cat(positives), 0)
-        return (losses.sum() / count).to(x.dtype)
+        row_sums = torch.cat([empty, *sums]).clamp(min=torch.finfo(dtype).tiny)
+        column_sums = sum_over_ranks(column_sums).clamp(min=torch.finfo(dtype).tiny)
+        count = all_weights.sum().clamp(min=1)
+        ctx.save_for_backward(
+            x, all_y, *lengths, weights, all_weights, row_sums, column_sums, count, *kept
+        )
+        ctx.setting = (scale, margin, rows, first)
+        logs = row_sums.log() + column_sums[own].log()
+        losses = torch.where(weights > 0, logs - 2 * torch.cat([empty, *positives]), 0)
+        return (sum_over_ranks(losses.sum()) / count).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Make the tiles again, unless they were kept; each serves both gradients."""
-        x, y, *lengths = ctx.saved_tensors[:4]
-        weights, row_sums, column_sums, count, *kept = ctx.saved_tensors[4:]
-        scale, margin, rows = ctx.setting
-        share = weights * (gradient * scale / count)  # (B,)
-        tiny = torch.finfo(row_sums.dtype).tiny
-        per_row = share.to(row_sums.dtype) / row_sums.clamp(min=tiny)
-        per_column = share.to(row_sums.dtype) / column_sums.clamp(min=tiny)
-        counted = weights.to(row_sums.dtype)
-        grad_x, grad_y = torch.empty_like(x), torch.zeros_like(y)
-        room = per_row.new_empty(min(rows, len(x)), len(x))
-        for part, e in _tiles(x, y, scale, margin, rows, kept):
+        x, all_y, length_x, length_y, weights, all_weights = ctx.saved_tensors[:6]
+        row_sums, column_sums, count, *kept = ctx.saved_tensors[6:]
+        scale, margin, rows, first = ctx.setting
+        own = slice(first, first + len(x))
+        strength = gradient * scale / count
+        per_row = (weights * strength).to(row_sums.dtype) / row_sums
+        per_column = (all_weights * strength).to(row_sums.dtype) / column_sums
+        counted = all_weights.to(row_sums.dtype)
+        grad_x, grad_all_y = torch.empty_like(x), torch.zeros_like(all_y)
+        room = per_row.new_empty(min(rows, len(x)), len(all_y))
+        for part, e in _tiles(x, all_y, scale, margin, rows, first, kept):
             slope = torch.outer(per_row[part], counted, out=room[: len(e)])
-            slope = slope.addr_(counted[part], per_column).mul_(e).to(x.dtype)  # no positives yet
-            torch.mm(slope, y, out=grad_x[part])
-            grad_y.addmm_(slope.T, x[part])
-        for grad, own, other, length in ((grad_x, x, y, lengths[0]), (grad_y, y, x, lengths[1])):
-            grad.addcmul_(share[:, None], other, value=-2)
-            along = (grad[:, None] @ own[..., None])[..., 0]  # (B, 1)
-            grad.addcmul_(along, own, value=-1).div_(length)
-        return grad_x, grad_y, *[None] * 5
+            slope = slope.addr_(counted[own][part], per_column).mul_(e).to(x.dtype)
+            torch.mm(slope, all_y, out=grad_x[part])  # without the positives yet
+            grad_all_y.addmm_(slope.T, x[part])
+        y, grad_y = all_y[own], sum_over_ranks(grad_all_y)[own]
+        for grad, side, other, length in ((grad_x, x, y, length_x), (grad_y, y, x, length_y)):
+            grad.addcmul_((weights * strength)[:, None], other, value=-2)
+            along = (grad[:, None] @ side[..., None])[..., 0]  # (b, 1)
+            grad.addcmul_(along, side, value=-1).div_(length).mul_(num_ranks())
+        return grad_x, grad_y, *[None] * 6
 
 
 def _tiles(
@@ -166,15 +195,17 @@ def _tiles(
     scale: float,
     margin: float,
     rows: int,
+    first: int,
     kept: Sequence[Tensor] = (),
 ) -> Iterator[tuple[slice, Tensor]]:
     """Give, for some rows at a time, which they are and their exp(logit - highest logit): (R, B).
 
     The lowest is exp(-2 scale), so a large scale needs float64. A tile is overwritten by the next.
+    Row i of ``x`` has its partner in row ``first`` + i of ``y``.
     """
     highest = scale * (1 + max(0.0, -margin))
     # One room for all tiles: the C library would not find the place of the last one again.
-    room = x.new_empty(0 if kept else min(rows, len(x)), len(x))
+    room = x.new_empty(0 if kept else min(rows, len(x)), len(y))
     for number, start in enumerate(range(0, len(x), rows)):
         part = slice(start, start + rows)
         if kept:
@@ -182,7 +213,7 @@ def _tiles(
             continue
         logits = torch.mm(x[part], y.T, out=room[: len(x[part])])
         if margin:
-            logits.diagonal(start).sub_(margin)
+            logits.diagonal(first + start).sub_(margin)
         if 2 * scale > FLOAT32_RANGE:
             logits = logits.double()
         yield part, logits.mul_(scale).sub_(highest).exp_()

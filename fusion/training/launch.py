@@ -24,7 +24,6 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 PRECISIONS = ("no", "fp16", "bf16")
 
@@ -76,23 +75,6 @@ def end_processes(accelerator: Accelerator) -> None:
     accelerator.end_training()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Put the rows of all ranks one after the other: (B / ranks, …) -> (B, …).
-
-    Every rank computes the same loss of the result. The backward pass adds up the gradients that
-    the ranks give to a row, ``ranks`` times the true one, which DDP's averaging puts right.
-
-    Every rank must hold the same number of rows.
-    """
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return tensor
-    if not tensor.requires_grad:
-        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
-    return torch.cat(all_gather(tensor.contiguous()))
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

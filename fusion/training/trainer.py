@@ -27,7 +27,7 @@ from fusion.tokens import Batch
 from fusion.training.folder import RunFolder
 from fusion.training.gradcache import backward_in_chunks
 from fusion.training.guard import GradientGuard
-from fusion.training.launch import any_rank, average_over_ranks, gather_with_gradient
+from fusion.training.launch import any_rank, average_over_ranks
 from fusion.training.log import RunLog
 from fusion.training.optim import make_optimizer, make_schedule
 from fusion.training.order import EpochBatches, mix
@@ -58,8 +58,9 @@ class Trainer:
 
     Args:
         model: maps the inputs of a batch to named (B, …) outputs.
-        loss: maps the outputs and the presence of each modality to a scalar and its named terms;
-            with ``over_batch`` it gets the outputs of all processes at once.
+        loss: maps the outputs and the presence of each modality to a scalar and its named terms. If
+            it compares clips, it asks the other processes for theirs, and its gradients are times
+            their number, see :mod:`fusion.losses.exchange`.
         train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
             that is called before each epoch.
         collate: see ``torch.utils.data.DataLoader``.
@@ -193,7 +194,7 @@ class Trainer:
         value, terms = backward_in_chunks(
             self.accelerator,
             self.model,
-            lambda outputs: self._loss_of_all(outputs, batch.present),
+            lambda outputs: self.loss(outputs, batch.present),
             chunks,
             self.arguments,
             seeds,
@@ -201,15 +202,6 @@ class Trainer:
         self._update()
         self.optimizer.zero_grad()
         return value, terms
-
-    def _loss_of_all(
-        self, outputs: dict[str, Tensor], present: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss over the shares of all processes, if it compares clips."""
-        if getattr(self.loss, "over_batch", False):
-            outputs = {name: gather_with_gradient(output) for name, output in outputs.items()}
-            present = {name: gather_with_gradient(flag) for name, flag in present.items()}
-        return self.loss(outputs, present)
 
     def _update(self) -> None:
         self.guard.check(self.model.parameters(), self.optimizer.optimizer)

@@ -1,0 +1,107 @@
+"""A rank of a test of the exchange: its share of the loss against the whole batch in one process.
+
+    torchrun --nproc_per_node 4 tests/losses/ranks.py
+
+Ends with an error if a value or a gradient differs.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from fusion.losses import CombinatorialLoss, mms, nce
+from fusion.losses.exchange import exchange_counts, first_row, gather_rows
+from tests import plain
+
+NAMES = ("text", "video", "audio")
+TERMS = {"t|v": 1.0, "t|a": 0.1, "v|a": 0.1, "t|va": 0.1, "v|ta": 0.1, "a|tv": 0.1}
+COMBINATIONS = ["t", "v", "a", "tv", "ta", "va"]
+SHARES = {  # rows of each rank, by number of ranks
+    "equal": {1: [8], 2: [6, 6], 4: [3, 3, 3, 3]},
+    "different": {1: [5], 2: [2, 7], 4: [1, 4, 2, 3]},
+    "none on a rank": {1: [4], 2: [5, 0], 4: [3, 0, 4, 1]},
+}
+GONE = {  # modality that the first rank's clips, or all, lack
+    "nothing": None,
+    "on one rank": False,
+    "everywhere": True,
+}
+
+
+def close(ours, theirs, what):
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13, msg=lambda m: f"{what}: {m}")
+
+
+def check_pairs(counts, mine):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, sum(counts), 6, generator=generator, dtype=torch.float64)
+    for ours, definition, setting in [
+        (nce, plain.nce, {"temperature": 0.05}),
+        (mms, plain.mms, {"margin": 0.1}),
+    ]:
+        for tile in (None, 2):
+            whole = [side.clone().requires_grad_() for side in (x, y)]
+            expected = definition(*whole, **setting)
+            expected.backward()
+            own = [side[mine].clone().requires_grad_() for side in (x, y)]
+            value = ours(*own, tile=tile, counts=counts, **setting)
+            value.backward()
+            close(value, expected.detach(), "value")
+            for part, side in zip(own, whole, strict=True):
+                close(part.grad, side.grad[mine] * dist.get_world_size(), "gradient")
+
+
+def check_terms(counts, mine, gone):
+    generator = torch.Generator().manual_seed(1)
+    total = sum(counts)
+    embeddings = {
+        c: torch.randn(total, 5, generator=generator, dtype=torch.float64) for c in COMBINATIONS
+    }
+    present = {name: torch.ones(total, dtype=torch.bool) for name in NAMES}
+    if gone is not None:
+        present["audio"][: total if gone else counts[0]] = False
+    loss = CombinatorialLoss(NAMES, TERMS)
+    whole = {c: e.clone().requires_grad_() for c, e in embeddings.items()}
+    expected = plain.combinatorial_loss(loss, whole, present)
+    expected.backward()
+    own = {c: e[mine].clone().requires_grad_() for c, e in embeddings.items()}
+    value, _ = loss(own, {m: p[mine] for m, p in present.items()}, counts)
+    value.backward()
+    close(value, expected.detach(), "value")
+    for c in COMBINATIONS:
+        exact = torch.zeros_like(embeddings[c]) if whole[c].grad is None else whole[c].grad
+        close(own[c].grad, exact[mine] * dist.get_world_size(), c)
+
+
+def check_gather(counts, mine):
+    rows = torch.arange(sum(counts) * 2, dtype=torch.float64).reshape(-1, 2)
+    own = rows[mine].clone().requires_grad_()
+    everything = gather_rows(own, counts)
+    close(everything.detach(), rows, "rows")
+    (everything * rows).sum().backward()
+    close(own.grad, rows[mine] * dist.get_world_size(), "gradient of rows")
+    assert exchange_counts(len(own)) == list(counts)
+
+
+def main():
+    dist.init_process_group("gloo")
+    for name, shares in SHARES.items():
+        counts = shares[dist.get_world_size()]
+        first = first_row(counts)
+        mine = slice(first, first + counts[dist.get_rank()])
+        check_gather(counts, mine)
+        check_pairs(counts, mine)
+        for lacks, gone in GONE.items():
+            check_terms(counts, mine, gone)
+            if dist.get_rank() == 0:
+                print(f"{name}, audio gone {lacks}: equal")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
