@@ -1,0 +1,33 @@
+import pytest
+import torch
+from accelerate import Accelerator
+
+from fusion.training.guard import GradientGuard
+from fusion.training.optim import make_optimizer
+
+
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_a_step_counts_only_if_its_gradient_is_finite(name, max_norm):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = make_optimizer(name, [weight], 0.1, 0.0)
+    guard = GradientGuard(Accelerator(cpu=True), max_norm)
+    moved, looks = [], []
+    for gradient in ([1.0, 2.0], [float("nan"), 1.0], [float("inf"), 0.0], [1.0, 0.0]):
+        before = weight.detach().clone()
+        weight.grad = torch.tensor(gradient)
+        guard.check([weight], optimizer)
+        optimizer.step()
+        moved.append(not weight.detach().equal(before))
+        looks.append(guard.look()[:2])
+    assert moved == [True, False, False, True]
+    assert looks == [(0, 0), (1, 1), (1, 2), (0, 0)]
+
+
+def test_long_gradients_are_clipped():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    guard = GradientGuard(Accelerator(cpu=True), 1.0)
+    guard.check([weight], make_optimizer("sgd", [weight], 0.1, 0.0))
+    torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.8]))
+    assert guard.look()[2] == pytest.approx(5.0)
