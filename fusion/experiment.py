@@ -148,13 +148,9 @@ class Job:
         self._conclude(trainer.unwrapped, source, text_encoder)
 
     def _trained(self) -> list[str]:
-        """List the combinations that the loss reads, and each modality that is in none of them.
-
-        Without those their parameters would have no gradient, for which DDP waits.
-        """
+        """List what the loss reads, and modalities in none of it: DDP waits for their gradients."""
         read = list(self.loss.combinations)
-        letters = letters_of(self.names)
-        return read + [letter for letter in letters if letter not in "".join(read)]
+        return read + [letter for letter in letters_of(self.names) if letter not in "".join(read)]
 
     def close(self) -> None:
         """Let go of the run's folder and of the other processes."""

@@ -50,7 +50,7 @@ def test_a_run_trains_on_the_device_and_evaluates(tool, tmp_path, precision):
     assert len(result["directions"]) == 18
 
 
-def tiny_step(precision, **changes):
+def tiny_step(precision):
     """One forward and backward pass of the fast and of the plain model on the device."""
     case, expected = golden.read_case("eao_tva_full")
     combinations = golden.combinations_of(expected, "eval")

@@ -163,6 +163,14 @@ def test_chunks_and_processes_change_nothing(tool, tmp_path, launcher, chunk):
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
 
 
+def test_a_loss_that_needs_no_audio_trains_on_two_processes(tool, tmp_path):
+    """DDP waits for a gradient of every parameter, those of the audio encoder too."""
+    config = write_config(tmp_path, loss={"terms": {"t|v": 1}}, trainer={"epochs": 1})
+    code, _, errors = tool(TRAIN, config, launcher=TWO)
+    assert code == 0, errors
+    assert len(losses(tmp_path / "run")) > 2
+
+
 def test_one_checkpoint_has_the_same_results_on_two_processes(finished, tool, tmp_path):
     code, _, errors = tool(EVALUATE, finished[0], "--json", tmp_path / "two.json", launcher=TWO)
     assert code == 0, errors

@@ -55,6 +55,11 @@ def parse(words=None):
             command.add_argument("--gallery", type=_positive, default=10_000, help="clips to rank")
         else:
             command.add_argument("--compile", action="store_true", help="add torch.compile as well")
+            command.add_argument(
+                "--channels-last",
+                action="store_true",
+                help="add DAVEnet with channels last as well",
+            )
             command.add_argument("--profile", action="store_true", help="show what takes the time")
     arguments = parser.parse_args(words)
     if not 0 < getattr(arguments, "fill", 1) <= 1:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fusion.losses.exchange import sum_over_ranks
-from fusion.losses.nce import LOWEST_TEMPERATURE, mms, nce
+from fusion.losses.nce import LARGEST_MARGIN, LOWEST_TEMPERATURE, mms, nce
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE: dict[str, Callable[..., Tensor]] = {"nce": nce, "mms": mms}
@@ -63,6 +63,10 @@ class CombinatorialLoss:
         if contrastive == "nce" and not temperature >= LOWEST_TEMPERATURE:
             raise ValueError(
                 f"loss.temperature must be at least {LOWEST_TEMPERATURE}; got {temperature}"
+            )
+        if contrastive == "mms" and not abs(margin) <= LARGEST_MARGIN:
+            raise ValueError(
+                f"loss.margin must be between -{LARGEST_MARGIN} and {LARGEST_MARGIN}; got {margin}"
             )
         self.setting = {"temperature": temperature} if contrastive == "nce" else {"margin": margin}
         self.contrastive = CONTRASTIVE[contrastive]

@@ -10,6 +10,7 @@ Shapes: B pairs of all ranks, b of this one, E embedding width, R rows of a tile
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from fusion.losses.exchange import (
 KEPT_BYTES = 64 * 2**20  # a matrix up to this size is kept
 TILE_BYTES = 16 * 2**20  # a larger one is made in tiles of about this size
 LOWEST_TEMPERATURE = 0.003
+LARGEST_MARGIN = 2
 SHORTEST = 1e-12  # shorter vectors are not scaled up to unit length, as in `F.normalize`
 FLOAT32_RANGE = 80  # exp(-80) is a normal float32
 
@@ -89,8 +91,13 @@ def mms(
         A scalar, at least 0, the same on every rank; 0 if no pair is valid.
 
     Raises:
-        ValueError: the two batches differ in shape.
+        ValueError: the two batches differ in shape, or the margin is wider than any two cosines.
     """
+    if not abs(margin) <= LARGEST_MARGIN:
+        raise ValueError(
+            f"margin must be between -{LARGEST_MARGIN} and {LARGEST_MARGIN}, as cosines differ by"
+            f" no more; got {margin}"
+        )
     return _contrast(x, y, 1.0, margin, valid, tile, counts)
 
 
@@ -112,7 +119,15 @@ def _contrast(
     row_bytes = sum(counts) * x.element_size()
     keep = tile is None and row_bytes * len(x) <= KEPT_BYTES
     rows = len(x) if keep else tile or TILE_BYTES // max(1, row_bytes)
-    return _BothDirections.apply(x, y, weights, scale, margin, max(1, rows), keep, counts)
+    with _all_digits(x):
+        return _BothDirections.apply(x, y, weights, scale, margin, max(1, rows), keep, counts)
+
+
+def _all_digits(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Switch autocast off: sums over a whole batch need all their digits."""
+    if torch.amp.is_autocast_available(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 class _BothDirections(torch.autograd.Function):
@@ -135,8 +150,15 @@ class _BothDirections(torch.autograd.Function):
         counts: list[int],
     ) -> Tensor:
         """Add up the sums over rows and over columns, tile by tile: own rows, all columns."""
-        lengths = [side.norm(dim=1, keepdim=True).clamp(min=SHORTEST) for side in (x, y)]
-        x, y = x / lengths[0], y / lengths[1]
+        left_out = (weights == 0)[:, None]  # whatever is there, NaN even, is not looked at
+        lengths = [
+            side.norm(dim=1, keepdim=True).clamp(min=SHORTEST).masked_fill_(left_out, 1)
+            for side in (x, y)
+        ]
+        x, y = (
+            (side / length).masked_fill_(left_out, 0)
+            for side, length in zip((x, y), lengths, strict=True)
+        )
         all_y, all_weights = gather_rows(y, counts), gather_rows(weights, counts)
         first = first_row(counts)
         own = slice(first, first + len(x))
@@ -166,27 +188,32 @@ class _BothDirections(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Make the tiles again, unless they were kept; each serves both gradients."""
-        x, all_y, length_x, length_y, weights, all_weights = ctx.saved_tensors[:6]
-        row_sums, column_sums, count, *kept = ctx.saved_tensors[6:]
-        scale, margin, rows, first = ctx.setting
-        own = slice(first, first + len(x))
-        strength = gradient * scale / count
-        per_row = (weights * strength).to(row_sums.dtype) / row_sums
-        per_column = (all_weights * strength).to(row_sums.dtype) / column_sums
-        counted = all_weights.to(row_sums.dtype)
-        grad_x, grad_all_y = torch.empty_like(x), torch.zeros_like(all_y)
-        room = per_row.new_empty(min(rows, len(x)), len(all_y))
-        for part, e in _tiles(x, all_y, scale, margin, rows, first, kept):
-            slope = torch.outer(per_row[part], counted, out=room[: len(e)])
-            slope = slope.addr_(counted[own][part], per_column).mul_(e).to(x.dtype)
-            torch.mm(slope, all_y, out=grad_x[part])  # without the positives yet
-            grad_all_y.addmm_(slope.T, x[part])
-        y, grad_y = all_y[own], sum_over_ranks(grad_all_y)[own]
-        for grad, side, other, length in ((grad_x, x, y, length_x), (grad_y, y, x, length_y)):
-            grad.addcmul_((weights * strength)[:, None], other, value=-2)
-            along = (grad[:, None] @ side[..., None])[..., 0]  # (b, 1)
-            grad.addcmul_(along, side, value=-1).div_(length).mul_(num_ranks())
-        return grad_x, grad_y, *[None] * 6
+        with _all_digits(gradient):
+            return *_gradients(ctx, gradient), *[None] * 6
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    x, all_y, length_x, length_y, weights, all_weights = ctx.saved_tensors[:6]
+    row_sums, column_sums, count, *kept = ctx.saved_tensors[6:]
+    scale, margin, rows, first = ctx.setting
+    own = slice(first, first + len(x))
+    strength = gradient * scale / count
+    per_row = (weights * strength).to(row_sums.dtype) / row_sums
+    per_column = (all_weights * strength).to(row_sums.dtype) / column_sums
+    counted = all_weights.to(row_sums.dtype)
+    grad_x, grad_all_y = torch.empty_like(x), torch.zeros_like(all_y)
+    room = per_row.new_empty(min(rows, len(x)), len(all_y))
+    for part, e in _tiles(x, all_y, scale, margin, rows, first, kept):
+        slope = torch.outer(per_row[part], counted, out=room[: len(e)])
+        slope = slope.addr_(counted[own][part], per_column).mul_(e).to(x.dtype)
+        torch.mm(slope, all_y, out=grad_x[part])  # without the positives yet
+        torch.addmm(grad_all_y, slope.T, x[part], out=grad_all_y)
+    y, grad_y = all_y[own], sum_over_ranks(grad_all_y)[own]
+    for grad, side, other, length in ((grad_x, x, y, length_x), (grad_y, y, x, length_y)):
+        grad.addcmul_((weights * strength)[:, None], other, value=-2)
+        along = (grad[:, None] @ side[..., None])[..., 0]  # (b, 1)
+        grad.addcmul_(along, side, value=-1).div_(length).mul_(num_ranks())
+    return grad_x, grad_y
 
 
 def _tiles(

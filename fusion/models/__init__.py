@@ -20,9 +20,10 @@ __all__ = ["EAO", "MODELS", "TEXT_ENCODERS", "WordVectors", "compile_parts"]
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Have ``torch.compile`` fuse the parts of a model whose shapes hardly change.
+    """Have ``torch.compile`` fuse, in training, the parts of a model whose shapes hardly change.
 
-    The rest works on as many rows as a batch has tokens, and would be compiled again and again.
+    The rest works on as many rows as a batch has tokens, and would be compiled again and again, as
+    would everything for the batches of an evaluation.
 
     Raises:
         ValueError: the model is on a CPU and there is no C++ compiler.
@@ -35,4 +36,10 @@ def compile_parts(model: nn.Module) -> None:
         )
     for module in model.modules():
         if isinstance(module, COMPILED):
-            module.compile(dynamic=isinstance(module, GatedProjection))
+            _compile_in_training(module, dynamic=isinstance(module, GatedProjection))
+
+
+def _compile_in_training(module: nn.Module, dynamic: bool) -> None:
+    plain = module.forward
+    compiled = torch.compile(plain, dynamic=dynamic)
+    module.forward = lambda x: (compiled if module.training else plain)(x)

@@ -165,8 +165,8 @@ class EAO(nn.Module):
         """Project one modality's features to tokens of width D."""
         if inputs is None:
             values = self.masking_token.new_zeros(0, len(self.masking_token))
-            none = torch.zeros(num_clips, dtype=torch.int64)
-            return Tokens(values, none.to(values.device), none)
+            none = torch.zeros(num_clips, dtype=torch.int64, device=values.device)
+            return Tokens(values, none, torch.zeros(num_clips, dtype=torch.int64))
         tokens = self.encoders[modality](inputs) if modality in self.encoders else inputs
         return tokens.replace(self.token_projections[modality](tokens.values))
 

@@ -155,6 +155,8 @@ class Trainer:
         load_weights(self.unwrapped, self.folder.last)
         state = read_state(self.folder.last / STATE)
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = True  # a checkpoint of an earlier version may say otherwise
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -75,6 +75,10 @@ def test_a_weight_of_zero_leaves_the_term_out():
         ({"terms": {"t|v": 0}}, "no term with a weight above 0"),
         ({"terms": {"t|v": -1}}, "'t\\|v' must be at least 0; got -1"),
         ({"terms": {"t|v": 1}, "contrastive": "triplet"}, "'triplet'; choose from"),
+        (
+            {"terms": {"t|v": 1}, "contrastive": "mms", "margin": 3},
+            "loss.margin must be between -2 and 2; got 3",
+        ),
         ({"terms": {"t|v": 1}, "temperature": 0}, "loss.temperature must be at least 0.003; got 0"),
     ],
 )

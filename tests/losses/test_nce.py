@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -130,3 +132,42 @@ def test_a_tiled_loss_keeps_no_similarity_matrix():
     assert kept_for_backward(lambda: plain.nce(x, y, 0.05)) > 2 * matrix
     assert matrix < kept_for_backward(lambda: nce(x, y)) < 1.1 * matrix
     assert kept_for_backward(lambda: nce(x, y, tile=32)) < matrix / 8
+
+
+def test_a_large_loss_is_tiled_by_itself(monkeypatch):
+    x, y = (side.float().requires_grad_() for side in pair(512, 4))
+    module = importlib.import_module("fusion.losses.nce")
+    monkeypatch.setattr(module, "KEPT_BYTES", 512 * 512 * 4 - 1)
+    monkeypatch.setattr(module, "TILE_BYTES", 32 * 512 * 4)
+    assert kept_for_backward(lambda: nce(x, y)) < 512 * 512 * 4 / 8
+
+
+@pytest.mark.parametrize("tile", [None, 4])
+@pytest.mark.parametrize("loss", [nce, mms])
+def test_autocast_does_not_reach_the_sums(loss, tile):
+    x, y = (side.float() for side in pair(50, 16))
+    expected = value_and_gradients(loss, x, y, tile=tile)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = value_and_gradients(loss, x, y, tile=tile)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss", [nce, mms])
+def test_what_is_not_valid_may_be_anything(loss):
+    x, y = pair(6, 4)
+    valid = torch.tensor([1, 1, 0, 1, 1, 1], dtype=torch.bool)
+    expected = value_and_gradients(loss, x, y, valid=valid)
+    x[2], y[2] = float("nan"), float("inf")
+    got = value_and_gradients(loss, x, y, valid=valid)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss", [nce, mms])
+def test_no_pair_at_all_is_a_loss_of_zero(loss):
+    x, y = pair(0, 4)
+    assert [result.sum().item() for result in value_and_gradients(loss, x, y)] == [0, 0, 0]
+
+
+def test_margins_wider_than_cosines_are_refused():
+    with pytest.raises(ValueError, match="margin must be between -2 and 2.* got 120"):
+        mms(*pair(3, 2), 120)

@@ -1,10 +1,12 @@
 """What the method promises, whatever the weights."""
 
+import functools
+
 import pytest
 import torch
 
 from fusion.losses import CombinatorialLoss
-from fusion.models import EAO
+from fusion.models import EAO, compile_parts
 from fusion.tokens import Tokens
 
 LENGTHS = {"text": [3, 5, 0, 2], "video": [4, 0, 2, 1], "audio": [40, 64, 9, 0]}
@@ -84,6 +86,41 @@ def test_clips_that_no_term_reads_can_be_left_out(changes):
         ]
         torch.testing.assert_close(embedding[complete], all_clips[combination][complete])
         assert not embedding[[not c for c in complete]].any()
+
+
+def test_what_is_left_out_is_not_computed(monkeypatch):
+    rows = {}
+    for complete_only in (True, False):
+        model = build()
+        mlp = model.transformers["shared"].blocks[0].mlp[0]
+        mlp.register_forward_hook(lambda m, x, y, key=complete_only: rows.update({key: len(y)}))
+        model(batch(clips()), ["t", "v", "tv"], complete_only)
+    assert rows[False] == (3 + 5 + 1 + 2) * 2 + (4 + 1 + 2 + 1) * 2  # 1: the masking token
+    assert rows[True] == (3 + 5 + 2) + (4 + 2 + 1) + (3 + 4) + (2 + 1)
+
+
+def test_compiled_parts_give_the_same_numbers(monkeypatch):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    compile_with = functools.partial(torch.compile, backend=backend)
+    monkeypatch.setattr(torch, "compile", compile_with)
+    model, plain = build().train(), build().train()
+    compile_parts(model)
+    for lengths in (LENGTHS, {m: [1, *n] for m, n in LENGTHS.items()}):
+        (embeddings, value, gradients), expected = (
+            loss_and_gradients(m, True, batch(clips(lengths))) for m in (model, plain)
+        )
+        torch.testing.assert_close(embeddings, expected[0])
+        torch.testing.assert_close((value, gradients), expected[1:])
+    count = len(compiled)
+    assert count
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    model.eval()(batch(clips()))
+    assert len(compiled) == count  # not in evaluation
 
 
 @pytest.mark.parametrize("gone", ["text", "video", "audio"])

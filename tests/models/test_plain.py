@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from fusion.models.layers import GatedProjection
 from tests import golden_cases as golden
 from tests import plain
 
 CASES = golden.case_names("eao_")
 
 
-def run(name, fast, dtype=torch.float32, precision=None):
+def run(name, fast, dtype=torch.float32, precision=None, complete_only=False):
     case, expected = golden.read_case(name)
     model = golden.build_model(case, golden.combinations_of(expected, "eval")).to(dtype).train()
     inputs = golden.read_inputs(case, model.modalities)
@@ -17,7 +18,10 @@ def run(name, fast, dtype=torch.float32, precision=None):
     loss = golden.build_loss(case, model)
     present = {m: tokens.present for m, tokens in inputs.items()}
     with torch.autocast("cpu", precision, enabled=precision is not None):
-        embeddings = model(inputs) if fast else plain.embed(model, inputs)
+        if fast:
+            embeddings = model(inputs, complete_only=complete_only)
+        else:
+            embeddings = plain.embed(model, inputs)
     embeddings = {c: e.to(dtype) for c, e in embeddings.items()}
     if fast:
         value, _ = loss(embeddings, present)
@@ -51,6 +55,26 @@ def test_in_float64_nothing_but_rounding_differs(name):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_leaving_out_what_the_loss_does_not_read_changes_neither_loss_nor_gradient(name):
+    outputs, gradients = run(name, True, torch.float64, complete_only=True)
+    plain_outputs, plain_gradients = run(name, False, torch.float64)
+    torch.testing.assert_close(outputs["loss"], plain_outputs["loss"], rtol=1e-12, atol=0)
+    assert largest_deviation(gradients, plain_gradients) < 1e-10
+
+
+@pytest.mark.parametrize("rows", [1, 2, 200])
+def test_a_composed_gate_changes_nothing(rows):
+    torch.manual_seed(0)
+    projection = GatedProjection(3, 40).double()  # composed from four rows on
+    x = torch.randn(rows, 3, dtype=torch.float64, requires_grad=True)
+    results = []
+    for y in (projection(x), plain.project(projection, x)):
+        inputs = (x, *projection.parameters())
+        results.append((y.detach(), *torch.autograd.grad(y.square().sum(), inputs)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_in_float32_they_agree(name):
     (outputs, gradients), (plain_outputs, plain_gradients) = (
         run(name, fast) for fast in (True, False)
@@ -66,20 +90,20 @@ def test_in_float32_they_agree(name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_fast_one_is_as_close_to_the_truth(name):
     """In float32 both are wrong by rounding; the fast one by no more than the plain one."""
-    _, exact = run(name, False, torch.float64)
-    errors = []
-    for fast in (True, False):
-        _, gradients = run(name, fast)
-        difference = sum(((gradients[k] - exact[k]) ** 2).sum() for k in exact)
-        errors.append((difference / sum((exact[k] ** 2).sum() for k in exact)).sqrt().item())
-    assert errors[0] < 1.5 * errors[1] + 1e-6
+    exact = run(name, False, torch.float64)[1]
+    ours, theirs = (distance(run(name, fast)[1], exact) for fast in (True, False))
+    assert ours < 1.5 * theirs + 1e-6
+
+
+def distance(ours, theirs):
+    """Length of the difference of two sets of tensors, in units of their length."""
+    difference = sum(((ours[k] - theirs[k]) ** 2).sum() for k in theirs)
+    return (difference / sum((theirs[k] ** 2).sum() for k in theirs)).sqrt().item()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_in_bfloat16_the_fast_one_is_no_further_from_the_truth(name):
-    exact, _ = run(name, fast=False)
-    deviations = [
-        largest_deviation(run(name, fast, precision=torch.bfloat16)[0], exact)
-        for fast in (True, False)
-    ]
-    assert deviations[0] < max(1.5 * deviations[1], 0.02)
+    exact = run(name, fast=False)
+    fast, slow = (run(name, fast, precision=torch.bfloat16) for fast in (True, False))
+    for ours, theirs, truth in zip(fast, slow, exact, strict=True):  # outputs, then gradients
+        assert distance(ours, truth) < 1.1 * distance(theirs, truth)

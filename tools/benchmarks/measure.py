@@ -47,10 +47,11 @@ def finish(device):
 
 
 def peak_bytes(function, *arguments, device):
-    """Measure the memory that a function takes at its peak, beyond what it started with.
+    """Measure the memory that a function takes at its peak.
 
-    On a CPU the function runs in a process of its own, which is told to call ``start()`` once its
-    inputs are there: it must be ``function(start, *arguments)`` and importable.
+    On a GPU that is all there is, weights and inputs too. On a CPU it is without what was there
+    before: the function runs in a process of its own and calls ``start()`` once its inputs are
+    made; it must be ``function(start, *arguments)`` and importable.
 
     Returns:
         Bytes; None if the memory of the GPU was not enough.
@@ -68,31 +69,28 @@ def peak_bytes(function, *arguments, device):
 
 
 def _peak_on_gpu(function, arguments):
-    before = 0
-
     def start():
-        nonlocal before
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
 
     try:
         function(start, *arguments)
     except torch.OutOfMemoryError:
         return None
-    return torch.cuda.max_memory_allocated() - before
+    return torch.cuda.max_memory_allocated()
 
 
 def _peak_in_process(queue, function, arguments):
     before = []
-    function(lambda: before.append(_largest_yet()), *arguments)
-    queue.put(_largest_yet() - before[0])
+    function(lambda: before.append(_memory("VmRSS")), *arguments)
+    queue.put(_memory("VmHWM") - before[0])
 
 
-def _largest_yet():
+def _memory(kind):
+    """Give what the process holds now (``VmRSS``) or held at its peak (``VmHWM``), in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where a process begins with its parent's `ru_maxrss`
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        line = next(x for x in status.read_text().splitlines() if x.startswith(kind))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 

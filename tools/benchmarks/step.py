@@ -16,6 +16,7 @@ from tools.benchmarks.measure import (
 )
 from tools.benchmarks.models import make_inputs, make_loss, make_model
 
+COMPARED = 64  # clips at most
 PAPER_BATCH = 2240  # clips; arithmetic per clip is counted at this batch
 
 
@@ -33,8 +34,13 @@ def run(arguments, device):
         compiled = copy.deepcopy(model)
         compile_parts(compiled)
         ways["compiled"] = lambda: step(fast_step, compiled, loss, inputs, precision)
+    if arguments.channels_last:
+        turned = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        ways["channels_last"] = lambda: step(fast_step, turned, loss, inputs, precision)
     if device.type == "cuda":
         ways = {name: way for name, way in ways.items() if _fits(way)}
+        if "fast" not in ways:
+            raise ValueError(f"--batch {arguments.batch} does not fit into memory; give a smaller")
     seconds, ratios = ({}, {})
     if "plain" in ways:
         seconds, ratios = compare_times(ways, arguments.repeats, device)
@@ -44,6 +50,8 @@ def run(arguments, device):
     if arguments.profile:
         print(profile(ways["fast"], device))
     flop = {name: count(arguments, name) for name in ("plain", "fast")}
+    few_clips = min(arguments.batch, COMPARED)  # both gradients must fit beside the weights
+    few = {name: tokens.part(0, few_clips) for name, tokens in inputs.items()}
     result = {
         "size": size,
         "davenet": davenet,
@@ -53,10 +61,10 @@ def run(arguments, device):
         "seconds": seconds,
         "ratio": ratios,
         "GFLOP_per_clip": {name: count / 1e9 for name, count in flop.items()},
-        "deviation": compare(model, loss, inputs, precision) if "plain" in ways else None,
+        "deviation": compare(model, loss, few, precision),
     }
     if device.type == "cuda":
-        return result | rates(arguments, device, seconds, flop, ways)
+        return result | rates(arguments, device, seconds, flop, ways, model)
     if precision is None:
         result["saved_MiB_per_clip"] = {
             name: saved(model, arguments, name) / 2**20 for name in ("plain", "fast")
@@ -65,16 +73,20 @@ def run(arguments, device):
 
 
 def plain_step(model, loss, inputs):
-    """Compute embeddings and loss as the paper writes them down."""
-    embeddings = plain.embed(model, inputs)
-    return embeddings, plain.combinatorial_loss(loss, embeddings, present(inputs))
+    """Embed as the paper writes it down."""
+    return plain.embed(model, inputs)
 
 
 def fast_step(model, loss, inputs):
-    """Compute them as training does."""
-    embeddings = model(inputs, loss.combinations, complete_only=True)
-    embeddings = {name: embedding.float() for name, embedding in embeddings.items()}
-    return embeddings, loss(embeddings, present(inputs))[0]
+    """Embed as training does."""
+    return model(inputs, loss.combinations, complete_only=True)
+
+
+def loss_of(way, loss, embeddings, inputs):
+    """Compute the loss in the manner of one of these, in full precision as training does."""
+    if way is plain_step:
+        return plain.combinatorial_loss(loss, embeddings, present(inputs))
+    return loss(embeddings, present(inputs))[0]
 
 
 def present(inputs):
@@ -87,8 +99,9 @@ def step(way, model, loss, inputs, precision=None):
     model.zero_grad()
     device = inputs["text"].values.device.type
     with torch.autocast(device, precision, enabled=precision is not None):
-        embeddings, value = way(model, loss, inputs)
-    value.backward()
+        embeddings = way(model, loss, inputs)
+    embeddings = {name: embedding.float() for name, embedding in embeddings.items()}
+    loss_of(way, loss, embeddings, inputs).backward()
     return embeddings
 
 
@@ -116,14 +129,19 @@ def count(arguments, name):
     inputs = make_inputs(arguments.size, davenet, 32, arguments.fill, "cpu")
     inputs = {n: repeat(tokens, PAPER_BATCH // 32).to(meta) for n, tokens in inputs.items()}
     if name == "fast":
-        return count_flop(lambda: fast_step(model, loss, inputs)[1].backward()) / PAPER_BATCH
 
-    def plain_on_meta():  # its loss looks at which clips are there, which meta tensors cannot say
-        embeddings = plain.embed(model, inputs)
-        pairs = [(embeddings[x], embeddings[y]) for x, y in loss.pairs.values()]
-        sum(plain.nce(x, y, 0.05) for x, y in pairs).backward()
+        def run_once():
+            embeddings = fast_step(model, loss, inputs)
+            loss_of(fast_step, loss, embeddings, inputs).backward()
 
-    return count_flop(plain_on_meta) / PAPER_BATCH
+    else:
+
+        def run_once():  # the plain loss looks at which clips are there; meta tensors cannot say
+            embeddings = plain.embed(model, inputs)
+            pairs = [(embeddings[x], embeddings[y]) for x, y in loss.pairs.values()]
+            sum(plain.nce(x, y, 0.05) for x, y in pairs).backward()
+
+    return count_flop(run_once) / PAPER_BATCH
 
 
 def repeat(tokens, times):
@@ -136,14 +154,17 @@ def saved(model, arguments, name):
     """Measure what autograd keeps for one more clip."""
     davenet, loss = not arguments.no_davenet, make_loss()
     way = {"plain": plain_step, "fast": fast_step}[name]
-    sizes = []
-    for batch in (8, 16):
+
+    def kept(batch):
         inputs = make_inputs(arguments.size, davenet, batch, arguments.fill, "cpu")
-        sizes.append(saved_bytes(lambda: way(model, loss, inputs), model.parameters()))  # noqa: B023
-    return (sizes[1] - sizes[0]) / 8
+        return saved_bytes(
+            lambda: loss_of(way, loss, way(model, loss, inputs), inputs), model.parameters()
+        )
+
+    return (kept(16) - kept(8)) / 8
 
 
-def rates(arguments, device, seconds, flop, ways):
+def rates(arguments, device, seconds, flop, ways, model):
     """Compute clips/s, FLOP/s and their share of what matrix products reach on this GPU."""
     peak = product_rate(device)
     result = {"product_TFLOP_per_s": peak / 1e12, "clips_per_s": {}, "TFLOP_per_s": {}}
@@ -154,6 +175,7 @@ def rates(arguments, device, seconds, flop, ways):
         result["clips_per_s"][name] = clips
         result["TFLOP_per_s"][name] = rate / 1e12
         result["share_of_product_rate"][name] = rate / peak
+        model.zero_grad()
         memory = peak_bytes(lambda start, way: (start(), way()), ways[name], device=device)
         result["peak_GiB"][name] = None if memory is None else memory / 2**30
     return result
@@ -174,6 +196,8 @@ def _fits(way):
     try:
         way()
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return False
-    return True
+        fits = False
+    else:
+        fits = True
+    torch.cuda.empty_cache()  # not before the error, which holds the tensors, is gone
+    return fits
