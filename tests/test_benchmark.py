@@ -23,6 +23,10 @@ def benchmark(*words):
         ),
         ["loss", "--batch", "512", "--width", "8"],
         pytest.param(
+            ["memory", "--chunk", "2", "--doublings", "1"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             ["evaluate", "--size", "tiny", "--batch", "4", "--gallery", "100"],
             marks=pytest.mark.slow,
         ),
@@ -35,7 +39,7 @@ def test_the_last_line_is_json_with_a_ratio(words):
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["command"] == words[0]
     assert result["ratio"]
-    assert len(result["seconds"]["plain"]) == len(result["seconds"]["fast"]) == 1
+    assert [len(seconds) for seconds in result["seconds"].values()] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_the_last_line_is_json_with_a_ratio(words):
         (["step", "--fill", "1.5"], "--fill must be above 0 and at most 1; got 1.5"),
         (["loss", "--batch", "0"], "must be at least 1; got 0"),
         (["speed"], "invalid choice: 'speed'"),
-        ([], "required: {step,loss,evaluate}"),
+        ([], "required: {step,loss,evaluate,memory}"),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the plain ways are part of
 import torch
 
 from fusion.command import run
-from tools.benchmarks import evaluate, loss, step
+from tools.benchmarks import evaluate, loss, memory, step
 
 EXAMPLES = """examples:
   python tools/benchmark.py step                      whole step of the paper's model
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py step --precision bf16 --batch 2240 --profile     on a GPU
   python tools/benchmark.py loss
   python tools/benchmark.py evaluate --size small
+  python tools/benchmark.py memory --chunk 64
 
 The last line of the output is JSON.
 """
@@ -28,14 +29,20 @@ def parse(words=None):
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{step,loss,evaluate}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{step,loss,evaluate,memory}"
+    )
     for name, help in [
         ("step", "forward pass, loss and backward pass of EAO"),
         ("loss", "one contrastive term"),
         ("evaluate", "embedding and ranking"),
+        ("memory", "a step in chunks: peak memory against the size of the batch"),
     ]:
         command = commands.add_parser(name, help=help)
         command.add_argument("--repeats", type=_positive, default=5, help="rounds (default: 5)")
+        if name == "memory":
+            _add_memory(command)
+            continue
         default = {"step": 12, "loss": 16384, "evaluate": 64}[name]
         text = f"clips at a time (default: {default})"
         command.add_argument("--batch", type=_positive, default=default, help=text)
@@ -67,6 +74,15 @@ def parse(words=None):
     return arguments
 
 
+def _add_memory(command):
+    command.add_argument(
+        "--size", choices=["paper", "small", "tiny"], default="tiny", help="default: tiny"
+    )
+    command.add_argument("--chunk", type=_positive, default=32, help="clips (default: 32)")
+    text = "how often to double the batch, from one chunk on (default: 4)"
+    command.add_argument("--doublings", type=_positive, default=4, help=text)
+
+
 def _positive(word):
     number = int(word)
     if number < 1:
@@ -78,7 +94,8 @@ def main():
     """Measure and print."""
     arguments = parse()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subject = {"step": step, "loss": loss, "evaluate": evaluate}[arguments.command]
+    subjects = {"step": step, "loss": loss, "evaluate": evaluate, "memory": memory}
+    subject = subjects[arguments.command]
     result = {"command": arguments.command, "threads": torch.get_num_threads()}
     result["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     result |= {"torch": torch.__version__} | subject.run(arguments, device)

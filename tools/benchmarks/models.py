@@ -13,12 +13,13 @@ TERMS = {"t|v": 1.0, "t|a": 0.1, "v|a": 0.1, "t|va": 0.1, "v|ta": 0.1, "a|tv": 0
 WIDTHS = {"paper": 4096, "small": 1024, "tiny": 128}  # of tokens
 
 
-def make_model(size, davenet, device):
+def make_model(size, davenet, device, batchnorm_group=None):
     """Build EAO in the published size (arXiv:2112.04446), or a quarter as wide."""
     width = WIDTHS[size]
     share = 4096 // width
     widths = [w // share for w in (128, 128, 256, 512, 1024, 2048, 4096)]
     encoder = {"name": "davenet", "version": 2, "num_frames": FRAMES, "widths": widths}
+    encoder["batchnorm_group"] = batchnorm_group
     modalities = {
         "text": {"dim": 300},
         "video": {"dim": 4096},
