@@ -212,6 +212,7 @@ def test_precision_no_can_be_said_on_the_command_line(finished, tool, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_end_well_every_time(finished, tool):
     """Over gloo, processes that are taken apart in another order abort in one run of five."""
     codes = [tool(EVALUATE, finished[0], launcher=TWO)[0] for _ in range(12)]
