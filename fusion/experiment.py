@@ -35,7 +35,7 @@ from fusion.losses import LOSSES
 from fusion.modalities import directions, letters_of
 from fusion.models import MODELS, TEXT_ENCODERS, compile_parts
 from fusion.training.clock import Clock
-from fusion.training.folder import RunFolder
+from fusion.training.folder import LOCK, RunFolder
 from fusion.training.launch import end_processes, make_accelerator
 from fusion.training.log import read_metrics, tracker_config
 from fusion.training.settings import Settings
@@ -127,7 +127,6 @@ class Job:
         source, text_encoder = self._prepare_data(goes_on)
         train_set, validation_set = (source.clips(s, text_encoder) for s in ("train", "validation"))
         _compare_widths(self.config["model"], train_set)
-        self.accelerator.init_trackers("tensorboard", tracker_config(self.config))
         trainer = Trainer(
             model=self.model,
             loss=self.loss,
@@ -141,6 +140,9 @@ class Job:
             evaluate=lambda model: self._metrics(model, validation_set),
             arguments={"combinations": self._trained(), "complete_only": True},
         )
+        if self.accelerator.is_main_process:
+            self.folder.begin()
+        self.accelerator.init_trackers("tensorboard", tracker_config(self.config))
         if goes_on:
             trainer.resume()
         with self.clock("training"):
@@ -153,7 +155,7 @@ class Job:
         return read + [letter for letter in letters_of(self.names) if letter not in "".join(read)]
 
     def close(self) -> None:
-        """Let go of the run's folder and of the other processes."""
+        """Let go of the folder and of the other processes."""
         self.folder.release()
         del self.model
         end_processes(self.accelerator)
@@ -254,11 +256,12 @@ def evaluate(path: str | Path, chosen: str | None, json_path: str | Path | None)
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:
     goes_on = [folder.claim() if accelerator.is_main_process else False]
     accelerate.utils.broadcast_object_list(goes_on)
-    if not (folder.path / "config.yaml").exists():
+    if not (folder.path / LOCK).exists():
         raise ConfigError(
-            f"{folder.path} cannot be seen by process {accelerator.process_index}; output must be"
-            " on a disk that all machines of the run share"
+            f"process {accelerator.process_index} cannot see {folder.path}; all must share its disk"
         )
+    if folder.config["resume"] and accelerator.is_main_process:
+        print(f"{folder.path}: {'going on' if goes_on[0] else 'no run yet, beginning one'}")
     return goes_on[0]
 
 
@@ -286,8 +289,7 @@ def _compare_widths(model: Mapping[str, Any], clips: Clips) -> None:
         width = clip[name].shape[-1]
         if "dim" in spec and spec["dim"] != width:
             raise ConfigError(
-                f"model.modalities.{name}.dim is {spec['dim']}, but the data's features are {width}"
-                " wide"
+                f"model.modalities.{name}.dim is {spec['dim']}, but the data are {width} wide"
             )
 
 

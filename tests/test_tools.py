@@ -95,6 +95,15 @@ def test_a_folder_with_a_run_is_not_overwritten(finished, tool):
     assert "Traceback" not in errors
 
 
+def test_overwriting_with_a_mistake_costs_nothing(finished, tool):
+    run, config, _ = finished
+    before = (run / "results.json").read_text()
+    code, _, errors = tool(TRAIN, config, "overwrite=true", "trainer.batch_size=10000")
+    assert code == 2, errors
+    assert (run / "results.json").read_text() == before
+    assert (run / "best").exists()
+
+
 def test_resuming_a_finished_run_changes_nothing(finished, tool):
     run, config, _ = finished
     before = losses(run), (run / "results.json").read_text()

@@ -72,6 +72,11 @@ def _parse(file: TextIO, path: str | Path) -> list[Caption]:
             return []
         places = _places(header, path)
         for row in reader:
+            if len(row) > len(header):
+                raise CaptionError(
+                    f"{path}, line {reader.line_num}: {len(row)} fields in {len(header)} columns;"
+                    " put texts with commas in quotes"
+                )
             if row:  # blank lines are no captions
                 captions.append(_caption(row, places, f"{path}, line {reader.line_num}"))
     except csv.Error as error:

@@ -207,7 +207,10 @@ class CaptionedVideos:
     def _file(self, split: str) -> Path:
         if split not in self.files:
             known = ", ".join(self.files) or "none"
-            raise ValueError(f"the data has no split {split!r} (it has: {known}); add data.{split}")
+            raise ValueError(
+                f"the data has no split {split!r} (it has: {known}); choose one of"
+                f" them, or name a caption file under data.{split} of the config"
+            )
         return self.files[split]
 
 

@@ -17,6 +17,7 @@ import yaml
 from fusion.config import ConfigError, flatten, load_config, to_yaml
 from fusion.files import recover_folder, write_atomically
 
+LOCK = ".lock"
 FREE_TO_CHANGE = ("output", "resume", "overwrite")  # between a run and its resumption
 
 
@@ -39,12 +40,13 @@ class RunFolder:
         self._lock: IO[str] | None = None
 
     def claim(self) -> bool:
-        """Take the folder for this run; call on one process only.
+        """Take the folder for this run, changing nothing in it; call on one process only.
 
         Returns:
             Whether there is a checkpoint to go on from.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / LOCK).touch()
         self._hold()
         written = self.path / "config.yaml"
         if not written.exists() and any(self.path.glob("[!.]*")):
@@ -55,20 +57,26 @@ class RunFolder:
             raise ConfigError("resume=true and overwrite=true contradict each other; give one")
         recover_folder(self.last)
         recover_folder(self.best)
-        if self.config["overwrite"]:
-            for part in [self.best, self.last, self.path / "tensorboard"]:
-                shutil.rmtree(part, ignore_errors=True)
-            for name in ["config.yaml", "metrics.jsonl", "results.json", "report.html"]:
-                (self.path / name).unlink(missing_ok=True)
-        if written.exists():
+        if written.exists() and not self.config["overwrite"]:
             if not self.config["resume"]:
                 raise ConfigError(
                     f"{self.path} holds a run already; go on with it by resume=true, begin another"
                     " by output=DIR, or delete it by overwrite=true"
                 )
             self._compare(load_config(written))
-        write_atomically(written, to_yaml(self.config))
-        return self.last.exists()
+        return self.last.exists() and not self.config["overwrite"]
+
+    def begin(self) -> None:
+        """Delete the run that is overwritten, and write the config; on one process only.
+
+        To be called once the data have proved good: a mistake must not cost the old run.
+        """
+        if self.config["overwrite"]:
+            for part in [self.best, self.last, self.path / "tensorboard"]:
+                shutil.rmtree(part, ignore_errors=True)
+            for name in ["config.yaml", "metrics.jsonl", "results.json", "report.html"]:
+                (self.path / name).unlink(missing_ok=True)
+        write_atomically(self.path / "config.yaml", to_yaml(self.config))
 
     def release(self) -> None:
         """Let another run write here."""
@@ -81,7 +89,7 @@ class RunFolder:
             import fcntl
         except ImportError:  # Windows has no advisory locks
             return
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the run ends)
+        self._lock = open(self.path / LOCK, "w")  # noqa: SIM115 (held until the run ends)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -63,6 +63,10 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
         (GOOD + "a.mp4,-1,2,x\n", "captions.csv, line 3: start is -1; times are seconds from 0 on"),
         (GOOD + ",1,2,x\n", "captions.csv, line 3: no video; name the file"),
         (GOOD + "a.mp4,1,2\n", "captions.csv, line 3: 3 columns, fewer than the first line names"),
+        (
+            GOOD + "a.mp4,1,2,a dog, a cat\n",
+            "captions.csv, line 3: 5 fields in 4 columns; put texts with commas in quotes",
+        ),
         (GOOD + 'a.mp4,1,2,"x\n', "captions.csv, line 3: not csv (unexpected end of data)"),
         (GOOD.encode() + b"a.mp4,1,2,caf\xe9\n", "captions.csv, line 3: not UTF-8"),
         (GOOD.encode("utf-16"), "captions.csv, line 1: not UTF-8"),

@@ -124,7 +124,9 @@ def test_a_missing_video_is_explained(videos):
 
 
 def test_a_missing_split_is_explained(videos):
-    with pytest.raises(ValueError, match=r"no split 'test' \(it has: train\); add data.test"):
+    with pytest.raises(
+        ValueError, match=r"no split 'test' \(it has: train\); choose one of them, or name"
+    ):
         CaptionedVideos(train=str(videos / "train.csv")).clips("test", encode_words)
 
 

@@ -8,7 +8,7 @@ import torch
 from fusion.losses.exchange import equal_counts, exchange_counts, gather_rows, sum_over_ranks
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_ranks_together_compute_the_loss_of_the_whole_batch(tool, ranks):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks))
     code, output, errors = tool("tests/losses/ranks.py", launcher=launcher, timeout=100)

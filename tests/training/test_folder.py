@@ -9,10 +9,13 @@ CONFIG = {"seed": 1, "output": "x", "resume": False, "overwrite": False, "traine
 WHOLE = CONFIG | {name: {} for name in ("data", "text_encoder", "model", "loss", "evaluation")}
 
 
-def claim(folder, **changes):
+def claim(folder, begin=True, **changes):
     run = RunFolder(folder, WHOLE | changes)
     try:
-        return run.claim()
+        goes_on = run.claim()
+        if begin:
+            run.begin()
+        return goes_on
     finally:
         run.release()
 
@@ -51,6 +54,18 @@ def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):
     assert not (tmp_path / "last").exists()
     assert not (tmp_path / "metrics.jsonl").exists()
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_nothing_is_deleted_before_the_run_begins(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "last").mkdir()
+    assert claim(tmp_path, begin=False, overwrite=True) is False
+    assert (tmp_path / "last").exists()
+
+
+def test_a_run_that_never_began_leaves_a_folder_that_can_be_used(tmp_path):
+    claim(tmp_path / "run", begin=False)
+    assert claim(tmp_path / "run") is False
 
 
 def test_a_second_writer_is_refused(tmp_path):

@@ -34,7 +34,7 @@ def run(arguments, device):
         "peak_MiB": {n: None if b is None else b / 2**20 for n, b in memory.items()},
         "memory_ratio": memory["plain"] / memory["fast"] if all(memory.values()) else None,
         "deviation": {
-            "value": abs(fast_value / plain_value - 1).item(),
+            "value": abs((fast_value - plain_value) / max(plain_value, 1e-9)).item(),
             "gradients": deviation(results["fast"], results["plain"]),
         },
     }

@@ -130,8 +130,8 @@ def deviation(ours, theirs):
     differences = {k: (ours[k] - theirs[k]).double().norm().item() for k in theirs}
     lengths = {k: theirs[k].double().norm().item() for k in theirs}
     return {
-        "all": math.hypot(*differences.values()) / math.hypot(*lengths.values()),
-        "worst": max(differences[k] / lengths[k] for k in theirs if lengths[k] > 1e-9),
+        "all": math.hypot(*differences.values()) / max(math.hypot(*lengths.values()), 1e-9),
+        "worst": max((differences[k] / lengths[k] for k in theirs if lengths[k] > 1e-9), default=0),
     }
 
 
