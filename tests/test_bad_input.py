@@ -49,7 +49,7 @@ def line_of(capsys, call):
         ({"evaluation": {"batch_size": 0}}, "evaluation.batch_size must be at least 1; got 0"),
         ({"overwrite": True, "resume": True}, "contradict each other"),
         ({"model": {"modalities": {"text": {"dim": 9}, "video": {"dim": 125}, "audio": AUDIO}}},
-         "model.modalities.text.dim is 9, but the data's features are 8 wide"),
+         "model.modalities.text.dim is 9, but the data are 8 wide"),
         ({"model": {"modalities": {"text": {"dim": 8}, "video": {"dim": 125}, "audio": NARROW}}},
          "num_frames (65) must be a multiple of 16"),
     ],
