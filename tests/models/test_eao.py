@@ -99,6 +99,7 @@ def test_what_is_left_out_is_not_computed(monkeypatch):
     assert rows[True] == (3 + 5 + 2) + (4 + 2 + 1) + (3 + 4) + (2 + 1)
 
 
+@pytest.mark.slow
 def test_compiled_parts_give_the_same_numbers(monkeypatch):
     compiled = []
 
