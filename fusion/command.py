@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from fusion.config import ConfigError
 from fusion.training.launch import LaunchError
+from fusion.training.memory import OutOfMemory, is_out_of_memory
 from fusion.training.trainer import Stopped
 
 MISTAKE = 2  # exit code
@@ -28,10 +29,21 @@ def run(command: Callable[[], object]) -> None:
         _end(str(stop), 128 + stop.signal)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
-    except (ConfigError, LaunchError) as error:  # all processes find it; one of them says it
+    except (
+        ConfigError,
+        LaunchError,
+        OutOfMemory,
+    ) as error:  # all processes find it; one of them says it
         _end(f"error: {_one_line(error)}" if os.environ.get("LOCAL_RANK", "0") == "0" else "")
     except (ValueError, FloatingPointError, OSError) as error:
         _end(f"error: {_one_line(error)}")
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        _end(
+            f"error: out of memory outside of a step of training, where clips are cut into chunks;"
+            f" a lower evaluation.batch_size may help ({_one_line(error)})"
+        )
 
 
 def _one_line(error: Exception) -> str:

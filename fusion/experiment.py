@@ -32,8 +32,9 @@ from fusion.evaluation.retrieval import (
 )
 from fusion.files import write_atomically
 from fusion.losses import LOSSES
-from fusion.modalities import directions, letters_of
+from fusion.modalities import directions
 from fusion.models import MODELS, TEXT_ENCODERS, compile_parts
+from fusion.tokens import Batch
 from fusion.training.clock import Clock
 from fusion.training.folder import LOCK, RunFolder
 from fusion.training.launch import end_processes, make_accelerator
@@ -138,7 +139,7 @@ class Job:
             folder=self.folder,
             write_model=lambda path, m: save_checkpoint(path, m, self.config, text_encoder),
             evaluate=lambda model: self._metrics(model, validation_set),
-            arguments={"combinations": self._trained(), "complete_only": True},
+            arguments=self._arguments,
         )
         if self.accelerator.is_main_process:
             self.folder.begin()
@@ -149,10 +150,9 @@ class Job:
             trainer.fit()
         self._conclude(trainer.unwrapped, source, text_encoder)
 
-    def _trained(self) -> list[str]:
-        """List what the loss reads, and modalities in none of it: DDP waits for their gradients."""
-        read = list(self.loss.combinations)
-        return read + [letter for letter in letters_of(self.names) if letter not in "".join(read)]
+    def _arguments(self, clips: Batch) -> dict[str, Any]:
+        read = self.loss.combinations
+        return {"combinations": read, "complete_only": True, "seeds": clips.seeds}
 
     def close(self) -> None:
         """Let go of the folder and of the other processes."""

@@ -133,10 +133,12 @@ class Batch:
     Attributes:
         ids: B names, for messages and tables.
         inputs: for each modality's name the tokens of the B clips.
+        seeds: (B,) int64, one for the random numbers of each clip; None where none are drawn.
     """
 
     ids: tuple[str, ...]
     inputs: Mapping[str, Tokens]
+    seeds: Tensor | None = None
 
     @property
     def present(self) -> dict[str, Tensor]:
@@ -150,6 +152,7 @@ class Batch:
             Batch(
                 self.ids[i : i + size],
                 {name: tokens.part(i, i + size) for name, tokens in self.inputs.items()},
+                None if self.seeds is None else self.seeds[i : i + size],
             )
             for i in starts
         ]
@@ -157,11 +160,13 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Move to a device."""
         moved = {name: tokens.to(device, non_blocking) for name, tokens in self.inputs.items()}
-        return Batch(self.ids, moved)
+        seeds = None if self.seeds is None else self.seeds.to(device, non_blocking=non_blocking)
+        return Batch(self.ids, moved, seeds)
 
     def pin_memory(self) -> Batch:
         """Pin every tensor; called by ``DataLoader``."""
-        return Batch(self.ids, {name: tokens.pin_memory() for name, tokens in self.inputs.items()})
+        pinned = {name: tokens.pin_memory() for name, tokens in self.inputs.items()}
+        return Batch(self.ids, pinned, None if self.seeds is None else self.seeds.pin_memory())
 
 
 def true_places(mask: Tensor, count: int) -> Tensor:

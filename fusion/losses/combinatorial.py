@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from fusion.losses.exchange import sum_over_ranks
-from fusion.losses.nce import LARGEST_MARGIN, LOWEST_TEMPERATURE, mms, nce
+from fusion.losses.nce import LARGEST_MARGIN, LOWEST_TEMPERATURE, contrast
 from fusion.modalities import members, parse_term
 
-CONTRASTIVE: dict[str, Callable[..., Tensor]] = {"nce": nce, "mms": mms}
+CONTRASTIVE = ("nce", "mms")
 
 
 class CombinatorialLoss:
@@ -31,10 +30,13 @@ class CombinatorialLoss:
 
     Attributes:
         combinations: every combination that a term needs.
+        compares_clips: the loss of a clip depends on the others of its batch.
 
     Raises:
         ValueError: a term or the kind of loss is unknown, or no term has a weight.
     """
+
+    compares_clips = True
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class CombinatorialLoss:
     ) -> None:
         if contrastive not in CONTRASTIVE:
             raise ValueError(
-                f"unknown contrastive loss {contrastive!r}; choose from {list(CONTRASTIVE)}"
+                f"unknown contrastive loss {contrastive!r}; choose from {', '.join(CONTRASTIVE)}"
             )
         for term, weight in terms.items():
             if not weight >= 0:
@@ -69,7 +71,7 @@ class CombinatorialLoss:
                 f"loss.margin must be between -{LARGEST_MARGIN} and {LARGEST_MARGIN}; got {margin}"
             )
         self.setting = {"temperature": temperature} if contrastive == "nce" else {"margin": margin}
-        self.contrastive = CONTRASTIVE[contrastive]
+        self.scale = 1 / temperature if contrastive == "nce" else 1.0
 
     def __call__(
         self,
@@ -88,25 +90,21 @@ class CombinatorialLoss:
             The loss, a scalar, 0 if no clip can serve any term; and the value of each term, NaN for
             one that no clip could serve.
         """
-        complete = {
-            term: torch.stack([present[name] for name in needs]).all(dim=0)  # (b,)
-            for term, needs in self.needs.items()
-        }
-        values = {
-            term: self.contrastive(
-                embeddings[left],
-                embeddings[right],
-                valid=complete[term],
-                counts=counts,
-                **self.setting,
-            )
-            for term, (left, right) in self.pairs.items()
-        }
+        complete = torch.stack(
+            [torch.stack([present[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
+        )  # (terms, b)
+        places = {c: place for place, c in enumerate(self.combinations)}
+        values, clips = contrast(
+            [embeddings[c] for c in self.combinations],
+            [(places[left], places[right]) for left, right in self.pairs.values()],
+            self.scale,
+            self.setting.get("margin", 0.0),
+            complete,
+            counts=counts,
+        )
         # Which terms count is not looked at here: a GPU would have to finish its work first.
-        stacked = torch.stack(list(values.values()))
-        clips = sum_over_ranks(torch.stack([complete[term].sum() for term in values]))
-        flags = (clips > 0).to(stacked.dtype).unbind()
-        weights = torch.stack([w * f for w, f in zip(self.weights.values(), flags, strict=True)])
-        loss = (weights * stacked).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        reported = stacked.detach().masked_fill(clips == 0, math.nan)
-        return loss, dict(zip(values, reported, strict=True))
+        served = (clips > 0).to(values.dtype).unbind()
+        weights = torch.stack([w * s for w, s in zip(self.weights.values(), served, strict=True)])
+        loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        reported = values.detach().masked_fill(clips == 0, math.nan)
+        return loss, dict(zip(self.weights, reported, strict=True))

@@ -2,20 +2,46 @@
 
 Every rank holds some rows of the batch. A loss that compares all rows is the same number on every
 rank, and every rank calls backward on it; so the gradient that a rank gets for its own rows is
-that of the loss, times the number of ranks, which the averaging of DDP puts right. Without
-``torch.distributed`` everything here does nothing.
+that of the loss, times the number of ranks, which averaging the gradients of the parameters puts
+right (:func:`average_over_ranks`). Without ``torch.distributed`` everything here does nothing.
+
+A rank that fails alone, for lack of memory, would leave the others waiting for ever. So whoever
+wants to survive that has the ranks agree before each exchange, see :func:`ask_before_exchanges`.
 
 Shapes: W ranks, b rows of this rank, B rows of all ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+BUCKET_BYTES = 64 * 2**20  # smaller tensors are averaged together, up to this size
+
+_questions: list[Callable[[], object]] = []
+
+
+@contextlib.contextmanager
+def ask_before_exchanges(question: Callable[[], object]) -> Iterator[None]:
+    """Call ``question`` before each exchange within the block, when its memory is taken already.
+
+    It may exchange something itself, not through this module, and raise an error.
+    """
+    _questions.append(question)
+    try:
+        yield
+    finally:
+        _questions.pop()
+
+
+def _ask() -> None:
+    for question in _questions:
+        question()
 
 
 def num_ranks() -> int:
@@ -39,6 +65,7 @@ def exchange_counts(rows: int, device: torch.device | str = "cpu") -> list[int]:
         return [rows]
     mine = torch.tensor([rows], device=device)
     all_of_them = [torch.empty_like(mine) for _ in range(num_ranks())]
+    _ask()
     dist.all_gather(all_of_them, mine)
     return [int(count) for count in all_of_them]
 
@@ -59,8 +86,52 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     """Add up a tensor over the ranks, without gradient."""
     if num_ranks() > 1:
         values = values.detach().clone()
+        _ask()
         dist.all_reduce(values)
     return values
+
+
+@torch.no_grad()
+def copy_from_first_rank(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors, in place, by those of the first rank."""
+    if num_ranks() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+@torch.no_grad()
+def average_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace floating-point tensors, in place, by their mean over the ranks.
+
+    Small ones travel together; a large one needs no memory beside its own.
+    """
+    if num_ranks() == 1:
+        return
+    for bucket in _buckets(tensors):
+        if len(bucket) == 1 and bucket[0].is_contiguous():
+            flat = bucket[0]
+        else:
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        _ask()
+        dist.all_reduce(flat)
+        flat /= num_ranks()
+        if flat is not bucket[0]:
+            parts = flat.split([tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Cut a list of tensors, in its order, into lists of one type and a limited size."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        size = sum(other.nbytes for other in bucket) + tensor.nbytes
+        if bucket and (size > BUCKET_BYTES or bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 class _Gather(torch.autograd.Function):
@@ -71,6 +142,7 @@ class _Gather(torch.autograd.Function):
         padded = rows.new_zeros(most, *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in counts]
+        _ask()
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 

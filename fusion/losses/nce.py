@@ -1,18 +1,19 @@
-"""Contrastive losses of two lists of embeddings that pair up row by row, in little memory.
+"""Contrastive losses of lists of embeddings that pair up row by row, in little memory.
 
 The B x B similarities are made in tiles of some rows. One look at a tile gives its share of the
 sums over rows and over columns, so both directions cost one product; the backward pass makes each
 tile again, which costs another. Where the whole matrix is small, it is one tile and is kept. On
-several ranks each has the rows of its own pairs, b x B.
+several ranks each has the rows of its own clips, b x B. Several losses between the same embeddings
+share their unit vectors, and what the ranks tell one another.
 
-Shapes: B pairs of all ranks, b of this one, E embedding width, R rows of a tile.
+Shapes: B clips of all ranks, b of this one, E embedding width, P pairs of lists, R rows of a tile.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,7 +65,8 @@ def nce(
     """
     if not temperature >= LOWEST_TEMPERATURE:
         raise ValueError(f"temperature must be at least {LOWEST_TEMPERATURE}; got {temperature}")
-    return _contrast(x, y, 1 / temperature, 0.0, valid, tile, counts)
+    valid = None if valid is None else valid[None]
+    return contrast([x, y], [(0, 1)], 1 / temperature, 0.0, valid, tile, counts)[0][0]
 
 
 def mms(
@@ -98,29 +100,73 @@ def mms(
             f"margin must be between -{LARGEST_MARGIN} and {LARGEST_MARGIN}, as cosines differ by"
             f" no more; got {margin}"
         )
-    return _contrast(x, y, 1.0, margin, valid, tile, counts)
+    valid = None if valid is None else valid[None]
+    return contrast([x, y], [(0, 1)], 1.0, margin, valid, tile, counts)[0][0]
 
 
-def _contrast(
-    x: Tensor,
-    y: Tensor,
+def contrast(
+    embeddings: Sequence[Tensor],
+    pairs: Sequence[tuple[int, int]],
     scale: float,
-    margin: float,
-    valid: Tensor | None,
-    tile: int | None,
-    counts: Sequence[int] | None,
-) -> Tensor:
-    if x.shape != y.shape:
-        raise ValueError(f"x and y must pair up row by row; got {tuple(x.shape)}, {tuple(y.shape)}")
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    x, y = x.to(dtype), y.to(dtype)
-    weights = x.new_ones(len(x)) if valid is None else valid.to(dtype)
-    counts = list(counts or equal_counts(len(x)))
-    row_bytes = sum(counts) * x.element_size()
-    keep = tile is None and row_bytes * len(x) <= KEPT_BYTES
-    rows = len(x) if keep else tile or TILE_BYTES // max(1, row_bytes)
-    with _all_digits(x):
-        return _BothDirections.apply(x, y, weights, scale, margin, max(1, rows), keep, counts)
+    margin: float = 0.0,
+    valid: Tensor | None = None,
+    tile: int | None = None,
+    counts: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute several losses like :func:`nce` and :func:`mms` between the same embeddings.
+
+    Args:
+        embeddings: (b, E) each, all of the same clips; they are normalised here.
+        pairs: which two of them each loss compares.
+        scale: multiplies the cosine similarities.
+        margin: subtracted from those of positives before that.
+        valid: (P, b) bool, the clips that count in each loss; all if not given.
+        tile: see :func:`nce`.
+        counts: see :func:`nce`.
+
+    Returns:
+        (P,) values, the same on every rank, and the (P,) numbers of clips, of all ranks, that each
+        is a mean over.
+
+    Raises:
+        ValueError: two lists differ in shape.
+    """
+    shapes = [tuple(side.shape) for side in embeddings]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"embeddings must pair up row by row; got {', '.join(map(str, shapes))}")
+    dtype = torch.promote_types(embeddings[0].dtype, torch.float32)
+    sides = [side.to(dtype) for side in embeddings]
+    num_rows = len(sides[0])
+    weights = sides[0].new_ones(len(pairs), num_rows) if valid is None else valid.to(dtype)
+    counts = list(counts or equal_counts(num_rows))
+    row_bytes = sum(counts) * sides[0].element_size()
+    keep = tile is None and row_bytes * num_rows <= KEPT_BYTES
+    rows = num_rows if keep else tile or TILE_BYTES // max(1, row_bytes)
+    setting = _Setting(list(pairs), scale, margin, max(1, rows), keep, counts)
+    with _all_digits(sides[0]):
+        return _BothDirections.apply(setting, weights, *sides)
+
+
+class _Setting(NamedTuple):
+    pairs: list[tuple[int, int]]
+    scale: float
+    margin: float
+    rows: int
+    keep: bool
+    counts: list[int]
+
+    @property
+    def first(self) -> int:
+        return first_row(self.counts)
+
+    @property
+    def columns(self) -> list[int]:
+        """The embeddings of which all ranks' rows are needed."""
+        return sorted({right for _, right in self.pairs})
+
+    def dtype(self, like: Tensor) -> torch.dtype:
+        """The type that holds sums of exp: the lowest is exp(-2 scale)."""
+        return torch.float64 if 2 * self.scale > FLOAT32_RANGE else like.dtype
 
 
 def _all_digits(x: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -131,7 +177,7 @@ def _all_digits(x: Tensor) -> contextlib.AbstractContextManager[None]:
 
 
 class _BothDirections(torch.autograd.Function):
-    """Mean over valid pairs of both directions' losses, of vectors scaled to unit length.
+    """Means over valid clips of both directions' losses, of vectors scaled to unit length.
 
     With exp(logit - shift) = e_ij the loss of row i is log(sum_j e_ij) - log(e_ii), and that of
     column i likewise. As no cosine exceeds 1, one shift serves all: no maximum is needed.
@@ -139,98 +185,122 @@ class _BothDirections(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        y: Tensor,
-        weights: Tensor,
-        scale: float,
-        margin: float,
-        rows: int,
-        keep: bool,
-        counts: list[int],
-    ) -> Tensor:
+        ctx: Any, setting: _Setting, weights: Tensor, *sides: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Add up the sums over rows and over columns, tile by tile: own rows, all columns."""
-        left_out = (weights == 0)[:, None]  # whatever is there, NaN even, is not looked at
-        lengths = [
-            side.norm(dim=1, keepdim=True).clamp(min=SHORTEST).masked_fill_(left_out, 1)
-            for side in (x, y)
-        ]
-        x, y = (
-            (side / length).masked_fill_(left_out, 0)
-            for side, length in zip((x, y), lengths, strict=True)
-        )
-        all_y, all_weights = gather_rows(y, counts), gather_rows(weights, counts)
-        first = first_row(counts)
-        own = slice(first, first + len(x))
-        sums, positives, kept = [], [], []
-        dtype = torch.float64 if 2 * scale > FLOAT32_RANGE else x.dtype
-        column_sums = x.new_zeros(len(all_y), dtype=dtype)
-        for part, e in _tiles(x, all_y, scale, margin, rows, first):
-            sums.append(e @ all_weights.to(dtype))
-            positives.append(e.diagonal(first + part.start).log())
-            column_sums += weights[part].to(dtype) @ e
-            if keep:
-                kept.append(e)
-        empty = column_sums[:0]
-        # A pair that is not valid has no partner to find; its sums may be 0.
-        row_sums = torch.cat([empty, *sums]).clamp(min=torch.finfo(dtype).tiny)
+        units, lengths = zip(*_unit_vectors(setting, weights, sides), strict=True)
+        all_units, all_weights = _gather(setting, units, weights)
+        first, dtype = setting.first, setting.dtype(weights)
+        row_sums = weights.new_empty(weights.shape, dtype=dtype)
+        column_sums = weights.new_zeros(all_weights.shape, dtype=dtype)
+        positives = torch.empty_like(row_sums)
+        kept = []
+        for pair, (left, right) in enumerate(setting.pairs):
+            for part, e in _tiles(setting, units[left], all_units[right]):
+                row_sums[pair, part] = e @ all_weights[pair].to(dtype)
+                positives[pair, part] = e.diagonal(first + part.start).log()
+                column_sums[pair] += weights[pair, part].to(dtype) @ e
+                if setting.keep:
+                    kept.append(e)
+        # A clip that is not valid has no partner to find; its sums may be 0.
+        row_sums.clamp_(min=torch.finfo(dtype).tiny)
         column_sums = sum_over_ranks(column_sums).clamp(min=torch.finfo(dtype).tiny)
-        count = all_weights.sum().clamp(min=1)
+        ctx.setting, ctx.num_kept = setting, len(kept)
         ctx.save_for_backward(
-            x, all_y, *lengths, weights, all_weights, row_sums, column_sums, count, *kept
+            weights,
+            all_weights,
+            row_sums,
+            column_sums,
+            *kept,
+            *lengths,
+            *units,
+            *all_units.values(),
         )
-        ctx.setting = (scale, margin, rows, first)
-        logs = row_sums.log() + column_sums[own].log()
-        losses = torch.where(weights > 0, logs - 2 * torch.cat([empty, *positives]), 0)
-        return (sum_over_ranks(losses.sum()) / count).to(x.dtype)
+        own = slice(first, first + weights.shape[1])
+        logs = row_sums.log() + column_sums[:, own].log()
+        losses = torch.where(weights > 0, logs - 2 * positives, 0).sum(dim=1)
+        num_clips = all_weights.sum(dim=1)
+        ctx.mark_non_differentiable(num_clips)
+        values = sum_over_ranks(losses) / num_clips.clamp(min=1)
+        return values.to(weights.dtype), num_clips
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Make the tiles again, unless they were kept; each serves both gradients."""
         with _all_digits(gradient):
-            return *_gradients(ctx, gradient), *[None] * 6
+            return None, None, *_gradients(ctx, gradient)
 
 
-def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    x, all_y, length_x, length_y, weights, all_weights = ctx.saved_tensors[:6]
-    row_sums, column_sums, count, *kept = ctx.saved_tensors[6:]
-    scale, margin, rows, first = ctx.setting
-    own = slice(first, first + len(x))
-    strength = gradient * scale / count
-    per_row = (weights * strength).to(row_sums.dtype) / row_sums
-    per_column = (all_weights * strength).to(row_sums.dtype) / column_sums
-    counted = all_weights.to(row_sums.dtype)
-    grad_x, grad_all_y = torch.empty_like(x), torch.zeros_like(all_y)
-    room = per_row.new_empty(min(rows, len(x)), len(all_y))
-    for part, e in _tiles(x, all_y, scale, margin, rows, first, kept):
-        slope = torch.outer(per_row[part], counted, out=room[: len(e)])
-        slope = slope.addr_(counted[own][part], per_column).mul_(e).to(x.dtype)
-        torch.mm(slope, all_y, out=grad_x[part])  # without the positives yet
-        torch.addmm(grad_all_y, slope.T, x[part], out=grad_all_y)
-    y, grad_y = all_y[own], sum_over_ranks(grad_all_y)[own]
-    for grad, side, other, length in ((grad_x, x, y, length_x), (grad_y, y, x, length_y)):
-        grad.addcmul_((weights * strength)[:, None], other, value=-2)
-        along = (grad[:, None] @ side[..., None])[..., 0]  # (b, 1)
-        grad.addcmul_(along, side, value=-1).div_(length).mul_(num_ranks())
-    return grad_x, grad_y
+def _unit_vectors(
+    setting: _Setting, weights: Tensor, sides: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for number, side in enumerate(sides):
+        read = torch.stack([weights[p] for p, pair in enumerate(setting.pairs) if number in pair])
+        left_out = ~read.any(dim=0)[:, None]  # whatever is there, NaN even, is not looked at
+        length = side.norm(dim=1, keepdim=True).clamp(min=SHORTEST).masked_fill_(left_out, 1)
+        yield (side / length).masked_fill_(left_out, 0), length
+
+
+def _gather(
+    setting: _Setting, units: Sequence[Tensor], weights: Tensor
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Get what is needed of all ranks' clips: columns (B, E) and weights (P, B)."""
+    if num_ranks() == 1:
+        return {number: units[number] for number in setting.columns}, weights
+    mine = [units[number] for number in setting.columns]
+    everything = gather_rows(torch.cat([*mine, weights.T], dim=1), setting.counts)
+    *columns, all_weights = everything.split([*(unit.shape[1] for unit in mine), len(weights)], 1)
+    return dict(zip(setting.columns, columns, strict=True)), all_weights.T
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> list[Tensor]:
+    setting: _Setting = ctx.setting
+    weights, all_weights, row_sums, column_sums, *rest = ctx.saved_tensors
+    kept, rest = rest[: ctx.num_kept], rest[ctx.num_kept :]
+    count = (len(rest) - len(setting.columns)) // 2
+    lengths, units = rest[:count], rest[count : 2 * count]
+    all_units = dict(zip(setting.columns, rest[2 * count :], strict=True))
+    own = slice(setting.first, setting.first + weights.shape[1])
+    strength = gradient * setting.scale / all_weights.sum(dim=1).clamp(min=1)
+    grads = [torch.zeros_like(unit) for unit in units]
+    alone = num_ranks() == 1
+    all_grads = {n: grads[n] if alone else torch.zeros_like(u) for n, u in all_units.items()}
+    tiles_of_pair = len(kept) // len(setting.pairs)
+    room = row_sums.new_empty(min(setting.rows, weights.shape[1]), all_weights.shape[1])
+    for pair, (left, right) in enumerate(setting.pairs):
+        per_row = (weights[pair] * strength[pair]).to(row_sums.dtype) / row_sums[pair]
+        per_column = (all_weights[pair] * strength[pair]).to(row_sums.dtype) / column_sums[pair]
+        counted = all_weights[pair].to(row_sums.dtype)
+        mine = kept[pair * tiles_of_pair : (pair + 1) * tiles_of_pair]
+        for part, e in _tiles(setting, units[left], all_units[right], mine):
+            slope = torch.outer(per_row[part], counted, out=room[: len(e)])
+            slope = slope.addr_(counted[own][part], per_column).mul_(e).to(weights.dtype)
+            grads[left][part].addmm_(slope, all_units[right])
+            all_grads[right].addmm_(slope.T, units[left][part])
+        positive = (weights[pair] * strength[pair])[:, None]
+        grads[left].addcmul_(positive, units[right], value=-2)
+        grads[right].addcmul_(positive, units[left], value=-2)
+    if not alone:
+        summed = sum_over_ranks(torch.stack(list(all_grads.values())))[:, own]
+        for number, grad in zip(setting.columns, summed, strict=True):
+            grads[number] += grad
+    for grad, unit, length in zip(grads, units, lengths, strict=True):
+        along = (grad[:, None] @ unit[..., None])[..., 0]  # (b, 1)
+        grad.addcmul_(along, unit, value=-1).div_(length).mul_(num_ranks())
+    return grads
 
 
 def _tiles(
-    x: Tensor,
-    y: Tensor,
-    scale: float,
-    margin: float,
-    rows: int,
-    first: int,
-    kept: Sequence[Tensor] = (),
+    setting: _Setting, x: Tensor, y: Tensor, kept: Sequence[Tensor] = ()
 ) -> Iterator[tuple[slice, Tensor]]:
     """Give, for some rows at a time, which they are and their exp(logit - highest logit): (R, B).
 
-    The lowest is exp(-2 scale), so a large scale needs float64. A tile is overwritten by the next.
-    Row i of ``x`` has its partner in row ``first`` + i of ``y``.
+    A tile is overwritten by the next, unless it is kept. Row i of ``x`` has its partner in row
+    ``setting.first`` + i of ``y``.
     """
-    highest = scale * (1 + max(0.0, -margin))
+    scale, rows = setting.scale, setting.rows
+    highest = scale * (1 + max(0.0, -setting.margin))
     # One room for all tiles: the C library would not find the place of the last one again.
     room = x.new_empty(0 if kept else min(rows, len(x)), len(y))
     for number, start in enumerate(range(0, len(x), rows)):
@@ -239,8 +309,6 @@ def _tiles(
             yield part, kept[number]
             continue
         logits = torch.mm(x[part], y.T, out=room[: len(x[part])])
-        if margin:
-            logits.diagonal(first + start).sub_(margin)
-        if 2 * scale > FLOAT32_RANGE:
-            logits = logits.double()
-        yield part, logits.mul_(scale).sub_(highest).exp_()
+        if setting.margin:
+            logits.diagonal(setting.first + start).sub_(setting.margin)
+        yield part, logits.to(setting.dtype(x)).mul_(scale).sub_(highest).exp_()

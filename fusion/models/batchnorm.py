@@ -14,10 +14,12 @@ Shapes: B clips, C channels, F frames, G groups.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -34,6 +36,7 @@ class GroupedBatchNorm(nn.BatchNorm2d):
             not seen; see :func:`one_update`.
         num_groups: how many groups those are.
         waits: whether the running statistics stay as they are until :meth:`update` is called.
+        ignores: whether they never see the clips at all, see :func:`no_update`.
 
     Shape:
         (B, C, 1, F) -> (B, C, 1, F)
@@ -44,7 +47,7 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         self.group, self.frozen = group, frozen
         self.sums: Tensor | None = None
         self.num_groups = 0
-        self.waits = False
+        self.waits = self.ignores = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``.
@@ -53,30 +56,38 @@ class GroupedBatchNorm(nn.BatchNorm2d):
             ValueError: B is no multiple of the group.
         """
         if not self.training or self.frozen:
-            return self._normalise(x, self.running_mean, self.running_var, training=False)
-        parts = x.split(self.group or len(x))
-        if self.group is not None and len(x) % self.group:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        group = self.group or len(x)
+        if len(x) % max(group, 1):
             raise ValueError(
-                f"{len(x)} clips cannot be cut into groups of {self.group}"
+                f"{len(x)} clips cannot be cut into groups of {group}"
                 " (batchnorm_group); the clips of a process and of a chunk must be a multiple"
             )
-        outputs = []
-        for part in parts:
-            dtype = torch.promote_types(x.dtype, torch.float32)
-            statistics = torch.zeros(2, self.num_features, device=x.device, dtype=dtype)
-            # With momentum 1 the "running" statistics become those of the group.
-            mean, var = statistics
-            outputs.append(self._normalise(part, mean, var, training=True))
-            self.sums = statistics if self.sums is None else self.sums + statistics
-        self.num_groups += len(parts)
+        num_groups = len(x) // max(group, 1)
+        # Each channel of each group as a channel of its own: one call does them all.
+        x = rearrange(x, "(g b) c 1 f -> b (g c) 1 f", g=num_groups)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        statistics = torch.zeros(2, x.shape[1], device=x.device, dtype=dtype)
+        # With momentum 1 the "running" statistics become those of the group.
+        mean, var = statistics
+        y = F.batch_norm(
+            x,
+            mean,
+            var,
+            self.weight.repeat(num_groups),
+            self.bias.repeat(num_groups),
+            training=True,
+            momentum=1.0,
+            eps=self.eps,
+        )
+        if not self.ignores:
+            sums = rearrange(statistics, "s (g c) -> s g c", g=num_groups).sum(dim=1)
+            self.sums = sums if self.sums is None else self.sums + sums
+            self.num_groups += num_groups
         if not self.waits:
             self.update()
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-    def _normalise(
-        self, x: Tensor, mean: Tensor | None, var: Tensor | None, training: bool
-    ) -> Tensor:
-        return F.batch_norm(x, mean, var, self.weight, self.bias, training, 1.0, self.eps)
+        return rearrange(y, "b (g c) 1 f -> (g b) c 1 f", g=num_groups)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -97,26 +108,58 @@ class GroupedBatchNorm(nn.BatchNorm2d):
 
 
 @contextlib.contextmanager
-def one_update(model: nn.Module) -> Iterator[None]:
+def one_update(model: nn.Module) -> Iterator[list[GroupedBatchNorm]]:
     """Make all calls of a model inside count as one step for its running statistics.
 
-    They move at the end; if an error ends the block, they stay as they were.
+    They move at the end; if an error ends the block, they stay as they were. Within the block the
+    ``sums`` of the given layers are there to be averaged over ranks that have as many groups each.
     """
-    with no_update(model) as norms:
-        yield
-        for norm in norms:
-            norm.update()
-
-
-@contextlib.contextmanager
-def no_update(model: nn.Module) -> Iterator[list[GroupedBatchNorm]]:
-    """Leave the running statistics of a model as they are; for clips that it sees a second time."""
-    norms = [module for module in model.modules() if isinstance(module, GroupedBatchNorm)]
+    norms = _grouped(model)
     for norm in norms:
         norm.waits = True
     try:
         yield norms
+        for norm in norms:
+            norm.update()
     finally:
         for norm in norms:
             norm.waits = False
             norm.forget()
+
+
+@contextlib.contextmanager
+def no_update(model: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of a model as they are; for clips that it sees a second time."""
+    norms = _grouped(model)
+    for norm in norms:
+        norm.ignores = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.ignores = False
+
+
+def smallest_cut(model: nn.Module) -> int | None:
+    """Count the clips that a model must see at a time, in multiples of which a batch can be cut.
+
+    Returns:
+        1 if the model treats every clip alone, as without BatchNorm or with a frozen one; the
+        least common multiple of the groups of its BatchNorms; None if one of them takes its
+        statistics over all that it sees, so that any cut would change the result.
+    """
+    cut = 1
+    for norm in model.modules():
+        if isinstance(norm, GroupedBatchNorm):
+            if norm.frozen:
+                continue
+            if norm.group is None:
+                return None
+            cut = math.lcm(cut, norm.group)
+        elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            return None
+    return cut
+
+
+def _grouped(model: nn.Module) -> list[GroupedBatchNorm]:
+    return [module for module in model.modules() if isinstance(module, GroupedBatchNorm)]

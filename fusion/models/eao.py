@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion.modalities import members, spell
+from fusion.models.dropout import ClipDropout
 from fusion.models.encoders import build_encoder
 from fusion.models.grid import Grid, Span, token_grid
 from fusion.models.layers import LAYER_NORM_EPS, PROJECTIONS, Transformer
@@ -57,6 +58,7 @@ class EAO(nn.Module):
         cls_token: read the embedding from a class token, through a shared head (ablation).
         positional: add a learned embedding of each token's position (ablation).
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
+        dropout: probability that training leaves a feature of a token out, drawn clip by clip.
 
     Raises:
         ValueError: the arguments contradict one another; the message says which.
@@ -76,6 +78,7 @@ class EAO(nn.Module):
         cls_token: bool = False,
         positional: bool = False,
         transformer_per_modality: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
@@ -110,6 +113,7 @@ class EAO(nn.Module):
                 for name in (["shared"] if shared_head else self.modalities)
             }
         )
+        self.dropout = ClipDropout(dropout)
         self.masking_token = _small_parameter(token_dim)
         self.cls_token = _small_parameter(token_dim) if cls_token else None
         self.positions = nn.ParameterDict(
@@ -124,6 +128,7 @@ class EAO(nn.Module):
         inputs: Mapping[str, Tokens],
         combinations: Iterable[str] | None = None,
         complete_only: bool = False,
+        seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Embed a batch.
 
@@ -134,6 +139,7 @@ class EAO(nn.Module):
                 not given.
             complete_only: embed a combination for those clips alone that have all of its
                 modalities, which is all that the loss reads; the others get zeros.
+            seeds: (B,) int64, what each clip's dropout is drawn from; drawn by torch if not given.
 
         Returns:
             For each combination, (B, E) embeddings: averages of unit vectors.
@@ -147,6 +153,7 @@ class EAO(nn.Module):
         if not complete_only:
             tokens = {m: x.fill_missing(self.masking_token) for m, x in tokens.items()}
         tokens = {m: self._add_positions(m, x) for m, x in tokens.items()}
+        tokens = {m: self.dropout(x, seeds, self.modalities.index(m)) for m, x in tokens.items()}
         if self.cls_token is not None:
             tokens[CLS] = self._cls_tokens(tokens[needed[0]])
         views = self._project(self._pool(tokens, passes))
@@ -156,9 +163,6 @@ class EAO(nn.Module):
             if one.complete is not None:
                 embedding = embedding.masked_fill(~one.complete[:, None], 0)
             embeddings[c] = embedding
-        if self.training:  # in every graph, as DDP waits for its gradient
-            first = next(iter(embeddings))
-            embeddings[first] = embeddings[first] + 0 * self.masking_token.sum()
         return embeddings
 
     def tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Tokens:

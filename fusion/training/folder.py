@@ -18,7 +18,8 @@ from fusion.config import ConfigError, flatten, load_config, to_yaml
 from fusion.files import recover_folder, write_atomically
 
 LOCK = ".lock"
-FREE_TO_CHANGE = ("output", "resume", "overwrite")  # between a run and its resumption
+# Between a run and its resumption, as they do not change the result.
+FREE_TO_CHANGE = ("output", "resume", "overwrite", "trainer.chunk_size", "trainer.num_workers")
 
 
 class RunFolder:

@@ -5,32 +5,30 @@ arXiv:2101.06983. A contrastive loss needs the embeddings of the whole batch, bu
 activations at a time: embed all chunks without keeping any, take the loss and its gradient by each
 embedding, then embed each chunk again and go on from there. When the batch is one chunk, it is
 embedded once.
+
+Ranks meet in the loss alone: within a chunk nobody waits for anybody, and each rank may cut its
+share as its memory allows. The gradients of the parameters are this rank's own; averaging them
+over the ranks is up to the caller.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fusion.models.batchnorm import no_update, one_update
+from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
 
-Outputs = Mapping[str, Tensor]
-Loss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+Embed = Callable[[Batch], Mapping[str, Tensor]]
+Named = Mapping[str, Tensor]
+Loss = Callable[[Named, Named], tuple[Tensor, dict[str, Tensor]]]
 
 
 def backward_in_chunks(
-    accelerator: Accelerator,
-    model: nn.Module,
-    loss: Loss,
-    chunks: Sequence[Batch],
-    arguments: Mapping[str, Any],
-    seeds: Sequence[int],
+    accelerator: Accelerator, model: nn.Module, embed: Embed, loss: Loss, chunks: Sequence[Batch]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Accumulate in ``model`` the gradient of ``loss`` over all chunks taken as one batch.
 
@@ -38,44 +36,65 @@ def backward_in_chunks(
     (:class:`fusion.models.batchnorm.GroupedBatchNorm`), between which the chunks must be cut.
 
     Args:
-        accelerator: scales the loss and holds back the exchange of gradients until the last chunk.
-        model: maps the inputs of a chunk to named (B, …) outputs.
-        loss: maps the outputs of all chunks to a scalar and its named terms.
-        chunks: this process's share of the batch, in pieces that fit into memory one at a time.
-        arguments: further arguments of the model.
-        seeds: of the random numbers of each chunk, the same in both passes.
+        accelerator: scales the loss.
+        model: whose running statistics see each chunk once.
+        embed: calls the model with a chunk; gives named (B, …) outputs, the same each time.
+        loss: maps the outputs of all chunks, and which of their clips have which modality, to a
+            scalar and its named terms.
+        chunks: this rank's share of the batch, in pieces that fit into memory one at a time.
 
     Returns:
         The loss and its terms, detached.
     """
     if len(chunks) == 1:
-        torch.manual_seed(seeds[0])
-        outputs = model(chunks[0].inputs, **arguments)
-        value, terms = loss(outputs)
-        # With the second part every parameter has a gradient, whatever the loss reads: DDP waits.
-        unread = torch.stack([output.sum() for output in outputs.values()]).sum()
-        accelerator.backward(value + 0.0 * unread)
+        value, terms = loss(embed(chunks[0]), chunks[0].present)
+        accelerator.backward(value)
         return value.detach(), terms
-    with torch.no_grad(), one_update(model):
-        parts = []
-        for chunk, seed in zip(chunks, seeds, strict=True):
-            torch.manual_seed(seed)
-            parts.append(model(chunk.inputs, **arguments))
-    leaves = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in parts[0]}
-    value, terms = loss(leaves)
+    with torch.no_grad():
+        parts = [embed(chunk) for chunk in chunks]
+        leaves = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    del parts
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    present = [chunk.present for chunk in chunks]
+    value, terms = loss(leaves, {m: torch.cat([each[m] for each in present]) for m in present[0]})
     accelerator.backward(value)  # as far as the embeddings
-    sizes = [len(chunk.ids) for chunk in chunks]
-    gradients = {
-        name: (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad).split(sizes)
-        for name, leaf in leaves.items()
-    }
+    read = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    del leaves
+    first = 0
     with no_update(model):
-        for i, (chunk, seed) in enumerate(zip(chunks, seeds, strict=True)):
-            is_last = i == len(chunks) - 1
-            with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
-                torch.manual_seed(seed)
-                outputs = model(chunk.inputs, **arguments)
-                torch.autograd.backward(
-                    list(outputs.values()), [gradients[name][i] for name in outputs]
-                )
+        for chunk in chunks:
+            mine = slice(first, first := first + len(chunk.ids))
+            outputs = embed(chunk)
+            torch.autograd.backward(
+                [outputs[name] for name in read], [gradient[mine] for gradient in read.values()]
+            )
     return value.detach(), terms
+
+
+def accumulate(
+    accelerator: Accelerator, embed: Embed, loss: Loss, chunks: Sequence[Batch]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add up the gradients of chunk after chunk, for a loss that is a mean over single clips.
+
+    Each chunk is embedded once. For a contrastive loss the result would be another: the negatives
+    of a clip would be those of its chunk.
+
+    Args:
+        accelerator: see :func:`backward_in_chunks`.
+        embed: see :func:`backward_in_chunks`.
+        loss: the mean over the given clips, and its named terms.
+        chunks: see :func:`backward_in_chunks`.
+
+    Returns:
+        The loss and its terms, detached.
+    """
+    count = sum(len(chunk.ids) for chunk in chunks)
+    total, sums = torch.zeros((), device=accelerator.device), dict[str, Tensor]()
+    for chunk in chunks:
+        value, terms = loss(embed(chunk), chunk.present)
+        share = len(chunk.ids) / count
+        accelerator.backward(share * value)
+        total = total + share * value.detach()
+        sums = {name: sums.get(name, 0) + share * term.detach() for name, term in terms.items()}
+    return total, sums

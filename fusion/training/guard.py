@@ -27,6 +27,7 @@ class GradientGuard:
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)  # since the last look
         self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
         self._norm = torch.zeros((), device=device)
+        self._bad = torch.zeros((), dtype=torch.bool, device=device)
 
     def check(self, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients and tell the optimizer whether to leave the step out.
@@ -42,19 +43,37 @@ class GradientGuard:
             self._norm = torch.nn.utils.get_total_norm(gradients)
         else:
             self._norm = self.accelerator.clip_grad_norm_(parameters, self.max_norm)
-        bad = ~torch.isfinite(self._norm)
-        self._skipped += bad
-        self._in_a_row = (self._in_a_row + 1) * bad
+        self._bad = ~torch.isfinite(self._norm)
         if self.accelerator.scaler is None:
-            optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+            optimizer.found_inf = self._bad.to(torch.float32)  # type: ignore[attr-defined]
 
-    def look(self) -> tuple[int, int, float]:
+    def count(self) -> None:
+        """Count the step whose gradients were checked, once it is sure to be taken."""
+        self._skipped += self._bad
+        self._in_a_row = (self._in_a_row + 1) * self._bad
+
+    def look(self, step: int) -> str | None:
         """Ask the device.
 
+        Args:
+            step: the newest.
+
         Returns:
-            How many steps were left out since the last look, how many in a row until now, and the
-            length of the newest gradient.
+            What to tell the user about steps that were left out since the last look.
+
+        Raises:
+            FloatingPointError: too many in a row were left out.
         """
         skipped, in_a_row = int(self._skipped), int(self._in_a_row)
         self._skipped = torch.zeros_like(self._skipped)
-        return skipped, in_a_row, float(self._norm)
+        if in_a_row >= self.most:
+            raise FloatingPointError(
+                f"the gradient was not finite in {in_a_row} steps in a row, up to step {step};"
+                f" lower trainer.learning_rate or set trainer.max_grad_norm (now {self.max_norm})"
+            )
+        return (
+            f"{skipped} step{'s' if skipped > 1 else ''} up to step {step} left out, as the"
+            f" gradient was not finite ({float(self._norm)}; {in_a_row} in a row)"
+            if skipped
+            else None
+        )

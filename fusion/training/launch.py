@@ -19,13 +19,13 @@ import yaml
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import default_yaml_config_file
 from accelerate.utils import (
-    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
     InitProcessGroupKwargs,
     parse_flag_from_env,
 )
-from torch import Tensor
 
 PRECISIONS = ("no", "fp16", "bf16")
+CUT_MODELS = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")  # ways to spread a run, not known here
 
 
 class LaunchError(RuntimeError):
@@ -53,13 +53,14 @@ def make_accelerator(
         mixed_precision=_precision(mixed_precision, has_cuda),
         log_with="tensorboard" if log_folder else None,
         project_dir=str(log_folder) if log_folder else None,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),
             # The others wait while one process extracts features, which may take hours.
             InitProcessGroupKwargs(timeout=timedelta(hours=12)),
         ],
     )
     _check_processes(accelerator.num_processes)
+    _check_launch(accelerator)
     if on_cpu:
         _use_all_cores()
     return accelerator
@@ -86,16 +87,6 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(shared.item())
 
 
-def average_over_ranks(tensors: Sequence[Tensor]) -> None:
-    """Replace floating-point tensors, in place, by their mean over the ranks."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return
-    for tensor in tensors:
-        if tensor.is_floating_point():
-            torch.distributed.all_reduce(tensor)
-            tensor /= torch.distributed.get_world_size()
-
-
 def _precision(wanted: str | bool | None, has_cuda: bool) -> str:
     precision = (
         "no" if wanted is False else wanted or os.environ.get("ACCELERATE_MIXED_PRECISION") or "no"
@@ -114,6 +105,29 @@ def _precision(wanted: str | bool | None, has_cuda: bool) -> str:
             )
         return "no"
     return precision
+
+
+def _check_launch(accelerator: Accelerator) -> None:
+    """Refuse, or leave out with a warning, what a launcher was told and a run does not do.
+
+    Raises:
+        LaunchError: a way of spreading the model that the exact step does not know.
+    """
+    if accelerator.distributed_type.value in CUT_MODELS:
+        raise LaunchError(
+            f"the launcher chose {accelerator.distributed_type.value}, but here every process has"
+            " the whole model; run accelerate config again without it"
+        )
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps != "1" and accelerator.is_main_process:
+        print(
+            f"gradient_accumulation_steps={steps} of the launcher is left out: adding up the"
+            f" gradients of {steps} small batches is not a batch {steps} times as large, as the"
+            " clips of a contrastive loss would have only their own small batch as negatives. Ask"
+            " for the whole batch by trainer.batch_size; it is cut into chunks that fit into"
+            " memory (trainer.chunk_size), with the same result",
+            file=sys.stderr,
+        )
 
 
 def _use_all_cores() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class RunLog:
             kept = [
                 row
                 for row in read_metrics(path)
-                if row["step"] <= done and (row["event"] == "train" or row["epoch"] <= epochs_done)
+                if row["step"] <= done
+                and (row["event"] != "validation" or row["epoch"] <= epochs_done)
             ]
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.bar = tqdm(
@@ -66,6 +67,10 @@ class RunLog:
         """Log the results of an evaluation."""
         self._write("validation", epoch, step, values)
         self._since, self._clips = time.perf_counter(), 0
+
+    def chunks(self, epoch: int, step: int, sizes: Sequence[int]) -> None:
+        """Log how many clips each rank has in memory at a time."""
+        self._write("memory", epoch, step, {f"chunk/{rank}": n for rank, n in enumerate(sizes)})
 
     def say(self, message: str) -> None:
         """Print a line above the progress bar."""

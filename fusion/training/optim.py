@@ -38,6 +38,16 @@ def make_optimizer(
     return OPTIMIZERS[name](parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Have a fused optimizer take the memory of its state now, before the first step needs it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.found_inf = torch.ones((), device=parameters[0].device)  # type: ignore[attr-defined]
+    optimizer.step()  # left out, as if the gradient were not finite
+    optimizer.zero_grad()
+
+
 def make_schedule(
     name: str, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int, epochs: int
 ) -> LambdaLR:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fusion.tokens import Batch
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -59,6 +64,38 @@ class EpochBatches(Sampler[list[int]]):
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size + self.rank * share
             yield order[start : start + share]
+
+
+def make_loader(
+    clips: Dataset[Any],
+    collate: Callable[[Sequence[Any]], Batch],
+    batches: EpochBatches,
+    num_workers: int,
+    device: torch.device,
+) -> DataLoader[Any]:
+    """Build what reads the clips of each batch.
+
+    Args:
+        clips: what ``collate`` makes batches of.
+        collate: see ``torch.utils.data.DataLoader``.
+        batches: which clips each batch has.
+        num_workers: processes that read.
+        device: where the batches will go.
+    """
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # its own, so that it takes no number from the global one
+    )
+
+
+def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:
+    """Draw a seed for each clip, which follows from these three alone: (B,) int64."""
+    drawn = [mix(seed, epoch, zlib.crc32(name.encode())) for name in ids]
+    return torch.tensor([number - (number >> 63 << 64) for number in drawn])  # as signed numbers
 
 
 def mix(*numbers: int) -> int:

@@ -11,9 +11,10 @@ class Settings:
 
     Attributes:
         epochs: passes over the training set.
-        batch_size: clips in a step, over all processes.
-        chunk_size: clips that are in memory at a time on one process; fewer take less memory and
-            at most half as long again, and give the same result. null for all of a process's share.
+        batch_size: clips in a step, over all processes; whatever the memory.
+        chunk_size: the most clips that are in memory at a time on one process; it changes memory
+            and speed, never the result. null for as many as are likely to fit. Either way, chunks
+            are halved when memory runs out.
         learning_rate: the highest that is reached.
         optimizer: one of :data:`fusion.training.optim.OPTIMIZERS`.
         schedule: one of :data:`fusion.training.optim.SCHEDULES`.

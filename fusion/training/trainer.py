@@ -1,8 +1,10 @@
 """The training loop: any model, any loss, any data, one process or many.
 
-A run is a function of its config: batches follow from (seed, epoch), all other random numbers from
-(seed, step, rank). So the position in the run, two numbers, is all the random state there is, and a
-run that was killed goes on from its last checkpoint as if nothing had happened.
+A run is a function of its config: the order of the clips follows from (seed, epoch), all other
+random numbers from (seed, epoch, clip). So the position in the run, two numbers, is all the random
+state there is, and a run that was killed goes on from its last checkpoint as if nothing had
+happened. How many processes there are, and how many clips are in memory at a time, changes nothing
+but rounding.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,30 +22,32 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from fusion.checkpoint import load_weights, read_state
 from fusion.files import replace_folder
+from fusion.losses.exchange import copy_from_first_rank
+from fusion.models.batchnorm import smallest_cut
 from fusion.tokens import Batch
 from fusion.training.folder import RunFolder
-from fusion.training.gradcache import backward_in_chunks
 from fusion.training.guard import GradientGuard
-from fusion.training.launch import any_rank, average_over_ranks
+from fusion.training.launch import any_rank
 from fusion.training.log import RunLog
-from fusion.training.optim import make_optimizer, make_schedule
-from fusion.training.order import EpochBatches, mix
+from fusion.training.memory import ChunkSize
+from fusion.training.optim import allocate_state, make_optimizer, make_schedule
+from fusion.training.order import EpochBatches, clip_seeds, make_loader, mix
 from fusion.training.settings import Settings
+from fusion.training.step import ExactStep
 
 STATE = "trainer.pt"
 
 
 @dataclasses.dataclass
 class Position:
-    """Where a run is: complete epochs, batches of the one that is under way, steps in all."""
+    """Where a run is: complete epochs, and batches of the one that is under way."""
 
     epoch: int = 0
     batch: int = 0
-    step: int = 0
 
 
 class Stopped(Exception):
@@ -60,7 +65,8 @@ class Trainer:
         model: maps the inputs of a batch to named (B, …) outputs.
         loss: maps the outputs and the presence of each modality to a scalar and its named terms. If
             it compares clips, it asks the other processes for theirs, and its gradients are times
-            their number, see :mod:`fusion.losses.exchange`.
+            their number, see :mod:`fusion.losses.exchange`. If its attribute ``compares_clips`` is
+            False, it is a mean over single clips, and chunks are embedded once instead of twice.
         train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
             that is called before each epoch.
         collate: see ``torch.utils.data.DataLoader``.
@@ -70,10 +76,11 @@ class Trainer:
         folder: where checkpoints and metrics go.
         write_model: writes a model into an empty folder.
         evaluate: gives named results of a model; called after each epoch, on every process.
-        arguments: further arguments of the model in training, such as which outputs the loss reads.
+        arguments: gives further arguments of the model in training for some clips, such as which
+            outputs the loss reads, or their ``seeds``.
 
     Raises:
-        ValueError: a setting does not fit the data, see :class:`Settings`.
+        ValueError: a setting does not fit the data or the model, see :class:`Settings`.
     """
 
     def __init__(
@@ -88,38 +95,64 @@ class Trainer:
         folder: RunFolder,
         write_model: Callable[[Path, nn.Module], None],
         evaluate: Callable[[nn.Module], Mapping[str, float]],
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Callable[[Batch], Mapping[str, Any]] = lambda clips: {},
     ) -> None:
         self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
         self.accelerator, self.folder = accelerator, folder
-        self.write_model, self.evaluate = write_model, evaluate
-        self.arguments = dict(arguments or {})
+        self.write_model, self.evaluate, self.arguments = write_model, evaluate, arguments
+        ranks = accelerator.num_processes
         self.batches = EpochBatches(
             len(train_set),  # type: ignore[arg-type]
             settings.batch_size,
             seed,
             accelerator.process_index,
-            accelerator.num_processes,
+            ranks,
         )
-        self.loader = DataLoader(
-            train_set,
-            batch_sampler=self.batches,
-            collate_fn=collate,
-            num_workers=settings.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # its own, so that it takes no number from the global one
+        self.loader = make_loader(
+            train_set, collate, self.batches, settings.num_workers, accelerator.device
         )
         self.steps = settings.epochs * len(self.batches)
-        optimizer = make_optimizer(
-            settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
+        self.chunk = ChunkSize(
+            settings.batch_size // ranks, smallest_cut(model), settings.chunk_size
         )
+        self.chunks = [self.chunk.size] * ranks
+        self.found_chunk = settings.chunk_size is not None
+        # Not spread by DDP: nothing may wait for other ranks within a chunk, see ExactStep.
+        self.model = accelerator.prepare_model(model, evaluation_mode=True)
+        copy_from_first_rank([*model.parameters(), *model.buffers()])
+        self._prepare_steps()
+        self.position, self.best = Position(), -math.inf
+        self._signal = 0
+
+    def _prepare_steps(self) -> None:
+        settings = self.settings
+        optimizer = make_optimizer(
+            settings.optimizer,
+            self.model.parameters(),
+            settings.learning_rate,
+            settings.weight_decay,
+        )
+        allocate_state(optimizer)
         self.schedule = make_schedule(
             settings.schedule, optimizer, settings.warmup_steps, self.steps, settings.epochs
         )
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.guard = GradientGuard(accelerator, settings.max_grad_norm)
-        self.position, self.best = Position(), -math.inf
-        self._signal = 0
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.guard = GradientGuard(self.accelerator, settings.max_grad_norm)
+        self.step = ExactStep(
+            self.accelerator,
+            self.model,
+            self._embed,
+            self.loss,
+            self.optimizer,
+            self.guard,
+            self.chunk,
+            self._report_chunks,
+        )
+
+    @property
+    def steps_done(self) -> int:
+        """Steps from the beginning of the run to where it is."""
+        return self.position.epoch * len(self.batches) + self.position.batch
 
     @property
     def unwrapped(self) -> nn.Module:
@@ -137,7 +170,7 @@ class Trainer:
             self.folder.metrics,
             self.accelerator,
             self.steps,
-            self.position.step,
+            self.steps_done,
             self.position.epoch,
         )
         handlers = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -161,22 +194,29 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.position, self.best = Position(**state["position"]), float(state["best"])
+        if state["chunk_size"] == self.settings.chunk_size:  # otherwise the user knows better
+            self.chunk.limit(min(state["chunks"]))
+            self.chunks = [self.chunk.size] * self.accelerator.num_processes
+            self.found_chunk = True
 
     def _train_epoch(self) -> None:
         self.model.train()
         for batch in self._rest_of_epoch():
-            value, terms = self._step(batch)
+            if not self.found_chunk:
+                self.step.probe(batch)
+                self.found_chunk = True
+            value, terms = self.step(batch)
+            self.schedule.step()
             self.position.batch += 1
-            self.position.step += 1
             self.log.step(self.settings.batch_size)
-            looks = self.position.step % self.settings.log_every == 0
+            looks = self.steps_done % self.settings.log_every == 0
             if looks:  # the only place where the CPU waits for the device
                 self._check_gradients()
                 self._log_step(value, terms)
             alone = self.accelerator.num_processes == 1
             stopped = (alone or looks) and any_rank(self._signal != 0, self.accelerator.device)
             every = self.settings.save_every
-            if stopped or (every and self.position.step % every == 0):
+            if stopped or (every and self.steps_done % every == 0):
                 self._save()
             if stopped:
                 raise Stopped(self._signal or signal.SIGTERM)
@@ -186,58 +226,46 @@ class Trainer:
         if hasattr(self.train_set, "draw_anew"):
             self.train_set.draw_anew(mix(self.seed, self.position.epoch))
         for batch in self.loader:
+            seeds = clip_seeds(batch.ids, self.seed, self.position.epoch)
+            batch = dataclasses.replace(batch, seeds=seeds)
             yield batch.to(self.accelerator.device, non_blocking=True)
 
-    def _step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        size = self.settings.chunk_size or len(batch.ids)
-        chunks = batch.chunks(size)
-        rank, step = self.accelerator.process_index, self.position.step
-        seeds = [mix(self.seed, step, rank, i) for i in range(len(chunks))]
-        value, terms = backward_in_chunks(
-            self.accelerator,
-            self.model,
-            lambda outputs: self.loss(outputs, batch.present),
-            chunks,
-            self.arguments,
-            seeds,
-        )
-        self._update()
-        self.optimizer.zero_grad()
-        return value, terms
+    def _embed(self, clips: Batch) -> Mapping[str, Tensor]:
+        # For what a model draws by torch's own means; only the clips' own seeds survive a new cut.
+        seed = mix(self.seed, self.position.epoch, zlib.crc32(clips.ids[0].encode()))
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        return self.model(clips.inputs, **self.arguments(clips))
 
-    def _update(self) -> None:
-        self.guard.check(self.model.parameters(), self.optimizer.optimizer)
-        self.optimizer.step()
-        self.schedule.step()
+    def _report_chunks(self, sizes: list[int]) -> None:
+        self.chunks = sizes
+        if min(sizes) == self.chunk.share:
+            return
+        at_a_time = ", ".join(map(str, sizes if len(set(sizes)) > 1 else sizes[:1]))
+        self.log.say(
+            f"from step {self.steps_done + 1} on {at_a_time} of {self.chunk.share} clips at a time,"
+            f" as memory allows; the batch is {self.settings.batch_size} as before"
+        )
+        self.log.chunks(self.position.epoch + 1, self.steps_done, sizes)
 
     def _check_gradients(self) -> None:
-        skipped, in_a_row, norm = self.guard.look()
-        if skipped:
-            self.log.say(
-                f"{skipped} step{'s' if skipped > 1 else ''} up to step {self.position.step} left"
-                f" out, as the gradient was not finite ({norm}; {in_a_row} in a row)"
-            )
-        if in_a_row >= self.guard.most:
-            raise FloatingPointError(
-                f"the gradient was not finite in {in_a_row} steps in a row, up to step"
-                f" {self.position.step}; lower trainer.learning_rate"
-                f" ({self.settings.learning_rate}) or set trainer.max_grad_norm"
-            )
+        if message := self.guard.look(self.steps_done):
+            self.log.say(message)
 
     def _log_step(self, value: Tensor, terms: Mapping[str, Tensor]) -> None:
         values = {"loss": value.item()}
         parts = {f"loss/{term}": part.item() for term, part in terms.items()}
         values |= {name: part for name, part in parts.items() if not math.isnan(part)}
         values["learning_rate"] = float(self.schedule.get_last_lr()[0])
-        self.log.train(self.position.epoch + 1, self.position.step, values)
+        self.log.train(self.position.epoch + 1, self.steps_done, values)
 
     def _end_epoch(self) -> None:
         self._check_gradients()
-        average_over_ranks(list(self.unwrapped.buffers()))  # BatchNorm's running statistics
         self.model.eval()
         results = self.evaluate(self.unwrapped)
         epoch = self.position.epoch + 1
-        self.log.validation(epoch, self.position.step, results)
+        self.log.validation(epoch, self.steps_done, results)
         name = self.settings.best or next(iter(results))
         if name not in results:
             raise ValueError(
@@ -245,14 +273,13 @@ class Trainer:
             )
         score = results[name]
         self.log.say(f"epoch {epoch}: {name} {score:.1f}")
-        self.position = Position(epoch, 0, self.position.step)
+        self.position = Position(epoch, 0)
         if score > self.best:
             self.best = score
             self._write(self.folder.best, lambda folder: self.write_model(folder, self.unwrapped))
         self._save()
 
     def _save(self) -> None:
-        average_over_ranks(list(self.unwrapped.buffers()))
         self._write(self.folder.last, self._write_last)
 
     def _write_last(self, folder: Path) -> None:
@@ -264,6 +291,8 @@ class Trainer:
             "scaler": scaler.state_dict() if scaler is not None else None,
             "position": dataclasses.asdict(self.position),
             "best": self.best,
+            "chunks": self.chunks,
+            "chunk_size": self.settings.chunk_size,
         }
         torch.save(state, folder / STATE)
 

@@ -13,8 +13,14 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fusion.losses import CombinatorialLoss, mms, nce
-from fusion.losses.exchange import exchange_counts, first_row, gather_rows
+from fusion.losses import CombinatorialLoss, exchange, mms, nce
+from fusion.losses.exchange import (
+    average_over_ranks,
+    copy_from_first_rank,
+    exchange_counts,
+    first_row,
+    gather_rows,
+)
 from tests import plain
 
 NAMES = ("text", "video", "audio")
@@ -87,6 +93,35 @@ def check_gather(counts, mine):
     assert exchange_counts(len(own)) == list(counts)
 
 
+def check_average():
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    shapes = [(3,), (2, 2), (50,), (0,), (4, 3)]
+    mine = [torch.full(shape, float(rank + i)) for i, shape in enumerate(shapes)]
+    mine.insert(2, torch.full((2,), float(rank), dtype=torch.float64))
+    mine.append(torch.full((6, 4), float(rank)).T)  # not contiguous
+    exchange.BUCKET_BYTES = 100  # two tensors in some buckets, one too large for any
+    average_over_ranks(mine)
+    mean = (ranks - 1) / 2
+    for tensor, offset in zip(mine, [0, 1, 0, 2, 3, 4, 0], strict=True):
+        close(tensor.double(), torch.full(tensor.shape, mean + offset).double(), "average")
+    copied = [torch.full((3,), float(rank + 1))]
+    copy_from_first_rank(copied)
+    close(copied[0].double(), torch.ones(3).double(), "copy")
+
+
+def check_questions():
+    """Before each exchange, and in no other place, somebody may stop a rank that has failed."""
+    asked = []
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    with exchange.ask_before_exchanges(lambda: asked.append(len(asked))):
+        value = nce(x, x + 1)
+        assert len(asked) == 3, asked  # unit vectors, sums of columns, values
+        value.backward()
+        assert len(asked) == 4, asked
+    nce(x, x + 1)
+    assert len(asked) == 4, asked
+
+
 def main():
     dist.init_process_group("gloo")
     for name, shares in SHARES.items():
@@ -99,6 +134,8 @@ def main():
             check_terms(counts, mine, gone)
             if dist.get_rank() == 0:
                 print(f"{name}, audio gone {lacks}: equal")
+    check_average()
+    check_questions()
     dist.barrier()
     dist.destroy_process_group()
 

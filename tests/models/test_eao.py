@@ -67,7 +67,10 @@ def loss_and_gradients(model, complete_only, inputs):
     embeddings = model(inputs, loss.combinations, complete_only)
     value, _ = loss(embeddings, {m: tokens.present for m, tokens in inputs.items()})
     value.backward()
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
+    gradients = {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in model.named_parameters()
+    }
     return embeddings, value.detach(), gradients
 
 

@@ -28,7 +28,8 @@ def run(name, fast, dtype=torch.float32, precision=None, complete_only=False):
     else:
         value = plain.combinatorial_loss(loss, embeddings, present)
     value.backward()
-    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    none = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    gradients = {n: none[n] if p.grad is None else p.grad for n, p in model.named_parameters()}
     return embeddings | {"loss": value.detach()}, gradients
 
 

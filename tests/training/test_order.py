@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from fusion.training.order import EpochBatches, mix
+from fusion.training.order import EpochBatches, clip_seeds, mix
 
 
 def epoch(batches, number):
@@ -52,3 +53,14 @@ def test_impossible_batches_are_explained(batch_size, ranks, message):
 def test_mixed_seeds_differ_where_their_parts_differ():
     seeds = {mix(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
     assert len(seeds) == 125
+
+
+def test_the_seed_of_a_clip_follows_from_run_epoch_and_clip_alone():
+    ids = [f"clip {i}" for i in range(1000)]
+    seeds = clip_seeds(ids, 3, 1)
+    assert seeds.dtype == torch.int64
+    assert len(set(seeds.tolist())) == 1000
+    assert clip_seeds(ids[500:], 3, 1).equal(seeds[500:])
+    for other in (clip_seeds(ids, 4, 1), clip_seeds(ids, 3, 2)):
+        assert not (other == seeds).any()
+    assert 400 < (seeds < 0).sum() < 600  # all 64 bits are used

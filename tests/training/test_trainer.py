@@ -125,7 +125,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(tmp_path, und
         make(tmp_path, data=Interrupter(items(), read)).fit()
     assert stop.value.signal == signal.SIGTERM
     resumed = make(tmp_path, resume=True)
-    assert 0 < resumed.position.step <= 12
+    assert 0 < resumed.steps_done <= 12
     resumed.fit()
     assert losses(tmp_path) == losses(undisturbed[0])
     for name, tensor in state(resumed).items():
@@ -134,18 +134,19 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(tmp_path, und
 
 def test_a_run_that_was_killed_repeats_what_it_had_not_saved(tmp_path, undisturbed):
     trainer = make(tmp_path, save_every=3)
-    step = trainer._step
+    step = trainer.step
 
     def die(batch: Batch):
-        if trainer.position.step == 7:
+        if trainer.steps_done == 7:
             raise KeyboardInterrupt
         return step(batch)
 
-    trainer._step = die
+    die.probe = step.probe
+    trainer.step = die
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     resumed = make(tmp_path, resume=True, save_every=3)
-    assert resumed.position.step == 6
+    assert resumed.steps_done == 6
     resumed.fit()
     assert losses(tmp_path) == losses(undisturbed[0])
 
@@ -265,7 +266,7 @@ def test_a_full_disk_is_explained_and_leaves_the_last_checkpoint(tmp_path):
     trainer.write_model = full
     with pytest.raises(OSError, match=r"cannot be written .*; make room there and go on with"):
         trainer.fit()
-    assert make(tmp_path, resume=True, epochs=2).position.step == 4
+    assert make(tmp_path, resume=True, epochs=2).steps_done == 4
     assert not list(tmp_path.glob("*.new-*"))
 
 

@@ -3,6 +3,7 @@
 import torch
 from accelerate import Accelerator
 
+from fusion.models.batchnorm import one_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import backward_in_chunks
 from tools.benchmarks.measure import compare_times, deviation, peak_bytes
@@ -62,16 +63,14 @@ def step(model, batch, chunk):
     """Do everything but the update; give the gradients."""
     model.zero_grad()
     loss = make_loss()
-    chunks = batch.chunks(chunk)
-    backward_in_chunks(
-        Accelerator(cpu=not torch.cuda.is_available()),
-        model,
-        lambda outputs: loss(outputs, batch.present),
-        chunks,
-        {"combinations": loss.combinations, "complete_only": True},
-        list(range(len(chunks))),
-    )
-    return {n: p.grad.clone() for n, p in model.named_parameters()}
+
+    def embed(clips):
+        return model(clips.inputs, loss.combinations, complete_only=True)
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    with one_update(model):
+        backward_in_chunks(accelerator, model, embed, loss, batch.chunks(chunk))
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def take_memory(start, arguments, size, chunk, device):

@@ -113,7 +113,10 @@ def compare(model, loss, inputs, precision):
             c: torch.nn.functional.normalize(e.detach().float(), dim=-1)
             for c, e in step(way, model, loss, inputs, precision).items()
         }
-        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        gradients = {
+            n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for n, p in model.named_parameters()
+        }
         results[name] = embeddings, gradients
         model.zero_grad()
     (outputs, gradients), (plain_outputs, plain_gradients) = results["fast"], results["plain"]

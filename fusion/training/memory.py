@@ -1,0 +1,189 @@
+"""How many clips are in memory at a time, and what to do when they are too many.
+
+The chunk is a matter of memory and speed, never of the result; so it is found by a probe, and
+halved when memory runs out. Each rank has its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fusion.losses.exchange import num_ranks
+from fusion.models.batchnorm import no_update
+from fusion.tokens import Batch
+from fusion.training.gradcache import Embed
+
+USED = 0.8  # share of the free memory that a probe fills; the next batch may have more tokens
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc")
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class OutOfMemory(RuntimeError):
+    """Not even the smallest chunk fits; one line that says what would."""
+
+
+class OtherRankFailed(Exception):
+    """Another rank ran out of memory; this one stops where it is, to repeat the step with it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that an allocation failed, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+class Agreement:
+    """What the ranks tell one another over the CPU, whatever device they compute on."""
+
+    def __init__(self) -> None:
+        alone = num_ranks() == 1
+        self.group = None if alone else dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+
+    def vote(self, well: bool) -> bool:
+        """Say whether this rank is well; learn whether all are."""
+        return all(self.gather(int(well)))
+
+    def check(self) -> None:
+        """Go on only if all ranks do.
+
+        Raises:
+            OtherRankFailed: one of them voted that it is not well.
+        """
+        if not self.vote(True):
+            raise OtherRankFailed
+
+    def gather(self, number: int) -> list[int]:
+        """Learn the number of every rank."""
+        if self.group is None:
+            return [number]
+        numbers = torch.zeros(num_ranks(), dtype=torch.int64)
+        numbers[dist.get_rank()] = number
+        dist.all_reduce(numbers, group=self.group)
+        return numbers.tolist()
+
+
+class ChunkSize:
+    """The number of clips that are in memory at a time on this rank.
+
+    Args:
+        share: clips of this rank in each batch.
+        cut: the size is a multiple of it, see :func:`fusion.models.batchnorm.smallest_cut`; None
+            if the share cannot be cut.
+        most: no chunk is larger; None: the share is whole if it fits.
+
+    Raises:
+        ValueError: the share, or ``most``, cannot be cut like that.
+    """
+
+    def __init__(self, share: int, cut: int | None, most: int | None = None) -> None:
+        self.share, self.cut, self.size = share, cut, share
+        if cut is None:
+            if most is not None and most < share:
+                raise ValueError(
+                    f"trainer.chunk_size ({most}) would change the result, as BatchNorm takes its"
+                    f" statistics over all {share} clips of a process; set batchnorm_group (or"
+                    " batchnorm_frozen) of its encoder, or leave trainer.chunk_size out"
+                )
+            return
+        if share % cut:
+            raise ValueError(
+                f"the {share} clips of a process in a batch must be a multiple of {cut}, over which"
+                " BatchNorm takes its statistics: raise trainer.batch_size, start fewer processes,"
+                " or lower batchnorm_group of the encoder"
+            )
+        if most is not None and most % cut:
+            raise ValueError(
+                f"trainer.chunk_size ({most}) must be a multiple of batchnorm_group ({cut})"
+            )
+        if most is not None:
+            self.size = min(most, share)
+
+    def limit(self, clips: int) -> None:
+        """Let no chunk be larger than ``clips``, and make all about as large as one another."""
+        if self.cut is not None and clips < self.size:
+            clips = max(self.cut, clips - clips % self.cut)
+            even = math.ceil(self.share / math.ceil(self.share / clips))
+            self.size = math.ceil(even / self.cut) * self.cut
+
+    def halve(self) -> bool:
+        """Make chunks half as large; say whether that is possible."""
+        before = self.size
+        self.limit(before // 2)
+        return self.size < before
+
+
+def probe(chunk: ChunkSize, model: nn.Module, batch: Batch, embed: Embed) -> None:
+    """Choose the largest chunk that is likely to fit, by embedding two very small ones.
+
+    Args:
+        chunk: to be limited.
+        model: left as it is.
+        batch: this rank's share of a batch.
+        embed: calls the model with some clips.
+    """
+    device = next(model.parameters()).device
+    if chunk.cut is None or chunk.size <= 2 * chunk.cut or device.type not in ("cpu", "cuda"):
+        return
+    sizes = (chunk.cut, 2 * chunk.cut)
+    with no_update(model):
+        few, more = (_bytes_of(embed, batch.chunks(size)[0], device) for size in sizes)
+    model.zero_grad()
+    for_one = max(1.0, (more - few) / chunk.cut)
+    chunk.limit(chunk.cut + int(max(0.0, USED * free_bytes(device) - few) / for_one))
+
+
+def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> int:
+    """Measure the memory that embedding some clips and the way back take."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    if (
+        device.type == "cpu"
+    ):  # nobody counts what is allocated; as much again for what is short-lived
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            outputs = embed(clips)
+        del outputs
+        return 2 * sum(kept.values())
+    for _ in range(2):  # the first time takes memory that stays
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.stack([output.sum() for output in embed(clips).values()]).sum().backward()
+        taken = torch.cuda.max_memory_allocated(device) - before
+    return taken
+
+
+def free_bytes(device: torch.device) -> int:
+    """Say how much memory can still be allocated."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    free = psutil.virtual_memory().available // ranks
+    for file in CONTAINER_LIMITS:
+        try:
+            limit = int(Path(file).read_text())
+        except (OSError, ValueError):  # no container, or one without a limit
+            continue
+        free = min(free, limit // ranks - psutil.Process().memory_info().rss)
+    return max(0, free)
+
+
+def give_back_memory() -> None:
+    """Return what nobody uses any more to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

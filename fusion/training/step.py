@@ -1,0 +1,168 @@
+"""One exact step: the batch that was asked for, in whatever memory there is.
+
+Out of memory is an event: every rank notices at its next exchange with the others, all undo what
+they did of the step, whoever ran out halves its chunk, and the step is done again. Nothing that
+lasts is touched before all ranks have agreed that the gradient is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from fusion.losses.exchange import ask_before_exchanges, average_over_ranks
+from fusion.models.batchnorm import GroupedBatchNorm, one_update
+from fusion.tokens import Batch
+from fusion.training.gradcache import Embed, Loss, accumulate, backward_in_chunks
+from fusion.training.guard import GradientGuard
+from fusion.training.memory import (
+    Agreement,
+    ChunkSize,
+    OtherRankFailed,
+    OutOfMemory,
+    give_back_memory,
+    is_out_of_memory,
+    probe,
+)
+
+Result = tuple[Tensor, dict[str, Tensor]]
+
+
+class ExactStep:
+    """Forward pass, loss, backward pass and update of one batch.
+
+    Args:
+        accelerator: the ranks of the run.
+        model: whose parameters and running statistics move.
+        embed: calls the model with some clips; gives named (B, …) outputs, the same each time.
+        loss: see :class:`fusion.training.trainer.Trainer`.
+        optimizer: a fused one, as prepared by the accelerator.
+        guard: clips gradients and leaves out steps.
+        chunk: how many clips are in memory at a time.
+        report: is told, on every rank, the chunk of each rank that fits, when one has changed.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        embed: Embed,
+        loss: Loss,
+        optimizer: Any,
+        guard: GradientGuard,
+        chunk: ChunkSize,
+        report: Callable[[list[int]], None],
+    ) -> None:
+        self.accelerator, self.model, self.embed, self.loss = accelerator, model, embed, loss
+        self.optimizer, self.guard, self.chunk, self.report = optimizer, guard, chunk, report
+        self.agreement = Agreement()
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.compares_clips = getattr(loss, "compares_clips", True)
+
+    def __call__(self, batch: Batch) -> Result:
+        """Take a step; give the loss and its terms, detached.
+
+        Args:
+            batch: this rank's share.
+
+        Raises:
+            OutOfMemory: some rank cannot do it in any way.
+        """
+        sizes = None
+        while True:
+            with one_update(self.model) as norms:
+                result, failed = self._attempt(batch, norms)
+                if result is None:
+                    for norm in norms:
+                        norm.forget()
+            if result is not None:
+                break
+            sizes = self._recover(failed)
+        if sizes:
+            self.report(sizes)
+        self.guard.count()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return result
+
+    def probe(self, batch: Batch) -> None:
+        """Choose a chunk for batches like this one, of which each rank gives its share."""
+        failed = False
+        try:
+            probe(self.chunk, self.model, batch, self.embed)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        if failed:
+            self._undo()
+            self.chunk.limit(1)  # two very small chunks are too much already: take the smallest
+        self.report(self.agreement.gather(self.chunk.size))
+
+    def _attempt(self, batch: Batch, norms: list[GroupedBatchNorm]) -> tuple[Result | None, bool]:
+        """Do all that can be undone; give None if a rank failed, and whether this one did."""
+        chunks = batch.chunks(self.chunk.size)
+        try:
+            with ask_before_exchanges(self.agreement.check):
+                if self.compares_clips:
+                    result = backward_in_chunks(
+                        self.accelerator, self.model, self.embed, self.loss, chunks
+                    )
+                else:
+                    result = accumulate(self.accelerator, self.embed, self.loss, chunks)
+                    average_over_ranks([result[0], *result[1].values()])
+                self._average(norms)
+                self.guard.check(self.parameters, self.optimizer.optimizer)
+            self.agreement.check()  # from here on there is no way back
+        except OtherRankFailed:
+            return None, False
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # To be left before anything else: the traceback holds the tensors that are in the way.
+            return None, True
+        return result, False
+
+    def _average(self, norms: list[GroupedBatchNorm]) -> None:
+        for parameter in self.parameters:
+            if parameter.grad is None:  # on this rank; another's clips may have needed it
+                parameter.grad = torch.zeros_like(parameter)
+        sums = [norm.sums for norm in norms if norm.sums is not None]
+        average_over_ranks([*(p.grad for p in self.parameters if p.grad is not None), *sums])
+
+    def _recover(self, failed: bool) -> list[int]:
+        """Undo the attempt and halve the chunk; give the chunk of each rank."""
+        if failed:
+            self.agreement.vote(False)  # where the others ask whether all are well
+        self._undo()
+        goes_on = not failed or self.chunk.halve()
+        sizes = self.agreement.gather(self.chunk.size if goes_on else -1)
+        if min(sizes) < 0:
+            raise OutOfMemory(self._explain(sizes.index(-1)))
+        return sizes
+
+    def _undo(self) -> None:
+        self.optimizer.zero_grad()
+        if (scaler := self.accelerator.scaler) is not None:
+            scaler.scale(torch.zeros((), device=self.accelerator.device))  # it begins when used
+            scaler.update(scaler.get_scale())  # forgets that it has unscaled gradients
+        give_back_memory()
+
+    def _explain(self, rank: int) -> str:
+        where = f" of process {rank}" if self.accelerator.num_processes > 1 else ""
+        if self.chunk.cut is None:
+            return (
+                f"out of memory{where}: {self.chunk.share} clips do not fit at a time and cannot be"
+                " cut into chunks, as BatchNorm takes its statistics over all of them; set"
+                " batchnorm_group of its encoder (such as 16), or lower trainer.batch_size"
+            )
+        return (
+            f"out of memory{where}: not even {self.chunk.cut} clips fit at a time, the smallest"
+            f" chunk of the {self.chunk.share} in its share of a batch (batchnorm_group); lower"
+            " batchnorm_group, take a smaller model or shorter clips, or set"
+            " trainer.mixed_precision=bf16"
+        )

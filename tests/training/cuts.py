@@ -1,0 +1,321 @@
+"""One run, cut in every way: over processes, into chunks, with memory running out.
+
+    torchrun --nproc_per_node 4 tests/training/cuts.py REFERENCE.pt [--thorough]
+
+compares what each of this many processes has after five steps with the run of one process that
+takes its batches whole (:func:`write_reference`), prints the largest differences as JSON and ends
+with an error if one is too large.
+"""
+
+import contextlib
+import functools
+import gc
+import io
+import itertools
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from safetensors.torch import save_model
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from fusion.checkpoint import WEIGHTS
+from fusion.data.collate import collate
+from fusion.losses import CombinatorialLoss
+from fusion.losses.exchange import ask_before_exchanges
+from fusion.models import EAO
+from fusion.models.batchnorm import GroupedBatchNorm
+from fusion.models.encoders import ENCODERS
+from fusion.tokens import Tokens
+from fusion.training.folder import RunFolder
+from fusion.training.order import EpochBatches
+from fusion.training.settings import Settings
+from fusion.training.trainer import Trainer
+from tests import plain
+
+SEED, BATCH, STEPS, GROUP = 3, 32, 5, 2
+NAMES = ("text", "video", "audio")
+TERMS = {"t|v": 1.0, "t|a": 0.5, "v|a": 0.5, "t|va": 1.0, "v|ta": 0.1, "a|tv": 0.1}
+ALLOWED = {"float32": 1e-5, "float64": 1e-10}
+CHUNKS = (None, 0.25, 0.5, 0.75)  # of a rank's share
+LACKING = ("nothing", "something", "audio on a rank")
+BATCHNORM = ("groups", "frozen")
+STAGES = (
+    "embedding",
+    "between exchanges of the loss",
+    "loss",
+    "backward pass of the loss",
+    "embedding again",
+    "backward pass",
+    "averaging",
+    "clipping",
+)
+
+
+@functools.cache
+def make_clips(lacking, dtype):
+    """Draw clips; with "audio on a rank" the first half of every batch has no sound."""
+    generator = torch.Generator().manual_seed(0)
+    order = [clip for batch in EpochBatches(BATCH * STEPS, BATCH, SEED) for clip in batch]
+    silent = {clip for place, clip in enumerate(order) if place % BATCH < BATCH // 2}
+    clips = []
+    for number in range(BATCH * STEPS):
+        gone = {"audio"} if lacking == "audio on a rank" and number in silent else set()
+        if lacking == "something" and number % 3:
+            gone = {NAMES[number // 3 % 3]}
+        clip = {"id": f"clip {number}"}
+        for name, width, longest in zip(NAMES, (6, 7, 12), (5, 4, 16), strict=True):
+            count = int(torch.randint(1, longest + 1, (), generator=generator))
+            values = torch.randn(count, width, generator=generator, dtype=torch.float64)
+            clip[name] = values[: 0 if name in gone else count].to(dtype)
+        clips.append(clip)
+    return clips
+
+
+class SoundEncoder(torch.nn.Module):
+    """DAVEnet is slow to start and has tests of its own; this has one convolution and BatchNorm."""
+
+    out_dim = 8
+
+    def __init__(self, frozen):
+        super().__init__()
+        self.conv = torch.nn.Conv1d(12, self.out_dim, 4, 4, bias=False)
+        self.norm = GroupedBatchNorm(self.out_dim, group=GROUP, frozen=frozen)
+
+    def forward(self, frames):
+        """Make a token of each four frames: of 16, padded with zeros."""
+        padded, _ = frames.pad(16)
+        tokens = self.norm(self.conv(padded.mT)[:, :, None])[:, :, 0].relu().mT
+        lengths, host_lengths = ((n + 3) // 4 for n in (frames.lengths, frames.host_lengths))
+        return Tokens.unpad(tokens, lengths, host_lengths)
+
+
+def make_model(batchnorm, dtype):
+    """Build a model with all that could depend on the cut: BatchNorm and dropout."""
+    torch.manual_seed(0)
+    encoder = {"name": "tiny", "frozen": batchnorm == "frozen"}
+    modalities = {"text": {"dim": 6}, "video": {"dim": 7}, "audio": {"encoder": encoder}}
+    combinations = ["t", "v", "a", "tv", "ta", "va"]
+    with mock.patch.dict(ENCODERS, tiny=SoundEncoder):
+        return EAO(modalities, combinations, 16, 10, num_heads=2, dropout=0.1).to(dtype)
+
+
+def make_trainer(folder, lacking, batchnorm, dtype, chunk=None, loss=None):
+    """Build a run of five steps."""
+    accelerator = Accelerator(cpu=True)
+    share = BATCH // accelerator.num_processes
+    loss = loss or CombinatorialLoss(NAMES, TERMS)
+    run = RunFolder(folder, {"seed": SEED, "resume": False, "overwrite": False, "output": "x"})
+    run.path.mkdir(parents=True, exist_ok=True)
+    return Trainer(
+        model=make_model(batchnorm, getattr(torch, dtype)),
+        loss=loss,
+        train_set=make_clips(lacking, getattr(torch, dtype)),
+        collate=collate,
+        settings=Settings(
+            epochs=1,
+            batch_size=BATCH,
+            learning_rate=0.002,
+            chunk_size=chunk and int(chunk * share),
+            max_grad_norm=9.0,
+        ),
+        seed=SEED,
+        accelerator=accelerator,
+        folder=run,
+        write_model=lambda path, model: save_model(model, path / WEIGHTS),
+        evaluate=lambda model: {"score": 0.0},
+        arguments=lambda clips: {"complete_only": True, "seeds": clips.seeds},
+    )
+
+
+class Faults:
+    """Makes a trainer run out of memory once in each step, at another stage each time.
+
+    Args:
+        trainer: whose chunks are set back to where they were before each step.
+        stages: one for each step.
+        here: whether this is a rank that fails.
+    """
+
+    def __init__(self, trainer, stages, here):
+        self.trainer, self.stages, self.here = trainer, list(stages), here
+        self.size, self.count, self.armed, self.asked = trainer.chunk.size, 0, None, 0
+        self.step, trainer.step = trainer.step, self
+        self.probe = self.step.probe
+        self.loss, self.step.loss = self.step.loss, self.lose
+        self.average, self.step._average = self.step._average, self.do_average
+        self.check, trainer.guard.check = trainer.guard.check, self.do_check
+        trainer.model.register_forward_hook(self.after_forward)
+
+    def __call__(self, batch):
+        self.trainer.chunk.size, self.asked = self.size, 0
+        self.armed = self.stages.pop(0) if self.here else None
+        return self.step(batch)
+
+    def fail(self, stage):
+        if self.armed == stage:
+            self.armed, self.count = None, self.count + 1
+            raise torch.OutOfMemoryError(f"{stage}: out of memory, says the test")
+
+    def failing(self, stage, tensor):
+        tensor.register_hook(lambda gradient: self.fail(stage))
+
+    def after_forward(self, model, inputs, outputs):
+        self.fail("embedding")
+        if torch.is_grad_enabled():
+            self.fail("embedding again")
+            if self.armed == "backward pass":
+                self.failing("backward pass", next(iter(outputs.values())))
+
+    def lose(self, *words):
+        self.fail("loss")
+        value, terms = self.loss(*words)
+        if self.armed == "backward pass of the loss":
+            self.failing("backward pass of the loss", value)
+        return value, terms
+
+    def question(self):
+        self.asked += 1
+        if self.asked == 4:
+            self.fail("between exchanges of the loss")
+
+    def do_average(self, norms):
+        self.fail("averaging")
+        self.average(norms)
+
+    def do_check(self, *words):
+        self.check(*words)
+        self.fail("clipping")
+
+
+def run(*words, stages=None, here=False):
+    """Train; give parameters and running statistics, the chunk at the end, and faults had."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(Path(folder), *words)
+        faults = Faults(trainer, stages, here) if stages else None
+        question = faults.question if faults else lambda: None
+        with ask_before_exchanges(question), contextlib.redirect_stderr(io.StringIO()):
+            trainer.fit()
+    state = {name: tensor.clone() for name, tensor in trainer.unwrapped.state_dict().items()}
+    return state, trainer.chunk.size, faults.count if faults else 0
+
+
+def difference(ours, theirs):
+    """Compare parameters and running statistics.
+
+    Returns:
+        The relative difference of all parameters, and that of all statistics, each as one vector;
+        in float64, where it says more, the largest of a single tensor.
+    """
+    largest, parts = 0.0, {"parameters": [], "statistics": []}
+    for name, tensor in theirs.items():
+        if not tensor.is_floating_point():
+            assert ours[name].equal(tensor), name
+            continue
+        pair = (ours[name] - tensor).norm().item(), tensor.norm().item()
+        parts["statistics" if "running" in name else "parameters"].append(pair)
+        if tensor.dtype == torch.float64:
+            largest = max(largest, pair[0] / max(pair[1], 1e-12))
+    for pairs in parts.values():
+        distances, lengths = zip(*pairs, strict=True)
+        largest = max(largest, math.hypot(*distances) / math.hypot(*lengths))
+    return largest
+
+
+def cells():
+    """List what a run may lack, its BatchNorm and its type."""
+    return [*itertools.product(LACKING, BATCHNORM, ALLOWED)]
+
+
+def write_reference(path):
+    """Train every cell on one process with whole batches."""
+    torch.save({cell: run(*cell)[0] for cell in cells()}, path)
+
+
+def compare(reference, thorough):
+    """Train every cell in chunks; give the largest difference of each type.
+
+    Unless ``thorough``, float32 is tried in the smallest chunks only.
+    """
+    largest = dict.fromkeys(ALLOWED, 0.0)
+    for cell, size in itertools.product(cells(), CHUNKS):
+        if thorough or cell[-1] == "float64" or size == min(CHUNKS[1:]):
+            found = difference(run(*cell, size)[0], reference[cell])
+            assert found <= ALLOWED[cell[-1]], (*cell, size, found)
+            largest[cell[-1]] = max(largest[cell[-1]], found)
+    return largest
+
+
+def compare_with_faults(reference, thorough):
+    """Train every cell while memory runs out at every stage, on the last rank alone and on all.
+
+    Unless ``thorough``, one chunk size is tried, and the first or the last five stages by turns.
+    """
+    rank, ranks = place()
+    unreachable = {"between exchanges of the loss"} if ranks == 1 else set()
+    halves = itertools.cycle([STAGES[:STEPS], STAGES[-STEPS:]])
+    sizes = (None, 0.5) if thorough else (None,)
+    largest, count = 0.0, 0
+    gc.collect()
+    gc.freeze()  # of what there is now nothing is to be collected each time memory runs out
+    for cell, size, alone in itertools.product(cells(), sizes, (True, False)):
+        if cell[-1] != "float64" or (alone and ranks == 1):
+            continue
+        for stages in [next(halves) for _ in range(2 if thorough or ranks == 1 else 1)]:
+            here = not alone or rank == ranks - 1
+            state, _, faults = run(*cell, size, stages=stages, here=here)
+            assert faults == (len(set(stages) - unreachable) if here else 0), (cell, size, stages)
+            found = difference(state, reference[cell])
+            assert found <= ALLOWED["float64"], (*cell, size, alone, stages, found)
+            largest, count = max(largest, found), count + 1
+        if alone:
+            halves = itertools.cycle([next(halves), next(halves)][::-1])
+    gc.unfreeze()
+    return {"runs": count, "largest": largest}
+
+
+def place():
+    """Say which rank this is, of how many."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def local_negatives():
+    """Take the five steps as plain DDP does, each process with its own negatives."""
+    model = make_model("groups", torch.float64)
+    loss = CombinatorialLoss(NAMES, TERMS)
+    ddp = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
+    clips = make_clips("nothing", torch.float64)
+    for batch in EpochBatches(len(clips), BATCH, SEED, dist.get_rank(), dist.get_world_size()):
+        inputs = collate([clips[i] for i in batch])
+        plain.combinatorial_loss(loss, ddp(inputs.inputs), inputs.present).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.state_dict()
+
+
+def main():
+    Accelerator(cpu=True)
+    torch.set_num_threads(1)
+    rank, ranks = place()
+    reference, thorough = torch.load(sys.argv[1]), "--thorough" in sys.argv
+    result = {"ranks": ranks, "without faults": compare(reference, thorough)}
+    result["with faults"] = compare_with_faults(reference, thorough)
+    control = difference(local_negatives(), reference["nothing", "groups", "float64"])
+    assert control > 0.01, control
+    result["local negatives"] = control
+    if rank == 0:
+        print(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

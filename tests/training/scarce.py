@@ -1,0 +1,58 @@
+"""Two steps of 256 clips in a process whose memory is limited after it has begun.
+
+    python tests/training/scarce.py MIB
+
+prints the chunk at the end and the losses as JSON; MIB may be 0 for no limit.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.training import cuts
+
+
+class Wide(torch.nn.Module):
+    """Needs 1 MB for each word, and does nothing."""
+
+    def __init__(self, projection):
+        super().__init__()
+        self.projection, self.wide = projection, torch.nn.Linear(6, 250_000)
+
+    def forward(self, words):
+        return self.projection(words) + 0 * self.wide(words).mean()
+
+
+def main():
+    limit = int(sys.argv[1])
+    cuts.BATCH, cuts.STEPS = 256, 2
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = cuts.make_trainer(Path(folder), "nothing", "groups", "float32")
+        projections = trainer.unwrapped.token_projections
+        projections["text"] = Wide(projections["text"])
+        trainer.found_chunk = True  # a probe would see that memory is short
+        losses, step = [], trainer.step
+
+        def take(batch):
+            if limit and not losses:
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                most = pages * resource.getpagesize() + (limit << 20)
+                resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            value, terms = step(batch)
+            losses.append(value.item())
+            return value, terms
+
+        trainer.step = take
+        trainer.fit()
+        print(json.dumps({"chunk": trainer.chunk.size, "losses": losses}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The batch that was asked for, however it is cut and whatever memory does; see cuts.py."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from fusion.losses import CombinatorialLoss
+from fusion.training.log import read_metrics
+from fusion.training.memory import OutOfMemory
+from tests.training import cuts
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "reference.pt"
+    cuts.write_reference(path)
+    return path
+
+
+def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference):
+    expected = torch.load(reference)
+    print(cuts.compare(expected, thorough=True))
+    result = cuts.compare_with_faults(expected, thorough=False)
+    assert result["runs"] == 12
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        (4, []),
+        pytest.param(2, ["--thorough"], marks=pytest.mark.slow),
+        pytest.param(4, ["--thorough"], marks=pytest.mark.slow),
+    ],
+)
+def test_they_change_nothing_on_several_processes(tool, reference, ranks, words):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks))
+    script = "tests/training/cuts.py"
+    code, output, errors = tool(script, reference, *words, launcher=launcher, timeout=580)
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])
+    print(result)
+    assert result["with faults"]["runs"] == (48 if words else 12)
+
+
+def test_accumulating_the_losses_of_chunks_is_another_run(reference, tmp_path):
+    class Naive(CombinatorialLoss):
+        compares_clips = False
+
+    expected = torch.load(reference)["nothing", "groups", "float64"]
+    loss = Naive(cuts.NAMES, cuts.TERMS)
+    trainer = cuts.make_trainer(tmp_path, "nothing", "groups", "float64", 0.5, loss)
+    trainer.fit()
+    assert cuts.difference(trainer.unwrapped.state_dict(), expected) > 0.01
+
+
+def test_the_chunk_that_fits_is_kept_said_once_and_saved(tmp_path, capsys):
+    trainer = cuts.make_trainer(tmp_path, "nothing", "groups", "float64")
+    step, failures = trainer.step, iter([True, False, True])
+
+    def forward(model, inputs):
+        if next(failures, False):
+            raise torch.OutOfMemoryError("CUDA out of memory, says the test")
+
+    def begin(batch):
+        begin.handle = begin.handle or trainer.model.register_forward_pre_hook(forward)
+        return step(batch)
+
+    begin.probe, begin.handle = step.probe, None
+    trainer.step = begin
+    trainer.fit()
+    assert trainer.chunk.size == 8
+    said = [line for line in capsys.readouterr().err.splitlines() if "clips at a time" in line]
+    assert said == [
+        "from step 1 on 8 of 32 clips at a time, as memory allows; the batch is 32 as before"
+    ]
+    rows = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["event"] == "memory"]
+    assert [row["chunk/0"] for row in rows] == [8]
+    resumed = cuts.make_trainer(tmp_path, "nothing", "groups", "float64")
+    resumed.resume()
+    assert (resumed.chunk.size, resumed.chunks) == (8, [8])
+
+
+@pytest.mark.parametrize("chunk", [0.0625, None])
+def test_when_nothing_fits_the_error_says_what_would(tmp_path, chunk):
+    trainer = cuts.make_trainer(tmp_path, "nothing", "groups", "float64", chunk)
+
+    def forward(model, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory, says the test")
+
+    trainer.model.register_forward_pre_hook(forward)
+    with pytest.raises(OutOfMemory, match=r"not even 2 clips fit .* of the 32 .*batchnorm_group"):
+        trainer.fit()
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
+    trainer = cuts.make_trainer(tmp_path, "nothing", "groups", "float64")
+    trainer.step.chunk.size = 16
+    trainer.found_chunk = True
+
+    def forward(model, inputs):
+        raise RuntimeError("shapes differ")
+
+    trainer.model.register_forward_pre_hook(forward)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        trainer.fit()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
+def test_a_real_lack_of_memory_is_survived(tool):
+    """With a limit on its memory a process fails to allocate, and still takes the same steps."""
+    results = []
+    for limit in (0, 200):  # MiB beyond what is there before the first step
+        code, output, errors = tool("tests/training/scarce.py", limit)
+        assert code == 0, errors
+        results.append(json.loads(output.splitlines()[-1]))
+    free, limited = results
+    assert free["chunk"] == 256
+    assert limited["chunk"] < 256
+    assert limited["losses"] == pytest.approx(free["losses"], rel=1e-5)
