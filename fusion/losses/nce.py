@@ -27,7 +27,7 @@ from fusion.losses.exchange import (
     sum_over_ranks,
 )
 
-KEPT_BYTES = 64 * 2**20  # a matrix up to this size is kept
+KEPT_BYTES = 128 * 2**20  # the matrices of all pairs are kept up to this size
 TILE_BYTES = 16 * 2**20  # a larger one is made in tiles of about this size
 LOWEST_TEMPERATURE = 0.003
 LARGEST_MARGIN = 2
@@ -140,7 +140,7 @@ def contrast(
     weights = sides[0].new_ones(len(pairs), num_rows) if valid is None else valid.to(dtype)
     counts = list(counts or equal_counts(num_rows))
     row_bytes = sum(counts) * sides[0].element_size()
-    keep = tile is None and row_bytes * num_rows <= KEPT_BYTES
+    keep = tile is None and row_bytes * num_rows * len(pairs) <= KEPT_BYTES
     rows = num_rows if keep else tile or TILE_BYTES // max(1, row_bytes)
     setting = _Setting(list(pairs), scale, margin, max(1, rows), keep, counts)
     with _all_digits(sides[0]):

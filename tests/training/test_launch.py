@@ -1,6 +1,13 @@
 import pytest
+from accelerate.utils import DistributedType
 
-from fusion.training.launch import _is_launcher, _processes_of_launch
+from fusion.training.launch import (
+    LaunchError,
+    _check_launch,
+    _is_launcher,
+    _processes_of_launch,
+    make_accelerator,
+)
 
 ASKED = ["--cpu", "--num_processes", "2", "tools/train.py", "--num_processes", "9"]
 
@@ -38,3 +45,21 @@ def test_torchrun_is_a_launcher_and_a_shell_is_none():
 )
 def test_other_commands_ask_for_one(words):
     assert _processes_of_launch(words) == 1
+
+
+def test_accumulation_by_the_launcher_is_left_out_and_explained(monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = make_accelerator("no", None)
+    assert accelerator.gradient_accumulation_steps == 1
+    said = capsys.readouterr().err
+    assert "gradient_accumulation_steps=4 of the launcher is left out" in said
+    assert "only their own small batch as negatives" in said
+    assert "trainer.chunk_size" in said
+
+
+def test_ways_to_spread_a_model_that_are_not_known_are_refused(monkeypatch):
+    class Spread:
+        distributed_type = DistributedType.FSDP
+
+    with pytest.raises(LaunchError, match="the launcher chose FSDP, but here every process has"):
+        _check_launch(Spread())

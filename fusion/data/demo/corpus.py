@@ -53,7 +53,7 @@ def demo_corpus(
     Args:
         cache: folder to keep it in; :func:`fusion.files.cache_folder` by default.
         jobs: processes that render; one per core by default. They change nothing but the time.
-        size: films per split, for tests; the whole corpus by default.
+        size: films for training, see :func:`plan_corpus`; the whole corpus by default.
 
     Raises:
         CorpusError: there is no space for it, or a process that renders has died.

@@ -89,20 +89,25 @@ def plan_corpus(size: int | None = None) -> list[Film]:
     """Draw all films: which attributes in which scene, what is said, what is missing.
 
     Args:
-        size: films per split; all of them (``NUM_VIDEOS``) if None.
+        size: films for training; the other splits have as many, but no more than ``NUM_VIDEOS``.
+            ``NUM_VIDEOS`` of each if None.
 
     Raises:
         ValueError: ``size`` is not a possible number of films.
     """
-    if size is not None and not 1 <= size <= min(NUM_VIDEOS.values()):
+    pools = _pools()
+    most = 4 * len(pools["train"]) // sum(SCENES_PER_VIDEO)
+    if size is not None and not 1 <= size <= most:
         raise ValueError(
-            f"size is {size}, films per split; choose 1 to {min(NUM_VIDEOS.values())},"
-            " or None for the whole corpus"
+            f"films is {size}; choose 1 to {most} films for training, or none for the whole corpus"
+            f" ({NUM_VIDEOS['train']})"
         )
     films = []
-    for split, numbers in _pools().items():
-        first = 0
-        for index in range(size or NUM_VIDEOS[split]):
+    for split, numbers in pools.items():
+        first, count = 0, NUM_VIDEOS[split]
+        if size is not None:
+            count = size if split == "train" else min(size, count)
+        for index in range(count):
             last = first + SCENES_PER_VIDEO[index % len(SCENES_PER_VIDEO)]
             films.append(_plan_film(split, index, [combination(n) for n in numbers[first:last]]))
             first = last
