@@ -23,7 +23,7 @@ def benchmark(*words):
         ),
         ["loss", "--batch", "512", "--width", "8"],
         pytest.param(
-            ["memory", "--chunk", "2", "--doublings", "1"],
+            ["memory", "--chunk", "2", "--doublings", "2"],
             marks=pytest.mark.slow,
         ),
         pytest.param(

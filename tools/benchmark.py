@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py step --precision bf16 --batch 2240 --profile     on a GPU
   python tools/benchmark.py loss
   python tools/benchmark.py evaluate --size small
-  python tools/benchmark.py memory --chunk 64
+  python tools/benchmark.py memory --chunk 128
 
 The last line of the output is JSON.
 """
@@ -78,15 +78,21 @@ def _add_memory(command):
     command.add_argument(
         "--size", choices=["paper", "small", "tiny"], default="tiny", help="default: tiny"
     )
-    command.add_argument("--chunk", type=_positive, default=32, help="clips (default: 32)")
+    command.add_argument("--chunk", type=_positive, default=64, help="clips (default: 64)")
     text = "how often to double the batch, from one chunk on (default: 4)"
-    command.add_argument("--doublings", type=_positive, default=4, help=text)
+    command.add_argument("--doublings", type=_at_least_two, default=4, help=text)
 
 
 def _positive(word):
     number = int(word)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1; got {number}")
+    return number
+
+
+def _at_least_two(word):
+    if (number := _positive(word)) < 2:
+        raise argparse.ArgumentTypeError("must be at least 2: one chunk is the whole step")
     return number
 
 

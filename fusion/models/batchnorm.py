@@ -71,16 +71,10 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         statistics = torch.zeros(2, x.shape[1], device=x.device, dtype=dtype)
         # With momentum 1 the "running" statistics become those of the group.
         mean, var = statistics
-        y = F.batch_norm(
-            x,
-            mean,
-            var,
-            self.weight.repeat(num_groups),
-            self.bias.repeat(num_groups),
-            training=True,
-            momentum=1.0,
-            eps=self.eps,
+        weight, bias = (  # a copy of each for each group
+            p if num_groups == 1 else p.repeat(num_groups) for p in (self.weight, self.bias)
         )
+        y = F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=self.eps)
         if not self.ignores:
             sums = rearrange(statistics, "s (g c) -> s g c", g=num_groups).sum(dim=1)
             self.sums = sums if self.sums is None else self.sums + sums

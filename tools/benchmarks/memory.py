@@ -12,7 +12,9 @@ from tools.benchmarks.models import make_inputs, make_loss, make_model
 
 def run(arguments, device):
     """Measure peaks for batches of 1, 2, 4 … chunks, and what the largest costs in time."""
-    sizes = [arguments.chunk * 2**i for i in range(arguments.doublings + 1)]
+    sizes = [
+        arguments.chunk * 2**i for i in range(arguments.doublings + 1)
+    ]  # from a whole chunk on
     peaks = {
         name: [
             peak_bytes(take_memory, arguments, size, chunk or size, device, device=device)
@@ -36,7 +38,7 @@ def run(arguments, device):
         "batches": sizes,
         "peak_MiB": {n: [b and b / 2**20 for b in each] for n, each in peaks.items()},
         "KiB_per_further_clip": {
-            name: (each[-1] - each[0]) / (sizes[-1] - sizes[0]) / 2**10
+            name: (each[-1] - each[1]) / (sizes[-1] - sizes[1]) / 2**10
             for name, each in peaks.items()
             if None not in each
         },
