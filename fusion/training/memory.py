@@ -151,9 +151,7 @@ def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    if (
-        device.type == "cpu"
-    ):  # nobody counts what is allocated; as much again for what is short-lived
+    if device.type == "cpu":  # nobody counts here; as much again for what lives for a short time
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             outputs = embed(clips)
         del outputs

@@ -161,8 +161,8 @@ class ExactStep:
                 " batchnorm_group of its encoder (such as 16), or lower trainer.batch_size"
             )
         return (
-            f"out of memory{where}: not even {self.chunk.cut} clips fit at a time, the smallest"
-            f" chunk of the {self.chunk.share} in its share of a batch (batchnorm_group); lower"
-            " batchnorm_group, take a smaller model or shorter clips, or set"
-            " trainer.mixed_precision=bf16"
+            f"out of memory{where}: not even {self.chunk.cut} clips (batchnorm_group), the smallest"
+            f" chunk, fit beside the model and the embeddings of a share of {self.chunk.share};"
+            " lower batchnorm_group, take a smaller model or shorter clips, start more processes on"
+            " other devices, or set trainer.mixed_precision=bf16"
         )

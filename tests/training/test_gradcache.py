@@ -44,12 +44,12 @@ def make_model(dtype, group=GROUP, frozen=False):
     return model.to(dtype).train()
 
 
-def run(size, lacking="nothing", dtype=torch.float64, make_loss=None, **changes):
+def run(size, lacking="nothing", dtype=torch.float64, accelerator=None, **changes):
     model, batch = make_model(dtype, **changes), make_batch(LACKING[lacking], dtype)
     loss = CombinatorialLoss(NAMES, TERMS)
     with one_update(model):
         value, terms = backward_in_chunks(
-            Accelerator(cpu=True),
+            accelerator or Accelerator(cpu=True),
             model,
             lambda clips: model(clips.inputs, loss.combinations, complete_only=True),
             loss,
@@ -122,3 +122,31 @@ def test_a_mean_over_clips_is_embedded_once_and_adds_up():
         results.append((value, gradients))
     torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-14)
     assert calls == [12, 8, 4]
+
+
+class Scaling:
+    """An accelerator in fp16: its gradients are times a scale until the end of the step."""
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def backward(self, loss):
+        self.scaler.scale(loss).backward()
+
+
+def test_a_scale_is_in_the_gradient_once():
+    expected = run(COUNT)[2]
+    scaled = run(4, accelerator=Scaling())[2]
+    assert largest_difference({n: g / 1024 for n, g in scaled.items()}, expected) < 1e-10
+
+
+def test_bfloat16_goes_through_chunks():
+    """As exact as bfloat16 is: the products of chunks may be rounded in another order."""
+    expected = run(COUNT, dtype=torch.float32)[2]
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, cut = (run(size, dtype=torch.float32)[2] for size in (COUNT, 4))
+
+    def distance(ours, theirs):
+        difference = sum((ours[n] - theirs[n]).square().sum() for n in theirs)
+        return (difference / sum(g.square().sum() for g in theirs.values())).sqrt().item()
+
+    assert distance(cut, whole) < 0.2 * distance(whole, expected) + 1e-3

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,7 +92,9 @@ def test_when_nothing_fits_the_error_says_what_would(tmp_path, chunk):
         raise torch.OutOfMemoryError("CUDA out of memory, says the test")
 
     trainer.model.register_forward_pre_hook(forward)
-    with pytest.raises(OutOfMemory, match=r"not even 2 clips fit .* of the 32 .*batchnorm_group"):
+    with pytest.raises(
+        OutOfMemory, match=r"not even 2 clips .* fit .* share of 32; lower batchnorm_group"
+    ):
         trainer.fit()
 
 
@@ -120,3 +123,19 @@ def test_a_real_lack_of_memory_is_survived(tool):
     assert free["chunk"] == 256
     assert limited["chunk"] < 256
     assert limited["losses"] == pytest.approx(free["losses"], rel=1e-5)
+
+
+def test_a_scaler_begins_the_step_again_as_if_nothing_had_happened(tmp_path):
+    """That of fp16 refuses to unscale a second time, unless it is told that a step was undone."""
+    trainer = cuts.make_trainer(tmp_path, "nothing", "groups", "float32")
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    trainer.step.accelerator = SimpleNamespace(scaler=scaler, device=torch.device("cpu"))
+    optimizer = trainer.optimizer.optimizer
+    for _ in range(3):
+        value = sum(p.sum() for p in trainer.model.parameters())
+        scaler.scale(value).backward()
+        scaler.unscale_(optimizer)
+        assert all((p.grad == 1).all() for p in trainer.model.parameters())
+        trainer.step._undo()
+        assert scaler.get_scale() == 8.0
+        assert all(p.grad is None for p in trainer.model.parameters())
