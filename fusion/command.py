@@ -29,20 +29,17 @@ def run(command: Callable[[], object]) -> None:
         _end(str(stop), 128 + stop.signal)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
-    except (
-        ConfigError,
-        LaunchError,
-        OutOfMemory,
-    ) as error:  # all processes find it; one of them says it
+    except (ConfigError, LaunchError, OutOfMemory) as error:  # all find it; one says it
         _end(f"error: {_one_line(error)}" if os.environ.get("LOCAL_RANK", "0") == "0" else "")
     except (ValueError, FloatingPointError, OSError) as error:
         _end(f"error: {_one_line(error)}")
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         _end(
-            f"error: out of memory outside of a step of training, where clips are cut into chunks;"
-            f" a lower evaluation.batch_size may help ({_one_line(error)})"
+            "error: out of memory outside of the steps of training, which take fewer clips by"
+            " themselves; what was saved is whole: lower evaluation.batch_size and go on with"
+            f" resume=true, or use tools/evaluate.py ({_one_line(error)})"
         )
 
 

@@ -63,11 +63,9 @@ def exchange_counts(rows: int, device: torch.device | str = "cpu") -> list[int]:
     """Ask every rank for its number of rows: W numbers. The device must finish its work first."""
     if num_ranks() == 1:
         return [rows]
-    mine = torch.tensor([rows], device=device)
-    all_of_them = [torch.empty_like(mine) for _ in range(num_ranks())]
-    _ask()
-    dist.all_gather(all_of_them, mine)
-    return [int(count) for count in all_of_them]
+    counts = torch.zeros(num_ranks(), dtype=torch.int64, device=device)
+    counts[dist.get_rank()] = rows
+    return add_up_(counts).tolist()
 
 
 def gather_rows(rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
@@ -84,8 +82,12 @@ def gather_rows(rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Add up a tensor over the ranks, without gradient."""
+    return add_up_(values.detach().clone()) if num_ranks() > 1 else values
+
+
+def add_up_(values: Tensor) -> Tensor:
+    """Add up a tensor over the ranks in place, and give it back."""
     if num_ranks() > 1:
-        values = values.detach().clone()
         _ask()
         dist.all_reduce(values)
     return values
@@ -112,9 +114,7 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
             flat = bucket[0]
         else:
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-        _ask()
-        dist.all_reduce(flat)
-        flat /= num_ranks()
+        add_up_(flat).div_(num_ranks())
         if flat is not bucket[0]:
             parts = flat.split([tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
@@ -137,14 +137,13 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        # A sum with zeros: unlike `all_gather` it takes no memory of its own, which might fail
+        # where the others can no longer be told, and the ranks may have different numbers of rows.
         ctx.counts = counts
-        most = max(counts)
-        padded = rows.new_zeros(most, *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in counts]
-        _ask()
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        everything = rows.new_zeros(sum(counts), *rows.shape[1:])
+        first = first_row(counts)
+        everything[first : first + len(rows)] = rows
+        return add_up_(everything)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fusion.losses.exchange import (
+    add_up_,
     equal_counts,
     first_row,
     gather_rows,
@@ -265,7 +266,9 @@ def _gradients(ctx: Any, gradient: Tensor) -> list[Tensor]:
     strength = gradient * setting.scale / all_weights.sum(dim=1).clamp(min=1)
     grads = [torch.zeros_like(unit) for unit in units]
     alone = num_ranks() == 1
-    all_grads = {n: grads[n] if alone else torch.zeros_like(u) for n, u in all_units.items()}
+    shape = (0 if alone else len(all_units), all_weights.shape[1], units[0].shape[1])
+    everything = weights.new_zeros(shape)
+    all_grads = {n: grads[n] if alone else everything[k] for k, n in enumerate(setting.columns)}
     tiles_of_pair = len(kept) // len(setting.pairs)
     room = row_sums.new_empty(min(setting.rows, weights.shape[1]), all_weights.shape[1])
     for pair, (left, right) in enumerate(setting.pairs):
@@ -282,8 +285,7 @@ def _gradients(ctx: Any, gradient: Tensor) -> list[Tensor]:
         grads[left].addcmul_(positive, units[right], value=-2)
         grads[right].addcmul_(positive, units[left], value=-2)
     if not alone:
-        summed = sum_over_ranks(torch.stack(list(all_grads.values())))[:, own]
-        for number, grad in zip(setting.columns, summed, strict=True):
+        for number, grad in zip(setting.columns, add_up_(everything)[:, own], strict=True):
             grads[number] += grad
     for grad, unit, length in zip(grads, units, lengths, strict=True):
         along = (grad[:, None] @ unit[..., None])[..., 0]  # (b, 1)

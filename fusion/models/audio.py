@@ -83,8 +83,12 @@ class DAVEnet(nn.Module):
         batchnorm_frozen: bool = False,
     ) -> None:
         super().__init__()
-        if batchnorm_group is not None and batchnorm_group < 1:
-            raise ValueError(f"batchnorm_group must be at least 1; got {batchnorm_group}")
+        if batchnorm_group is not None and not (
+            type(batchnorm_group) is int and batchnorm_group >= 1
+        ):
+            raise ValueError(f"batchnorm_group must be a number from 1 on; got {batchnorm_group!r}")
+        if not isinstance(batchnorm_frozen, bool):
+            raise ValueError(f"batchnorm_frozen must be true or false; got {batchnorm_frozen!r}")
         norm = partial(GroupedBatchNorm, group=batchnorm_group, frozen=batchnorm_frozen)
         if version not in BLOCKS:
             raise ValueError(f"DAVEnet version must be one of {list(BLOCKS)}; got {version!r}")

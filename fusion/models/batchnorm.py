@@ -96,6 +96,13 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += 1
         self.forget()
 
+    def leave_out(self, bad: Tensor) -> None:
+        """Let the running statistics stay where they are if ``bad``, a scalar on the device."""
+        if self.sums is not None:
+            assert self.running_mean is not None and self.running_var is not None
+            here = torch.stack([self.running_mean, self.running_var]).to(self.sums)
+            self.sums = torch.where(bad, here * self.num_groups, self.sums)
+
     def forget(self) -> None:
         """Drop what the running statistics have not seen."""
         self.sums, self.num_groups = None, 0

@@ -19,7 +19,10 @@ from fusion.files import recover_folder, write_atomically
 
 LOCK = ".lock"
 # Between a run and its resumption, as they do not change the result.
-FREE_TO_CHANGE = ("output", "resume", "overwrite", "trainer.chunk_size", "trainer.num_workers")
+FREE_TO_CHANGE = (
+    *("output", "resume", "overwrite"),
+    *("trainer.chunk_size", "trainer.num_workers", "evaluation.batch_size"),
+)
 
 
 class RunFolder:

@@ -47,29 +47,31 @@ def backward_in_chunks(
         The loss and its terms, detached.
     """
     if len(chunks) == 1:
-        value, terms = loss(embed(chunks[0]), chunks[0].present)
+        value, terms = loss(embed(chunks[0]), _present(chunks, accelerator))
         accelerator.backward(value)
-        return value.detach(), terms
+        return _detached(value, terms)
     with torch.no_grad():
         parts = [embed(chunk) for chunk in chunks]
         leaves = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     del parts
     for leaf in leaves.values():
-        leaf.requires_grad_()
-    present = [chunk.present for chunk in chunks]
-    value, terms = loss(leaves, {m: torch.cat([each[m] for each in present]) for m in present[0]})
+        leaf.requires_grad_(leaf.is_floating_point())
+    value, terms = loss(leaves, _present(chunks, accelerator))
     accelerator.backward(value)  # as far as the embeddings
+    value, terms = _detached(value, terms)  # whose graph holds all embeddings
     read = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-    del leaves
+    del leaves, leaf
     first = 0
     with no_update(model):
         for chunk in chunks:
             mine = slice(first, first := first + len(chunk.ids))
             outputs = embed(chunk)
+            names = [name for name in read if outputs[name].requires_grad]
             torch.autograd.backward(
-                [outputs[name] for name in read], [gradient[mine] for gradient in read.values()]
+                [outputs[name] for name in names], [read[name][mine] for name in names]
             )
-    return value.detach(), terms
+            del outputs
+    return value, terms
 
 
 def accumulate(
@@ -92,9 +94,20 @@ def accumulate(
     count = sum(len(chunk.ids) for chunk in chunks)
     total, sums = torch.zeros((), device=accelerator.device), dict[str, Tensor]()
     for chunk in chunks:
-        value, terms = loss(embed(chunk), chunk.present)
+        value, terms = loss(embed(chunk), _present([chunk], accelerator))
         share = len(chunk.ids) / count
         accelerator.backward(share * value)
         total = total + share * value.detach()
         sums = {name: sums.get(name, 0) + share * term.detach() for name, term in terms.items()}
     return total, sums
+
+
+def _present(chunks: Sequence[Batch], accelerator: Accelerator) -> dict[str, Tensor]:
+    """Say, on the device, which clips of all chunks have which modality."""
+    parts = [chunk.present for chunk in chunks]
+    together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: flags.to(accelerator.device) for name, flags in together.items()}
+
+
+def _detached(value: Tensor, terms: Named) -> tuple[Tensor, dict[str, Tensor]]:
+    return value.detach(), {name: term.detach() for name, term in terms.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 MOST = 10  # steps in a row without a finite gradient
 MOST_SCALED = 40  # the same with fp16, whose scale begins too high on purpose
@@ -27,6 +27,7 @@ class GradientGuard:
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)  # since the last look
         self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
         self._norm = torch.zeros((), device=device)
+        self._bad_norm = torch.zeros((), device=device)  # of the newest that was not finite
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
 
     def check(self, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
@@ -47,8 +48,14 @@ class GradientGuard:
         if self.accelerator.scaler is None:
             optimizer.found_inf = self._bad.to(torch.float32)  # type: ignore[attr-defined]
 
+    @property
+    def bad(self) -> Tensor:
+        """Whether the gradient that was checked last is not finite; a scalar on the device."""
+        return self._bad
+
     def count(self) -> None:
         """Count the step whose gradients were checked, once it is sure to be taken."""
+        self._bad_norm = torch.where(self._bad, self._norm, self._bad_norm)
         self._skipped += self._bad
         self._in_a_row = (self._in_a_row + 1) * self._bad
 
@@ -73,7 +80,7 @@ class GradientGuard:
             )
         return (
             f"{skipped} step{'s' if skipped > 1 else ''} up to step {step} left out, as the"
-            f" gradient was not finite ({float(self._norm)}; {in_a_row} in a row)"
+            f" gradient was not finite ({float(self._bad_norm)}; {in_a_row} in a row)"
             if skipped
             else None
         )

@@ -118,7 +118,9 @@ def _check_launch(accelerator: Accelerator) -> None:
             f"the launcher chose {accelerator.distributed_type.value}, but here every process has"
             " the whole model; run accelerate config again without it"
         )
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS") or _launch_options(
+        _words_of_parent()
+    ).get("gradient_accumulation_steps", "1")
     if steps != "1" and accelerator.is_main_process:
         print(
             f"gradient_accumulation_steps={steps} of the launcher is left out: adding up the"
@@ -168,31 +170,42 @@ def _check_processes(started: int) -> None:
 
 def _asked_of_accelerate() -> int:
     """Read from the command line of the parent process how many processes it was to start."""
+    return _processes_of_launch(_words_of_parent())
+
+
+def _words_of_parent() -> list[str]:
     try:
         parent = psutil.Process().parent()
-        words = parent.cmdline() if parent else []
+        return parent.cmdline() if parent else []
     except psutil.Error:
-        return 1
-    return _processes_of_launch(words)
+        return []
 
 
 def _processes_of_launch(words: Sequence[str]) -> int:
     """Read the number of processes from the words of a command; 1 if it launches nothing."""
+    options = _launch_options(words)
+    if "num_processes" in options:
+        return int(options["num_processes"])
+    if not any(_launches(word, words[:i]) for i, word in enumerate(words)):
+        return 1
+    file = Path(options.get("config_file", default_yaml_config_file))
+    config = yaml.safe_load(file.read_text()) if file.is_file() else None
+    return int((config or {}).get("num_processes", 1)) if (config or {}).get("use_cpu") else 1
+
+
+def _launch_options(words: Sequence[str]) -> dict[str, str]:
+    """Read what `accelerate launch` was told before the name of the script."""
     start = next((i for i, word in enumerate(words) if _launches(word, words[:i])), None)
     if start is None:
-        return 1
+        return {}
     arguments = words[start + 1 :]
-    options = {}
+    options: dict[str, str] = {}
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if word.endswith(".py"):
             break  # what follows belongs to the script
         key, _, value = word.lstrip("-").replace("-", "_").partition("=")
         options[key] = value or following
-    if "num_processes" in options:
-        return int(options["num_processes"])
-    file = Path(options.get("config_file", default_yaml_config_file))
-    config = yaml.safe_load(file.read_text()) if file.is_file() else None
-    return int((config or {}).get("num_processes", 1)) if (config or {}).get("use_cpu") else 1
+    return options
 
 
 def _launches(word: str, before: Sequence[str]) -> bool:

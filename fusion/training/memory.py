@@ -11,6 +11,7 @@ import math
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -23,8 +24,12 @@ from fusion.tokens import Batch
 from fusion.training.gradcache import Embed
 
 USED = 0.8  # share of the free memory that a probe fills; the next batch may have more tokens
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc")
-
+FEWEST = 16  # clips that a probe looks at, or one group: clips differ
+SIGNS = (
+    *("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc"),
+    *("CUBLAS_STATUS_NOT_INITIALIZED", "unable to find an engine to execute this computation"),
+    *("could not create a primitive", "could not create a memory"),  # oneDNN, on a CPU
+)
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -40,6 +45,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that an allocation failed, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    if isinstance(error, dist.DistError):  # the ranks can no longer talk
+        return False
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
@@ -47,8 +54,9 @@ class Agreement:
     """What the ranks tell one another over the CPU, whatever device they compute on."""
 
     def __init__(self) -> None:
-        alone = num_ranks() == 1
-        self.group = None if alone else dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+        self.group: Any = None  # torch's own types of it differ between versions
+        if num_ranks() > 1:
+            self.group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
 
     def vote(self, well: bool) -> bool:
         """Say whether this rank is well; learn whether all are."""
@@ -133,18 +141,25 @@ def probe(chunk: ChunkSize, model: nn.Module, batch: Batch, embed: Embed) -> Non
         embed: calls the model with some clips.
     """
     device = next(model.parameters()).device
-    if chunk.cut is None or chunk.size <= 2 * chunk.cut or device.type not in ("cpu", "cuda"):
+    if chunk.cut is None or device.type not in ("cpu", "cuda"):
         return
-    sizes = (chunk.cut, 2 * chunk.cut)
+    count = chunk.cut * math.ceil(FEWEST / chunk.cut)
+    if chunk.size <= 2 * count:
+        return
     with no_update(model):
-        few, more = (_bytes_of(embed, batch.chunks(size)[0], device) for size in sizes)
+        few, _ = _bytes_of(embed, batch.chunks(count)[0], device)
+        more, outputs = _bytes_of(embed, batch.chunks(2 * count)[0], device)
+    beside = outputs / (2 * count) * 2 * chunk.share  # all embeddings and their gradients
+    if device.type == "cpu":  # where those of the parameters are still to come
+        beside += sum(p.nbytes for p in model.parameters())
+    room = USED * free_bytes(device) - beside
     model.zero_grad()
-    for_one = max(1.0, (more - few) / chunk.cut)
-    chunk.limit(chunk.cut + int(max(0.0, USED * free_bytes(device) - few) / for_one))
+    for_one = max((more - few) / count, more / (8 * count))
+    chunk.limit(count + int(max(0.0, room - few) / for_one))
 
 
-def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> int:
-    """Measure the memory that embedding some clips and the way back take."""
+def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> tuple[int, int]:
+    """Measure the memory that embedding some clips and the way back take, and the outputs alone."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -154,14 +169,16 @@ def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> int:
     if device.type == "cpu":  # nobody counts here; as much again for what lives for a short time
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             outputs = embed(clips)
-        del outputs
-        return 2 * sum(kept.values())
+        return 2 * sum(kept.values()), sum(output.nbytes for output in outputs.values())
     for _ in range(2):  # the first time takes memory that stays
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        torch.stack([output.sum() for output in embed(clips).values()]).sum().backward()
+        outputs = embed(clips)
+        size = sum(output.nbytes for output in outputs.values())
+        torch.stack([output.sum() for output in outputs.values()]).sum().backward()
+        del outputs
         taken = torch.cuda.max_memory_allocated(device) - before
-    return taken
+    return taken, size
 
 
 def free_bytes(device: torch.device) -> int:

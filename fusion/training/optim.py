@@ -35,6 +35,7 @@ def make_optimizer(
     if name not in OPTIMIZERS:
         raise ValueError(f"trainer.optimizer: unknown {name!r}; choose from {list(OPTIMIZERS)}")
     # Fused: faster, and it can leave a step out without handing the reason to the CPU.
+    parameters = [p for p in parameters if p.requires_grad]
     return OPTIMIZERS[name](parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -94,15 +95,20 @@ def make_loader(
 
 def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:
     """Draw a seed for each clip, which follows from these three alone: (B,) int64."""
-    drawn = [mix(seed, epoch, zlib.crc32(name.encode())) for name in ids]
-    return torch.tensor([number - (number >> 63 << 64) for number in drawn])  # as signed numbers
+    clips = np.array([zlib.crc32(name.encode()) for name in ids], dtype=np.uint64)
+    return torch.from_numpy(_stir(clips ^ np.uint64(mix(seed, epoch))).view(np.int64))
 
 
 def mix(*numbers: int) -> int:
     """Make one seed of several numbers, so that neighbours have nothing in common."""
     mixed = 0x9E3779B97F4A7C15
-    for number in numbers:  # splitmix64 (Steele et al., OOPSLA 2014)
-        mixed = (mixed ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
+    for number in numbers:
+        mixed = int(_stir(np.array([mixed ^ (number & 0xFFFFFFFFFFFFFFFF)], dtype=np.uint64))[0])
     return mixed
+
+
+def _stir(numbers: np.ndarray) -> np.ndarray:
+    """Do the rounds of splitmix64 (Steele et al., OOPSLA 2014) on uint64 numbers."""
+    numbers = numbers * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))

@@ -117,6 +117,8 @@ class ExactStep:
                     average_over_ranks([result[0], *result[1].values()])
                 self._average(norms)
                 self.guard.check(self.parameters, self.optimizer.optimizer)
+                for norm in norms:
+                    norm.leave_out(self.guard.bad)
             self.agreement.check()  # from here on there is no way back
         except OtherRankFailed:
             return None, False
@@ -147,10 +149,10 @@ class ExactStep:
 
     def _undo(self) -> None:
         self.optimizer.zero_grad()
+        give_back_memory()
         if (scaler := self.accelerator.scaler) is not None:
             scaler.scale(torch.zeros((), device=self.accelerator.device))  # it begins when used
             scaler.update(scaler.get_scale())  # forgets that it has unscaled gradients
-        give_back_memory()
 
     def _explain(self, rank: int) -> str:
         where = f" of process {rank}" if self.accelerator.num_processes > 1 else ""

@@ -188,8 +188,6 @@ class Trainer:
         load_weights(self.unwrapped, self.folder.last)
         state = read_state(self.folder.last / STATE)
         self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["fused"] = True  # a checkpoint of an earlier version may say otherwise
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -206,6 +204,7 @@ class Trainer:
                 self.step.probe(batch)
                 self.found_chunk = True
             value, terms = self.step(batch)
+            del batch
             self.schedule.step()
             self.position.batch += 1
             self.log.step(self.settings.batch_size)
@@ -227,8 +226,8 @@ class Trainer:
             self.train_set.draw_anew(mix(self.seed, self.position.epoch))
         for batch in self.loader:
             seeds = clip_seeds(batch.ids, self.seed, self.position.epoch)
-            batch = dataclasses.replace(batch, seeds=seeds)
-            yield batch.to(self.accelerator.device, non_blocking=True)
+            yield dataclasses.replace(batch, seeds=seeds)
+            del batch  # or it would be there while the next one is read
 
     def _embed(self, clips: Batch) -> Mapping[str, Tensor]:
         # For what a model draws by torch's own means; only the clips' own seeds survive a new cut.
@@ -236,6 +235,8 @@ class Trainer:
         torch.default_generator.manual_seed(seed)
         if self.accelerator.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+        # Clip by clip what is needed: a batch of any size stays in the memory of the CPU.
+        clips = clips.to(self.accelerator.device, non_blocking=True)
         return self.model(clips.inputs, **self.arguments(clips))
 
     def _report_chunks(self, sizes: list[int]) -> None:

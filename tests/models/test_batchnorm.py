@@ -98,7 +98,15 @@ def test_the_setting_reaches_every_norm_of_the_encoder():
     assert all(norm.group == 2 and norm.frozen for norm in norms)
 
 
-def test_an_impossible_group_is_explained():
-    encoder = {"name": "davenet", "num_frames": 64, "batchnorm_group": 0}
-    with pytest.raises(ValueError, match="batchnorm_group must be at least 1; got 0"):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"batchnorm_group": 0}, "batchnorm_group must be a number from 1 on; got 0"),
+        ({"batchnorm_group": "16"}, "batchnorm_group must be a number from 1 on; got '16'"),
+        ({"batchnorm_frozen": "no"}, "batchnorm_frozen must be true or false; got 'no'"),
+    ],
+)
+def test_an_impossible_group_is_explained(setting, message):
+    encoder = {"name": "davenet", "num_frames": 64, **setting}
+    with pytest.raises(ValueError, match=message):
         EAO({"audio": {"encoder": encoder}}, ["a"], 4, 4, num_heads=1)

@@ -195,10 +195,10 @@ class Faults:
         self.fail("clipping")
 
 
-def run(*words, stages=None, here=False):
+def run(*words, stages=None, here=False, loss=None):
     """Train; give parameters and running statistics, the chunk at the end, and faults had."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(Path(folder), *words)
+        trainer = make_trainer(Path(folder), *words, loss=loss)
         faults = Faults(trainer, stages, here) if stages else None
         question = faults.question if faults else lambda: None
         with ask_before_exchanges(question), contextlib.redirect_stderr(io.StringIO()):
@@ -256,19 +256,21 @@ def compare(reference, thorough):
 def compare_with_faults(reference, thorough):
     """Train every cell while memory runs out at every stage, on the last rank alone and on all.
 
-    Unless ``thorough``, one chunk size is tried, and the first or the last five stages by turns.
+    Unless ``thorough``, or on one rank, only chunks of half a share are tried, and the first or
+    the last five stages by turns.
     """
     rank, ranks = place()
     unreachable = {"between exchanges of the loss"} if ranks == 1 else set()
     halves = itertools.cycle([STAGES[:STEPS], STAGES[-STEPS:]])
-    sizes = (None, 0.5) if thorough else (None,)
+    thorough = thorough or ranks == 1
+    sizes = (None, 0.5) if thorough else (0.5,)
     largest, count = 0.0, 0
     gc.collect()
     gc.freeze()  # of what there is now nothing is to be collected each time memory runs out
     for cell, size, alone in itertools.product(cells(), sizes, (True, False)):
         if cell[-1] != "float64" or (alone and ranks == 1):
             continue
-        for stages in [next(halves) for _ in range(2 if thorough or ranks == 1 else 1)]:
+        for stages in [next(halves) for _ in range(2 if thorough else 1)]:
             here = not alone or rank == ranks - 1
             state, _, faults = run(*cell, size, stages=stages, here=here)
             assert faults == (len(set(stages) - unreachable) if here else 0), (cell, size, stages)
@@ -286,19 +288,14 @@ def place():
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def local_negatives():
-    """Take the five steps as plain DDP does, each process with its own negatives."""
-    model = make_model("groups", torch.float64)
-    loss = CombinatorialLoss(NAMES, TERMS)
-    ddp = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
-    clips = make_clips("nothing", torch.float64)
-    for batch in EpochBatches(len(clips), BATCH, SEED, dist.get_rank(), dist.get_world_size()):
-        inputs = collate([clips[i] for i in batch])
-        plain.combinatorial_loss(loss, ddp(inputs.inputs), inputs.present).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model.state_dict()
+class LocalNegatives:
+    """The loss of plain DDP: each process compares its own clips, and gradients are averaged."""
+
+    def __init__(self):
+        self.loss = CombinatorialLoss(NAMES, TERMS)
+
+    def __call__(self, embeddings, present):
+        return plain.combinatorial_loss(self.loss, embeddings, present), {}
 
 
 def main():
@@ -308,7 +305,8 @@ def main():
     reference, thorough = torch.load(sys.argv[1]), "--thorough" in sys.argv
     result = {"ranks": ranks, "without faults": compare(reference, thorough)}
     result["with faults"] = compare_with_faults(reference, thorough)
-    control = difference(local_negatives(), reference["nothing", "groups", "float64"])
+    cell = ("nothing", "groups", "float64")
+    control = difference(run(*cell, loss=LocalNegatives())[0], reference[cell])
     assert control > 0.01, control
     result["local negatives"] = control
     if rank == 0:

@@ -1,5 +1,7 @@
 """A batch in chunks against the same batch whole: loss, gradients, running statistics, memory."""
 
+import weakref
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -128,6 +130,7 @@ class Scaling:
     """An accelerator in fp16: its gradients are times a scale until the end of the step."""
 
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    device = torch.device("cpu")
 
     def backward(self, loss):
         self.scaler.scale(loss).backward()
@@ -150,3 +153,36 @@ def test_bfloat16_goes_through_chunks():
         return (difference / sum(g.square().sum() for g in theirs.values())).sqrt().item()
 
     assert distance(cut, whole) < 0.2 * distance(whole, expected) + 1e-3
+
+
+def test_the_embeddings_of_all_chunks_are_gone_when_they_are_embedded_again():
+    model, batch = make_model(torch.float64), make_batch({}, torch.float64)
+    leaves, alive = [], []
+
+    def embed(clips):
+        alive.append([leaf() is not None for leaf in leaves])
+        return model(clips.inputs, ["t", "v"])
+
+    def loss(outputs, present):
+        leaves.extend(weakref.ref(leaf) for leaf in outputs.values())
+        return (outputs["t"] * outputs["v"]).sum().square(), {}
+
+    backward_in_chunks(Accelerator(cpu=True), model, embed, loss, batch.chunks(4))
+    assert alive == [[]] * 3 + [[False, False]] * 3
+
+
+def test_outputs_without_a_gradient_go_through_chunks():
+    model, batch = make_model(torch.float64), make_batch({}, torch.float64)
+
+    def embed(clips):
+        outputs = model(clips.inputs, ["t", "v"])
+        return outputs | {"v": outputs["v"].detach(), "number": torch.arange(len(clips.ids))}
+
+    def loss(outputs, present):
+        return (outputs["t"] * outputs["v"] * outputs["number"][:, None]).sum(), {}
+
+    value, _ = backward_in_chunks(
+        Accelerator(cpu=True), model, embed, loss, batch.chunks(COUNT // 2)
+    )
+    assert value.isfinite()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())

@@ -26,6 +26,16 @@ def test_a_step_counts_only_if_its_gradient_is_finite(name, max_norm):
     assert looks == [None, f"{said} (nan; 1 in a row)", f"{said} (inf; 2 in a row)", None]
 
 
+def test_the_norm_that_is_told_is_that_of_the_step_left_out():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer, guard = make_optimizer("sgd", [weight], 0.1, 0.0), GradientGuard(Accelerator(), None)
+    for gradient in (float("inf"), 1.0):
+        weight.grad = torch.tensor([gradient])
+        guard.check([weight], optimizer)
+        guard.count()
+    assert "not finite (inf; 0 in a row)" in guard.look(2)
+
+
 def test_long_gradients_are_clipped():
     weight = torch.nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])

@@ -5,6 +5,7 @@ from fusion.training.launch import (
     LaunchError,
     _check_launch,
     _is_launcher,
+    _launch_options,
     _processes_of_launch,
     make_accelerator,
 )
@@ -55,6 +56,12 @@ def test_accumulation_by_the_launcher_is_left_out_and_explained(monkeypatch, cap
     assert "gradient_accumulation_steps=4 of the launcher is left out" in said
     assert "only their own small batch as negatives" in said
     assert "trainer.chunk_size" in said
+
+
+def test_accumulation_is_read_from_the_command_too():
+    words = ["accelerate", "launch", "--gradient_accumulation_steps", "4", "tools/train.py", "x=1"]
+    assert _launch_options(words)["gradient_accumulation_steps"] == "4"
+    assert "gradient_accumulation_steps" not in _launch_options(["python", *words[2:]])
 
 
 def test_ways_to_spread_a_model_that_are_not_known_are_refused(monkeypatch):

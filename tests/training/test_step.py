@@ -23,8 +23,10 @@ def reference(tmp_path_factory):
 def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference):
     expected = torch.load(reference)
     print(cuts.compare(expected, thorough=True))
-    result = cuts.compare_with_faults(expected, thorough=False)
-    assert result["runs"] == 12
+    print(cuts.compare_with_faults(expected, thorough=False))
+    cell = ("nothing", "groups", "float64")  # that the negative control differs in nothing else
+    local = cuts.run(*cell, loss=cuts.LocalNegatives())[0]
+    assert cuts.difference(local, expected[cell]) < 1e-10
 
 
 @pytest.mark.timeout(600)

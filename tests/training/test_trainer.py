@@ -6,6 +6,7 @@ from accelerate import Accelerator
 
 from fusion.data.collate import collate
 from fusion.losses import CombinatorialLoss
+from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.tokens import Batch
 from fusion.training.folder import RunFolder
 from fusion.training.guard import MOST
@@ -23,15 +24,15 @@ class Towers(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.map = torch.nn.ModuleDict({name[0]: torch.nn.Linear(4, 3) for name in NAMES})
-        self.norm = torch.nn.BatchNorm1d(3)
+        self.norm = GroupedBatchNorm(3)
         self.unused = torch.nn.Linear(3, 3)
         self.dropout = torch.nn.Dropout(0.3)
 
     def forward(self, inputs):
-        outputs = {
-            name[0]: self.norm(self.map[name[0]](self.dropout(tokens.values)))
-            for name, tokens in inputs.items()
-        }
+        outputs = {}
+        for name, tokens in inputs.items():
+            mapped = self.map[name[0]](self.dropout(tokens.values))
+            outputs[name[0]] = self.norm(mapped[..., None, None])[..., 0, 0]
         return outputs | {"other": self.unused(outputs["t"])}
 
 
@@ -176,8 +177,8 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_weights(tmp_pat
     trainer.fit()
     after = state(trainer)
     for name, parameter in before.items():
-        if "norm" not in name:  # the running statistics have seen the poison
-            assert after[name].equal(parameter), name
+        if "num_batches" not in name:
+            torch.testing.assert_close(after[name], parameter, rtol=1e-6, atol=0)
     assert (
         "1 step up to step 1 left out, as the gradient was not finite (nan; 1 in a row)"
         in capsys.readouterr().err

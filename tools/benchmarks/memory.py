@@ -12,9 +12,7 @@ from tools.benchmarks.models import make_inputs, make_loss, make_model
 
 def run(arguments, device):
     """Measure peaks for batches of 1, 2, 4 … chunks, and what the largest costs in time."""
-    sizes = [
-        arguments.chunk * 2**i for i in range(arguments.doublings + 1)
-    ]  # from a whole chunk on
+    sizes = [arguments.chunk * 2**i for i in range(arguments.doublings + 1)]
     peaks = {
         name: [
             peak_bytes(take_memory, arguments, size, chunk or size, device, device=device)
