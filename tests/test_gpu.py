@@ -12,6 +12,7 @@ from fusion.training.optim import make_optimizer
 from tests import golden_cases as golden
 from tests import plain
 from tests.tiny import write_config
+from tests.training import cuts
 
 pytestmark = pytest.mark.gpu
 
@@ -94,6 +95,7 @@ def test_a_step_never_waits_for_the_device():
         )
         value.backward()
         guard.check(model.parameters(), optimizer)
+        guard.count()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -101,5 +103,30 @@ def test_a_step_never_waits_for_the_device():
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_memory_of_the_device_that_runs_out_is_survived(tool):
+    free, limited = (run_scarce(tool, limit) for limit in (0, 200))
+    assert free["chunk"] == 256
+    assert limited["chunk"] < 256
+    assert limited["losses"] == pytest.approx(free["losses"], rel=1e-4)
+
+
+def run_scarce(tool, limit):
+    code, output, errors = tool("tests/training/scarce.py", limit, "cuda")
+    assert code == 0, errors
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.parametrize("chunk", [None, 0.5])
+def test_an_exact_step_never_waits_for_the_device(tmp_path, chunk):
+    trainer = cuts.make_trainer(tmp_path, "something", "groups", "float32", chunk, cpu=False)
+    batches = list(trainer._rest_of_epoch())
+    trainer.step(batches[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step(batches[1])
     finally:
         torch.cuda.set_sync_debug_mode("default")

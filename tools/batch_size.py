@@ -1,8 +1,9 @@
 """Train with batches of several sizes and draw what the size does to retrieval.
 
-Each size is trained twice: with as many steps as the smallest size in 10 epochs would be fair to
-clips, and as many clips would be fair to steps, so both are drawn. A run that is there already is
-not done again.
+Each size is trained twice: once on as many clips as 10 epochs of configs/eao.yaml show, so with
+fewer steps the larger the batch, and once with as many steps as those epochs take. All else is as
+the config says, the learning rate too. A run that is there already is not done again. Needs the
+extra "plots".
 """
 
 import argparse
@@ -20,6 +21,7 @@ from fusion.training.log import read_metrics
 CONFIG = "configs/eao.yaml"
 CLIPS, EPOCHS, BATCH = 2400, 10, 64  # of the config
 STEPS = EPOCHS * (CLIPS // BATCH)
+SIZES = [32, 64, 128, 256, 512]
 MEASURE = "t->va R@1"
 
 
@@ -69,8 +71,8 @@ def main():
     """Train all and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figure", type=Path, help="SVG file to write")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="batches (clips)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="runs of each")
     parser.add_argument("--runs", type=Path, default=Path("runs/batch_size"), help="their folder")
     arguments = parser.parse_args()
     results = {

@@ -106,7 +106,9 @@ def _present(chunks: Sequence[Batch], accelerator: Accelerator) -> dict[str, Ten
     """Say, on the device, which clips of all chunks have which modality."""
     parts = [chunk.present for chunk in chunks]
     together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return {name: flags.to(accelerator.device) for name, flags in together.items()}
+    return {
+        name: flags.to(accelerator.device, non_blocking=True) for name, flags in together.items()
+    }
 
 
 def _detached(value: Tensor, terms: Named) -> tuple[Tensor, dict[str, Tensor]]:

@@ -107,9 +107,9 @@ def make_model(batchnorm, dtype):
         return EAO(modalities, combinations, 16, 10, num_heads=2, dropout=0.1).to(dtype)
 
 
-def make_trainer(folder, lacking, batchnorm, dtype, chunk=None, loss=None):
+def make_trainer(folder, lacking, batchnorm, dtype, chunk=None, loss=None, cpu=True):
     """Build a run of five steps."""
-    accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=cpu)
     share = BATCH // accelerator.num_processes
     loss = loss or CombinatorialLoss(NAMES, TERMS)
     run = RunFolder(folder, {"seed": SEED, "resume": False, "overwrite": False, "output": "x"})

@@ -1,8 +1,9 @@
 """Two steps of 256 clips in a process whose memory is limited after it has begun.
 
-    python tests/training/scarce.py MIB
+    python tests/training/scarce.py MIB [cuda]
 
-prints the chunk at the end and the losses as JSON; MIB may be 0 for no limit.
+prints the chunk at the end and the losses as JSON. The limit is on the memory of the process or,
+with "cuda", on its share of that of the device; 0 for none.
 """
 
 import json
@@ -29,22 +30,33 @@ class Wide(torch.nn.Module):
         return self.projection(words) + 0 * self.wide(words).mean()
 
 
+def set_limit(extra, cuda):
+    """Let the process have this many bytes more than it has now."""
+    if cuda:
+        everything = torch.cuda.mem_get_info()[1]
+        torch.cuda.empty_cache()
+        fraction = (torch.cuda.memory_reserved() + extra) / everything
+        torch.cuda.set_per_process_memory_fraction(fraction)
+    else:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + extra
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def main():
-    limit = int(sys.argv[1])
+    limit, cuda = int(sys.argv[1]), "cuda" in sys.argv
     cuts.BATCH, cuts.STEPS = 256, 2
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = cuts.make_trainer(Path(folder), "nothing", "groups", "float32")
+        trainer = cuts.make_trainer(Path(folder), "nothing", "groups", "float32", cpu=not cuda)
         projections = trainer.unwrapped.token_projections
-        projections["text"] = Wide(projections["text"])
+        projections["text"] = Wide(projections["text"]).to(trainer.accelerator.device)
         trainer.found_chunk = True  # a probe would see that memory is short
         losses, step = [], trainer.step
 
         def take(batch):
             if limit and not losses:
-                pages = int(Path("/proc/self/statm").read_text().split()[0])
-                most = pages * resource.getpagesize() + (limit << 20)
-                resource.setrlimit(resource.RLIMIT_AS, (most, most))
+                set_limit(limit << 20, cuda)
             value, terms = step(batch)
             losses.append(value.item())
             return value, terms
