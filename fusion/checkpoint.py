@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fusion.config import choose, load_config, to_yaml
+from fusion.config import choose, load_config, merge, to_yaml
 from fusion.models import MODELS, TEXT_ENCODERS
 
 WEIGHTS = "model.safetensors"
@@ -49,13 +49,42 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
     Raises:
         CheckpointError: nothing usable is there; the message says what is wrong.
     """
-    folder = find_checkpoint(path)
-    config = load_config(folder / CONFIG)
-    model = choose("model", config["model"], MODELS)()
-    load_weights(model, folder)
+    return load_model(path), load_text_encoder(path), read_config(path)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read what a model was trained with, see :func:`load_checkpoint`."""
+    return load_config(find_checkpoint(path) / CONFIG)
+
+
+def load_model(path: str | Path, changes: Mapping[str, Any] | None = None) -> nn.Module:
+    """Read a model alone.
+
+    Args:
+        path: see :func:`load_checkpoint`.
+        changes: to the ``model`` section of its config, of what does not change its weights, such
+            as the number of spectrogram frames.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: nothing usable is there; the message says what is wrong.
+    """
+    model = choose("model", merge(read_config(path)["model"], changes or {}), MODELS)()
+    load_weights(model, find_checkpoint(path))
+    return model.eval()
+
+
+def load_text_encoder(path: str | Path) -> Any:
+    """Read the text encoder of a checkpoint, see :func:`load_checkpoint`.
+
+    Raises:
+        ValueError: it has none that can be used.
+    """
     loaders = {name: encoder.load for name, encoder in TEXT_ENCODERS.items()}
-    read = choose("text_encoder", {"name": config["text_encoder"].get("name")}, loaders, ["folder"])
-    return model.eval(), read(folder=folder), config
+    name = read_config(path)["text_encoder"].get("name")
+    return choose("text_encoder", {"name": name}, loaders, ["folder"])(folder=find_checkpoint(path))
 
 
 def find_checkpoint(path: str | Path) -> Path:

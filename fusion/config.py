@@ -18,9 +18,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-SETTINGS = ("seed", "output", "resume", "overwrite")
+SETTINGS = ("seed", "output", "resume", "overwrite", "data_root", "init")
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
-DEFAULTS = {"seed": 0, "resume": False, "overwrite": False}
+DEFAULTS = {"seed": 0, "resume": False, "overwrite": False, "data_root": None, "init": None}
 
 
 class ConfigError(ValueError):
@@ -29,6 +29,8 @@ class ConfigError(ValueError):
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Read a config: its ``base`` first, then the file, then the overrides.
+
+    What is not mentioned stays as in the base, but a section with another ``name`` is all new.
 
     Args:
         path: YAML file. ``base: other.yaml`` in it is relative to the file itself.
@@ -42,7 +44,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
             key is unknown or missing.
     """
     try:
-        merged = OmegaConf.merge(_with_bases(Path(path), ()), _dotlist(overrides))
+        merged = _merge(_with_bases(Path(path), ()), _dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key
@@ -118,6 +120,26 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def merge(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Change some keys of a section, at any depth."""
+    merged = OmegaConf.to_container(OmegaConf.merge(dict(section), dict(changes)))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
+
+
+def change_config(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Apply overrides such as ``data.protocol=all`` to a config that is read already.
+
+    Raises:
+        ConfigError: an override is none, or its key is unknown.
+    """
+    merged = OmegaConf.to_container(_merge(OmegaConf.create(dict(config)), _dotlist(overrides)))
+    assert isinstance(merged, dict)
+    changed = {str(key): value for key, value in merged.items()}
+    _check_top_level(changed, "the config")
+    return changed
+
+
 def to_yaml(config: Mapping[str, Any]) -> str:
     """Write a config so that :func:`load_config` reads it back."""
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
@@ -137,7 +159,17 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
     if not isinstance(own, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` lines")
     base = own.pop("base", None)
-    return OmegaConf.merge(_with_bases(path.parent / base, (*seen, path)), own) if base else own
+    return _merge(_with_bases(path.parent / base, (*seen, path)), own) if base else own
+
+
+def _merge(base: Any, changes: Any) -> Any:
+    """Change a config; a section of another name replaces the base's, whose keys are others."""
+    kept = base.copy()
+    for section in SECTIONS:
+        name, before = (OmegaConf.select(c, f"{section}.name") for c in (changes, base))
+        if name is not None and before is not None and name != before:
+            del kept[section]
+    return OmegaConf.merge(kept, changes)
 
 
 def _dotlist(overrides: Iterable[str]) -> Any:
@@ -162,7 +194,9 @@ def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
     for key in SECTIONS:
         if not isinstance(config[key], Mapping):
             raise ConfigError(f"{path}: {key} must be a section of `key: value` lines")
-    for key, kind in [("seed", int), ("output", str), ("resume", bool), ("overwrite", bool)]:
+    kinds = {"seed": int, "output": str, "resume": bool, "overwrite": bool}
+    kinds |= {"data_root": str | None, "init": str | None}  # type: ignore[dict-item]
+    for key, kind in kinds.items():
         _check_type(key, config[key], kind)
 
 

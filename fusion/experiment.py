@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import accelerate
@@ -13,27 +12,26 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fusion.checkpoint import find_checkpoint, load_checkpoint, load_weights, save_checkpoint
-from fusion.config import ConfigError, check, choose, load_config
-from fusion.data.clips import CaptionedVideos, Clips
+from fusion.builders import check_config, evaluation_settings
+from fusion.checkpoint import find_checkpoint, load_weights, save_checkpoint
+from fusion.config import ConfigError
 from fusion.data.collate import collate
-from fusion.data.datasets import DATASETS
+from fusion.data.source import ClipSet, Source
+from fusion.evaluate import compare_widths, describe_result, find_text_encoder
 from fusion.evaluation.examples import find_examples
 from fusion.evaluation.gallery import EVENLY_CHOSEN
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.report import write_report
 from fusion.evaluation.retrieval import (
     Embedded,
-    describe_evaluation,
     embed,
     format_table,
     rank_directions,
     retrieval_table,
 )
 from fusion.files import write_atomically
-from fusion.losses import LOSSES
 from fusion.modalities import directions
-from fusion.models import MODELS, TEXT_ENCODERS, compile_parts
+from fusion.models import TEXT_ENCODERS, compile_parts
 from fusion.tokens import Batch
 from fusion.training.clock import Clock
 from fusion.training.folder import LOCK, RunFolder
@@ -41,46 +39,6 @@ from fusion.training.launch import end_processes, make_accelerator
 from fusion.training.log import read_metrics, tracker_config
 from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer
-
-Builders = dict[str, Callable[..., Any]]
-
-
-def evaluation_settings(batch_size: int = 256, queries_in_report: int = 8) -> dict[str, int]:
-    """The ``evaluation`` section of a config.
-
-    Args:
-        batch_size: clips embedded at a time by one process; it changes the speed alone.
-        queries_in_report: number of queries in the report's gallery.
-    """
-    settings = {"batch_size": batch_size, "queries_in_report": queries_in_report}
-    for name, least in {"batch_size": 1, "queries_in_report": 0}.items():
-        if settings[name] < least:
-            raise ConfigError(f"evaluation.{name} must be at least {least}; got {settings[name]}")
-    return settings
-
-
-def check_config(config: Mapping[str, Any]) -> Builders:
-    """Check every section against what it builds, before anything slow begins.
-
-    Returns:
-        For each section what builds its object.
-
-    Raises:
-        ConfigError: a name, a key or a value is wrong.
-    """
-    check("trainer", config["trainer"], Settings)
-    check("evaluation", config["evaluation"], evaluation_settings)
-    return {
-        "data": choose("data", config["data"], DATASETS),
-        "text_encoder": choose(
-            "text_encoder",
-            config["text_encoder"],
-            {name: encoder.train for name, encoder in TEXT_ENCODERS.items()},
-            given=["sentences", "seed"],
-        ),
-        "model": choose("model", config["model"], MODELS),
-        "loss": choose("loss", config["loss"], LOSSES, given=["modalities"]),
-    }
 
 
 def train(config: Mapping[str, Any]) -> None:
@@ -126,8 +84,16 @@ class Job:
         """Do it all."""
         goes_on = _claim(self.folder, self.accelerator)
         source, text_encoder = self._prepare_data(goes_on)
-        train_set, validation_set = (source.clips(s, text_encoder) for s in ("train", "validation"))
-        _compare_widths(self.config["model"], train_set)
+        train_set = source.clips("train", text_encoder)
+        validation_set = None
+        if "validation" in source.splits:
+            validation_set = source.clips("validation", text_encoder)
+        elif self.settings.best:
+            raise ConfigError(
+                "trainer.best needs a validation split, which the data lacks; set trainer.best=null"
+                " to take the last epoch"
+            )
+        compare_widths(self.config["model"], train_set)
         trainer = Trainer(
             model=self.model,
             loss=self.loss,
@@ -160,25 +126,32 @@ class Job:
         del self.model
         end_processes(self.accelerator)
 
-    def _prepare_data(self, goes_on: bool) -> tuple[CaptionedVideos, Any]:
+    def _prepare_data(self, goes_on: bool) -> tuple[Source, Any]:
         with self.clock("corpus"), self.accelerator.local_main_process_first():
-            source: CaptionedVideos = self.builders["data"]()
+            source: Source = self.builders["data"]()
         with self.clock("features"), self.accelerator.local_main_process_first():
             source.extract()
+        spec, init = self.config["text_encoder"], self.config["init"]
         if goes_on:
-            return source, load_checkpoint(self.folder.last)[1]
-        texts, seed = source.texts("train"), self.config["seed"]
-        return source, self.builders["text_encoder"](sentences=texts, seed=seed)
+            return source, find_text_encoder(self.folder.last, spec)
+        if init is not None:
+            load_weights(self.model, find_checkpoint(init))
+            return source, find_text_encoder(init, spec)
+        learns = TEXT_ENCODERS[spec["name"]].learns
+        texts = source.texts("train") if learns else ()
+        return source, self.builders["text_encoder"](sentences=texts, seed=self.config["seed"])
 
-    def _embed(self, model: nn.Module, clips: Clips) -> Embedded:
+    def _embed(self, model: nn.Module, clips: ClipSet) -> Embedded:
         return embed(model, clips, collate, self.accelerator, self.evaluation["batch_size"])
 
-    def _metrics(self, model: nn.Module, clips: Clips) -> dict[str, float]:
+    def _metrics(self, model: nn.Module, clips: ClipSet | None) -> dict[str, float]:
+        if clips is None:
+            return {}
         embedded = self._embed(model, clips)
         table = retrieval_table(rank_directions(embedded), len(embedded.ids), intervals=False)
         return flatten_metrics(table)
 
-    def _conclude(self, model: nn.Module, source: CaptionedVideos, text_encoder: Any) -> None:
+    def _conclude(self, model: nn.Module, source: Source, text_encoder: Any) -> None:
         """Evaluate the best checkpoint on the test clips, or those for validation; report."""
         load_weights(model, self.folder.best)
         split = "test" if "test" in source.splits else "validation"
@@ -187,7 +160,7 @@ class Job:
             embedded = self._embed(model, clips)
             if not self.accelerator.is_main_process:
                 return
-            result = _result(source, split, embedded)
+            result = describe_result(source, split, embedded)
             path = self.folder.path
             write_atomically(path / "results.json", json.dumps(result, indent=1))
             write_report(
@@ -215,44 +188,6 @@ class Job:
         }
 
 
-def evaluate(path: str | Path, chosen: str | None, json_path: str | Path | None) -> dict[str, Any]:
-    """Evaluate a checkpoint and print the table.
-
-    Args:
-        path: folder of a run or of a checkpoint.
-        chosen: a split of the data it was trained on (``test`` if not given), or a config whose
-            data, its test split, is taken instead.
-        json_path: file to write the result to; none if not given.
-
-    Returns:
-        The result, as in the JSON file.
-
-    Raises:
-        ValueError: there is no such checkpoint, split or config, or data cannot be read.
-    """
-    model, text_encoder, config = load_checkpoint(find_checkpoint(path))
-    split = chosen or "test"
-    if chosen and chosen.endswith((".yaml", ".yml")):
-        config, split = config | {"data": load_config(chosen)["data"]}, "test"
-    builders = check_config(config)
-    accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
-    with accelerator.local_main_process_first():
-        source: CaptionedVideos = builders["data"]()
-        clips = source.clips(split, text_encoder)
-    _compare_widths(config["model"], clips)
-    settings = evaluation_settings(**config["evaluation"])
-    model = accelerator.prepare_model(model, evaluation_mode=True)
-    embedded = embed(model, clips, collate, accelerator, settings["batch_size"])
-    result = _result(source, split, embedded)
-    if accelerator.is_main_process:
-        print(format_table(result))
-        if json_path:
-            write_atomically(json_path, json.dumps(result, indent=1))
-    del model
-    end_processes(accelerator)
-    return result
-
-
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:
     goes_on = [folder.claim() if accelerator.is_main_process else False]
     accelerate.utils.broadcast_object_list(goes_on)
@@ -278,23 +213,3 @@ def _check_names(model: Any, loss: Any, best: str | None) -> None:
             f"trainer.best: {best!r} is not evaluated with these model.combinations;"
             f" choose from {', '.join(names)}"
         )
-
-
-def _compare_widths(model: Mapping[str, Any], clips: Clips) -> None:
-    clip = clips[0]
-    for name, spec in model.get("modalities", {}).items():
-        if name not in clip:
-            known = ", ".join(key for key in clip if key != "id")
-            raise ConfigError(f"the data has no modality {name!r} of model.modalities, but {known}")
-        width = clip[name].shape[-1]
-        if "dim" in spec and spec["dim"] != width:
-            raise ConfigError(
-                f"model.modalities.{name}.dim is {spec['dim']}, but the data are {width} wide"
-            )
-
-
-def _result(source: CaptionedVideos, split: str, embedded: Embedded) -> dict[str, Any]:
-    table = retrieval_table(rank_directions(embedded), len(embedded.ids))
-    return describe_evaluation(
-        split, source.protocol(split), embedded, table, source.ceiling(split)
-    )

@@ -8,7 +8,8 @@ from fusion import command
 from fusion.checkpoint import load_weights
 from fusion.config import load_config
 from fusion.data.demo import corpus
-from fusion.experiment import evaluate, train
+from fusion.evaluate import evaluate
+from fusion.experiment import train
 from tests.tiny import CONFIG, write_config
 
 AUDIO = CONFIG["model"]["modalities"]["audio"]

@@ -25,6 +25,16 @@ def test_defaults_are_filled_in(write):
     assert (config["seed"], config["resume"], config["overwrite"]) == (0, False, False)
 
 
+def test_a_section_of_another_name_replaces_that_of_the_base(write):
+    write("base.yaml", MINIMAL | {"data": {"name": "demo", "films": 2}})
+    other = write("c.yaml", {"base": "base.yaml", "data": {"name": "videos", "train": "x"}})
+    same = write("d.yaml", {"base": "base.yaml", "data": {"name": "demo", "max_video_tokens": 3}})
+    assert load_config(other)["data"] == {"name": "videos", "train": "x"}
+    assert load_config(same)["data"] == {"name": "demo", "films": 2, "max_video_tokens": 3}
+    assert load_config(same, ["data.name=videos"])["data"] == {"name": "videos"}
+    assert load_config(same, ["data.films=3"])["data"]["films"] == 3
+
+
 def test_a_base_is_merged_key_by_key_and_overrides_win(write):
     write("base.yaml", MINIMAL | {"trainer": {"epochs": 3, "batch_size": 8}, "seed": 5})
     path = write("c.yaml", {"base": "base.yaml", "trainer": {"batch_size": 16}})

@@ -9,7 +9,9 @@ LAYERS = [
     {"models", "losses", "data", "config"},  # none of these imports another
     {"checkpoint"},
     {"training", "evaluation"},
-    {"extract", "convert", "search", "experiment"},
+    {"builders"},
+    {"extract", "convert", "search", "evaluate"},
+    {"experiment"},
     {"command"},
     {"__init__"},
 ]

@@ -3,12 +3,13 @@
 import argparse
 
 from fusion.command import run
-from fusion.experiment import evaluate
+from fusion.evaluate import evaluate
 
 EXAMPLES = """examples:
   python tools/evaluate.py runs/eao
   python tools/evaluate.py runs/eao --set validation --json validation.json
   python tools/evaluate.py runs/eao/last --set my_videos.yaml
+  python tools/evaluate.py CHECKPOINT --set configs/msrvtt/zero_shot.yaml data_root=FOLDER
 """
 
 
@@ -26,9 +27,12 @@ def main() -> None:
         help="split of the data that the model was trained on (default: test), or a config whose"
         " data, its test split, is taken instead",
     )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to the config, as in training"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the result there as well")
-    arguments = parser.parse_args()
-    run(lambda: evaluate(arguments.checkpoint, arguments.set, arguments.json))
+    arguments = parser.parse_intermixed_args()
+    run(lambda: evaluate(arguments.checkpoint, arguments.set, arguments.json, arguments.overrides))
 
 
 if __name__ == "__main__":

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fusion.data.captions import Caption, read_captions
 from fusion.data.demo import demo_corpus
 from fusion.data.features import EXTRACTORS, VideoFeatures, extract_all
+from fusion.data.protocols import Protocol, choose_protocol
+from fusion.data.source import ClipSet
 from fusion.data.video_tokens import check_finite, fit_video_tokens
 from fusion.data.windows import feature_range, spectrogram_range, spectrogram_seconds
 
 TextEncoder = Callable[[str], Tensor]
 
 
-class Clips(Dataset[dict[str, Any]]):
+class Clips(ClipSet):
     """The captions of one split and what is seen and heard while they last.
 
     Args:
@@ -68,10 +69,6 @@ class Clips(Dataset[dict[str, Any]]):
                     f"clip {name} of {folder} begins after the end of its video ({seconds:.2f} s);"
                     " mend its times in the caption file"
                 )
-
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self.captions)
 
     def _seconds(self, video: VideoFeatures) -> float:
         sound = spectrogram_seconds(len(video.spectrogram)) if len(video.spectrogram) else 0.0
@@ -190,13 +187,14 @@ class CaptionedVideos:
             self.random_crop_seconds,
         )
 
-    def protocol(self, split: str) -> str:
-        """Say in one sentence what a table on this split is of."""
+    def protocol(self, split: str) -> Protocol:
+        """How a table on this split is counted."""
+        return choose_protocol("all")
+
+    def describe(self, split: str) -> str:
+        """Say what the clips of this split are."""
         file = self._file(split)
-        return (
-            f"every clip of {file.parent.name}/{file.name} is a query and a candidate;"
-            f" video features: {self.video_features}; ties count as their mean place"
-        )
+        return f"{file.parent.name}/{file.name}, video features: {self.video_features}"
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
         """What can be reached at best in each direction, None if nobody knows."""

@@ -1,5 +1,12 @@
 """Data sets, by the names that configs use."""
 
 from fusion.data.clips import CaptionedVideos, demo
+from fusion.data.published import PickledVideos, msrvtt, youcook2
 
-DATASETS = {"demo": demo, "videos": CaptionedVideos}
+DATASETS = {
+    "demo": demo,
+    "videos": CaptionedVideos,
+    "pickles": PickledVideos,
+    "msrvtt": msrvtt,
+    "youcook2": youcook2,
+}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from fusion.data.clips import Clips
+from fusion.data.source import ClipSet
 from fusion.evaluation.gallery import GalleryQuery, GalleryResult, choose_examples
 from fusion.evaluation.retrieval import Embedded, rank_directions
 from fusion.modalities import Direction, directions
 
 
 def find_examples(
-    embedded: Embedded, clips: Clips, number: int, best: int = 5
+    embedded: Embedded, clips: ClipSet, number: int, best: int = 5
 ) -> list[GalleryQuery]:
     """Choose queries evenly from the best to the worst and find their best clips.
 
@@ -40,7 +40,7 @@ def find_examples(
         return GalleryResult(
             clip_id=embedded.ids[int(rows[place])],
             caption=caption.text,
-            path=clips.folder / caption.video,
+            path=clips.folder / caption.video if clips.folder else None,
             start=caption.start,
             end=caption.end,
             score=score,

@@ -98,6 +98,18 @@ def embed(
     )
 
 
+def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
+    """Leave out the clips that lack one of these modalities."""
+    kept = torch.ones(len(embedded.ids), dtype=torch.bool)
+    for modality in needs:
+        kept &= embedded.present[modality]
+    return Embedded(
+        tuple(name for name, keep in zip(embedded.ids, kept.tolist(), strict=True) if keep),
+        {c: rows[kept] for c, rows in embedded.embeddings.items()},
+        {m: flags[kept] for m, flags in embedded.present.items()},
+    )
+
+
 def rank_directions(
     embedded: Embedded, chosen: Iterable[Direction] | None = None
 ) -> dict[str, tuple[Ranks, Tensor]]:
@@ -147,17 +159,28 @@ def describe_evaluation(
     embedded: Embedded,
     table: Mapping[str, Any],
     ceiling: Mapping[str, Any] | None,
+    counted: int,
 ) -> dict[str, Any]:
-    """Put a table together with what it takes to read it, ready for JSON."""
+    """Put a table together with what it takes to read it, ready for JSON.
+
+    Args:
+        name: of the split.
+        protocol: one sentence.
+        embedded: the clips in the gallery.
+        table: see :func:`retrieval_table`.
+        ceiling: what can be reached at best in each direction.
+        counted: queries that recalls are shares of.
+    """
     total = len(embedded.ids)
     missing = {m: int((~flags).sum()) for m, flags in embedded.present.items()}
     result: dict[str, Any] = {
         "set": name,
         "protocol": protocol,
         "gallery": total,
+        "counted": counted,
         "clips": {"total": total, "missing": missing, "rule": MISSING_RULE},
         "directions": dict(table),
-        "chance": chance(total),
+        "chance": chance(counted),
     }
     return result | {"ceiling": dict(ceiling) if ceiling else None}
 
@@ -184,11 +207,16 @@ def format_table(result: Mapping[str, Any]) -> str:
         "  ".join(cell.rjust(w) for cell, w in zip(line, width, strict=False)) for line in lines
     ]
     facts = [
-        f"set       {result['set']}: {clips['total']} clips, {missing}",
+        f"set       {result['set']}: {clips['total']} clips{_of(result)}, {missing}",
         f"protocol  {result['protocol']}",
         f"missing   {clips['rule']}",
     ]
     return "\n".join([*facts, "", *rows])
+
+
+def _of(result: Mapping[str, Any]) -> str:
+    more = result["counted"] != result["gallery"]
+    return f" in the gallery, {result['counted']} counted" if more else ""
 
 
 def _average(parts: Sequence[Tensor]) -> Tensor:

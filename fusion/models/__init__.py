@@ -10,9 +10,13 @@ from fusion.models.audio import DAVEnet
 from fusion.models.eao import EAO
 from fusion.models.layers import GatedProjection
 from fusion.models.text import WordVectors
+from fusion.models.word_file import WordVectorFile
 
 MODELS = {"eao": EAO}
-TEXT_ENCODERS = {"word2vec": WordVectors}
+TEXT_ENCODERS: dict[str, type[WordVectors]] = {
+    "word2vec": WordVectors,
+    "word2vec_file": WordVectorFile,
+}
 
 COMPILED = (DAVEnet, GatedProjection)
 

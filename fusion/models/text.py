@@ -6,7 +6,7 @@ of those of its words that have one, at most ``max_words``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -30,10 +30,12 @@ class WordVectors:
         ValueError: vocabulary and vectors differ in number.
     """
 
+    learns = True  # from the training captions, so that a checkpoint has its own
+
     def __init__(self, vocabulary: Sequence[str], vectors: Tensor, max_words: int = 20) -> None:
         if len(vocabulary) != len(vectors):
             raise ValueError(f"{len(vocabulary)} words cannot have {len(vectors)} vectors")
-        self.index = {word: i for i, word in enumerate(vocabulary)}
+        self.index: Mapping[str, int] = {word: i for i, word in enumerate(vocabulary)}
         self.vectors, self.max_words = vectors, max_words
 
     def __call__(self, sentence: str) -> Tensor:

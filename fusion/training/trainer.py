@@ -75,7 +75,8 @@ class Trainer:
         accelerator: the processes of the run.
         folder: where checkpoints and metrics go.
         write_model: writes a model into an empty folder.
-        evaluate: gives named results of a model; called after each epoch, on every process.
+        evaluate: gives named results of a model; called after each epoch, on every process. If it
+            gives none, the last epoch is taken for the best.
         arguments: gives further arguments of the model in training for some clips, such as which
             outputs the loss reads, or their ``seeds``.
 
@@ -267,13 +268,13 @@ class Trainer:
         results = self.evaluate(self.unwrapped)
         epoch = self.position.epoch + 1
         self.log.validation(epoch, self.steps_done, results)
-        name = self.settings.best or next(iter(results))
-        if name not in results:
+        name = self.settings.best or next(iter(results), "")
+        if name and name not in results:
             raise ValueError(
                 f"trainer.best: the evaluation has no {name!r}; choose from {', '.join(results)}"
             )
-        score = results[name]
-        self.log.say(f"epoch {epoch}: {name} {score:.1f}")
+        score = results[name] if name else float(epoch)  # without results the newest is the best
+        self.log.say(f"epoch {epoch}: {name} {score:.1f}" if name else f"epoch {epoch}")
         self.position = Position(epoch, 0)
         if score > self.best:
             self.best = score

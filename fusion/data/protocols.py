@@ -1,0 +1,102 @@
+"""Evaluation protocols as data: which clips are asked and found, and what a recall is a share of.
+
+One test set goes by several galleries in the literature, so a figure without its protocol says
+little; every table names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+EVERY_CLIP = "every clip is a query and a candidate"
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How an evaluation is counted.
+
+    Attributes:
+        name: as in tables and configs.
+        rule: one sentence.
+        clips: how many clips the test set must hold, not counting those that it may lack; None:
+            any number.
+        counted: recalls are shares of so many queries; None: of the clips of the test set.
+        needs: modalities; a clip that lacks one is neither query nor candidate in any direction,
+            and is a miss if it is counted.
+        may_lack: whether files without the clips that would be left out anyway are accepted.
+    """
+
+    name: str
+    rule: str = EVERY_CLIP
+    clips: int | None = None
+    counted: int | None = None
+    needs: tuple[str, ...] = ()
+    may_lack: bool = False
+
+    def check(self, num_clips: int, file: str) -> None:
+        """Compare the number of clips of a test file with what the protocol is about.
+
+        Raises:
+            ValueError: the file is of another test set.
+        """
+        if self.clips is None or num_clips == self.clips:
+            return
+        if self.may_lack and num_clips < self.clips:
+            return
+        raise ValueError(
+            f"{file} has {num_clips:,} clips, but the protocol {self.name} is about"
+            f" {self.clips:,}; take the file it is about or another data.protocol: "
+            + ", ".join(PROTOCOLS)
+        )
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        return f"{self.name}: {self.rule}"
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("all"),
+        Protocol(
+            "msrvtt-1k-A",
+            "the 1,000 test clips of the JSFusion split with one caption each; all are queries and"
+            " candidates",
+            clips=1000,
+        ),
+        Protocol(
+            "msrvtt-968-of-1000",
+            "as published for AVLnet, MCN and EAO: of the 1,000 test clips of the JSFusion split"
+            " those with sound (968) are queries and candidates, and the others count as misses",
+            clips=1000,
+            counted=1000,
+            needs=("audio",),
+            may_lack=True,
+        ),
+        Protocol(
+            "youcook2-3350",
+            "the 3,350 validation clips without those in HowTo100M; all are queries and candidates",
+            clips=3350,
+        ),
+        Protocol(
+            "youcook2-3339-of-3350",
+            "as published for EAO: of the 3,350 validation clips those with video features of full"
+            " length (3,339) are queries and candidates, and the others count as misses",
+            clips=3350,
+            counted=3350,
+            needs=("video",),
+            may_lack=True,
+        ),
+    )
+}
+
+
+def choose_protocol(name: str) -> Protocol:
+    """Look a protocol up.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"data.protocol: unknown {name!r}; choose from {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
