@@ -44,7 +44,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
             key is unknown or missing.
     """
     try:
-        merged = _merge(_with_bases(Path(path), ()), _dotlist(overrides))
+        own = _merge(OmegaConf.create(DEFAULTS), _with_bases(Path(path), ()))
+        merged = _merge(own, _dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key
@@ -52,7 +53,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from None
     assert isinstance(values, dict)
-    config = DEFAULTS | {str(key): value for key, value in values.items()}
+    config = {str(key): value for key, value in values.items()}
     _check_top_level(config, path)
     return config
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from torch import nn
+
 from fusion.builders import build_text_encoder, check_config, evaluation_settings
 from fusion.checkpoint import load_model, load_text_encoder, read_config
 from fusion.config import ConfigError, change_config, load_config
@@ -14,6 +17,7 @@ from fusion.data.collate import collate
 from fusion.data.source import ClipSet, Source
 from fusion.evaluation.retrieval import (
     Embedded,
+    average_parts,
     describe_evaluation,
     embed,
     format_table,
@@ -64,7 +68,7 @@ def evaluate(
         clips = source.clips(split, text_encoder)
     compare_widths(config["model"], clips)
     model = accelerator.prepare_model(model, evaluation_mode=True)
-    embedded = embed(model, clips, collate, accelerator, settings["batch_size"])
+    embedded = embed_clips(model, clips, accelerator, settings["batch_size"])
     result = describe_result(source, split, embedded)
     if accelerator.is_main_process:
         print(format_table(result))
@@ -73,6 +77,14 @@ def evaluate(
     del model
     end_processes(accelerator)
     return result
+
+
+def embed_clips(
+    model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
+) -> Embedded:
+    """Embed clips, each as a whole, see :func:`fusion.evaluation.retrieval.embed`."""
+    embedded = embed(model, clips, collate, accelerator, batch_size)
+    return embedded if clips.whole is None else average_parts(embedded, clips.whole)
 
 
 def find_text_encoder(path: str | Path, spec: Mapping[str, Any]) -> Any:
@@ -100,6 +112,8 @@ def compare_widths(model: Mapping[str, Any], clips: ClipSet) -> None:
     """
     clip = clips[0]
     for name, spec in model.get("modalities", {}).items():
+        if spec is None:
+            continue
         if name not in clip:
             known = ", ".join(key for key in clip if key != "id")
             raise ConfigError(f"the data has no modality {name!r} of model.modalities, but {known}")

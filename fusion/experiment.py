@@ -13,18 +13,17 @@ from accelerate import Accelerator
 from torch import nn
 
 from fusion.builders import check_config, evaluation_settings
-from fusion.checkpoint import find_checkpoint, load_weights, save_checkpoint
+from fusion.checkpoint import CheckpointError, find_checkpoint, load_weights, save_checkpoint
 from fusion.config import ConfigError
 from fusion.data.collate import collate
 from fusion.data.source import ClipSet, Source
-from fusion.evaluate import compare_widths, describe_result, find_text_encoder
+from fusion.evaluate import compare_widths, describe_result, embed_clips, find_text_encoder
 from fusion.evaluation.examples import find_examples
 from fusion.evaluation.gallery import EVENLY_CHOSEN
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.report import write_report
 from fusion.evaluation.retrieval import (
     Embedded,
-    embed,
     format_table,
     rank_directions,
     retrieval_table,
@@ -135,14 +134,20 @@ class Job:
         if goes_on:
             return source, find_text_encoder(self.folder.last, spec)
         if init is not None:
-            load_weights(self.model, find_checkpoint(init))
+            try:
+                load_weights(self.model, find_checkpoint(init))
+            except CheckpointError as error:
+                raise ConfigError(
+                    f"init: {error}; published weights are converted by python tools/convert.py"
+                    f" FILE.pth --out {init}"
+                ) from None
             return source, find_text_encoder(init, spec)
         learns = TEXT_ENCODERS[spec["name"]].learns
         texts = source.texts("train") if learns else ()
         return source, self.builders["text_encoder"](sentences=texts, seed=self.config["seed"])
 
     def _embed(self, model: nn.Module, clips: ClipSet) -> Embedded:
-        return embed(model, clips, collate, self.accelerator, self.evaluation["batch_size"])
+        return embed_clips(model, clips, self.accelerator, self.evaluation["batch_size"])
 
     def _metrics(self, model: nn.Module, clips: ClipSet | None) -> dict[str, float]:
         if clips is None:

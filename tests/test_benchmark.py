@@ -42,13 +42,22 @@ def test_the_last_line_is_json_with_a_ratio(words):
     assert [len(seconds) for seconds in result["seconds"].values()] == [1, 1]
 
 
+@pytest.mark.slow
+def test_a_store_is_measured_against_whole_files():
+    done = benchmark("store", "--videos", "2", "--seconds", "20", "--repeats", "1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ratio"] > 0
+    assert result["cold"] is None or result["cold"]["store"]["of_bytes_used"] >= 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["step", "--fill", "1.5"], "--fill must be above 0 and at most 1; got 1.5"),
         (["loss", "--batch", "0"], "must be at least 1; got 0"),
         (["speed"], "invalid choice: 'speed'"),
-        ([], "required: {step,loss,evaluate,memory}"),
+        ([], "required: {step,loss,evaluate,memory,store}"),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ LAYERS = [
     {"checkpoint"},
     {"training", "evaluation"},
     {"builders"},
-    {"extract", "convert", "search", "evaluate"},
+    {"extract", "convert", "search", "evaluate", "pack"},
     {"experiment"},
     {"command"},
     {"__init__"},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fusion.checkpoint import load_model
 from tests.conftest import ROOT
 from tests.tiny import CONFIG, write_config
 
@@ -85,7 +86,35 @@ def test_another_split_or_other_videos_can_be_evaluated(finished, tool, tmp_path
     other.write_text(text.replace("name: demo", "name: videos"))
     code, output, errors = tool(EVALUATE, run, "--set", other)
     assert code == 0, errors
-    assert "validation.csv is a query" in output
+    assert "validation.csv, video features: descriptors" in output
+
+
+def test_a_run_begins_with_the_weights_of_another(finished, tool, tmp_path):
+    run, config, _ = finished
+    words = ["trainer.learning_rate=1e-20", f"init={run}", f"output={tmp_path / 'second'}"]
+    code, _, errors = tool(TRAIN, config, *words)
+    assert code == 0, errors
+    first, second = (load_model(r).state_dict() for r in (run, tmp_path / "second"))
+    for name, weight in first.items():
+        if "running" not in name and "num_batches" not in name:
+            assert second[name].equal(weight), name
+    code, _, errors = tool(TRAIN, config, "init=nowhere", f"output={tmp_path / 'third'}")
+    assert code == 2
+    assert "init: there is no checkpoint at nowhere" in errors
+    assert "tools/convert.py" in errors
+
+
+def test_an_evaluation_changes_the_config(finished, tool):
+    run = finished[0]
+    code, _, errors = tool(EVALUATE, run, "--set", "validation", "evaluation.batch_size=3")
+    assert code == 0, errors
+    code, _, errors = tool(EVALUATE, run, "evaluation.batchsize=3")
+    assert code == 2
+    assert "did you mean 'batch_size'" in errors
+    change = "evaluation.model={modalities: {audio: {encoder: {num_frames: 100}}}}"
+    code, _, errors = tool(EVALUATE, run, change)
+    assert code == 2
+    assert "num_frames" in errors
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished, tool):

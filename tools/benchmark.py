@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the plain ways are part of
 import torch
 
 from fusion.command import run
-from tools.benchmarks import evaluate, loss, memory, step
+from tools.benchmarks import evaluate, loss, memory, step, store
 
 EXAMPLES = """examples:
   python tools/benchmark.py step                      whole step of the paper's model
@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py loss
   python tools/benchmark.py evaluate --size small
   python tools/benchmark.py memory --chunk 128
+  python tools/benchmark.py store
 
 The last line of the output is JSON.
 """
@@ -30,18 +31,22 @@ def parse(words=None):
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{step,loss,evaluate,memory}"
+        dest="command", required=True, metavar="{step,loss,evaluate,memory,store}"
     )
     for name, help in [
         ("step", "forward pass, loss and backward pass of EAO"),
         ("loss", "one contrastive term"),
         ("evaluate", "embedding and ranking"),
         ("memory", "a step in chunks: peak memory against the size of the batch"),
+        ("store", "random clips from a feature store and from whole files"),
     ]:
         command = commands.add_parser(name, help=help)
         command.add_argument("--repeats", type=_positive, default=5, help="rounds (default: 5)")
         if name == "memory":
             _add_memory(command)
+            continue
+        if name == "store":
+            _add_store(command)
             continue
         default = {"step": 12, "loss": 16384, "evaluate": 64}[name]
         text = f"clips at a time (default: {default})"
@@ -83,6 +88,13 @@ def _add_memory(command):
     command.add_argument("--doublings", type=_at_least_two, default=4, help=text)
 
 
+def _add_store(command):
+    command.add_argument("--videos", type=_positive, default=50, help="default: 50")
+    command.add_argument("--seconds", type=_positive, default=390, help="of each (default: 390)")
+    text = "in an epoch of the three that are loaded (default: 500)"
+    command.add_argument("--clips-per-video", type=_positive, default=500, help=text)
+
+
 def _positive(word):
     number = int(word)
     if number < 1:
@@ -100,8 +112,8 @@ def main():
     """Measure and print."""
     arguments = parse()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subjects = {"step": step, "loss": loss, "evaluate": evaluate, "memory": memory}
-    subject = subjects[arguments.command]
+    subjects = {"step": step, "loss": loss, "evaluate": evaluate}
+    subject = (subjects | {"memory": memory, "store": store})[arguments.command]
     result = {"command": arguments.command, "threads": torch.get_num_threads()}
     result["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     result |= {"torch": torch.__version__} | subject.run(arguments, device)

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from fusion.data.captions import Caption, read_captions
 from fusion.data.demo import demo_corpus
-from fusion.data.features import EXTRACTORS, VideoFeatures, extract_all
+from fusion.data.features import EXTRACTORS, VideosInMemory, extract_all
+from fusion.data.problems import Problem, report
 from fusion.data.protocols import Protocol, choose_protocol
+from fusion.data.readers import Reader
 from fusion.data.source import ClipSet
+from fusion.data.store import FeatureStore
 from fusion.data.video_tokens import check_finite, fit_video_tokens
 from fusion.data.windows import feature_range, spectrogram_range, spectrogram_seconds
 
@@ -26,10 +29,10 @@ class Clips(ClipSet):
     """The captions of one split and what is seen and heard while they last.
 
     Args:
-        folder: what the names of the videos are relative to.
+        folder: what the names of the videos are relative to; None if there are no media files.
         captions: one for each clip; an empty text means that there is no narration.
+        reader: features of the videos.
         text_encoder: maps a sentence to (L, D) features.
-        extractor: one of :data:`fusion.data.features.EXTRACTORS`.
         max_video_tokens: later ones of a clip are cut off.
         max_audio_frames: later ones of a clip are cut off; 100 frames are a second.
         random_crop_seconds: once :meth:`draw_anew` was called, a clip loses at random up to so much
@@ -47,32 +50,36 @@ class Clips(ClipSet):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         captions: Sequence[Caption],
+        reader: Reader,
         text_encoder: TextEncoder,
-        extractor: str,
         max_video_tokens: int,
         max_audio_frames: int,
         random_crop_seconds: float = 0.0,
     ) -> None:
         self.random_crop_seconds = random_crop_seconds
         self._seed: int | None = None
-        self.folder, self.captions = folder, list(captions)
-        self.text_encoder, self.extractor = text_encoder, EXTRACTORS[extractor]
+        self.folder, self.captions, self.reader = folder, list(captions), reader
+        self.text_encoder = text_encoder
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self.videos = extract_all(folder, (c.video for c in captions), extractor)
         self.ids = _unique_ids(self.captions)
         for caption, name in zip(self.captions, self.ids, strict=True):
-            seconds = self._seconds(self.videos[caption.video])
+            seconds = self._seconds(caption.video)
             if seconds and caption.start >= seconds:
                 raise ValueError(
-                    f"clip {name} of {folder} begins after the end of its video ({seconds:.2f} s);"
-                    " mend its times in the caption file"
+                    f"clip {name}{f' of {folder}' if folder else ''} begins after the end of its"
+                    f" video ({seconds:.2f} s); mend its times in the caption file"
                 )
 
-    def _seconds(self, video: VideoFeatures) -> float:
-        sound = spectrogram_seconds(len(video.spectrogram)) if len(video.spectrogram) else 0.0
-        return max(len(video.features_2d) / self.extractor.per_second_2d, sound)
+    def _seconds(self, video: str) -> float:
+        frames = self.reader.rows(video, "audio") if "audio" in self.reader.fields else 0
+        rows = [
+            self.reader.rows(video, name) / self.reader.fields[name].per_second
+            for name in ("2d", "3d")
+            if name in self.reader.fields
+        ]
+        return max([spectrogram_seconds(frames) if frames else 0.0, *rows[:1]])
 
     def draw_anew(self, seed: int) -> None:
         """Crop each clip at random from now on, as the seed and the clip say."""
@@ -81,11 +88,15 @@ class Clips(ClipSet):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Cut one clip out of the features of its video."""
         caption, name = self.captions[index], self.ids[index]
-        video, window = self.videos[caption.video], self._window(index)
+        window = self._window(index)
         features = {
             "text": self.text_encoder(caption.text),
-            "video": self._video(video, *window),
-            "audio": self._audio(video, *window),
+            "video": fit_video_tokens(
+                self._rows(caption.video, "2d", *window),
+                self._rows(caption.video, "3d", *window),
+                self.max_video_tokens,
+            ),
+            "audio": self._audio(caption.video, *window),
         }
         for modality, values in features.items():
             check_finite(values, f"{modality} of clip {name}")
@@ -99,20 +110,16 @@ class Clips(ClipSet):
         first, last = np.random.default_rng([self._seed, index]).uniform(0, most, 2)
         return caption.start + first, caption.end - last
 
-    def _video(self, video: VideoFeatures, start: float, end: float) -> Tensor:
-        def cut(features: Tensor, per_second: float) -> Tensor:
-            rows = feature_range(start, end, per_second, accurate=False)
-            return features[slice(*rows)]
+    def _rows(self, video: str, field: str, start: float, end: float) -> Tensor | None:
+        if field not in self.reader.fields:
+            return None
+        rows = feature_range(start, end, self.reader.fields[field].per_second, accurate=False)
+        return self.reader.read(video, field, *rows).float()
 
-        return fit_video_tokens(
-            cut(video.features_2d, self.extractor.per_second_2d),
-            cut(video.features_3d, self.extractor.per_second_3d),
-            self.max_video_tokens,
-        )
-
-    def _audio(self, video: VideoFeatures, start: float, end: float) -> Tensor:
-        frames = video.spectrogram[slice(*spectrogram_range(start, end))]
-        return frames[: self.max_audio_frames].float()
+    def _audio(self, video: str, start: float, end: float) -> Tensor:
+        first, last = spectrogram_range(start, end)
+        last = min(last, first + self.max_audio_frames)
+        return self.reader.read(video, "audio", first, last).float()
 
 
 class CaptionedVideos:
@@ -128,6 +135,10 @@ class CaptionedVideos:
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         random_crop_seconds: what a training clip loses at random, see :class:`Clips`.
         ceilings: JSON file of what can be reached at best, by split and direction.
+        store: a feature store, see :mod:`fusion.data.store`, that has the features of the videos
+            under the names in the caption files, such as ``tools/extract.py`` makes; in place of
+            ``video_features``.
+        max_bad: the share of clips whose video may be missing from the store; they are left out.
 
     Raises:
         ValueError: the name of the features is unknown.
@@ -143,6 +154,8 @@ class CaptionedVideos:
         max_audio_frames: int = 768,
         random_crop_seconds: float = 0.0,
         ceilings: str | None = None,
+        store: str | None = None,
+        max_bad: float = 0.05,
     ) -> None:
         if video_features not in EXTRACTORS:
             raise ValueError(
@@ -153,6 +166,7 @@ class CaptionedVideos:
         self.video_features = video_features
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self.random_crop_seconds, self.ceilings = random_crop_seconds, ceilings
+        self.store, self.max_bad = store, max_bad
 
     @property
     def splits(self) -> list[str]:
@@ -161,6 +175,8 @@ class CaptionedVideos:
 
     def extract(self) -> None:
         """Compute the features of all splits in one go; without it each does when it is read."""
+        if self.store is not None:
+            return
         for folder in {file.parent for file in self.files.values()}:
             files = [file for file in self.files.values() if file.parent == folder]
             videos = [caption.video for file in files for caption in read_captions(file)]
@@ -177,15 +193,36 @@ class CaptionedVideos:
             ValueError: there is no such split, or a file of it cannot be read.
         """
         file = self._file(split)
+        captions, reader = read_captions(file), self._reader(file)
         return Clips(
             file.parent,
-            read_captions(file),
+            self._there(captions, reader, file),
+            reader,
             text_encoder,
-            self.video_features,
             self.max_video_tokens,
             self.max_audio_frames,
             self.random_crop_seconds,
         )
+
+    def _reader(self, file: Path) -> Reader:
+        if self.store is not None:
+            return FeatureStore(self.store)
+        videos = (caption.video for caption in read_captions(file))
+        return VideosInMemory(
+            extract_all(file.parent, videos, self.video_features), EXTRACTORS[self.video_features]
+        )
+
+    def _there(self, captions: list[Caption], reader: Reader, file: Path) -> list[Caption]:
+        """Leave out the clips whose video the store lacks, and say so."""
+        known = {caption.video: caption.video in reader.videos for caption in captions}
+        ids = _unique_ids(captions)
+        problems = [
+            Problem(name, "video", "not in the store")
+            for caption, name in zip(captions, ids, strict=True)
+            if not known[caption.video]
+        ]
+        report(problems, len(captions), str(file), "leave_out", self.max_bad)
+        return [caption for caption in captions if known[caption.video]]
 
     def protocol(self, split: str) -> Protocol:
         """How a table on this split is counted."""
@@ -194,7 +231,8 @@ class CaptionedVideos:
     def describe(self, split: str) -> str:
         """Say what the clips of this split are."""
         file = self._file(split)
-        return f"{file.parent.name}/{file.name}, video features: {self.video_features}"
+        features = f"of {Path(self.store).name}" if self.store else self.video_features
+        return f"{file.parent.name}/{file.name}, video features: {features}"
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
         """What can be reached at best in each direction, None if nobody knows."""

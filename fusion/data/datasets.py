@@ -1,6 +1,7 @@
 """Data sets, by the names that configs use."""
 
 from fusion.data.clips import CaptionedVideos, demo
+from fusion.data.howto100m import HowTo100M
 from fusion.data.published import PickledVideos, msrvtt, youcook2
 
 DATASETS = {
@@ -9,4 +10,5 @@ DATASETS = {
     "pickles": PickledVideos,
     "msrvtt": msrvtt,
     "youcook2": youcook2,
+    "howto100m": HowTo100M,
 }

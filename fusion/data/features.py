@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from fusion.data import descriptors
 from fusion.data.media import MediaError, read_audio, read_frames
 from fusion.data.spectrogram import log_mel
+from fusion.data.store_format import Field
 from fusion.files import cache_folder, write_atomically
 
 SPECTROGRAM_VERSION = 1  # raise it when log_mel or the reading of sound changes
@@ -79,6 +80,38 @@ class VideoFeatures:
     features_2d: Tensor
     features_3d: Tensor
     spectrogram: Tensor
+
+
+class VideosInMemory:
+    """Features of a few videos, read as from a store, see :class:`fusion.data.readers.Reader`.
+
+    Args:
+        features: of each video.
+        extractor: that they were computed by.
+    """
+
+    def __init__(self, features: Mapping[str, VideoFeatures], extractor: Extractor) -> None:
+        self.features = features
+        self.videos: Sequence[str] = list(features)
+        some = next(iter(features.values()))
+        self.fields: Mapping[str, Field] = {
+            "2d": Field(some.features_2d.shape[1], extractor.per_second_2d),
+            "3d": Field(some.features_3d.shape[1], extractor.per_second_3d),
+            "audio": Field(some.spectrogram.shape[1], 100.0),
+        }
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows a video has of a field."""
+        return len(self._all(video, field))
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows of a field."""
+        return self._all(video, field)[max(first, 0) : last]
+
+    def _all(self, video: str, field: str) -> Tensor:
+        features = self.features[video]
+        kinds = {"2d": features.features_2d, "3d": features.features_3d}
+        return kinds.get(field, features.spectrogram)
 
 
 def extract(path: Path, extractor: Extractor) -> VideoFeatures:

@@ -29,6 +29,9 @@ TextEncoder = Callable[[str], Tensor]
 Entry = Mapping[str, Any]
 
 
+FILLED = 0.7  # share of a part's frames below which it is dropped, as published
+
+
 class Kind(NamedTuple):
     """Where an entry has its features of pictures and of motion; the first that fits is taken."""
 
@@ -122,6 +125,8 @@ class PickledClips(ClipSet):
         max_video_tokens: the most tokens of a clip; 0: one token, the maximum over time.
         max_audio_frames: later ones of a clip are cut off; 100 are a second.
         long_clips: see :func:`fusion.data.video_tokens.fit_video_tokens`.
+        cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
+            text of the whole. Parts after the first need 0.7 of the frames.
 
     Attributes:
         captions: for each clip its name and the text it is evaluated with.
@@ -138,12 +143,22 @@ class PickledClips(ClipSet):
         max_video_tokens: int = 12,
         max_audio_frames: int = 768,
         long_clips: str = "clip",
+        cut: int = 1,
     ) -> None:
         self.clips, self.text_encoder, self.long_clips = list(clips), text_encoder, long_clips
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self._seed: int | None = None
         self.captions = [Caption(clip.id, 0.0, 0.0, clip.text) for clip in clips]
         self.folder = None
+        self._parts = [
+            (number, part)
+            for number, clip in enumerate(clips)
+            for part in range(cut)
+            if part == 0 or self._is_filled(clip, part)
+        ]
+        self.cut = cut
+        if cut > 1:
+            self.whole = [number for number, _ in self._parts]
         # A clip without features still says how wide they would be.
         self._widths = {
             name: next(c.features[name].shape[1] for c in clips if name in c.features)
@@ -157,30 +172,37 @@ class PickledClips(ClipSet):
         self._seed = seed
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Give the features of one clip."""
-        clip = self.clips[index]
-        features_2d, features_3d = self._rows(clip, "2d"), self._rows(clip, "3d")
+        """Give the features of one clip, or of a part."""
+        number, part = self._parts[index]
+        clip, tokens, frames = self.clips[number], self.max_video_tokens, self.max_audio_frames
+        video = fit_video_tokens(
+            self._rows(clip, "2d"), self._rows(clip, "3d"), self.cut * tokens, self.long_clips
+        )
+        sound = self._rows(clip, "audio")
+        assert sound is not None
         return {
             "id": clip.id,
-            "text": self.text_encoder(self._text(index)),
-            "video": fit_video_tokens(
-                features_2d, features_3d, self.max_video_tokens, self.long_clips
-            ),
-            "audio": self._rows(clip, "audio", self.max_audio_frames),
+            "text": self.text_encoder(self._text(number)),
+            "video": video[part * tokens : (part + 1) * tokens] if self.cut > 1 else video,
+            "audio": sound[part * frames : (part + 1) * frames],
         }
 
-    def _text(self, index: int) -> str:
-        clip = self.clips[index]
+    def _is_filled(self, clip: PickledClip, part: int) -> bool:
+        frames = len(clip.features.get("audio", ())) - part * self.max_audio_frames
+        return frames > FILLED * self.max_audio_frames
+
+    def _text(self, number: int) -> str:
+        clip = self.clips[number]
         if self._seed is None:
             return clip.text
-        return clip.texts[np.random.default_rng([self._seed, index]).integers(len(clip.texts))]
+        return clip.texts[np.random.default_rng([self._seed, number]).integers(len(clip.texts))]
 
-    def _rows(self, clip: PickledClip, name: str, most: int | None = None) -> Tensor | None:
+    def _rows(self, clip: PickledClip, name: str) -> Tensor | None:
         if name not in self._widths:
             return None
         if name not in clip.features:
             return torch.zeros(0, self._widths[name])
-        return torch.from_numpy(clip.features[name][:most].astype(np.float32))
+        return torch.from_numpy(clip.features[name].astype(np.float32))
 
 
 def _read_entries(file: Path) -> list[Entry]:

@@ -39,6 +39,17 @@ def find_problem(values: Any, width: int | None) -> str | None:
         values: (rows, width) in theory.
         width: columns that are expected; None for any.
     """
+    if problem := find_wrong_shape(values, width):
+        return problem
+    values = np.asarray(values)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        return f"{bad} of {values.size} values are not finite"
+    return None
+
+
+def find_wrong_shape(values: Any, width: int | None) -> str | None:
+    """Say the same without looking at the numbers, see :func:`find_problem`."""
     if isinstance(values, torch.Tensor):
         values = values.numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
@@ -49,9 +60,6 @@ def find_problem(values: Any, width: int | None) -> str | None:
         shape = f"{values.shape[0]} x {values.shape[1]}"
         turned = " (transposed)" if values.shape[0] == width else ""
         return f"{shape} instead of rows of {width}{turned}"
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        return f"{bad} of {values.size} values are not finite"
     return None
 
 

@@ -31,6 +31,8 @@ class PickledVideos:
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         long_clips: what becomes of clips with more video tokens: ``clip``, their end is cut off,
             or ``nearest`` or ``max_pool``, see :func:`fusion.data.video_tokens.fit_video_tokens`.
+        cut: into how many parts clips are cut, each of ``max_video_tokens`` and
+            ``max_audio_frames``; their embeddings are averaged. For evaluation.
         bad: what becomes of features that cannot be used: ``missing``, their clip goes without, or
             ``leave_out``, their clip is left out.
         max_bad: the share of clips of a file that may have such features.
@@ -50,6 +52,7 @@ class PickledVideos:
         max_video_tokens: int = 12,
         max_audio_frames: int = 768,
         long_clips: str = "clip",
+        cut: int = 1,
         bad: str = "missing",
         max_bad: float = 0.05,
     ) -> None:
@@ -65,7 +68,7 @@ class PickledVideos:
         self.beside = {name: Path(file).expanduser() for name, file in (beside or {}).items()}
         self.features, self.bad, self.max_bad = features, bad, max_bad
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self.long_clips = long_clips
+        self.long_clips, self.cut = long_clips, cut
         self._protocol = choose_protocol(protocol)
         self.origin = "check the path"  # the way out when a file is missing
         self._read: dict[str, list[PickledClip]] = {}
@@ -92,7 +95,12 @@ class PickledVideos:
         if split == "test":
             self._protocol.check(len(clips), str(self._file(split)))
         return PickledClips(
-            clips, text_encoder, self.max_video_tokens, self.max_audio_frames, self.long_clips
+            clips,
+            text_encoder,
+            self.max_video_tokens,
+            self.max_audio_frames,
+            self.long_clips,
+            1 if split == "train" else self.cut,
         )
 
     def protocol(self, split: str) -> Protocol:
@@ -139,6 +147,7 @@ def msrvtt(
     max_video_tokens: int = 48,
     max_audio_frames: int = 3072,
     long_clips: str = "clip",
+    cut: int = 1,
     bad: str = "missing",
     max_bad: float = 0.05,
 ) -> PickledVideos:
@@ -153,6 +162,7 @@ def msrvtt(
         max_video_tokens: see there.
         max_audio_frames: see there.
         long_clips: see there.
+        cut: see there.
         bad: see there.
         max_bad: see there.
 
@@ -170,6 +180,7 @@ def msrvtt(
         max_video_tokens=max_video_tokens,
         max_audio_frames=max_audio_frames,
         long_clips=long_clips,
+        cut=cut,
         bad=bad,
         max_bad=max_bad,
     )
@@ -184,6 +195,7 @@ def youcook2(
     max_video_tokens: int = 72,
     max_audio_frames: int = 4608,
     long_clips: str = "clip",
+    cut: int = 1,
     bad: str = "missing",
     max_bad: float = 0.05,
 ) -> PickledVideos:
@@ -197,6 +209,7 @@ def youcook2(
         max_video_tokens: see there.
         max_audio_frames: see there.
         long_clips: see there.
+        cut: see there.
         bad: see there.
         max_bad: see there.
 
@@ -211,6 +224,7 @@ def youcook2(
         max_video_tokens=max_video_tokens,
         max_audio_frames=max_audio_frames,
         long_clips=long_clips,
+        cut=cut,
         bad=bad,
         max_bad=max_bad,
     )

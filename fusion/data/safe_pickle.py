@@ -1,23 +1,22 @@
 """Read pickles of plain data and numeric arrays from strangers: none can run code.
 
 The published features and captions of this field are pickles, and a pickle is a program: it names
-functions and calls them. Three walls, each enough for what it is for:
+functions and calls them. There are three walls:
 
-1. a scan of the whole file before anything is made: no instruction but those of plain data, no
-   length beyond the file, no memo number beyond it (Python before 3.15 allocates what such a
-   number asks for);
-2. an unpickler that knows a short list of exact names and makes none of them: for each it has a
-   stand-in that looks at its arguments first. NumPy's own ``dtype`` and ``ndarray`` would believe
-   what they are told about memory;
-3. a walk through the result, which puts the arrays in their places and finds nothing else.
+1. a scan of the whole file before anything is made: no instructions but those for plain data, no
+   length and no memo number beyond the file (CPython gh-115952: 10 bytes could ask for 64 GB);
+2. an unpickler that knows a short list of exact names, and has for each a stand-in that looks at
+   its arguments first: NumPy's ``dtype`` and ``ndarray`` would believe what they hear of memory;
+3. a walk through the result, which puts arrays in the place of stand-ins and lets nothing else by.
 
-What is left to a hostile file is to waste time, or to nest tuples so deeply that Python itself
-gives up. Its data may still be nonsense.
+A hostile file can still waste time, or nest the tuples of a key so deeply that Python crashes.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
+import math
 import mmap
 import os
 import pickle
@@ -26,7 +25,7 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +63,8 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
                 raise PickleFileError(f"{path}: the file is empty; copy or download it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 _scan(content)
-            unpickler = _Unpickler(file, encoding="latin1")
-            value = unpickler.load()
-            return _settle(value) if unpickler.has_names else value
-    except PickleFileError:
+            return _unpickle(file)
+    except (PickleFileError, MemoryError):
         raise
     except OSError as error:
         raise PickleFileError(f"{path}: {error.strerror or error}; check the path") from error
@@ -90,8 +87,6 @@ class _Refused(Exception):
 def _refuse(why: str) -> NoReturn:
     raise _Refused(why)
 
-
-# --- The scan -------------------------------------------------------------------------------------
 
 _COUNTED = {ord("T"): 4, ord("B"): 4, ord("X"): 4, 0x8B: 4, 0x8D: 8, 0x8E: 8, 0x96: 8}  # bytes
 _NO_ARGUMENT = b"(012NRbadeltsu})]\x85\x86\x87\x88\x89\x8f\x90\x91\x93\x94"
@@ -183,14 +178,8 @@ def _refuse_instruction(code: int, position: int) -> NoReturn:
     _refuse(f"instruction {names[0]} at byte {position} is not one for plain data")
 
 
-# --- The unpickler --------------------------------------------------------------------------------
-
-
 class _StandIn:
-    """What the unpickler handles instead of the real thing.
-
-    No pickle can change it (``__setstate__``), call it, or hide it in a set or a key.
-    """
+    """What the unpickler handles instead of the real thing; a pickle cannot change or hash it."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -221,16 +210,11 @@ class _Dtype(_StandIn):
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: object) -> None:
-        plain = (None, None, None)  # no array in an element, no names, no fields
-        if not (
-            isinstance(state, tuple)
-            and len(state) == 8
-            and state[0] == 3
-            and state[2:5] == plain
-            and state[1] in ("<", ">", "=", "|")
-        ):
-            _refuse(f"a dtype with the state {short(state)} is not of plain numbers or text")
-        self.dtype = self.dtype.newbyteorder(state[1])
+        match state:
+            case (3, "<" | ">" | "=" | "|" as order, None, None, None, _, _, _):
+                self.dtype = self.dtype.newbyteorder(order)
+            case _:  # arrays in an element, or fields
+                _refuse(f"a dtype with the state {short(state)} is not of plain numbers or text")
 
 
 class _Array(_StandIn):
@@ -238,10 +222,10 @@ class _Array(_StandIn):
     array: NDArray[Any]
 
     def __setstate__(self, state: object) -> None:
-        if not (isinstance(state, tuple) and len(state) == 5 and state[0] == 1):
+        if type(state) is not tuple or len(state) != 5:
             _refuse(f"an array with the state {short(state)} is not one of NumPy's")
         _, shape, dtype, fortran, data = state
-        if isinstance(data, str):  # of Python 2
+        if type(data) is str:  # of Python 2
             data = data.encode("latin-1")
         real = _checked(shape, dtype, data)
         self.array = np.empty(0)
@@ -254,23 +238,11 @@ def _checked(shape: Any, dtype: Any, data: Any) -> np.dtype[Any]:
         _refuse(f"an array has {short(dtype)} for a dtype")
     if type(data) is not bytes and type(data) is not bytearray:
         _refuse(f"an array holds a {type(data).__name__} instead of bytes")
-    count = dtype.dtype.itemsize
     fits = type(shape) is tuple and len(shape) <= 64
-    for length in shape if fits else ():
-        fits = fits and type(length) is int and length >= 0
-        count *= length if fits else 0
-    if not fits or count != len(data):
+    fits = fits and all(type(length) is int and length >= 0 for length in shape)
+    if not fits or math.prod(shape) * dtype.dtype.itemsize != len(data):
         _refuse(f"an array of shape {short(shape)} and {dtype.dtype} has {len(data)} bytes")
     return dtype.dtype
-
-
-class _Reconstruct(_StandIn):  # not a _Function: it is called for each array
-    __slots__ = ()
-
-    def __call__(self, kind: object, shape: object, code: object) -> _Array:
-        if kind is not _NDARRAY:
-            _refuse("a subclass of array may run code")
-        return _Array()
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
@@ -284,7 +256,7 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
 
 
 def _scalar(dtype: Any, data: Any) -> object:
-    data = data.encode("latin-1") if isinstance(data, str) else data  # of Python 2
+    data = data.encode("latin-1") if type(data) is str else data  # of Python 2
     return np.frombuffer(data, _checked((), dtype, data))[0]
 
 
@@ -312,7 +284,6 @@ def _of_list(kind: Any) -> Any:
     return make
 
 
-_NDARRAY = _StandIn()
 _BUILTINS = {
     "bytearray": _bytearray,
     "bytes": lambda: b"",  # before protocol 3, for the empty one; others are encoded text
@@ -321,13 +292,15 @@ _BUILTINS = {
     "set": _of_list(set),
 }
 _NAMES: dict[tuple[str, str], _StandIn] = {
-    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "ndarray"): _StandIn(),
     ("numpy", "dtype"): _Function(_Dtype),
     ("collections", "OrderedDict"): _Function(_of_list(OrderedDict)),
     ("_codecs", "encode"): _Function(_encode),
 }
 for _core in ("numpy.core", "numpy._core"):
-    _NAMES[f"{_core}.multiarray", "_reconstruct"] = _Reconstruct()
+    _NAMES[f"{_core}.multiarray", "_reconstruct"] = _Function(
+        lambda kind, shape, code: _Array()
+    )  # kind: ndarray
     _NAMES[f"{_core}.multiarray", "scalar"] = _Function(_scalar)
     _NAMES[f"{_core}.numeric", "_frombuffer"] = _Function(_from_buffer)
 for _module in ("builtins", "__builtin__"):
@@ -344,6 +317,18 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in _NAMES:
             _refuse(f"it names {short(f'{module}.{name}')}, which is no data and may run code")
         return _NAMES[module, name]
+
+
+def _unpickle(file: BinaryIO) -> Any:
+    unpickler = _Unpickler(file, encoding="latin1")
+    looks_for_garbage = gc.isenabled()
+    gc.disable()  # nothing that is made here is garbage; looking for it can double the time
+    try:
+        value = unpickler.load()
+        return _settle(value) if unpickler.has_names else value
+    finally:
+        if looks_for_garbage:
+            gc.enable()
 
 
 def _settle(root: object) -> object:

@@ -19,14 +19,17 @@ class ClipSet(Dataset[dict[str, Any]]):
     Attributes:
         captions: for each clip what it shows in which video.
         folder: what the names of the videos are relative to; None if there are no media files.
+        whole: for each item the clip that it is a part of, where clips are cut: their embeddings
+            are averaged; None where every item is a clip.
     """
 
     captions: Sequence[Caption]
     folder: Path | None
+    whole: Sequence[int] | None = None
 
     def __len__(self) -> int:
-        """Number of clips."""
-        return len(self.captions)
+        """Number of items."""
+        return len(self.captions if self.whole is None else self.whole)
 
 
 class Source(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from fusion.data.captions import Caption
@@ -71,15 +72,16 @@ def random_window(
         uniform: a random number within [0, 1) that decides where.
 
     Returns:
-        The window of the caption that the start of the drawn window lies in, else of the one that
-        its end lies in, see :func:`caption_window`; else the drawn window, without words.
+        The window of the newest caption when the drawn window starts, if that still lasts, else of
+        the newest when it ends, see :func:`caption_window`; else the drawn window, without words.
     """
     start = uniform * max(0.0, int(duration) - min_seconds)
     end = start + min_seconds
     for time in (start, end):
-        for index, caption in enumerate(captions):
-            if caption.start <= time <= caption.end:
-                return caption_window(captions, index, min_seconds)
+        # The newest caption, though an older one may still last where captions overlap.
+        index = max(0, bisect_left(captions, time, key=lambda caption: caption.start) - 1)
+        if captions and captions[index].start <= time <= captions[index].end:
+            return caption_window(captions, index, min_seconds)
     return Window(start, end, ())
 
 
@@ -90,9 +92,10 @@ def audio_window(window: Window, min_seconds: float, *, shift: bool) -> tuple[fl
         window: that of the text.
         min_seconds: see :func:`caption_window`.
         shift: the pre-training setting: ``min_seconds`` of sound, half of that later than the
-            text, so that speech does not simply repeat the text.
+            text, so that speech does not simply repeat the text. A window without words has no
+            text to be apart from.
     """
-    if not shift:
+    if not shift or not window.words:
         return window.start, window.end
     start = window.start + min_seconds / 2
     return start, start + min_seconds

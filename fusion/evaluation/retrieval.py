@@ -98,6 +98,36 @@ def embed(
     )
 
 
+def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
+    """Put clips together that were cut: the mean of what their parts have.
+
+    Args:
+        embedded: the parts.
+        whole: for each part the number of its clip, from 0 on, in ascending order.
+    """
+    of = torch.tensor(whole)
+    count = int(of[-1]) + 1
+    first = torch.searchsorted(of, torch.arange(count))
+
+    def any_part(flags: Tensor) -> Tensor:
+        return torch.zeros(count).index_add_(0, of, flags.float()) > 0
+
+    letters = letters_of(embedded.present)
+    means = {}
+    for combination, rows in embedded.embeddings.items():
+        # A part without any modality of it says nothing.
+        weight = torch.stack([embedded.present[letters[x]] for x in combination]).any(dim=0)
+        weights = weight.to(rows.dtype)
+        total = torch.zeros(count).index_add_(0, of, weights).clamp(min=1)
+        summed = rows.new_zeros(count, rows.shape[1]).index_add_(0, of, rows * weights[:, None])
+        means[combination] = summed / total[:, None]
+    return Embedded(
+        tuple(embedded.ids[i] for i in first.tolist()),
+        means,
+        {m: any_part(flags) for m, flags in embedded.present.items()},
+    )
+
+
 def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
     """Leave out the clips that lack one of these modalities."""
     kept = torch.ones(len(embedded.ids), dtype=torch.bool)

@@ -46,7 +46,7 @@ class EAO(nn.Module):
         modalities: for each modality's name a dict: ``dim``, the width of its features; or
             ``encoder``, a dict with the ``name`` of one of
             :data:`fusion.models.encoders.ENCODERS` and its arguments; and
-            ``max_tokens``, needed with ``positional``.
+            ``max_tokens``, needed with ``positional``. None takes a modality out.
         combinations: what to embed, such as ``["t", "v", "va"]``.
         token_dim: D.
         embedding_dim: E.
@@ -81,6 +81,7 @@ class EAO(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        modalities = {name: spec for name, spec in modalities.items() if spec is not None}
         self.modalities = tuple(modalities)
         parts = [members(combination, self.modalities) for combination in combinations]
         self.combinations = {spell(names): names for names in parts}

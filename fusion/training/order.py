@@ -19,7 +19,8 @@ class EpochBatches(Sampler[list[int]]):
 
     The order of the clips is a permutation drawn from (seed, epoch). Each batch is the next
     ``batch_size`` of them, cut into equal parts, one for each rank; the incomplete batch at the end
-    is left out. So a run on several processes sees the batches that a run on one sees.
+    is left out. So a run on several processes sees the batches that a run on one sees. Clips of a
+    group, such as those of one video, keep together.
 
     Args:
         num_clips: size of the training set.
@@ -27,6 +28,7 @@ class EpochBatches(Sampler[list[int]]):
         seed: of the run.
         rank: which share to give.
         num_ranks: how many shares there are.
+        group: so many neighbours are permuted as one.
 
     Attributes:
         epoch: the epoch whose batches to give; set it before iterating.
@@ -37,7 +39,13 @@ class EpochBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, num_clips: int, batch_size: int, seed: int, rank: int = 0, num_ranks: int = 1
+        self,
+        num_clips: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        group: int = 1,
     ) -> None:
         if batch_size < 1 or batch_size > num_clips:
             raise ValueError(
@@ -50,21 +58,22 @@ class EpochBatches(Sampler[list[int]]):
                 f" ({num_ranks})"
             )
         self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
-        self.rank, self.num_ranks = rank, num_ranks
+        self.rank, self.num_ranks, self.group = rank, num_ranks, group
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return self.num_clips // self.batch_size
+        return self.num_clips // self.group * self.group // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """Give this rank's clips of each batch from ``first`` on."""
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-        order = torch.randperm(self.num_clips, generator=generator).tolist()
+        order = torch.randperm(self.num_clips // self.group, generator=generator)
         share = self.batch_size // self.num_ranks
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size + self.rank * share
-            yield order[start : start + share]
+            places = torch.arange(start, start + share)
+            yield (order[places // self.group] * self.group + places % self.group).tolist()
 
 
 def make_loader(

@@ -68,7 +68,8 @@ class Trainer:
             their number, see :mod:`fusion.losses.exchange`. If its attribute ``compares_clips`` is
             False, it is a mean over single clips, and chunks are embedded once instead of twice.
         train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
-            that is called before each epoch.
+            that is called before each epoch. Its attribute ``group`` says how many neighbours keep
+            together in a batch.
         collate: see ``torch.utils.data.DataLoader``.
         settings: how to train.
         seed: of the order of the clips and of every other random number.
@@ -108,6 +109,7 @@ class Trainer:
             seed,
             accelerator.process_index,
             ranks,
+            getattr(train_set, "group", 1),
         )
         self.loader = make_loader(
             train_set, collate, self.batches, settings.num_workers, accelerator.device

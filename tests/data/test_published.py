@@ -81,6 +81,19 @@ def test_youcooks_names_and_its_clips_without_features_of_full_length(tmp_path):
     assert [len(c["video"]) for c in open_test(tmp_path, entries, max_video_tokens=0)] == [1, 1]
 
 
+def test_a_long_clip_is_cut_into_parts(tmp_path):
+    """As published: 0.7 of a part's frames, or it is dropped."""
+    entries = [entry(0), entry(1, audio=np.ones((40, 26), np.float16)), entry(2, audio=None)]
+    clips = open_test(tmp_path, entries, cut=3, max_video_tokens=2, max_audio_frames=15)
+    assert clips.whole == [0, 0, 0, 1, 1, 2]
+    assert [len(clip["audio"]) for clip in clips] == [15, 15, 15, 15, 11, 0]
+    parts = torch.cat([clips[i]["video"] for i in range(3)])
+    whole = open_test(tmp_path, entries, max_video_tokens=6)
+    assert parts.equal(whole[0]["video"])
+    assert len({clips._text(number) for number in (0, 0)}) == 1
+    assert len(clips.captions) == 3
+
+
 def test_training_takes_one_of_the_captions_by_seed_and_clip(tmp_path):
     file = write(tmp_path / "train.pkl", [entry(n) for n in range(30)])
     clips = PickledVideos(train=file).clips("train", words)

@@ -87,7 +87,8 @@ def test_a_random_window_of_a_short_video_starts_at_its_beginning():
 
 
 def test_shifted_sound_starts_half_a_window_later():
-    window = Window(10, 25, ())
+    window = Window(10, 25, ("said",))
+    assert audio_window(Window(10, 18, ()), 8, shift=True) == (10, 18)
     assert audio_window(window, 8, shift=False) == (10, 25)
     assert audio_window(window, 8, shift=True) == (14, 22)
 

@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from fusion.data.collate import collate
 from fusion.evaluation.retrieval import (
     Embedded,
+    average_parts,
     describe_evaluation,
     embed,
     format_table,
@@ -81,6 +82,24 @@ def test_a_gallery_of_those_with_sound_counts_the_others_as_misses():
     result = describe_evaluation("test", "five of seven", gallery, table, None, 7)
     assert "5 clips in the gallery, 7 counted" in format_table(result)
     assert result["chance"]["R@1"] == pytest.approx(100 / 7)
+
+
+def test_parts_of_a_clip_are_averaged_over_those_that_say_something():
+    rows = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [7.0, 1.0]])
+    present = {
+        "text": torch.tensor([True, True, False, False]),
+        "video": torch.tensor([True, False, True, True]),
+    }
+    parts = Embedded(("x", "x", "x", "y"), {"t": rows, "v": rows, "tv": rows}, present)
+    whole = average_parts(parts, [0, 0, 0, 1])
+    assert whole.ids == ("x", "y")
+    assert whole.embeddings["t"].tolist() == [[2.0, 1.0], [0.0, 0.0]]
+    assert whole.embeddings["v"].tolist() == [[3.0, 2.5], [7.0, 1.0]]
+    assert whole.embeddings["tv"].tolist() == [[3.0, pytest.approx(7 / 3)], [7.0, 1.0]]
+    assert {m: flags.tolist() for m, flags in whole.present.items()} == {
+        "text": [True, False],
+        "video": [True, True],
+    }
 
 
 def test_a_model_without_pairs_gets_the_directions_that_it_can():

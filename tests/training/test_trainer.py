@@ -292,3 +292,9 @@ def test_a_validation_is_logged_once_when_a_run_dies_before_saving_it(tmp_path):
 def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1}]
+
+
+def test_without_results_the_last_epoch_is_the_best(tmp_path):
+    make(tmp_path, epochs=2, evaluate=lambda model: {}, best=None).fit()
+    best, last = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("best", "last"))
+    assert best == last

@@ -1,0 +1,236 @@
+"""HowTo100M (arXiv:1906.03327): features in published folders or in a store, and captions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from fusion.data.caption_store import CaptionStore, write_caption_store
+from fusion.data.captions import Caption
+from fusion.data.narrated import NarratedClips, video_id
+from fusion.data.protocols import Protocol, choose_protocol
+from fusion.data.readers import AUDIO, PublishedFolders, Reader
+from fusion.data.safe_pickle import load_pickle
+from fusion.data.store import FeatureStore
+from fusion.data.store_format import Field
+from fusion.files import cache_folder
+
+logger = logging.getLogger(__name__)
+
+
+class Published(NamedTuple):
+    """Where the published code has features of one kind, below ``DATA_ROOT/howto``."""
+
+    videos: str
+    folder: str
+    fields: Mapping[str, Field]
+
+
+KINDS = {
+    "resnet": Published(
+        "HowTo100M_1166_videopaths.txt",
+        "features",
+        {"2d": Field(2048, 1.0), "3d": Field(2048, 1.5), "audio": AUDIO},
+    ),
+    "s3d": Published(
+        "HowTo100M_1166_videopaths_s3d.txt",
+        "new_s3d_features",
+        {"3d": Field(1024, 1.0), "audio": AUDIO},
+    ),
+    "clip": Published(
+        "HowTo100M_1166_videopaths_CLIP.txt",
+        "clip_features",
+        {"2d": Field(512, 1.0), "audio": AUDIO},
+    ),
+}
+
+
+class HowTo100M:
+    """Random clips of narrated videos, see :class:`fusion.data.narrated.NarratedClips`.
+
+    Args:
+        root: folder of data sets (``data_root``); the files are in ``howto`` below it.
+        features: ``resnet`` (2D and 3D), ``s3d`` or ``clip``.
+        store: a feature store, see :mod:`fusion.data.store`, in place of the published folders;
+            ``tools/pack.py`` makes one. Its videos are those of the list that it has, or all.
+        captions: ``caption.pickle`` (or the same as JSON), which is converted into the cache when
+            it is first used, or a caption store.
+        videos: csv file with a column ``path``.
+        validation_videos: the last so many videos of the list are for choosing the best checkpoint,
+            one clip of each, always the same.
+        clips_per_video: clips of a video in an epoch; they stay together in a batch.
+        min_seconds: the least duration of a clip.
+        max_video_tokens: later ones of a clip are cut off.
+        max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
+        shift_audio: take the sound half of ``min_seconds`` later than the text.
+        max_bad: the share of clips whose features may be unreadable.
+
+    Raises:
+        ValueError: a name is unknown, or the files are not there.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        features: str = "resnet",
+        store: str | None = None,
+        captions: str | None = None,
+        videos: str | None = None,
+        validation_videos: int = 0,
+        clips_per_video: int = 10,
+        min_seconds: float = 8.0,
+        max_video_tokens: int = 12,
+        max_audio_frames: int = 768,
+        shift_audio: bool = True,
+        max_bad: float = 0.05,
+    ) -> None:
+        if features not in KINDS:
+            raise ValueError(f"data.features: unknown {features!r}; choose from {', '.join(KINDS)}")
+        kind = KINDS[features]
+        if root is None and (captions is None or (store is None and videos is None)):
+            raise ValueError(
+                f"where is the data? add data_root=FOLDER with howto/caption.pickle, howto/"
+                f"{kind.videos}, howto/{kind.folder} and howto/audio_features, made as AVLnet's"
+                " training.md (github.com/roudimit/AVLnet) says; or data.store and data.captions"
+            )
+        folder = Path(root or ".").expanduser() / "howto"
+        self.features, self.store = features, store
+        self._videos_file = Path(videos).expanduser() if videos else folder / kind.videos
+        self._captions_file = Path(captions).expanduser() if captions else folder / "caption.pickle"
+        self._folders = folder / kind.folder, folder / "audio_features"
+        self.validation_videos, self.clips_per_video = validation_videos, clips_per_video
+        self.settings: dict[str, Any] = {
+            "min_seconds": min_seconds,
+            "max_video_tokens": max_video_tokens,
+            "max_audio_frames": max_audio_frames,
+            "shift_audio": shift_audio,
+            "max_bad": max_bad,
+        }
+        self._opened: tuple[Reader, CaptionStore, Sequence[str]] | None = None
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that there are."""
+        return ["train", "validation"] if self.validation_videos else ["train"]
+
+    def extract(self) -> None:
+        """Convert the captions, if that has not been done."""
+        open_captions(self._captions_file)
+
+    def texts(self, split: str) -> list[str]:
+        """The captions' texts, to learn words from."""
+        _, captions, _ = self._open()
+        return [
+            caption.text
+            for video in self._videos(split)
+            if video_id(video) in captions
+            for caption in captions.captions(video_id(video))
+        ]
+
+    def clips(self, split: str, text_encoder: Callable[[str], Tensor]) -> NarratedClips:
+        """Open a split.
+
+        Raises:
+            ValueError: there is no such split, or the files are not there.
+        """
+        reader, captions, _ = self._open()
+        per_video = self.clips_per_video if split == "train" else 1
+        videos = self._videos(split)
+        return NarratedClips(reader, captions, videos, text_encoder, per_video, **self.settings)
+
+    def protocol(self, split: str) -> Protocol:
+        """How a table on this split is counted."""
+        return choose_protocol("all")
+
+    def describe(self, split: str) -> str:
+        """Say what the clips of this split are."""
+        return f"a clip of each of {len(self._videos(split))} videos of HowTo100M, {self.features}"
+
+    def ceiling(self, split: str) -> None:
+        """Nobody knows what can be reached at best."""
+
+    def _open(self) -> tuple[Reader, CaptionStore, Sequence[str]]:
+        if self._opened is None:
+            captions = open_captions(self._captions_file)
+            reader: Reader
+            if self.store is not None:
+                reader = FeatureStore(self.store)
+                videos = reader.videos
+            else:
+                fields = KINDS[self.features].fields
+                reader = PublishedFolders(self._videos_file, *self._folders, fields)
+                videos = reader.videos
+            if not 0 <= self.validation_videos < len(videos):
+                raise ValueError(
+                    f"data.validation_videos ({self.validation_videos}) must be less than the"
+                    f" number of videos ({len(videos)})"
+                )
+            self._opened = reader, captions, videos
+        return self._opened
+
+    def _videos(self, split: str) -> Sequence[str]:
+        if split not in self.splits:
+            raise ValueError(
+                f"HowTo100M has no split {split!r}; for one to choose the best checkpoint by set"
+                " data.validation_videos, for a test evaluate by configs/msrvtt or configs/youcook2"
+            )
+        videos = self._open()[2]
+        first = len(videos) - self.validation_videos
+        return videos[:first] if split == "train" else videos[first:]
+
+
+def open_captions(path: Path) -> CaptionStore:
+    """Open captions; convert them into the cache if they are not in the form that is mapped.
+
+    Args:
+        path: a caption store, ``caption.pickle`` or the same as JSON: for each video ``start`` and
+            ``end`` (seconds) and ``text``.
+
+    Raises:
+        ValueError: they are missing or damaged.
+    """
+    if path.is_dir():
+        return CaptionStore(path)
+    try:
+        state = path.stat()
+    except OSError:
+        raise ValueError(
+            f"{path} is missing; it is among the files of HowTo100M"
+            " (www.di.ens.fr/willow/research/howto100m)"
+        ) from None
+    identity = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    place = cache_folder() / "captions" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    if not place.exists():
+        logger.warning("converting %s, once; it is read from %s from now on", path, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_caption_store(place, _items(path))
+    return CaptionStore(place)
+
+
+def _items(path: Path) -> Iterator[tuple[str, list[Caption]]]:
+    if path.suffix == ".json":
+        content = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        content = load_pickle(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} does not hold the captions of each video")
+    for video, columns in content.items():
+        try:
+            rows = zip(columns["start"], columns["end"], columns["text"], strict=True)
+            captions = [
+                Caption(str(video), float(start), float(end), str(text))
+                for start, end, text in rows
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: {video!r} lacks start, end and text of equal number ({error})"
+            ) from None
+        # Impossible times do occur among a hundred million.
+        yield str(video), [c for c in captions if 0 <= c.start < c.end < math.inf]

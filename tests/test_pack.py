@@ -1,0 +1,105 @@
+"""Packing published features: the store gives the same clips."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fusion.data.clips import CaptionedVideos
+from fusion.data.howto100m import HowTo100M
+from fusion.data.published import PickledVideos
+from fusion.data.store import FeatureStore
+from fusion.data.video_tokens import fit_video_tokens
+from fusion.pack import pack_howto100m, pack_pickle
+from tests.data.test_howto100m import VIDEOS, own_cache, root, words  # noqa: F401 (fixtures)
+from tests.data.test_published import entry, write
+
+
+def test_the_store_of_howto100m_gives_the_same_clips(root, tmp_path, capsys):  # noqa: F811
+    pack_howto100m(root, tmp_path / "store")
+    assert "3 videos added, 0 there before, 0 with problems" in capsys.readouterr().out
+    published = HowTo100M(str(root)).clips("train", words)
+    packed = HowTo100M(str(root), store=str(tmp_path / "store")).clips("train", words)
+    order = [VIDEOS.index(name) for name in packed.videos]
+    packed.videos = [packed.videos[order.index(i)] for i in range(3)]  # a store sorts its names
+    for clips in (published, packed):
+        clips.draw_anew(4)
+    for index in range(30):
+        ours, theirs = packed[index], published[index]
+        assert ours["id"] == theirs["id"]
+        for name in ("text", "video", "audio"):
+            assert ours[name].equal(theirs[name]), (index, name)
+
+
+def test_packing_goes_on_and_names_what_it_could_not_read(root, tmp_path, capsys):  # noqa: F811
+    bad = root / "howto" / "features" / "food" / "bbb" / "bbb_3d.npz"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:99])
+    store = tmp_path / "store"
+    pack_howto100m(root, store)
+    assert "3 videos added, 0 there before, 1 with problems" in capsys.readouterr().out
+    report = json.loads((store / "pack-report-0.json").read_text())
+    assert list(report["problems"]) == ["food/bbb"]
+    assert "bbb_3d.npz is damaged" in report["problems"]["food/bbb"][0]
+    opened = FeatureStore(store)
+    assert opened.rows("food/bbb", "3d") == 0
+    assert opened.rows("food/bbb", "2d") == 6
+    assert opened.facts("food/bbb")["problems"] == report["problems"]["food/bbb"]
+    pack_howto100m(root, store)
+    assert "0 videos added, 3 there before" in capsys.readouterr().out
+
+
+def test_processes_share_the_videos_out(root, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        pack_howto100m(root, tmp_path / "store")
+    assert sorted(FeatureStore(tmp_path / "store").videos) == sorted(VIDEOS)
+
+
+def test_a_pickle_becomes_a_store_and_captions(tmp_path):
+    entries = [entry(n) for n in range(4)] + [entry(4, audio=None)]
+    for made in entries:
+        made["3d"] = made["3d"][:6]  # as many seconds as the 2D features
+    file = write(tmp_path / "resnet" / "some.pkl", entries)
+    pack_pickle(tmp_path / "resnet" / "some.pkl", tmp_path / "store")
+    settings = {"max_video_tokens": 12, "max_audio_frames": 768}
+    store = str(tmp_path / "store")
+    captions = tmp_path / "store" / "some.csv"
+    every = (tmp_path / "store" / "some_training.csv").read_text().splitlines()
+    assert len(every) == 1 + 3 * 5
+    assert every[2].endswith(",two dogs 0")
+    ours = CaptionedVideos(test=str(captions), store=store, **settings).clips("test", words)
+    theirs = PickledVideos(test=file, **settings).clips("test", words)
+    for mine, clip, made in zip(ours, theirs, entries, strict=True):
+        assert mine["audio"].equal(clip["audio"])
+        assert mine["text"].equal(clip["text"])
+        # The made-up sound lasts half a second, so there is one row of each.
+        kinds = [torch.from_numpy(made[k]).float() for k in ("2d", "3d")]
+        rows = [k[:1] for k in kinds] if "audio" in made else kinds
+        assert mine["video"].equal(fit_video_tokens(*rows, 12))
+    with pytest.raises(ValueError, match="write to another folder"):
+        write(tmp_path / "resnet" / "wide.pkl", [entry(0, **{"2d": np.ones((4, 9))})])
+        pack_pickle(tmp_path / "resnet" / "wide.pkl", tmp_path / "store")
+
+
+def test_clips_of_videos_that_a_store_lacks_are_left_out(tmp_path, caplog):
+    write(tmp_path / "resnet" / "some.pkl", [entry(n) for n in range(30)])
+    pack_pickle(tmp_path / "resnet" / "some.pkl", tmp_path / "store")
+    captions = tmp_path / "store" / "some.csv"
+    captions.write_text(captions.read_text() + "gone,0,1,a cat\n")
+    settings = {"test": str(captions), "store": str(tmp_path / "store")}
+    assert len(CaptionedVideos(**settings).clips("test", words)) == 30
+    assert "1 of 31 clips have features that cannot be used (gone@0-1)" in caplog.text
+    with pytest.raises(ValueError, match=r"more than data.max_bad \(0.01\) allows"):
+        CaptionedVideos(**settings, max_bad=0.01).clips("test", words)
+
+
+def test_numbers_too_large_for_the_store_are_named(root, tmp_path):  # noqa: F811
+    path = root / "howto" / "features" / "food" / "bbb" / "bbb_2d.npz"
+    np.savez(path, features=np.full((6, 2048), 1e6, np.float32))
+    pack_howto100m(root, tmp_path / "store")
+    report = json.loads((tmp_path / "store" / "pack-report-0.json").read_text())
+    assert "too large for float16" in report["problems"]["food/bbb"][0]
+    assert torch.isfinite(FeatureStore(tmp_path / "store").read("food/bbb", "3d")).all()
