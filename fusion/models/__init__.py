@@ -2,20 +2,23 @@
 
 import os
 import shutil
+from typing import Any
 
 import torch
 from torch import nn
 
 from fusion.models.audio import DAVEnet
+from fusion.models.clip_text import CLIPText
 from fusion.models.eao import EAO
 from fusion.models.layers import GatedProjection
 from fusion.models.text import WordVectors
 from fusion.models.word_file import WordVectorFile
 
 MODELS = {"eao": EAO}
-TEXT_ENCODERS: dict[str, type[WordVectors]] = {
+TEXT_ENCODERS: dict[str, Any] = {
     "word2vec": WordVectors,
     "word2vec_file": WordVectorFile,
+    "clip": CLIPText,
 }
 
 COMPILED = (DAVEnet, GatedProjection)
