@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import math
 import mmap
 import os
 import pickle
@@ -28,9 +27,9 @@ from reprlib import repr as short
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
-_NUMBERS_AND_TEXT = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]{0,8}")
+from fusion.data.pickle_standins import NAMES, ArrayStandIn, Refused, refuse
+
 _PLAIN = {str, bytes, bytearray, int, float, complex, bool, type(None), set, frozenset}
 
 
@@ -68,7 +67,7 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
         raise
     except OSError as error:
         raise PickleFileError(f"{path}: {error.strerror or error}; check the path") from error
-    except _Refused as error:
+    except Refused as error:
         raise PickleFileError(
             f"{path}: refused, {error}; only lists, dicts, tuples, sets, text, bytes, numbers and "
             "numeric arrays are read"
@@ -78,14 +77,6 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
         raise PickleFileError(
             f"{path}: damaged or no pickle ({reason}); copy or download it again"
         ) from error
-
-
-class _Refused(Exception):
-    """What is not read, and why."""
-
-
-def _refuse(why: str) -> NoReturn:
-    raise _Refused(why)
 
 
 _COUNTED = {ord("T"): 4, ord("B"): 4, ord("X"): 4, 0x8B: 4, 0x8D: 8, 0x8E: 8, 0x96: 8}  # bytes
@@ -165,7 +156,7 @@ def _long_memo(content: mmap.mmap, position: int) -> int:
         end = position + 1 + len(line[0]) + 1
         number = int(line[0]) if line[1] else len(content) + 1
     if not 0 <= number <= len(content) and end <= len(content):
-        _refuse(f"a memo number at byte {position} is higher than a file this long needs")
+        refuse(f"a memo number at byte {position} is higher than a file this long needs")
     return end
 
 
@@ -175,136 +166,7 @@ def _refuse_instruction(code: int, position: int) -> NoReturn:
     names = [known.name for known in pickletools.opcodes if ord(known.code) == code]
     if not names:
         raise ValueError(f"byte {position}, {code:#x}, is no instruction")
-    _refuse(f"instruction {names[0]} at byte {position} is not one for plain data")
-
-
-class _StandIn:
-    """What the unpickler handles instead of the real thing; a pickle cannot change or hash it."""
-
-    __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
-
-    def __setstate__(self, state: object) -> None:
-        _refuse("it changes what is no data")
-
-
-class _Function(_StandIn):
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-
-    def __call__(self, *args: object) -> object:
-        return self._function(*args)
-
-
-class _Dtype(_StandIn):
-    __slots__ = ("dtype",)
-
-    def __init__(self, code: object, align: object = 0, copy: object = 1) -> None:
-        if not (isinstance(code, str) and _NUMBERS_AND_TEXT.fullmatch(code)):
-            _refuse(
-                f"an array of dtype {short(code)} is neither of numbers nor of text, and may hold "
-                "objects that run code"
-            )
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: object) -> None:
-        match state:
-            case (3, "<" | ">" | "=" | "|" as order, None, None, None, _, _, _):
-                self.dtype = self.dtype.newbyteorder(order)
-            case _:  # arrays in an element, or fields
-                _refuse(f"a dtype with the state {short(state)} is not of plain numbers or text")
-
-
-class _Array(_StandIn):
-    __slots__ = ("array",)
-    array: NDArray[Any]
-
-    def __setstate__(self, state: object) -> None:
-        if type(state) is not tuple or len(state) != 5:
-            _refuse(f"an array with the state {short(state)} is not one of NumPy's")
-        _, shape, dtype, fortran, data = state
-        if type(data) is str:  # of Python 2
-            data = data.encode("latin-1")
-        real = _checked(shape, dtype, data)
-        self.array = np.empty(0)
-        self.array.__setstate__((1, shape, real, bool(fortran), data))  # type: ignore[arg-type]
-
-
-def _checked(shape: Any, dtype: Any, data: Any) -> np.dtype[Any]:
-    """Check that the data are as many bytes as shape and dtype need, not more and not fewer."""
-    if type(dtype) is not _Dtype:
-        _refuse(f"an array has {short(dtype)} for a dtype")
-    if type(data) is not bytes and type(data) is not bytearray:
-        _refuse(f"an array holds a {type(data).__name__} instead of bytes")
-    fits = type(shape) is tuple and len(shape) <= 64
-    fits = fits and all(type(length) is int and length >= 0 for length in shape)
-    if not fits or math.prod(shape) * dtype.dtype.itemsize != len(data):
-        _refuse(f"an array of shape {short(shape)} and {dtype.dtype} has {len(data)} bytes")
-    return dtype.dtype
-
-
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
-    flat = np.frombuffer(data, _checked(shape, dtype, data))
-    result = _Array()
-    if axes is None:
-        result.array = flat.reshape(shape, order=order)
-    else:  # NumPy 2.3: an array whose axes were swapped
-        result.array = flat.reshape(shape).transpose(axes)
-    return result
-
-
-def _scalar(dtype: Any, data: Any) -> object:
-    data = data.encode("latin-1") if type(data) is str else data  # of Python 2
-    return np.frombuffer(data, _checked((), dtype, data))[0]
-
-
-def _encode(text: object, encoding: object) -> bytes:
-    """Stand for ``codecs.encode``, which knows codecs that open files or unpack bombs."""
-    if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
-        _refuse(f"codec {short(encoding)} is not latin1")
-    return text.encode("latin-1")
-
-
-def _bytearray(data: object = b"", encoding: object = "latin-1") -> bytearray:
-    if not isinstance(data, bytes):  # a number would be that many bytes
-        data = _encode(data, encoding)
-    return bytearray(data)
-
-
-def _of_list(kind: Any) -> Any:
-    """Let a collection be made of a list, or of nothing."""
-
-    def make(items: object = ()) -> object:
-        if type(items) not in (list, tuple):
-            _refuse(f"{kind.__name__} is made of {short(items)} instead of a list")
-        return kind(items)
-
-    return make
-
-
-_BUILTINS = {
-    "bytearray": _bytearray,
-    "bytes": lambda: b"",  # before protocol 3, for the empty one; others are encoded text
-    "complex": lambda real, imaginary: complex(float(real), float(imaginary)),
-    "frozenset": _of_list(frozenset),
-    "set": _of_list(set),
-}
-_NAMES: dict[tuple[str, str], _StandIn] = {
-    ("numpy", "ndarray"): _StandIn(),
-    ("numpy", "dtype"): _Function(_Dtype),
-    ("collections", "OrderedDict"): _Function(_of_list(OrderedDict)),
-    ("_codecs", "encode"): _Function(_encode),
-}
-for _core in ("numpy.core", "numpy._core"):
-    _NAMES[f"{_core}.multiarray", "_reconstruct"] = _Function(
-        lambda kind, shape, code: _Array()
-    )  # kind: ndarray
-    _NAMES[f"{_core}.multiarray", "scalar"] = _Function(_scalar)
-    _NAMES[f"{_core}.numeric", "_frombuffer"] = _Function(_from_buffer)
-for _module in ("builtins", "__builtin__"):
-    _NAMES |= {(_module, name): _Function(make) for name, make in _BUILTINS.items()}
+    refuse(f"instruction {names[0]} at byte {position} is not one for plain data")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -314,9 +176,9 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         self.has_names = True
-        if (module, name) not in _NAMES:
-            _refuse(f"it names {short(f'{module}.{name}')}, which is no data and may run code")
-        return _NAMES[module, name]
+        if (module, name) not in NAMES:
+            refuse(f"it names {short(f'{module}.{name}')}, which is no data and may run code")
+        return NAMES[module, name]
 
 
 def _unpickle(file: BinaryIO) -> Any:
@@ -338,7 +200,7 @@ def _settle(root: object) -> object:
 
     def settle(value: Any) -> Any:
         kind = type(value)
-        if kind is _Array:
+        if kind is ArrayStandIn:
             return value.array  # an AttributeError where it was never filled
         if kind in _PLAIN or isinstance(value, np.generic):
             return value
@@ -350,7 +212,7 @@ def _settle(root: object) -> object:
             settled[id(value)] = value, value
             unseen.append(value)
         else:
-            _refuse(f"it holds {kind.__name__.strip('_')}, which is no data")
+            refuse(f"it holds {kind.__name__.strip('_')}, which is no data")
         return settled[id(value)][1]
 
     result = settle(root)

@@ -9,6 +9,7 @@ from struct import pack
 
 import numpy as np
 import pytest
+import torch
 
 from fusion.data import safe_pickle
 from fusion.data.safe_pickle import PickleFileError, load_pickle
@@ -320,3 +321,47 @@ def test_a_file_that_is_too_long_or_missing_is_named(tmp_path):
     assert line_of(path, max_bytes=size - 1).startswith(f"{size} bytes, more than the {size - 1}")
     assert "No such file" in line_of(tmp_path / "none.pkl")
     assert "check the path" in line_of(tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_tensors_become_arrays(tmp_path, protocol):
+    """AVLnet's pickles hold spectrograms as tensors."""
+    tensor = torch.arange(24, dtype=torch.float16).reshape(4, 6)
+    value = {"a": tensor, "b": tensor.T[1:3], "c": torch.zeros(0, 5), "d": torch.tensor(3)}
+    path = tmp_path / "tensors.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    read = load_pickle(path)
+    for name, expected in value.items():
+        assert isinstance(read[name], np.ndarray)
+        np.testing.assert_array_equal(read[name], expected.numpy())
+        assert read[name].dtype == expected.numpy().dtype
+
+
+class _Tensor:
+    """Pickles itself as a tensor that shows what it does not have."""
+
+    def __init__(self, offset, shape, strides):
+        self.arguments = (torch.zeros(4).untyped_storage(), offset, shape, strides)
+
+    def __reduce__(self):
+        storage = torch.storage.TypedStorage(
+            wrap_storage=self.arguments[0], dtype=torch.float32, _internal=True
+        )
+        hooks = collections.OrderedDict()
+        return torch._utils._rebuild_tensor_v2, (storage, *self.arguments[1:], False, hooks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((2, (3,), (1,)), "shows more numbers than it has"),
+        ((0, (1000, 1000), (0, 0)), "repeats its numbers"),
+        ((0, (2,), (-1,)), "is not put together as torch does it"),
+        ((0, (2, 2), (1,)), "is not put together as torch does it"),
+    ],
+)
+def test_tensors_of_what_is_not_theirs_are_refused(tmp_path, arguments, message):
+    path = tmp_path / "tensor.pkl"
+    path.write_bytes(pickle.dumps(_Tensor(*arguments)))
+    with pytest.raises(PickleFileError, match=message):
+        load_pickle(path)
