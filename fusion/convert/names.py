@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+MODALITIES = ("text", "video", "audio")
+
 # Published name -> ours; the first pattern that matches the whole name counts. {m}: a modality.
 RULES = [
     (r"fusion(_text)?\.(masking_token|cls_token)", r"\2"),
@@ -38,6 +40,10 @@ UNUSED = [
     r"fusion_(video|audio)\.(masking_token|cls_token)",  # all modalities use the text's
     r"davenet\.batchnorm1\..+",
 ]
+# Why a weight is dropped.
+NEVER_USED = "nothing ever read them"
+SECOND_NAME = "second names of the text's transformer"
+NO_MODALITY = "the model does not embed {}"
 
 
 def convert_eao_name(name: str) -> str | None:
@@ -61,15 +67,51 @@ def convert_eao_name(name: str) -> str | None:
     raise ValueError(f"weight {name!r} belongs to no published EAO model that is known here")
 
 
+def sort_eao_weights(
+    published: Iterable[str], modalities: Iterable[str] = MODALITIES
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Decide which weights of a published EAO model are kept.
+
+    Args:
+        published: their names, without ``module.`` before them.
+        modalities: those of the model to load.
+
+    Returns:
+        The name in :class:`fusion.models.EAO` of each that is kept; and those that are dropped, by
+        the reason.
+
+    Raises:
+        ValueError: a weight has an unknown name.
+    """
+    published, modalities = list(published), list(modalities)
+    per_modality = any(name.startswith("fusion_text.") for name in published)
+    kept: dict[str, str] = {}
+    dropped: dict[str, list[str]] = {}
+    for name in published:
+        ours = convert_eao_name(name)
+        owner = None if ours is None or "." not in ours else ours.split(".")[1]
+        if owner not in (None, "shared", *MODALITIES):
+            raise ValueError(f"weight {name!r} is of an unknown modality {owner!r}")
+        if per_modality and name.startswith("fusion."):
+            dropped.setdefault(SECOND_NAME, []).append(name)
+        elif ours is None:
+            dropped.setdefault(NEVER_USED, []).append(name)
+        elif owner in MODALITIES and owner not in modalities:
+            dropped.setdefault(NO_MODALITY.format(owner), []).append(name)
+        else:
+            kept[name] = ours
+    return kept, dropped
+
+
 def convert_eao_weights(
-    published: Mapping[str, Tensor], modalities: Iterable[str] = ("text", "video", "audio")
+    published: Mapping[str, Tensor], modalities: Iterable[str] = MODALITIES
 ) -> dict[str, Tensor]:
     """Translate the state dict of a published EAO model.
 
     Args:
         published: weights under their published names, with or without ``module.`` before them.
         modalities: those of the model to load; weights of others are dropped. (The published
-            text-video model holds an audio branch that it never reads.)
+            text-video model holds an audio branch that its embeddings never depend on.)
 
     Returns:
         A state dict for :class:`fusion.models.EAO`.
@@ -77,16 +119,10 @@ def convert_eao_weights(
     Raises:
         ValueError: a weight has an unknown name.
     """
-    kept = {"shared", *modalities}
     weights = {name.removeprefix("module."): tensor for name, tensor in published.items()}
-    if any(name.startswith("fusion_text.") for name in weights):
-        # A transformer per modality; there "fusion" is a second name of the text's.
-        weights = {k: v for k, v in weights.items() if not k.startswith("fusion.")}
     converted = {}
-    for name, tensor in weights.items():
-        ours = convert_eao_name(name)
-        if ours is None or ("." in ours and ours.split(".")[1] not in kept):
-            continue
+    for name, ours in sort_eao_weights(weights, modalities)[0].items():
+        tensor = weights[name]
         if ours == "cls_token":
             tensor = tensor.flatten()  # (1, 1, D) -> (D,)
         if ours.startswith("positions."):

@@ -1,0 +1,12 @@
+"""Published models and word vectors as this project reads them."""
+
+from fusion.convert.names import convert_eao_name, convert_eao_weights
+from fusion.convert.published import convert_checkpoint
+from fusion.convert.words import convert_word_vectors
+
+__all__ = [
+    "convert_checkpoint",
+    "convert_eao_name",
+    "convert_eao_weights",
+    "convert_word_vectors",
+]

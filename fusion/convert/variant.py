@@ -1,0 +1,235 @@
+"""Which of the published EAO models a file holds: seen in names and shapes of its weights.
+
+What shapes cannot show (the number of heads, what is done to long audio) stands in the config that
+the published training saves with the weights; where a file has none, it is assumed, and said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fusion.convert.pickles import printable
+from fusion.models.audio import BLOCKS, POOLING, WIDTHS
+
+HEAD_WIDTH = 64  # of every published model: 4096 / 64 heads, 2048 / 32, 1024 / 16
+NUM_FRAMES = 768  # of a spectrogram in the published pre-training: 7.68 s
+NUM_BANDS = 40
+TEXT_VIDEO = "EverythingAtOnceModel_TV_Only"
+OTHERS = [  # a name that only such a file has
+    (r"recon_[vat]\..+", "MCN"),
+    (r"DAVEnet\..+|GU_audio\..+", "AVLnet"),
+    (r"(token_projections|heads)\..+", "this project, whose folders need no conversion"),
+    (r"mixed_3b\..+", "S3D"),
+    (r"visual\..+", "CLIP"),
+    (r"layer1\.0\.conv1\.weight", "ResNet or ResNeXt"),
+]
+SUPPORTED = "only the EAO models of github.com/ninatu/everything_at_once can be converted"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass
+class Variant:
+    """One published model.
+
+    Attributes:
+        model: the ``model`` section of a config.
+        recorded: what could not be seen but stands in the file's own config, and where.
+        assumed: what could not be seen either way, and why it was taken.
+    """
+
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    recorded: list[str] = dataclasses.field(default_factory=list)
+    assumed: list[str] = dataclasses.field(default_factory=list)
+
+    def settle(self, what: str, value: Any, where: str, default: Any, why: str) -> Any:
+        """Take what the file records, or else a default; note which it was."""
+        if value is not None:
+            self.recorded.append(f"{what} {value} ({where})")
+            return value
+        self.assumed.append(f"{what} {default} ({why})")
+        return default
+
+
+def check_is_eao(names: Mapping[str, Any]) -> None:
+    """Raise a ValueError that says what a file seems to be, if not an EAO model."""
+    if any(re.fullmatch(r"[a-z]+_token_proj(\.fc)?\.weight", name) for name in names):
+        return
+    kinds = [kind for pattern, kind in OTHERS if any(re.fullmatch(pattern, n) for n in names)]
+    seems = f"seem to be of {kinds[0]}" if kinds else f"are of an unknown model ({_some(names)})"
+    raise ValueError(f"the weights {seems}; {SUPPORTED}")
+
+
+def is_text_video(content: Any, at_start: Mapping[str, bool]) -> str | None:
+    """Decide whether a model with the weights of three modalities is the text-video model.
+
+    Names and shapes are those of the model with audio: its audio branch is computed, but its loss
+    does not use it.
+
+    Args:
+        content: of the file.
+        at_start: for each modality, whether its LayerNorm is as it was before training.
+
+    Returns:
+        How it is known; None if it is not the text-video model.
+    """
+    kind = recorded(content, "config", "arch", "type", of=str) or recorded(content, "arch", of=str)
+    if kind == TEXT_VIDEO:
+        return f"the file says {TEXT_VIDEO}"
+    named = kind is not None and kind.endswith("Model")  # not DataParallel, as several GPUs save
+    if not named and at_start.get("audio") and not at_start.get("text"):
+        return "audio was never trained, its LayerNorm is as at the start"
+    return None
+
+
+def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None) -> Variant:
+    """Find out the architecture.
+
+    Args:
+        shapes: of the weights, under their published names without ``module.``.
+        content: of the file, for what shapes do not show.
+        with_audio: whether the model embeds audio.
+        num_heads: overrides what the file records.
+
+    Raises:
+        ValueError: it is none that this project has, or the number of heads cannot be told.
+    """
+    variant = Variant()
+    width = _size(shapes, "text_norm_layer.weight", 0)
+    gated = {_is_gated(shapes, name) for name in ("text_token_proj", "video_token_proj")}
+    shared_head, apart = _has(shapes, "proj."), _has(shapes, "fusion_text.")
+    head = "proj" if shared_head else "text_proj"
+    transformer = "fusion_text" if apart else "fusion"
+    if {_is_gated(shapes, head)} != gated:
+        raise ValueError("some projections are gated and others are linear; here all must be alike")
+    numbers = (re.match(rf"{transformer}\.blocks\.(\d+)\.", name) for name in shapes)
+    blocks = {match[1] for match in numbers if match}
+    hidden = _size(shapes, f"{transformer}.blocks.0.mlp.fc1.weight", 0) if blocks else width
+    modalities: dict[str, Any] = {
+        name: {"dim": _size(shapes, _weight(shapes, f"{name}_token_proj"), 1)}
+        for name in ("text", "video")
+    }
+    if with_audio:
+        modalities["audio"] = {"encoder": _davenet(shapes, content, variant)}
+    positions = {name: f"{name}_pos_embed" for name in modalities}
+    positional = positions["text"] in shapes
+    if positional:
+        for name, weight in positions.items():
+            modalities[name]["max_tokens"] = _size(shapes, weight, 1)
+    variant.model = {
+        "name": "eao",
+        "modalities": modalities,
+        "combinations": _combinations(with_audio, apart),
+        "token_dim": width,
+        "embedding_dim": _size(shapes, _weight(shapes, head), 0),
+        "num_blocks": len(blocks),
+        "num_heads": _num_heads(content, width, variant) if num_heads is None else num_heads,
+        "mlp_ratio": hidden / width,
+        "projection": "gated" if gated == {True} else "linear",
+        "shared_head": shared_head,
+        "cls_token": f"{transformer}.cls_token" in shapes,
+        "positional": positional,
+        "transformer_per_modality": apart,
+    }
+    return variant
+
+
+def recorded(content: Any, *keys: str, of: type) -> Any:
+    """Look a value of a certain type up in nested dicts; None if there is none."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if type(content) is of else None
+
+
+def _num_heads(content: Any, width: int, variant: Variant) -> int:
+    keys = ("arch", "args", "fusion_params", "num_heads")
+    value = recorded(content, "config", *keys, of=int)
+    if value is not None and (value < 1 or width % value):
+        value = None
+    if value is None and width % HEAD_WIDTH:
+        raise ValueError(
+            f"the number of heads cannot be told: the file records none that fits, and tokens"
+            f" {width} wide cannot have heads of {HEAD_WIDTH} as all published models; add"
+            " --num-heads"
+        )
+    why = f"heads are {HEAD_WIDTH} wide in all published models; --num-heads changes it"
+    where = f"the file's {'.'.join(keys)}"
+    return variant.settle("num_heads", value, where, width // HEAD_WIDTH, why)
+
+
+def _davenet(shapes: Shapes, content: Any, variant: Variant) -> dict[str, Any]:
+    """Describe the audio encoder as a config does."""
+    stages = {int(m[1]) for name in shapes if (m := re.match(r"davenet\.layer(\d)\.", name))}
+    versions = [v for v, blocks in BLOCKS.items() if stages == set(range(1, len(blocks) + 1))]
+    if not versions:
+        raise ValueError(f"DAVEnet has the stages {sorted(stages)}; 1 to 4 or 1 to 6 are known")
+    stride = 2 ** len(stages)
+    convolutions = ["davenet.conv1", *(f"davenet.layer{i}.0.conv1" for i in sorted(stages))]
+    widths = [_size(shapes, f"{name}.weight", 0) for name in convolutions]
+    encoder: dict[str, Any] = {"name": "davenet", "version": versions[0]}
+    if tuple(widths) != WIDTHS[versions[0]]:
+        encoder["widths"] = widths
+    if (bands := _size(shapes, "davenet.conv1.weight", 2)) != NUM_BANDS:
+        encoder["num_bands"] = bands
+    keys = ("data_loader", "args", "dataset_kwargs", "num_audio_STFT_frames")
+    frames = recorded(content, "config", *keys, of=int)
+    if frames is not None and (frames < 1 or frames % stride):
+        frames = None
+    why = "as in the published pre-training"
+    frames = variant.settle("num_frames", frames, f"the file's {keys[-1]}", NUM_FRAMES, why)
+    encoder["num_frames"] = frames
+    return encoder | _long_clips(shapes, content, variant, stride, frames // stride)
+
+
+def _long_clips(
+    shapes: Shapes, content: Any, variant: Variant, stride: int, tokens: int
+) -> dict[str, Any]:
+    """Say what is done to clips with more audio tokens than the model takes."""
+    arguments = recorded(content, "config", "arch", "args", of=dict)
+    strategy = recorded(arguments, "strategy_audio_pooling", of=str)
+    most = recorded(arguments, "audio_max_num_STFT_frames", of=int)
+    strategy = {"clip": "cut"}.get(strategy or "none", strategy)
+    if strategy in POOLING and most is not None and most >= stride:
+        variant.recorded.append(f"long_clips {strategy} (the file's strategy_audio_pooling)")
+        return {"max_tokens": most // stride, "long_clips": strategy}
+    if arguments is None:
+        variant.assumed.append("long audio is not pooled (as in the published pre-training)")
+    if "audio_pos_embed" in shapes and (most := _size(shapes, "audio_pos_embed", 1)) < tokens:
+        variant.assumed.append(f"audio tokens after the {most} that have a position are cut off")
+        return {"max_tokens": most}
+    return {}
+
+
+def _combinations(with_audio: bool, apart: bool) -> list[str]:
+    """Name what the published model embeds; the text-video model fuses nothing."""
+    if not with_audio:
+        return ["t", "v"]
+    return ["t", "v", "a"] if apart else ["t", "v", "a", "tv", "ta", "va"]
+
+
+def _is_gated(shapes: Shapes, projection: str) -> bool:
+    return _weight(shapes, projection).endswith(".fc.weight")
+
+
+def _weight(shapes: Shapes, projection: str) -> str:
+    name = f"{projection}.weight"
+    return name if name in shapes else f"{projection}.fc.weight"
+
+
+def _has(shapes: Shapes, beginning: str) -> bool:
+    return any(name.startswith(beginning) for name in shapes)
+
+
+def _size(shapes: Shapes, name: str, axis: int) -> int:
+    if name not in shapes:
+        raise ValueError(f"the weight {name!r} is missing; the file is no whole EAO model")
+    if len(shapes[name]) <= axis or not shapes[name][axis]:
+        raise ValueError(f"the weight {name!r} has the shape {shapes[name]}; none has an EAO model")
+    return shapes[name][axis]
+
+
+def _some(names: Mapping[str, Any]) -> str:
+    return ", ".join(map(printable, list(names)[:3])) + (", …" if len(names) > 3 else "")

@@ -1,0 +1,53 @@
+"""Convert what was published with Everything at Once: a model, or word vectors."""
+
+import argparse
+
+from fusion.command import run
+from fusion.convert import convert_checkpoint, convert_word_vectors
+
+EXAMPLES = """examples:
+  python tools/convert.py GoogleNews-vectors-negative300.bin --out words.safetensors
+  python tools/convert.py latest_model.pth --out weights/eao --word-vectors words.safetensors
+  python tools/evaluate.py weights/eao --set configs/msrvtt/zero_shot.yaml data_root=FOLDER
+"""
+
+
+def convert(given: argparse.Namespace) -> None:
+    """Convert, by what is to be written, and say what was found."""
+    if given.out.endswith(".safetensors"):
+        print(convert_word_vectors(given.file, given.out))
+    else:
+        print(convert_checkpoint(given.file, given.out, given.num_heads, given.word_vectors))
+
+
+def main() -> None:
+    """Read the command line and convert."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "file",
+        help="a .pth of github.com/ninatu/everything_at_once, of which no code is run; or word"
+        " vectors in word2vec's format",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        required=True,
+        help="folder for the model, empty or not there yet; FILE.safetensors for word vectors",
+    )
+    parser.add_argument(
+        "--num-heads",
+        type=int,
+        metavar="N",
+        help="attention heads (default: what the file says, else heads 64 wide)",
+    )
+    parser.add_argument(
+        "--word-vectors", metavar="FILE", help="word vectors that the model was trained with"
+    )
+    given = parser.parse_args()
+    run(lambda: convert(given))
+
+
+if __name__ == "__main__":
+    main()
