@@ -34,7 +34,7 @@ def line_of(capsys, call):
         ({"modle": {}}, "modle is unknown; did you mean 'model'"),
         ({"model": {"name": "eoa"}}, "model.name: unknown 'eoa'; did you mean 'eao'"),
         ({"loss": {"name": "mms"}}, "loss.name: unknown 'mms'; choose from combinatorial"),
-        ({"data": {"name": "howto"}}, "data.name: unknown 'howto'; choose from demo, videos"),
+        ({"data": {"name": "kinetics"}}, "data.name: unknown 'kinetics'; choose from demo, vid"),
         ({"text_encoder": {"name": "bert"}}, "text_encoder.name: unknown 'bert'"),
         ({"model": {"num_heads": 3}}, "token_dim (8) must be a multiple of num_heads (3)"),
         ({"loss": {"terms": {"t|x": 1}}}, "term 't|x': combination 'x' names an unknown modality"),

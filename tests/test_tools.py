@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from fusion.checkpoint import load_model
+from fusion.config import load_config
+from fusion.evaluate import evaluate
+from fusion.experiment import train
 from tests.conftest import ROOT
 from tests.tiny import CONFIG, write_config
 
@@ -98,23 +101,20 @@ def test_a_run_begins_with_the_weights_of_another(finished, tool, tmp_path):
     for name, weight in first.items():
         if "running" not in name and "num_batches" not in name:
             assert second[name].equal(weight), name
-    code, _, errors = tool(TRAIN, config, "init=nowhere", f"output={tmp_path / 'third'}")
-    assert code == 2
-    assert "init: there is no checkpoint at nowhere" in errors
-    assert "tools/convert.py" in errors
+    changed = load_config(config, ["init=nowhere", f"output={tmp_path / 'third'}"])
+    with pytest.raises(ValueError, match=r"init: there is no checkpoint at nowhere.*convert.py"):
+        train(changed)
 
 
 def test_an_evaluation_changes_the_config(finished, tool):
     run = finished[0]
     code, _, errors = tool(EVALUATE, run, "--set", "validation", "evaluation.batch_size=3")
     assert code == 0, errors
-    code, _, errors = tool(EVALUATE, run, "evaluation.batchsize=3")
-    assert code == 2
-    assert "did you mean 'batch_size'" in errors
+    with pytest.raises(ValueError, match="did you mean 'batch_size'"):
+        evaluate(run, None, None, ["evaluation.batchsize=3"])
     change = "evaluation.model={modalities: {audio: {encoder: {num_frames: 100}}}}"
-    code, _, errors = tool(EVALUATE, run, change)
-    assert code == 2
-    assert "num_frames" in errors
+    with pytest.raises(ValueError, match="num_frames"):
+        evaluate(run, None, None, [change])
 
 
 def test_a_folder_with_a_run_is_not_overwritten(finished, tool):

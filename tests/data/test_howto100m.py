@@ -60,7 +60,7 @@ def published_clip(root, video, captions, uniform):
     """Write down the published rule once more, with whole arrays."""
     folder, name = root / "howto", video.split("/")[1]
     features = {
-        k: torch.from_numpy(read_npz(folder / "features" / video / f"{name}_{k}.npz", "features"))
+        k: torch.tensor(read_npz(folder / "features" / video / f"{name}_{k}.npz", "features"))
         for k in ("2d", "3d")
     }
     mel = read_npz(folder / "audio_features" / video / f"{name}_spec.npz", "arr_0")
