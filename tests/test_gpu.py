@@ -108,9 +108,9 @@ def test_a_step_never_waits_for_the_device():
 
 
 def test_memory_of_the_device_that_runs_out_is_survived(tool):
-    free, limited = (run_scarce(tool, limit) for limit in (0, 200))
-    assert free["chunk"] == 256
-    assert limited["chunk"] < 256
+    free, limited = (run_scarce(tool, limit) for limit in (0, 100))
+    assert free["chunk"] == 128
+    assert limited["chunk"] < 128
     assert limited["losses"] == pytest.approx(free["losses"], rel=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Two steps of 256 clips in a process whose memory is limited after it has begun.
+"""Two steps of 128 clips in a process whose memory is limited after it has begun.
 
     python tests/training/scarce.py MIB [cuda]
 
@@ -45,7 +45,7 @@ def set_limit(extra, cuda):
 
 def main():
     limit, cuda = int(sys.argv[1]), "cuda" in sys.argv
-    cuts.BATCH, cuts.STEPS = 256, 2
+    cuts.BATCH, cuts.STEPS = 128, 2
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         trainer = cuts.make_trainer(Path(folder), "nothing", "groups", "float32", cpu=not cuda)

@@ -1,0 +1,145 @@
+"""What is extracted, and that a store holds features of one kind only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fusion.data.features import SPECTROGRAM_VERSION
+from fusion.data.spectrogram import HOP, NUM_MELS, RATE
+from fusion.data.store_format import Field
+from fusion.extract.backbone import Backbone, Source
+from fusion.extract.backbones import build_backbone
+from fusion.extract.decoding import VERSION
+from fusion.extract.rows import AUDIO
+from fusion.extract.weights import RANDOM
+from fusion.files import write_atomically
+
+FILE = "extraction.json"
+MEANINGLESS = "the weights are random: these features mean nothing, and are for trying things out"
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What to extract.
+
+    Attributes:
+        features_2d: network for single pictures, a name of timm; ``none`` for no such features.
+        features_3d: network for motion, one of ``BACKBONES_3D``; ``none`` for no such features.
+        weights_2d: file of its weights; None: those that are published under the name.
+        weights_3d: likewise.
+        random_weights: take random weights where there is no file.
+        audio: whether to make spectrograms.
+    """
+
+    features_2d: str = "resnet152.tv_in1k"
+    features_3d: str = "resnext101"
+    weights_2d: str | Path | None = None
+    weights_3d: str | Path | None = None
+    random_weights: bool = False
+    audio: bool = True
+
+    def build(self) -> dict[str, Backbone]:
+        """Build the backbones, by field.
+
+        Raises:
+            ValueError: there is nothing to extract, a name is unknown, or weights are missing.
+        """
+        named = {
+            "2d": (self.features_2d, self.weights_2d),
+            "3d": (self.features_3d, self.weights_3d),
+        }
+        backbones = {}
+        for field, (name, file) in named.items():
+            source = Source(field, Path(file).expanduser() if file else None, self.random_weights)
+            if backbone := build_backbone(name, source):
+                backbones[field] = backbone
+        if not backbones and not self.audio:
+            raise ValueError("nothing to extract: no 2D, no 3D features and no sound; choose some")
+        return backbones
+
+
+def fields_of(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Field]:
+    """Describe the fields of the store."""
+    fields = {f: Field(b.dim, b.sampling.per_second) for f, b in backbones.items()}
+    return fields | ({AUDIO: Field(NUM_MELS, RATE / HOP)} if audio else {})
+
+
+def describe(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Any]:
+    """Say how features come about, all that changes their numbers, ready for JSON."""
+    settings: dict[str, Any] = {"format": 1, "decoding": VERSION}
+    for field, backbone in backbones.items():
+        settings[field] = {
+            "network": backbone.name,
+            "weights": backbone.weights,
+            "sampling": dataclasses.asdict(backbone.sampling),
+        }
+    if audio:
+        settings[AUDIO] = {"log_mel": SPECTROGRAM_VERSION}
+    if any(backbone.weights == RANDOM for backbone in backbones.values()):
+        settings["warning"] = MEANINGLESS
+    return json.loads(json.dumps(settings))
+
+
+def facts_of(backbones: Mapping[str, Backbone]) -> dict[str, Any]:
+    """Say of each video what its features were made with."""
+    facts: dict[str, Any] = {
+        "networks": {f: b.name for f, b in backbones.items()},
+        "weights": {f: b.weights for f, b in backbones.items()},
+    }
+    if any(backbone.weights == RANDOM for backbone in backbones.values()):
+        facts["warning"] = MEANINGLESS
+    return facts
+
+
+def claim(store: Path, settings: Mapping[str, Any]) -> None:
+    """Make a store one of these settings, or see that it is; of several who try the first wins.
+
+    Raises:
+        ValueError: it has others, or was made by something else; one line.
+    """
+    path = store / FILE
+    if not path.exists():
+        if (store / "store.json").exists():
+            raise ValueError(f"{store} was not made here: it has no {FILE}; choose another --out")
+        _create(path, json.dumps(settings, indent=1) + "\n")
+    try:
+        found = json.loads(path.read_text())
+        differ = [k for k in {**found, **settings} if found.get(k) != settings.get(k)]
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path} is damaged; restore it, or choose another --out") from None
+    if differ:
+        key = min(differ, key=lambda k: k not in ("2d", "3d", AUDIO))
+        theirs, ours = _in_words(found.get(key)), _in_words(settings.get(key))
+        empty = not any((store / "shards").glob("*.json"))
+        way = "delete it, as it is still empty" if empty else "give the same options as then"
+        raise ValueError(
+            f"{store} was made with {key}: {theirs}, and not with {ours}; {way}, or give another"
+            " --out"
+        )
+
+
+def _create(path: Path, content: str) -> None:
+    """Write a file unless it is there."""
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    write_atomically(new, content)
+    try:
+        os.link(new, path)  # unlike a rename it does not replace
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _in_words(setting: Any) -> str:
+    if not isinstance(setting, Mapping):
+        return "nothing" if setting is None else str(setting)
+    values = [f"{v}" if k == "network" else f"{k} {_in_words(v)}" for k, v in setting.items()]
+    return "(" + ", ".join(values) + ")"

@@ -1,0 +1,75 @@
+"""Which files are meant, and what they are called in the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+# What a folder is searched for; a file that is named itself may be called anything.
+ENDINGS = frozenset(
+    {".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
+    | {".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+    | {".aac", ".ac3", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".ogg"}
+    | {".opus", ".wav", ".wma"}
+)
+
+
+def find_videos(
+    places: Sequence[str | Path], root: str | Path | None = None, leave_out: Path | None = None
+) -> dict[str, Path]:
+    """List media files by the names that they get: their paths relative to a common folder.
+
+    Args:
+        places: files, and folders that are searched with all below them, but not what is hidden.
+        root: what the names are relative to; None: the folder that all places have in common.
+        leave_out: a folder that is not searched: that of the store.
+
+    Returns:
+        Names, with forward slashes and sorted, and files.
+
+    Raises:
+        ValueError: a place does not exist, holds no media file, or lies outside of ``root``.
+    """
+    files: dict[Path, None] = {}
+    for place in map(Path, places):
+        if not place.exists():
+            raise ValueError(f"{place}: no such file or folder; check the path")
+        found = sorted(_search(place, leave_out)) if place.is_dir() else [place]
+        if not found:
+            raise ValueError(f"{place}: no media file in this folder; name one by itself to try it")
+        files.update(dict.fromkeys(map(_absolute, found)))
+    folders = [_absolute(p) if p.is_dir() else _absolute(p).parent for p in map(Path, places)]
+    base = _absolute(Path(root)) if root else Path(os.path.commonpath(folders))
+    for file in files:
+        if not file.is_relative_to(base):
+            raise ValueError(f"{file} is not in the folder {base}; give another --root")
+    return dict(sorted((file.relative_to(base).as_posix(), file) for file in files))
+
+
+def share(names: Iterable[str], rank: int, world: int) -> list[str]:
+    """Return the names that one of several processes takes care of."""
+    return list(names)[rank::world]
+
+
+def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    """Go through a folder; links are followed, but no folder is visited twice."""
+    visited = {os.path.realpath(leave_out)} if leave_out else set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        if (real := os.path.realpath(here)) in visited:
+            continue
+        visited.add(real)
+        for entry in os.scandir(here):
+            if entry.name.startswith("."):
+                continue  # such as ._film.mp4, which macOS leaves on other disks
+            if entry.is_dir():
+                waiting.append(here / entry.name)
+            elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
+                yield here / entry.name
+
+
+def _absolute(path: Path) -> Path:
+    """Make a path absolute and plain, without following links."""
+    return Path(os.path.abspath(path))

@@ -1,0 +1,192 @@
+"""Weights of backbones: read from files, found on the machine or on the internet, or random."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RANDOM = "random"  # in place of a hash
+_SEED = 0
+_PATIENCE = 3.0  # seconds for a server to answer
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model")
+_COUNTER = "num_batches_tracked"  # of BatchNorm; old files have none
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read weights by name from a file of safetensors or PyTorch. No code in a file is ever run.
+
+    Raises:
+        ValueError: no such file, or not one of weights; one line.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # of either library, many kinds with pages of advice
+        raise ValueError(
+            f"{path} is no file of weights that is safe to read ({type(error).__name__}); save its"
+            " state_dict with safetensors or torch.save"
+        ) from None
+    for name in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
+    ):
+        raise ValueError(f"{path} holds no weights by name; save a state_dict")
+    return {name.removeprefix("module."): weight for name, weight in content.items()}
+
+
+def load_weights(network: nn.Module, name: str, path: str | Path, unused: Sequence[str]) -> None:
+    """Read the weights of a network from a file.
+
+    Args:
+        network: gets them.
+        name: of the network, for the message.
+        path: of the file.
+        unused: modules of which the file may have weights though the network has none: the
+            classifier.
+
+    Raises:
+        ValueError: not a file of weights, or one is missing, unknown or of another shape.
+    """
+    weights, own = read_weights(path), network.state_dict()
+    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if translate and not own.keys() <= weights.keys():
+        weights = translate(weights, network)  # timm's, from the names of the original code
+    weights = {k: v for k, v in weights.items() if not k.startswith(tuple(f"{u}." for u in unused))}
+    missing = [k for k in own if k not in weights and not k.endswith(_COUNTER)]
+    unknown = [k for k in weights if k not in own]
+    shapes = [k for k, v in weights.items() if k in own and v.shape != own[k].shape]
+    wrong = {"lacks": missing, "has the unknown": unknown, "has in another shape": shapes}
+    for verb, names in wrong.items():
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"{path} is not of {name}: it {verb} {names[0]!r}{more}")
+    network.load_state_dict(weights, strict=False)
+
+
+def name_weights(network: nn.Module) -> str:
+    """Return the beginning of a SHA-256 of all weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        if not name.endswith(_COUNTER):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def random_network(build: Callable[[], nn.Module], pictures: Tensor) -> nn.Module:
+    """Build a network with random weights, the same ones every time.
+
+    BatchNorm gets its statistics from the pictures: without them the features of deep networks
+    come out as 0, or too large for float16.
+
+    Args:
+        build: makes it.
+        pictures: an input, see :func:`blots`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = build()
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if norms:
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = None  # the plain mean over batches
+        with torch.no_grad():
+            network.train()(pictures)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return network.eval()
+
+
+def blots(shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Make an input of random blots, as smooth as pictures are, the same ones every time.
+
+    Args:
+        shape: (B, 3, T, H, W) or (B, 3, H, W).
+        mean: of values of 0 to 255, subtracted.
+        std: what the rest is divided by.
+    """
+    coarse = [1, *(max(1, size // 32) for size in shape[3:])] if len(shape) == 5 else [4, 4]
+    generator = torch.Generator().manual_seed(_SEED)
+    values = 255 * torch.rand(*shape[:2], *coarse, generator=generator)
+    values = F.interpolate(values, size=tuple(shape[2:]))
+    colours = (1, 3, *[1] * (len(shape) - 2))
+    return (values - torch.tensor(mean).view(colours)) / torch.tensor(std).view(colours)
+
+
+def fetch(url: str) -> dict[str, Tensor]:
+    """Read published weights from torch's cache, else from the internet into the cache.
+
+    Raises:
+        ConnectionError: they are not on this machine, and the server cannot be reached.
+    """
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    if not cached.exists() and not reachable(url):
+        raise ConnectionError(f"{urlsplit(url).hostname} cannot be reached")
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:  # a broken connection, a wrong hash
+        reason = " ".join(str(error).split())
+        raise ConnectionError(f"the download of {url} failed: {reason}") from None
+
+
+def reachable(url: str) -> bool:
+    """Say whether a server answers; it is not asked if there is a proxy to ask."""
+    address = urlsplit(url)
+    if urllib.request.getproxies().get(address.scheme):
+        return True
+    try:
+        port = address.port or {"http": 80}.get(address.scheme, 443)
+        socket.create_connection((address.hostname or "", port), _PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+def hub_file(repository: str) -> bool:
+    """Say whether the weights of a repository of the Hugging Face hub are on this machine."""
+    hub: Any = __import__("huggingface_hub")
+    names = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(hub.try_to_load_from_cache(repository, name), str) for name in names)
+
+
+@contextlib.contextmanager
+def without_hub() -> Iterator[None]:
+    """Keep the Hugging Face hub from asking its server, which it would try for 25 s.
+
+    Its environment variable counts only until it is imported, and accelerate has imported it.
+    """
+    constants: Any = __import__("huggingface_hub.constants", fromlist=["constants"])
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def is_offline() -> bool:
+    """Say whether the user keeps the Hugging Face hub offline."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return re.fullmatch(r"1|true|yes|on", said, re.IGNORECASE) is not None

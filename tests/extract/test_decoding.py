@@ -1,0 +1,275 @@
+"""What comes out of one pass over a file, held against FFmpeg and against reading it twice."""
+
+import shutil
+import subprocess
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from fusion.data.media import MediaError, read_audio
+from fusion.data.spectrogram import RATE as SPECTROGRAM_RATE
+from fusion.extract.decoding import Film
+from fusion.extract.sampling import Sampling
+from fusion.extract.soundtrack import RATE
+from tests.extract.films import pictures, tone, write_film, write_frames, write_sound
+
+PUBLISHED = {"2d": Sampling(1, 224), "3d": Sampling(24, 112, crop=112, frames=16, stride=16)}
+SMALL = {"2d": Sampling(2, 24), "3d": Sampling(10, 16, crop=16, frames=8, stride=8)}
+
+
+def decode(path, samplings=SMALL, audio=True):
+    """All pieces of each field put together, and the film."""
+    film, parts = Film(path, samplings, audio), {}
+    for piece in film.pieces():
+        parts.setdefault(piece.field, []).append(piece.data)
+    return {field: np.concatenate(pieces) for field, pieces in parts.items()}, film
+
+
+def ffmpeg(path, filters, height, width):
+    """Run the command of the published extractor."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        reason = "no ffmpeg to compare with; pip install imageio-ffmpeg"
+        program = pytest.importorskip("imageio_ffmpeg", reason=reason).get_ffmpeg_exe()
+    command = [program, "-v", "error", "-i", path, "-vf", filters]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:"]
+    output = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(output, np.uint8).reshape(-1, height, width, 3)
+
+
+def turn(path, matrix):
+    """Mark a film as turned: where the unit vectors go, in its track header."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44
+    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
+        data[place + offset : place + offset + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+
+
+def coloured(path):
+    """High definition is coded in other colours than the rest, and screens in full range."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 90, 160, "yuvj420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 2  # BT.709, full
+        for picture in pictures(70, 90, 160):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+
+
+FILMS = {
+    "plain.mp4": lambda p: write_film(p, 3, 25, size=(90, 160)),
+    "upright.mp4": lambda p: write_film(p, 2, Fraction(30_000, 1001), size=(160, 90)),
+    "odd.mkv": lambda p: write_frames(p, range(0, 300, 4), size=(77, 131), pixels="yuv444p"),
+    "irregular.mkv": lambda p: write_frames(p, [0, 3, 4, 40, 41, 44, 90, 180, 181, 260, 261, 300]),
+    "late.mkv": lambda p: write_frames(p, range(170, 400, 5), sound=True),
+    "ten_bit.mkv": lambda p: write_frames(p, range(0, 300, 4), pixels="yuv420p10le"),
+    "colours.mp4": coloured,
+    "slow.mkv": lambda p: write_frames(p, range(0, 900, 150)),
+}
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_pictures_equal_those_of_the_published_extractors_command(tmp_path, name):
+    FILMS[name](tmp_path / name)
+    with av.open(tmp_path / name) as container:
+        height, width = container.streams.video[0].height, container.streams.video[0].width
+    parts, _ = decode(tmp_path / name, PUBLISHED, audio=False)
+
+    def scaled(side):
+        if height >= width:
+            return int(height * side / width), side
+        return side, int(width * side / height)
+
+    tall, wide = scaled(224)
+    expected = ffmpeg(tmp_path / name, f"fps=fps=1,scale={wide}:{tall}", tall, wide)
+    np.testing.assert_array_equal(parts["2d"], expected)
+    tall, wide = scaled(112)
+    crop = f"crop=112:112:{int((wide - 112) / 2)}:{int((tall - 112) / 2)}"
+    expected = ffmpeg(tmp_path / name, f"fps=fps=24,scale={wide}:{tall},{crop}", 112, 112)
+    np.testing.assert_array_equal(parts["3d"], expected)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 2.0, 5.1])
+def test_sound_equals_that_of_the_whole_file_read_alone(tmp_path, seconds):
+    write_film(tmp_path / "film.mp4", seconds)
+    parts, film = decode(tmp_path / "film.mp4")
+    np.testing.assert_array_equal(parts["audio"], read_audio(tmp_path / "film.mp4"))
+    assert film.problems == []
+    assert film.seconds == pytest.approx(seconds, abs=0.05)
+    assert RATE == SPECTROGRAM_RATE
+
+
+def test_pieces_come_while_the_film_is_decoded(tmp_path):
+    """A film is not held in memory: no piece is longer than a few seconds."""
+    write_film(tmp_path / "film.mp4", 30, fps=5)
+    pieces = list(Film(tmp_path / "film.mp4", SMALL, True).pieces())
+    assert max(len(p.data) for p in pieces if p.field == "audio") < 3 * RATE
+    assert max(len(p.data) for p in pieces if p.field != "audio") <= 8
+    times = [piece.seconds for piece in pieces]
+    assert times == sorted(times)
+    assert sum(0 < second < 20 for second in times) > 20
+
+
+def test_a_film_held_sideways_is_shown_upright_and_in_its_proportions(tmp_path):
+    picture = np.zeros((36, 64, 3), np.uint8)
+    picture[:, 32:] = 200
+    with av.open(str(tmp_path / "film.mp4"), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 36, 64, "yuv420p"
+        for _ in range(25):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+    turn(tmp_path / "film.mp4", (0, 1, -1, 0))  # clockwise
+    shown = decode(tmp_path / "film.mp4", SMALL)[0]["2d"][0]
+    assert shown.shape == (42, 24, 3)
+    assert shown[24:].mean() > 180 and shown[:18].mean() < 20
+
+
+def test_pixels_that_are_not_square_are_shown_as_they_are_meant(tmp_path):
+    with av.open(str(tmp_path / "film.mp4"), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        for picture in pictures(25, 48, 48):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+    assert decode(tmp_path / "film.mp4")[0]["2d"].shape[1:] == (24, 36, 3)
+
+
+def test_a_film_that_changes_its_size_midway_is_read_to_its_end(tmp_path):
+    parts = []
+    for number, size in enumerate([(36, 64), (48, 48)]):
+        path = tmp_path / f"{number}.ts"
+        times = range(number * 100, number * 100 + 100, 4)
+        write_frames(path, times, codec="mpeg2video", size=size, container="mpegts")
+        parts.append(path.read_bytes())
+    (tmp_path / "film.ts").write_bytes(b"".join(parts))
+    found, _ = decode(tmp_path / "film.ts")
+    assert found["2d"].shape == (4, 24, 42, 3)
+
+
+def test_of_several_streams_the_largest_picture_and_the_first_sound_are_taken(tmp_path):
+    sizes = [(36, 64), (72, 64), (36, 64)]
+    with av.open(str(tmp_path / "film.mkv"), "w") as output:
+        videos = [output.add_stream("ffv1", rate=25) for _ in sizes]
+        for stream, size in zip(videos, sizes, strict=True):
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        sounds = [output.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(2)]
+        for stream, size in zip(videos, sizes, strict=True):
+            for picture in pictures(25, *size):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            output.mux(stream.encode(None))
+        for stream, loud in zip(sounds, (1.0, 0.1), strict=True):
+            write_sound(output, stream, loud * tone(1))
+    parts, _ = decode(tmp_path / "film.mkv")
+    assert parts["2d"].shape[1:] == (27, 24, 3)
+    np.testing.assert_allclose(parts["audio"], tone(1), atol=1e-4)
+
+
+def test_the_cover_of_a_song_is_no_picture(tmp_path):
+    with av.open(str(tmp_path / "song.mp4"), "w") as output:
+        sound, cover = output.add_stream("aac", rate=RATE), output.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 36, "yuvj420p"
+        cover.disposition = Disposition.attached_pic.value
+        frame = av.AudioFrame.from_ndarray(tone(1)[None], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        shown = av.VideoFrame.from_ndarray(next(pictures(1)), format="rgb24")
+        shown.pts = 0
+        for packet in [*sound.encode(frame), *sound.encode(None), *cover.encode(shown)]:
+            output.mux(packet)
+    parts, film = decode(tmp_path / "song.mp4")
+    assert parts.keys() == {"audio"}
+    assert film.problems == ["no picture"]
+
+
+def test_what_a_film_lacks_is_said_and_what_it_has_is_kept(tmp_path):
+    write_film(tmp_path / "silent.mp4", sound=False)
+    write_film(tmp_path / "blind.mp4", picture=False)
+    parts, film = decode(tmp_path / "silent.mp4")
+    assert (parts.keys(), film.problems) == ({"2d", "3d"}, ["no sound"])
+    parts, film = decode(tmp_path / "blind.mp4")
+    assert (parts.keys(), film.problems) == ({"audio"}, ["no picture"])
+    with pytest.raises(MediaError, match=r"blind.mp4: nothing to extract: no picture; check"):
+        decode(tmp_path / "blind.mp4", audio=False)
+    parts, film = decode(tmp_path / "silent.mp4", audio=False)
+    assert film.problems == []
+
+
+@pytest.mark.parametrize("times", [[0], [0, 0 + 1], [0, 1, 2]])
+def test_a_film_of_a_moment_has_one_picture(tmp_path, times):
+    write_frames(tmp_path / "film.mkv", times)
+    parts, film = decode(tmp_path / "film.mkv", {"2d": Sampling(1, 24), "3d": Sampling(2, 16)})
+    assert len(parts["2d"]) == len(parts["3d"]) == 1
+    assert film.problems == ["no sound"]
+
+
+def remux(source, target, **options):
+    """Copy a film into another container as it is."""
+    with av.open(source) as old, av.open(str(target), "w", **options) as new:
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("film.mkv", {}), ("film.mp4", {"options": {"movflags": "faststart"}})],
+)
+def test_of_a_film_that_breaks_off_the_beginning_is_kept(tmp_path, name, options):
+    write_film(tmp_path / "whole.mp4", 5, size=(90, 160))
+    remux(tmp_path / "whole.mp4", tmp_path / name, **options)
+    whole, _ = decode(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) * 6 // 10])
+    parts, film = decode(tmp_path / name)
+    count = len(parts["3d"]) - 4  # the last frames may be damaged
+    assert count > 10
+    np.testing.assert_array_equal(parts["3d"][:count], whole["3d"][:count])
+    assert len(parts["audio"]) > 1.5 * RATE
+    assert all(p.startswith("partial: ") for p in film.problems)
+    assert any("truncated, its picture ends after " in p for p in film.problems)
+
+
+def test_an_avi_that_breaks_off_is_noticed_by_its_number_of_pictures(tmp_path):
+    path = write_frames(tmp_path / "film.avi", range(500), codec="mpeg4")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    parts, film = decode(path)
+    assert 4 <= len(parts["2d"]) <= 7
+    assert any("truncated, its picture ends after " in p for p in film.problems)
+
+
+def test_damaged_packets_are_passed_over_and_counted(tmp_path):
+    data = bytearray(write_film(tmp_path / "film.mp4", 4).read_bytes())
+    with av.open(tmp_path / "film.mp4") as container:
+        packets = [p for p in container.demux(audio=0) if p.size][20:24]
+        places = [(p.pos, p.size) for p in packets]
+    for place, size in places:
+        data[place : place + size] = b"\xff" * size
+    (tmp_path / "film.mp4").write_bytes(data)
+    parts, film = decode(tmp_path / "film.mp4")
+    whole = read_audio(write_film(tmp_path / "whole.mp4", 4))
+    assert len(parts["2d"]) == 8
+    (problem,) = film.problems
+    assert problem.startswith("partial: ") and "not decodable, from 1." in problem
+    # What is lost is silence, so that the rest stays in place.
+    np.testing.assert_allclose(parts["audio"][-RATE:], whole[-RATE:], atol=0.05)
+
+
+def test_time_stamps_that_jump_are_not_filled_with_pictures(tmp_path):
+    write_frames(tmp_path / "film.mkv", [*range(0, 200, 4), *range(9_000_000, 9_000_100, 4)])
+    parts, film = decode(tmp_path / "film.mkv")
+    assert len(parts["3d"]) == 20
+    assert "partial: its time stamps jump from 2.0 to 90000.0 s" in film.problems
+
+
+@pytest.mark.parametrize("content", [b"", b"some words\n" * 99, bytes(range(256)) * 99])
+def test_what_is_no_media_file_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "film.mp4").write_bytes(content)
+    with pytest.raises(MediaError, match=r"^\S+film.mp4: [^\n]+; [^\n]+$"):
+        decode(tmp_path / "film.mp4")
