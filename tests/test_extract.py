@@ -17,7 +17,7 @@ from fusion.data.media import read_audio
 from fusion.data.spectrogram import log_mel
 from fusion.data.store import FeatureStore
 from fusion.data.store_writer import StoreWriter
-from fusion.extract import job
+from fusion.extract import job, work
 from fusion.extract.decoding import Film
 from fusion.extract.job import extract
 from fusion.extract.networks_2d import BACKBONES_2D
@@ -107,7 +107,8 @@ def test_the_report_names_every_file_and_what_came_out_of_it(done):
         "empty.mp4": "failed", "half.mp4": "failed",
     }  # fmt: skip
     assert lines["a.mp4"]["rows"] == {"2d": 3, "3d": 5, "audio": 301}
-    assert "empty.mp4: empty" in lines["empty.mp4"]["problems"][0]
+    assert lines["empty.mp4"]["problems"][0].startswith("empty (")  # and no path of this machine
+    assert str(store.parent) not in (store / "report.json").read_text()
     text = (store / "report.txt").read_text()
     assert "6 files: 4 whole, 0 in part, 2 not" in text
     for line in lines.values():
@@ -121,7 +122,7 @@ def test_work_that_is_done_is_not_done_again(done, films, capsys, monkeypatch):
     def refuse(self, path, samplings, audio):
         raise AssertionError
 
-    monkeypatch.setattr(job.FilmRows, "push", refuse)
+    monkeypatch.setattr(work.FilmRows, "push", refuse)
     report = extract([films], done[0], TINY)
     assert "4 of 6 files are done already" in capsys.readouterr().err
     assert report == done[1]
@@ -228,7 +229,7 @@ def test_a_process_alone_goes_on_where_two_were(done, films, tmp_path, monkeypat
 
 def in_a_fork(films, store):
     """Extract in a process that can be killed; slowly, and with a shard for every film."""
-    push, add = job.FilmRows.push, StoreWriter.add
+    push, add = work.FilmRows.push, StoreWriter.add
 
     def slowly(self, piece):
         time.sleep(0.02)
@@ -238,7 +239,7 @@ def in_a_fork(films, store):
         add(self, *words)
         self.flush()
 
-    job.FilmRows.push, StoreWriter.add = slowly, add_and_flush
+    work.FilmRows.push, StoreWriter.add = slowly, add_and_flush
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     extract([films], store, TINY)
 
@@ -265,7 +266,7 @@ def test_a_run_that_is_asked_to_stop_saves_what_is_done(films, tmp_path, number)
     context, store = multiprocessing.get_context("fork"), tmp_path / "store"
     added = context.Event()
 
-    def work():
+    def slow_work():
         sys.stderr = open(tmp_path / "said", "w")  # noqa: SIM115
         add = StoreWriter.add
 
@@ -281,7 +282,7 @@ def test_a_run_that_is_asked_to_stop_saves_what_is_done(films, tmp_path, number)
             sys.stderr.flush()
             os._exit(130)
 
-    process = context.Process(target=work)
+    process = context.Process(target=slow_work)
     process.start()
     assert added.wait(20)
     os.kill(process.pid, number)
@@ -290,6 +291,62 @@ def test_a_run_that_is_asked_to_stop_saves_what_is_done(films, tmp_path, number)
     said = (tmp_path / "said").read_text()
     assert "stopped: 0 of 6 files are done; the same command goes on from there" in said
     assert list(FeatureStore(store).videos) == ["a.mp4"]
+
+
+@with_fork
+def test_a_full_disk_is_one_line_and_what_is_finished_is_whole(films, tmp_path):
+    resource = pytest.importorskip("resource", reason="no limits here")
+
+    def limited():
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+        try:
+            extract([films / "a.mp4"], tmp_path / "store", TINY)
+        except OSError as error:
+            (tmp_path / "said").write_text(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert "store: writing failed (File too large); what is finished is whole: make room" in said
+    assert extract([films / "a.mp4"], tmp_path / "store", TINY).usable == 1
+
+
+def test_a_film_that_needs_too_much_memory_costs_that_film(films, tmp_path, monkeypatch):
+    class Greedy(torch.nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def greedy(name, source):
+        backbone = tiny_2d(name, source)
+        backbone.network = Greedy()
+        return backbone
+
+    monkeypatch.setitem(BACKBONES_2D, "greedy", greedy)
+    report = extract([films], tmp_path / "store", Features("greedy", "none"))
+    lines = {line.video: line for line in report.lines}
+    assert lines["a.mp4"].problems == ("no memory for its pictures; make them smaller",)
+    assert lines["blind.mp4"].state == "ok"
+
+
+def test_files_may_be_called_anything(tmp_path, capsys):
+    names = [
+        "with space.mp4",
+        "new\nline.mp4",
+        "\N{SNOWMAN}.mp4",
+        "-x.mp4",
+        "a:b.mp4",
+        "\udcff.mp4",
+    ]
+    first = write_film(tmp_path / "films" / names[0], 0.5)
+    for name in names[1:]:
+        shutil.copy(first, tmp_path / "films" / name)
+    report = extract([tmp_path / "films"], tmp_path / "store", Features("tiny", "none"))
+    failed = {line.video: line.problems for line in report.lines if line.state == "failed"}
+    assert failed == {"\udcff.mp4": ("its name is not UTF-8; rename it",)}
+    assert len(report.lines) == len(names)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(names) + 2
 
 
 def test_captions_are_written_for_the_videos_in_the_store(films, tmp_path, capsys):

@@ -11,7 +11,9 @@ rows.py        from the pictures and the sound of a film to rows of features
 videos.py      which files are meant, and what they are called in the store
 captions.py    captions of the videos in the store
 report.py      what came out of each file
+work.py        what one process does
 job.py         all of it together
+settings.py    what is extracted, and that a store holds one kind of features
 
 Nothing is imported here: worker.py must start fast, and needs no torch.
 """

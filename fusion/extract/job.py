@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from fusion.data.captions import CaptionError
 from fusion.data.store import FeatureStore
 from fusion.data.store_writer import StoreWriter
 from fusion.data.subtitles import find_captions
-from fusion.extract.backbone import Backbone
 from fusion.extract.captions import write_captions
-from fusion.extract.decoders import Decoders, End, Failed, Task
-from fusion.extract.decoding import Piece
-from fusion.extract.report import CHANGED, Report, forget, make_report, note
-from fusion.extract.rows import FilmRows
+from fusion.extract.decoders import Decoders
+from fusion.extract.report import Report, forget, make_report, note
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
 from fusion.extract.videos import find_videos, share
-from fusion.training.memory import is_out_of_memory
+from fusion.extract.work import Work, say
 
-FLUSH_SECONDS = 300.0  # of work that a kill may cost
 _MOST_WORKERS = 8
 
 
@@ -78,9 +70,12 @@ def extract(
     decoders = Decoders(samplings, features.audio, count, time_limit)
     claim(store, describe(backbones, features.audio))
     if "warning" in facts_of(backbones) and rank == 0:
-        _say(f"{'!' * 100}\n!!! {MEANINGLESS}\n{'!' * 100}")
+        say(f"{'!' * 100}\n!!! {MEANINGLESS}\n{'!' * 100}")
     forget(store, rank, world)
-    with StoreWriter(store, fields_of(backbones, features.audio), f"rank{rank}") as writer:
+    with (
+        _full_disk(store),
+        StoreWriter(store, fields_of(backbones, features.audio), f"rank{rank}") as writer,
+    ):
         work = Work(films, writer, decoders, backbones)
         work.run(share(films, rank, world), quiet=rank > 0)
     note(store, rank, work.failures)
@@ -90,152 +85,27 @@ def extract(
     return report
 
 
-class Work:
-    """What one process does.
-
-    Args:
-        films: all files by name.
-        writer: of the store.
-        decoders: read the files.
-        backbones: by field.
-
-    Attributes:
-        failures: what is wrong with the files of which nothing, or nothing new, is in the store.
-    """
-
-    def __init__(
-        self,
-        films: Mapping[str, Path],
-        writer: StoreWriter,
-        decoders: Decoders,
-        backbones: Mapping[str, Backbone],
-    ) -> None:
-        self.films, self.writer, self.decoders, self.backbones = films, writer, decoders, backbones
-        self.failures: dict[str, str] = {}
-        self._facts = facts_of(backbones)
-        self._rows: dict[str, FilmRows] = {}  # of the films that are being decoded
-        self._flushed = time.monotonic()
-
-    def run(self, names: Sequence[str], quiet: bool) -> None:
-        """Extract the features of some of the files, those that are not in the store yet.
-
-        Args:
-            names: of the videos.
-            quiet: show no progress.
-        """
-        tasks = list(self._tasks(names))
-        done = len(names) - len(tasks)
-        if done and not quiet:
-            _say(f"{done} of {len(names)} files are done already")
-        often = 0.1 if sys.stderr.isatty() else 60  # seconds; in a log file lines add up
-        bar = tqdm(total=len(names), initial=done, unit="file", disable=quiet, mininterval=often)
-        with (
-            bar,
-            _stopping(self.writer.flush, lambda: f"{bar.n} of {len(names)}"),
-            contextlib.closing(self.decoders.decode(tasks)) as events,
-        ):
-            seconds = {task.name: 0.0 for task in tasks}
-            for task, event in events:
-                if isinstance(event, Piece):
-                    self._take(task, event)
-                    seconds[task.name] = event.seconds
-                    continue
-                if problem := self._end(task, event):
-                    self.failures[task.name] = problem
-                    bar.write(problem, file=sys.stderr)
-                bar.set_postfix_str(f"{sum(seconds.values()) / 60:.1f} min of film")
-                bar.update()
-
-    def _tasks(self, names: Sequence[str]) -> Iterator[Task]:
-        """Find what is to be done."""
-        store = FeatureStore(self.writer.folder)
-        for name in names:
-            path = self.films[name]
-            try:
-                name.encode()
-                state = path.stat()
-            except UnicodeEncodeError:
-                self.failures[name] = f"{name!r}: no UTF-8; rename the file"
-                continue
-            except OSError as error:
-                self.failures[name] = f"{path}: cannot be read ({error.strerror})"
-                continue
-            if name not in store:
-                yield Task(name, path)
-                continue
-            facts = store.facts(name)
-            if (facts.get("size"), facts.get("mtime")) != (state.st_size, int(state.st_mtime)):
-                self.failures[name] = (
-                    f"{CHANGED}another file had this name when its features were extracted, which"
-                    " are kept; extract it into another store"
-                )
-
-    def _take(self, task: Task, piece: Piece) -> None:
-        if task.name in self.failures:
-            return
-        rows = self._rows.setdefault(task.name, FilmRows(self.backbones))
-        try:
-            rows.push(piece)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.failures[task.name] = f"{task.path}: no memory for its pictures"
-
-    def _end(self, task: Task, event: End | Failed) -> str | None:
-        """Add a film to the store; say why that was not possible."""
-        rows = self._rows.pop(task.name, None) or FilmRows(self.backbones)
-        if isinstance(event, Failed):
-            return event.problem
-        if task.name in self.failures:
-            return self.failures[task.name]
-        try:
-            facts = {"duration": round(event.seconds, 3), "size": event.size, "mtime": event.mtime}
-            facts |= {"problems": list(event.problems)} | self._facts
-            features = {f: r for f, r in rows.end().items() if f in self.writer.fields}
-            self.writer.add(task.name, features, facts)
-        except ValueError as error:  # not finite, or too large for float16
-            return f"{task.path}: {error}"
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.writer.flush()
-            self._flushed = time.monotonic()
-        return None
-
-
 @contextlib.contextmanager
-def _stopping(save: Callable[[], None], progress: Callable[[], str]) -> Iterator[None]:
-    """On Ctrl-C, and on the signal by which machines are taken back, save before the end."""
-    received: list[int] = []
-
-    def stop(number: int, frame: Any) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    # Only the main thread hears signals.
-    mine = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if mine else ()
-    before = {number: signal.signal(number, stop) for number in numbers}
+def _full_disk(store: Path) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        save()
-        _say(f"stopped: {progress()} files are done; the same command goes on from there")
-        if signal.SIGTERM in received:
-            sys.exit(128 + signal.SIGTERM)
+    except ChildProcessError:
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    except OSError as error:
+        raise OSError(
+            f"{store}: writing failed ({error.strerror or error}); what is finished is whole: make"
+            f" room there and in {tempfile.gettempdir()}, and give the same command again"
+        ) from error
 
 
 def _finish(report: Report, store: Path, captions: str | Path | None) -> None:
     if captions is not None:
         try:
-            _say(write_captions(store, captions, FeatureStore(store).videos))
+            say(write_captions(store, captions, FeatureStore(store).videos))
         except CaptionError as error:  # none of the videos that could be read has any
-            _say(f"no captions are written: {error}")
-    print(report.for_screen(), flush=True)
+            say(f"no captions are written: {error}")
+    encoding = sys.stdout.encoding or "utf-8"  # that of an old screen lacks most letters
+    print(report.for_screen().encode(encoding, "replace").decode(encoding), flush=True)
 
 
 def _device() -> torch.device:
@@ -249,7 +119,3 @@ def _cores() -> int:
     allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
     cores = len(allowed(0)) if allowed else os.cpu_count() or 1
     return max(1, min(_MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
