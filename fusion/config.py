@@ -44,7 +44,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
             key is unknown or missing.
     """
     try:
-        own = _merge(OmegaConf.create(DEFAULTS), _with_bases(Path(path), ()))
+        own = _with_bases(Path(path), ())
+        given = list(own.keys())  # also those that are left to the user
+        own = _merge(OmegaConf.create({k: v for k, v in DEFAULTS.items() if k not in given}), own)
         merged = _merge(own, _dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

@@ -35,6 +35,14 @@ def test_a_section_of_another_name_replaces_that_of_the_base(write):
     assert load_config(same, ["data.films=3"])["data"]["films"] == 3
 
 
+def test_data_root_can_be_left_to_the_user(write):
+    path = write("c.yaml", MINIMAL | {"data_root": "???", "output": "${data_root}/run"})
+    with pytest.raises(ConfigError, match="leaves data_root to you; add data_root=VALUE"):
+        load_config(path)
+    assert load_config(path, ["data_root=/d"])["output"] == "/d/run"
+    assert load_config(write("d.yaml", MINIMAL))["data_root"] is None
+
+
 def test_a_base_is_merged_key_by_key_and_overrides_win(write):
     write("base.yaml", MINIMAL | {"trainer": {"epochs": 3, "batch_size": 8}, "seed": 5})
     path = write("c.yaml", {"base": "base.yaml", "trainer": {"batch_size": 16}})

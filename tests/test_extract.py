@@ -18,6 +18,7 @@ from fusion.data.spectrogram import log_mel
 from fusion.data.store import FeatureStore
 from fusion.data.store_writer import StoreWriter
 from fusion.extract import job, work
+from fusion.extract import report as reports
 from fusion.extract.decoding import Film
 from fusion.extract.job import extract
 from fusion.extract.networks_2d import BACKBONES_2D
@@ -225,6 +226,23 @@ def test_a_process_alone_goes_on_where_two_were(done, films, tmp_path, monkeypat
     assert extract([films], tmp_path / "store", TINY) == done[1]
     assert content(tmp_path / "store") == content(done[0])
     assert [path.name for path in (tmp_path / "store/notes").iterdir()] == ["rank0.json"]
+
+
+def test_of_two_processes_that_end_at_once_the_last_report_is_complete(done, tmp_path, monkeypatch):
+    """The other one writes its note after this one has looked, and has reported before that."""
+    store = tmp_path / "store"
+    shutil.copytree(done[0], store)
+    shutil.rmtree(store / "notes")
+    reports.note(store, 0, {})
+    write = reports._write
+
+    def write_late(store, found):
+        write(store, found)
+        reports.note(store, 1, {"empty.mp4": "empty"})
+
+    monkeypatch.setattr(reports, "_write", write_late)
+    assert reports.make_report(store, ["a.mp4", "empty.mp4"], 2).complete
+    assert json.loads((store / "report.json").read_text())["complete"]
 
 
 def in_a_fork(films, store):

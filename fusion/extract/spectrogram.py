@@ -1,7 +1,7 @@
 """The log-mel spectrogram of sound of any length, in little memory.
 
-:func:`fusion.data.spectrogram.log_mel` needs 170 times the memory of its result; here the samples
-lie in a temporary file and are read twice: for their mean, and block by block.
+:func:`fusion.data.spectrogram.log_mel` holds the spectra of the whole sound at once, 1.4 GiB for
+an hour; here the samples wait in a temporary file for their mean, and are read block by block.
 
 Shapes: S samples at 16 kHz, T spectrogram frames of 10 ms, 40 mel bands.
 """
@@ -74,7 +74,7 @@ def log_mel_in_blocks(wave: NDArray[Any], mean: float, block: int = _BLOCK) -> T
         )  # (201, frames)
         power = spectrum.real.square() + spectrum.imag.square()
         decibel[first:last] = 10 * (bank @ power).clamp(min=_SMALLEST_POWER).log10().T
-    return (decibel - decibel.max()).clamp(min=-_RANGE)
+    return decibel.sub_(decibel.max()).clamp_(min=-_RANGE)
 
 
 def _stretch(wave: NDArray[Any], mean: float, begin: int, end: int) -> NDArray[np.float32]:

@@ -23,6 +23,9 @@ def pieces(film):
         if number == 1 and "hang" in name:
             time.sleep(1000)
         yield piece
+    if "growing" in name:
+        with open(film.path, "ab") as file:
+            file.write(b"more")
 
 
 if __name__ == "__main__":

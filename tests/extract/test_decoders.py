@@ -1,6 +1,7 @@
 """A file that crashes, hangs or eats memory costs that file only."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,9 @@ def test_whatever_happens_costs_the_file_that_it_happens_to(film, tmp_path, monk
     monkeypatch.setattr(decoders, "COMMAND", BAD)
     names = ["1.mp4", "crash.mp4", "2.mp4", "hang.mp4", "greedy.mp4", "strange.mp4", "chatty.mp4"]
     tasks = link(film, tmp_path, [*names, "3.mp4"])
-    pieces, ends = run([*tasks, Task("gone", tmp_path / "gone.mp4")], 2, time_limit=1.0)
+    shutil.copy(film, tmp_path / "growing.mp4")
+    tasks += [Task(name, tmp_path / name) for name in ("growing.mp4", "gone.mp4")]
+    pieces, ends = run(tasks, 2, time_limit=1.0)
     assert {n for n, end in ends.items() if isinstance(end, End)} == {
         "1.mp4", "2.mp4", "chatty.mp4", "3.mp4",
     }  # fmt: skip
@@ -80,7 +83,8 @@ def test_whatever_happens_costs_the_file_that_it_happens_to(film, tmp_path, monk
     assert "raise --time-limit" in ends["hang.mp4"].problem
     assert "greedy.mp4: needs more than half of this machine's memory" in ends["greedy.mp4"].problem
     assert "strange.mp4: cannot be read (KeyError" in ends["strange.mp4"].problem
-    assert "gone.mp4: " in ends["gone"].problem
+    assert "growing.mp4: it changed while it was read" in ends["growing.mp4"].problem
+    assert "gone.mp4: cannot be read (No such file" in ends["gone.mp4"].problem
     assert all("\n" not in e.problem for e in ends.values() if isinstance(e, Failed))
     np.testing.assert_array_equal(pieces["3.mp4", "2d"], pieces["1.mp4", "2d"])
 
