@@ -259,13 +259,12 @@ def compare(reference, thorough):
 def compare_with_faults(reference, thorough):
     """Train every cell while memory runs out at every stage, on the last rank alone and on all.
 
-    Unless ``thorough``, or on one rank, only chunks of half a share are tried, and the first or
-    the last five stages by turns.
+    Unless ``thorough``, only chunks of half a share are tried, and the first or the last five
+    stages by turns.
     """
     rank, ranks = place()
     unreachable = {"between exchanges of the loss"} if ranks == 1 else set()
     halves = itertools.cycle([STAGES[:STEPS], STAGES[-STEPS:]])
-    thorough = thorough or ranks == 1
     sizes = (None, 0.5) if thorough else (0.5,)
     largest, count = 0.0, 0
     gc.collect()

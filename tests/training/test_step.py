@@ -20,10 +20,11 @@ def reference(tmp_path_factory):
     return path
 
 
-def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference):
+@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference, thorough):
     expected = torch.load(reference)
-    print(cuts.compare(expected, thorough=True))
-    print(cuts.compare_with_faults(expected, thorough=False))
+    print(cuts.compare(expected, thorough))
+    print(cuts.compare_with_faults(expected, thorough))
     cell = ("nothing", "groups", "float64")  # that the negative control differs in nothing else
     local = cuts.run(*cell, loss=cuts.LocalNegatives())[0]
     assert cuts.difference(local, expected[cell]) < 1e-10
