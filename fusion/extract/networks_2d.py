@@ -6,7 +6,7 @@ Appearance is looked at once a second, as in the features of HowTo100M.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from fusion.extract.backbone import NONE, Backbone, Source, import_package
 from fusion.extract.sampling import Sampling
 from fusion.extract.weights import (
     blots,
+    hub_address,
     hub_file,
     is_offline,
     load_weights,
@@ -27,6 +28,7 @@ from fusion.extract.weights import (
 BACKBONES_2D: dict[str, Callable[[str, Source], Backbone]] = {}  # looked up before timm's names
 
 _PER_SECOND = 1
+_SCALERS = ("bilinear", "bicubic", "lanczos")  # that FFmpeg calls by the same name
 _WIDE = 16 / 9  # of the picture that shows whether a network takes any size
 
 
@@ -55,11 +57,16 @@ def build_timm(name: str, source: Source) -> Backbone:
     if _width(network, side, int(side * _WIDE)) == dim:
         sampling = Sampling(_PER_SECOND, side)
     else:
-        shorter = int(side / config["crop_pct"])
-        way = config["interpolation"]
-        sampling = Sampling(_PER_SECOND, shorter, side, interpolation=way)
+        sampling = _fixed_size(side, config)
     mean, std = ([255 * value for value in config[key]] for key in ("mean", "std"))
     return Backbone(_full_name(network), network, sampling, dim, mean, std, source)
+
+
+def _fixed_size(side: int, config: Mapping[str, Any]) -> Sampling:
+    shorter = int(side / config["crop_pct"])
+    resize = (shorter, shorter) if config["crop_mode"] == "squash" else shorter
+    way = config["interpolation"] if config["interpolation"] in _SCALERS else "bicubic"
+    return Sampling(_PER_SECOND, resize, side, interpolation=way)
 
 
 def _network(timm: Any, name: str, source: Source) -> nn.Module:
@@ -83,10 +90,10 @@ def _network(timm: Any, name: str, source: Source) -> nn.Module:
 
 
 def _from_hub(timm: Any, name: str, source: Source, repository: str) -> nn.Module:
-    address = f"https://huggingface.co/{repository}"
-    way, here = f"download model.safetensors from {address}", hub_file(repository)
+    address, here = hub_address(repository), hub_file(repository)
+    way = f"download model.safetensors from {address}"
     if not here and (is_offline() or not reachable(address)):
-        raise source.missing(name, f"huggingface.co cannot be reached from here; {way} elsewhere")
+        raise source.missing(name, f"the hub cannot be reached from here; {way} elsewhere")
     try:
         if not here:
             return timm.create_model(name, pretrained=True, num_classes=0)

@@ -93,11 +93,8 @@ class _Sampler:
 
     def _add(self, frame: av.VideoFrame) -> Iterator[NDArray[Any]]:
         """Keep a picture; the first one also stands for the time before it, as in FFmpeg."""
-        number = frame.pts or 0
-        if number < 0:
-            return
         picture = frame.to_ndarray()
-        for _ in range(1 if self._made else 1 + number):
+        for _ in range(1 if self._made else 1 + (frame.pts or 0)):  # none before second 0
             self._pictures.append(picture)
             self._made += 1
             if len(self._pictures) >= self._at_a_time:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import os
 import re
 import socket
@@ -165,9 +166,15 @@ def reachable(url: str) -> bool:
     return True
 
 
+def hub_address(repository: str) -> str:
+    """Return where a repository of the Hugging Face hub is, or of a mirror that the user named."""
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    return f"{hub.ENDPOINT}/{repository}"
+
+
 def hub_file(repository: str) -> bool:
     """Say whether the weights of a repository of the Hugging Face hub are on this machine."""
-    hub: Any = __import__("huggingface_hub")
+    hub: Any = importlib.import_module("huggingface_hub")
     names = ("model.safetensors", "pytorch_model.bin")
     return any(isinstance(hub.try_to_load_from_cache(repository, name), str) for name in names)
 
@@ -178,7 +185,7 @@ def without_hub() -> Iterator[None]:
 
     Its environment variable counts only until it is imported, and accelerate has imported it.
     """
-    constants: Any = __import__("huggingface_hub.constants", fromlist=["constants"])
+    constants: Any = importlib.import_module("huggingface_hub.constants")
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield

@@ -55,11 +55,11 @@ def write_frames(
     return path
 
 
-def write_sound(output, stream, wave):
-    """Write 16-bit samples."""
+def write_sound(output, stream, wave, start=0):
+    """Write 16-bit samples, the first of them at sample number ``start``."""
     samples = (wave * 32_767).astype(np.int16)[None]
     frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-    frame.sample_rate, frame.pts = RATE, 0
+    frame.sample_rate, frame.pts = stream.rate, start
     for packet in [*stream.encode(frame), *stream.encode(None)]:
         output.mux(packet)
 

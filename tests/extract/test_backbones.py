@@ -95,15 +95,45 @@ def test_a_network_of_fixed_size_sees_the_middle_as_its_config_says(timm):
 
 def test_weights_of_timm_are_read_from_a_file_without_the_classifier(timm, tmp_path):
     torch.manual_seed(1)
-    model = timm.create_model("resnet18", pretrained=False)
+    model = timm.create_model("resnet10t", pretrained=False)
     safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
     torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
     found = [
-        build_backbone("resnet18", Source("2d", tmp_path / f"weights.{ending}"))
+        build_backbone("resnet10t", Source("2d", tmp_path / f"weights.{ending}"))
         for ending in ("safetensors", "pth")
     ]
     assert found[0].weights == found[1].weights == name_weights(found[0].network) != RANDOM
     torch.testing.assert_close(found[0].network.conv1.weight, model.conv1.weight)
+
+
+def test_weights_that_were_downloaded_before_are_used_without_a_server(timm, tmp_path, monkeypatch):
+    hub = package("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(networks_2d, "reachable", lambda url: False)
+    model = timm.create_model("resnet10t", pretrained=False)
+    cached = tmp_path / "models--timm--resnet10t.c3_in1k"
+    (cached / "snapshots/1").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text("1")
+    safetensors.torch.save_file(model.state_dict(), cached / "snapshots/1/model.safetensors")
+    backbone = build_backbone("resnet10t", Source("2d"))
+    torch.testing.assert_close(
+        backbone.network.layer1[0].conv1.weight, model.layer1[0].conv1.weight
+    )
+    assert backbone.weights != RANDOM
+
+
+@pytest.mark.parametrize(
+    ("mode", "way", "expected"),
+    [
+        ("center", "bilinear", Sampling(1, 248, 224, interpolation="bilinear")),
+        ("squash", "bicubic", Sampling(1, (248, 248), 224)),
+        ("center", "random", Sampling(1, 248, 224)),
+    ],
+)
+def test_pictures_of_a_fixed_size_are_made_as_the_config_says(mode, way, expected):
+    config = {"crop_pct": 0.9, "crop_mode": mode, "interpolation": way}
+    assert networks_2d._fixed_size(224, config) == expected
 
 
 def test_weights_of_another_network_are_refused(timm, tmp_path):

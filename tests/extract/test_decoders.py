@@ -100,7 +100,7 @@ def test_a_process_that_is_halted_is_replaced(film, tmp_path):
 
 
 def test_the_time_that_the_caller_takes_does_not_count(film, tmp_path):
-    pieces, ends = run(link(film, tmp_path, ["a.mp4"]), time_limit=1.0, pause=1.3)
+    pieces, ends = run(link(film, tmp_path, ["a.mp4"]), time_limit=0.7, pause=0.9)
     assert len(pieces) == 3
     assert isinstance(ends["a.mp4"], End)
 

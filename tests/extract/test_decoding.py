@@ -11,6 +11,7 @@ from av.stream import Disposition
 
 from fusion.data.media import MediaError, read_audio
 from fusion.data.spectrogram import RATE as SPECTROGRAM_RATE
+from fusion.extract import pictures as module
 from fusion.extract.decoding import Film
 from fusion.extract.sampling import Sampling
 from fusion.extract.soundtrack import RATE
@@ -103,6 +104,28 @@ def test_sound_equals_that_of_the_whole_file_read_alone(tmp_path, seconds):
     assert RATE == SPECTROGRAM_RATE
 
 
+def test_sound_that_starts_late_is_in_its_place_at_any_rate(tmp_path):
+    with av.open(str(tmp_path / "film.mkv"), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 36, 64, "yuv420p"
+        sound = output.add_stream("pcm_s16le", rate=44_100, layout="mono")
+        for picture in pictures(25):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+        write_sound(output, sound, tone(2, 44_100), start=44_100 * 613 // 1000)
+    parts, _ = decode(tmp_path / "film.mkv")
+    assert (parts["audio"][: 600 * RATE // 1000] == 0).all()
+    np.testing.assert_array_equal(parts["audio"], read_audio(tmp_path / "film.mkv"))
+
+
+def test_time_counts_from_where_the_file_starts(tmp_path):
+    path = tmp_path / "film.ts"
+    write_frames(path, range(1000, 1200, 4), codec="mpeg2video", container="mpegts")
+    parts, film = decode(path)
+    assert (len(parts["2d"]), len(parts["3d"])) == (4, 20)
+    assert film.seconds == pytest.approx(2.0, abs=0.1)
+
+
 def test_pieces_come_while_the_film_is_decoded(tmp_path):
     """A film is not held in memory: no piece is longer than a few seconds."""
     write_film(tmp_path / "film.mp4", 30, fps=5)
@@ -150,6 +173,20 @@ def test_a_film_that_changes_its_size_midway_is_read_to_its_end(tmp_path):
     (tmp_path / "film.ts").write_bytes(b"".join(parts))
     found, _ = decode(tmp_path / "film.ts")
     assert found["2d"].shape == (4, 24, 42, 3)
+
+
+def test_a_turned_film_that_changes_its_size_stays_upright(monkeypatch):
+    """Filters that turn pictures do not notice by themselves."""
+    monkeypatch.setattr(module, "_UPRIGHT", [module._UPRIGHT[1]] * 4)
+    sampler, shown = module._Sampler(Sampling(10, 24), None), []
+    for number, size in enumerate([(36, 64), (72, 128)]):
+        picture = av.VideoFrame.from_ndarray(next(pictures(1, *size)), format="rgb24")
+        for index in range(10):
+            frame = picture.reformat(format="yuv420p")
+            frame.pts, frame.time_base = 10 * number + index, Fraction(1, 10)
+            shown += sampler.push(frame)
+    shown = np.concatenate([*shown, *sampler.end()]).astype(int)
+    assert np.abs(shown[15] - shown[5]).mean() < 10
 
 
 def test_of_several_streams_the_largest_picture_and_the_first_sound_are_taken(tmp_path):

@@ -1,0 +1,194 @@
+"""What one process does: its share of the files, from pieces of films to rows in the store."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from fusion.data.store import FeatureStore
+from fusion.data.store_writer import StoreWriter
+from fusion.extract.backbone import Backbone
+from fusion.extract.decoders import Decoders, End, Failed, Task
+from fusion.extract.decoding import Piece
+from fusion.extract.report import CHANGED
+from fusion.extract.rows import FilmRows
+from fusion.extract.settings import facts_of
+from fusion.training.memory import is_out_of_memory
+
+Event = Piece | End | Failed
+
+FLUSH_SECONDS = 300.0  # of work that a kill may cost
+
+
+class Work:
+    """What one process does.
+
+    Args:
+        films: all files by name.
+        writer: of the store.
+        decoders: read the files.
+        backbones: by field.
+
+    Attributes:
+        failures: what is wrong with the files of which nothing, or nothing new, is in the store.
+    """
+
+    def __init__(
+        self,
+        films: Mapping[str, Path],
+        writer: StoreWriter,
+        decoders: Decoders,
+        backbones: Mapping[str, Backbone],
+    ) -> None:
+        self.films, self.writer, self.decoders, self.backbones = films, writer, decoders, backbones
+        self.failures: dict[str, str] = {}
+        self._facts = facts_of(backbones)
+        self._rows: dict[str, FilmRows] = {}  # of the films that are being decoded
+        self._seconds: dict[str, float] = {}  # of the same
+        self._flushed = time.monotonic()
+
+    def run(self, names: Sequence[str], quiet: bool) -> None:
+        """Extract the features of some of the files, those that are not in the store yet.
+
+        Args:
+            names: of the videos.
+            quiet: show no progress.
+        """
+        tasks = list(self._tasks(names))
+        done = len(names) - len(tasks)
+        if done and not quiet:
+            say(f"{done} of {len(names)} files are done already")
+        often = 0.5 if sys.stderr.isatty() else 60  # seconds; in a log file lines add up
+        bar = tqdm(total=len(names), initial=done, unit="file", disable=quiet, mininterval=often)
+        with (
+            stopping(self.writer.flush, lambda: f"{bar.n} of {len(names)}"),
+            bar,
+            contextlib.closing(self.decoders.decode(tasks)) as events,
+        ):
+            self._go_through(events, bar, often)
+
+    def _go_through(self, events: Iterable[tuple[Task, Event]], bar: Any, often: float) -> None:
+        seconds, shown = 0.0, time.monotonic()
+        for task, event in events:
+            if isinstance(event, Piece):
+                seconds += event.seconds - self._seconds.get(task.name, 0.0)
+                self._seconds[task.name] = event.seconds
+                self._guard(task, self._rows_of(task).push, event)
+            else:
+                if problem := self._end(task, event):
+                    self.failures[task.name] = problem
+                    bar.write(f"{task.name}: {problem}", file=sys.stderr)
+                bar.update()
+            bar.set_postfix_str(f"{seconds / 60:.1f} min of film", refresh=False)
+            if time.monotonic() - shown > often:
+                bar.refresh()
+                shown = time.monotonic()
+
+    def _tasks(self, names: Sequence[str]) -> Iterator[Task]:
+        """Find what is to be done."""
+        store = FeatureStore(self.writer.folder)
+        for name in names:
+            path = self.films[name]
+            try:
+                name.encode()
+                state = path.stat()
+            except UnicodeEncodeError:
+                self.failures[name] = "its name is not UTF-8; rename it"
+                continue
+            except OSError as error:
+                self.failures[name] = f"cannot be read ({error.strerror}); check the disk"
+                continue
+            if name not in store:
+                yield Task(name, path)
+                continue
+            facts = store.facts(name)
+            if (facts.get("size"), facts.get("mtime")) != (state.st_size, int(state.st_mtime)):
+                self.failures[name] = (
+                    f"{CHANGED}another file had this name when its features were extracted, which"
+                    " are kept; extract it into another store"
+                )
+
+    def _rows_of(self, task: Task) -> FilmRows:
+        if task.name not in self._rows:
+            self._rows[task.name] = FilmRows(self.backbones)
+        return self._rows[task.name]
+
+    def _guard(self, task: Task, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Do something for a film, unless there was no memory for it."""
+        if task.name in self.failures:
+            return None
+        try:
+            return action(*arguments)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.failures[task.name] = "no memory for its pictures; make them smaller"
+            return None
+
+    def _end(self, task: Task, event: End | Failed) -> str | None:
+        """Add a film to the store; say why that was not possible."""
+        self._seconds.pop(task.name, None)
+        rows = self._rows_of(task)
+        del self._rows[task.name]
+        if isinstance(event, Failed):
+            return event.problem.removeprefix(f"{task.path}: ")
+        features = self._guard(task, rows.end)
+        if features is None:
+            return self.failures[task.name]
+        features = {f: rows for f, rows in features.items() if f in self.writer.fields}
+        facts = {"duration": round(event.seconds, 3), "size": event.size, "mtime": event.mtime}
+        facts |= {"problems": list(event.problems)} | self._facts
+        try:
+            self.writer.add(task.name, features, facts)
+        except ValueError as error:  # not finite, or too large for float16
+            return str(error).removeprefix(f"{task.name}: ")
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.writer.flush()
+            self._flushed = time.monotonic()
+        return None
+
+
+@contextlib.contextmanager
+def stopping(save: Callable[[], None], progress: Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C, and on the signal by which machines are taken back, save before the end.
+
+    Args:
+        save: writes what is done.
+        progress: says how much that is.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    # Only the main thread hears signals.
+    mine = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if mine else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    except KeyboardInterrupt:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        save()
+        say(f"stopped: {progress()} files are done; the same command goes on from there")
+        if signal.SIGTERM in received:
+            sys.exit(128 + signal.SIGTERM)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(text: str) -> None:
+    """Tell the user."""
+    print(text, file=sys.stderr, flush=True)
