@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -62,12 +62,13 @@ def extract(
     films = find_videos(videos, root, store)
     if captions is not None:
         find_captions(captions, list(films))  # say now what is wrong with it
-    rank, world = (int(os.environ.get(n) or d) for n, d in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = _place()
     device = _device()
     backbones = {field: b.to(device) for field, b in features.build().items()}
-    count = (_cores() if device.type == "cuda" else 1) if workers is None else workers
+    if workers is None:
+        workers = _cores() if device.type == "cuda" else 1
     samplings = {field: backbone.sampling for field, backbone in backbones.items()}
-    decoders = Decoders(samplings, features.audio, count, time_limit)
+    decoders = Decoders(samplings, features.audio, workers, time_limit)
     claim(store, describe(backbones, features.audio))
     if "warning" in facts_of(backbones) and rank == 0:
         say(f"{'!' * 100}\n!!! {MEANINGLESS}\n{'!' * 100}")
@@ -78,11 +79,15 @@ def extract(
     ):
         work = Work(films, writer, decoders, backbones)
         work.run(share(films, rank, world), quiet=rank > 0)
-    note(store, rank, work.failures)
-    report = make_report(store, films, world)
-    if report.complete:
-        _finish(report, store, captions)
-    return report
+    return _finish(store, films, rank, world, work.failures, captions)
+
+
+def _place() -> tuple[int, int]:
+    """Return which of how many processes this one is."""
+    rank, world = (int(os.environ.get(n) or d) for n, d in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if not 0 <= rank < world:
+        raise ValueError(f"RANK counts from 0 and is less than WORLD_SIZE; got {rank} of {world}")
+    return rank, world
 
 
 @contextlib.contextmanager
@@ -98,7 +103,19 @@ def _full_disk(store: Path) -> Iterator[None]:
         ) from error
 
 
-def _finish(report: Report, store: Path, captions: str | Path | None) -> None:
+def _finish(
+    store: Path,
+    films: Mapping[str, Path],
+    rank: int,
+    world: int,
+    failures: Mapping[str, str],
+    captions: str | Path | None,
+) -> Report:
+    """Note what went wrong here; the last of the processes reports for all."""
+    note(store, rank, failures)
+    report = make_report(store, films, world)
+    if not report.complete:
+        return report
     if captions is not None:
         try:
             say(write_captions(store, captions, FeatureStore(store).videos))
@@ -106,6 +123,7 @@ def _finish(report: Report, store: Path, captions: str | Path | None) -> None:
             say(f"no captions are written: {error}")
     encoding = sys.stdout.encoding or "utf-8"  # that of an old screen lacks most letters
     print(report.for_screen().encode(encoding, "replace").decode(encoding), flush=True)
+    return report
 
 
 def _device() -> torch.device:

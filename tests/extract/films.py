@@ -9,11 +9,15 @@ import torch
 from fusion.data.encode import write_clip
 from fusion.data.store import FeatureStore
 from fusion.extract.backbone import Backbone, Source
+from fusion.extract.decoding import Film
 from fusion.extract.networks_2d import BACKBONES_2D
 from fusion.extract.networks_3d import BACKBONES_3D
 from fusion.extract.sampling import Sampling
+from fusion.extract.settings import Features
 
 RATE = 16_000
+TINY = Features("tiny", "tiny")
+SMALL = {"2d": Sampling(2, 24), "3d": Sampling(10, 16, crop=16, frames=8, stride=8)}
 
 
 def pictures(count, height=36, width=64):
@@ -62,6 +66,14 @@ def write_sound(output, stream, wave, start=0):
     frame.sample_rate, frame.pts = stream.rate, start
     for packet in [*stream.encode(frame), *stream.encode(None)]:
         output.mux(packet)
+
+
+def decode(path, samplings=SMALL, audio=True):
+    """All pieces of each field put together, and the film."""
+    film, parts = Film(path, samplings, audio), {}
+    for piece in film.pieces():
+        parts.setdefault(piece.field, []).append(piece.data)
+    return {field: np.concatenate(pieces) for field, pieces in parts.items()}, film
 
 
 class Colours(torch.nn.Module):

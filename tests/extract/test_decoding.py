@@ -1,7 +1,5 @@
-"""What comes out of one pass over a file, held against FFmpeg and against reading it twice."""
+"""What comes out of one pass over a file, good or bad."""
 
-import shutil
-import subprocess
 from fractions import Fraction
 
 import av
@@ -15,30 +13,15 @@ from fusion.extract import pictures as module
 from fusion.extract.decoding import Film
 from fusion.extract.sampling import Sampling
 from fusion.extract.soundtrack import RATE
-from tests.extract.films import pictures, tone, write_film, write_frames, write_sound
-
-PUBLISHED = {"2d": Sampling(1, 224), "3d": Sampling(24, 112, crop=112, frames=16, stride=16)}
-SMALL = {"2d": Sampling(2, 24), "3d": Sampling(10, 16, crop=16, frames=8, stride=8)}
-
-
-def decode(path, samplings=SMALL, audio=True):
-    """All pieces of each field put together, and the film."""
-    film, parts = Film(path, samplings, audio), {}
-    for piece in film.pieces():
-        parts.setdefault(piece.field, []).append(piece.data)
-    return {field: np.concatenate(pieces) for field, pieces in parts.items()}, film
-
-
-def ffmpeg(path, filters, height, width):
-    """Run the command of the published extractor."""
-    program = shutil.which("ffmpeg")
-    if program is None:
-        reason = "no ffmpeg to compare with; pip install imageio-ffmpeg"
-        program = pytest.importorskip("imageio_ffmpeg", reason=reason).get_ffmpeg_exe()
-    command = [program, "-v", "error", "-i", path, "-vf", filters]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:"]
-    output = subprocess.run(command, capture_output=True, check=True).stdout
-    return np.frombuffer(output, np.uint8).reshape(-1, height, width, 3)
+from tests.extract.films import (
+    SMALL,
+    decode,
+    pictures,
+    tone,
+    write_film,
+    write_frames,
+    write_sound,
+)
 
 
 def turn(path, matrix):
@@ -48,50 +31,6 @@ def turn(path, matrix):
     for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
         data[place + offset : place + offset + 4] = (value << 16).to_bytes(4, "big", signed=True)
     path.write_bytes(data)
-
-
-def coloured(path):
-    """High definition is coded in other colours than the rest, and screens in full range."""
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=30)
-        stream.height, stream.width, stream.pix_fmt = 90, 160, "yuvj420p"
-        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 2  # BT.709, full
-        for picture in pictures(70, 90, 160):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        output.mux(stream.encode(None))
-
-
-FILMS = {
-    "plain.mp4": lambda p: write_film(p, 3, 25, size=(90, 160)),
-    "upright.mp4": lambda p: write_film(p, 2, Fraction(30_000, 1001), size=(160, 90)),
-    "odd.mkv": lambda p: write_frames(p, range(0, 300, 4), size=(77, 131), pixels="yuv444p"),
-    "irregular.mkv": lambda p: write_frames(p, [0, 3, 4, 40, 41, 44, 90, 180, 181, 260, 261, 300]),
-    "late.mkv": lambda p: write_frames(p, range(170, 400, 5), sound=True),
-    "ten_bit.mkv": lambda p: write_frames(p, range(0, 300, 4), pixels="yuv420p10le"),
-    "colours.mp4": coloured,
-    "slow.mkv": lambda p: write_frames(p, range(0, 900, 150)),
-}
-
-
-@pytest.mark.parametrize("name", FILMS)
-def test_pictures_equal_those_of_the_published_extractors_command(tmp_path, name):
-    FILMS[name](tmp_path / name)
-    with av.open(tmp_path / name) as container:
-        height, width = container.streams.video[0].height, container.streams.video[0].width
-    parts, _ = decode(tmp_path / name, PUBLISHED, audio=False)
-
-    def scaled(side):
-        if height >= width:
-            return int(height * side / width), side
-        return side, int(width * side / height)
-
-    tall, wide = scaled(224)
-    expected = ffmpeg(tmp_path / name, f"fps=fps=1,scale={wide}:{tall}", tall, wide)
-    np.testing.assert_array_equal(parts["2d"], expected)
-    tall, wide = scaled(112)
-    crop = f"crop=112:112:{int((wide - 112) / 2)}:{int((tall - 112) / 2)}"
-    expected = ffmpeg(tmp_path / name, f"fps=fps=24,scale={wide}:{tall},{crop}", 112, 112)
-    np.testing.assert_array_equal(parts["3d"], expected)
 
 
 @pytest.mark.parametrize("seconds", [0.3, 2.0, 5.1])

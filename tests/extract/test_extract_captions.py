@@ -1,0 +1,45 @@
+import shutil
+
+import pytest
+
+from fusion.data.captions import read_captions
+from fusion.extract.job import extract
+from tests.extract.films import TINY
+
+
+def test_captions_are_written_for_the_videos_in_the_store(films, tmp_path, capsys):
+    (tmp_path / "captions.csv").write_text(
+        "video,start,end,text\n"
+        'a.mp4,0.5,1.25,"a dog, jumping"\n'
+        "long,1,2,by a short name\n"
+        "empty.mp4,0,1,of a bad file\n"
+        "other.mp4,0,1,of nothing\n"
+    )
+    extract([films], tmp_path / "store", TINY, captions=tmp_path / "captions.csv")
+    written = read_captions(tmp_path / "store/captions.csv")
+    assert [(c.video, c.start, c.end, c.text) for c in written] == [
+        ("a.mp4", 0.5, 1.25, "a dog, jumping"),
+        ("b/long.mp4", 1.0, 2.0, "by a short name"),
+    ]
+    said = capsys.readouterr().err
+    assert "captions.csv: 2 captions of 2 videos" in said
+    assert "2 captions belong to no video in the store (empty.mp4, other.mp4)" in said
+    assert "2 videos in the store have none (b/silent.mp4, blind.mp4)" in said
+
+
+def test_subtitle_files_are_found_beside_the_films(films, tmp_path, capsys):
+    shutil.copytree(films, tmp_path / "films")
+    cue = "WEBVTT\n\n00:00:01.000 --> 00:00:02.500\nhello\n"
+    for name in ("a.en.vtt", "b/long.mp4.vtt", "empty.vtt", "b/stranger.vtt"):
+        (tmp_path / "films" / name).write_text(cue)
+    store = tmp_path / "store"
+    extract([tmp_path / "films"], store, TINY, captions=tmp_path / "films")
+    assert [c.video for c in read_captions(store / "captions.csv")] == ["a.mp4", "b/long.mp4"]
+    assert "2 subtitle files belong to no video in the store" in capsys.readouterr().err
+
+
+def test_a_wrong_caption_file_is_said_before_the_work(films, tmp_path):
+    (tmp_path / "captions.csv").write_text("video,start,end\n")
+    with pytest.raises(ValueError, match="no column text"):
+        extract([films], tmp_path / "store", TINY, captions=tmp_path / "captions.csv")
+    assert not (tmp_path / "store").exists()

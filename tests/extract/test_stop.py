@@ -1,0 +1,159 @@
+"""Stopped in any way, by others at work, by a full disk: a run goes on, and the store is whole."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+
+import pytest
+
+from fusion.data.store import FeatureStore
+from fusion.data.store_writer import StoreWriter
+from fusion.extract import report as reports
+from fusion.extract import work
+from fusion.extract.job import extract
+from tests.extract.films import TINY, content
+
+with_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
+)
+
+
+def in_a_fork(films, store):
+    """Extract in a process that can be killed; slowly, and with a shard for every film."""
+    push, add = work.FilmRows.push, StoreWriter.add
+
+    def slowly(self, piece):
+        time.sleep(0.02)
+        push(self, piece)
+
+    def add_and_flush(self, *words):
+        add(self, *words)
+        self.flush()
+
+    work.FilmRows.push, StoreWriter.add = slowly, add_and_flush
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    extract([films], store, TINY)
+
+
+@with_fork
+def test_a_run_killed_at_any_moment_ends_like_one_that_was_not(done, films, tmp_path):
+    context, store = multiprocessing.get_context("fork"), tmp_path / "store"
+    for seconds in (0.4, 0.6, 0.8):
+        process = context.Process(target=in_a_fork, args=(films, store))
+        process.start()
+        time.sleep(seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert extract([films], store, TINY) == done[1]
+    assert content(store) == content(done[0])
+    assert not list(store.rglob("*.new-*"))
+
+
+@with_fork
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_saves_what_is_done(films, tmp_path, number):
+    """Without a shard for every film: what is done would be lost by a kill."""
+
+    context, store = multiprocessing.get_context("fork"), tmp_path / "store"
+    added = context.Event()
+
+    def slow_work():
+        sys.stderr = open(tmp_path / "said", "w")  # noqa: SIM115
+        add = StoreWriter.add
+
+        def add_and_wait(self, *words):
+            add(self, *words)
+            added.set()
+            time.sleep(20)
+
+        StoreWriter.add = add_and_wait
+        try:
+            extract([films], store, TINY)
+        except KeyboardInterrupt:
+            sys.stderr.flush()
+            os._exit(130)
+
+    process = context.Process(target=slow_work)
+    process.start()
+    assert added.wait(20)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
+    said = (tmp_path / "said").read_text()
+    assert "stopped: 0 of 6 files are done; the same command goes on from there" in said
+    assert list(FeatureStore(store).videos) == ["a.mp4"]
+
+
+@with_fork
+def test_a_full_disk_is_one_line_and_what_is_finished_is_whole(films, tmp_path):
+    resource = pytest.importorskip("resource", reason="no limits here")
+
+    def limited():
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+        try:
+            extract([films / "a.mp4"], tmp_path / "store", TINY)
+        except OSError as error:
+            (tmp_path / "said").write_text(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert "store: writing failed (File too large); what is finished is whole: make room" in said
+    assert extract([films / "a.mp4"], tmp_path / "store", TINY).usable == 1
+
+
+def test_two_processes_share_the_files_and_the_last_one_reports(
+    done, films, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    first = extract([films], tmp_path / "store", TINY)
+    assert not first.complete and first.exit_code == 0
+    assert [line.problems for line in first.lines if line.video == "a.mp4"] == [("not done yet",)]
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "0")
+    assert extract([films], tmp_path / "store", TINY) == done[1]
+    assert "6 files: 4 whole" in capsys.readouterr().out
+    assert content(tmp_path / "store") == content(done[0])
+    names = {path.name.partition("-")[0] for path in (tmp_path / "store/shards").glob("*.json")}
+    assert names == {"rank0", "rank1"}
+
+
+def test_a_place_among_processes_that_cannot_be_is_refused(films, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(ValueError, match="RANK counts from 0 .*; got 2 of 2"):
+        extract([films], tmp_path / "store", TINY)
+
+
+def test_a_process_alone_goes_on_where_two_were(done, films, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        patch.setenv("RANK", "1")
+        extract([films], tmp_path / "store", TINY)
+    assert extract([films], tmp_path / "store", TINY) == done[1]
+    assert content(tmp_path / "store") == content(done[0])
+    assert [path.name for path in (tmp_path / "store/notes").iterdir()] == ["rank0.json"]
+
+
+def test_of_two_processes_that_end_at_once_the_last_report_is_complete(done, tmp_path, monkeypatch):
+    """The other one writes its note after this one has looked, and has reported before that."""
+    store = tmp_path / "store"
+    shutil.copytree(done[0], store)
+    shutil.rmtree(store / "notes")
+    reports.note(store, 0, {})
+    write = reports._write
+
+    def write_late(store, found):
+        write(store, found)
+        reports.note(store, 1, {"empty.mp4": "empty"})
+
+    monkeypatch.setattr(reports, "_write", write_late)
+    assert reports.make_report(store, ["a.mp4", "empty.mp4"], 2).complete
+    assert json.loads((store / "report.json").read_text())["complete"]
