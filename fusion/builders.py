@@ -7,6 +7,7 @@ from typing import Any
 
 from fusion.config import ConfigError, check, choose
 from fusion.data.datasets import DATASETS
+from fusion.evaluation.rescoring import Rescoring
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.training.settings import Settings
@@ -15,7 +16,13 @@ Builders = dict[str, Callable[..., Any]]
 
 
 def evaluation_settings(
-    batch_size: int = 256, queries_in_report: int = 8, model: dict[str, Any] | None = None
+    batch_size: int = 256,
+    queries_in_report: int = 8,
+    model: dict[str, Any] | None = None,
+    rescoring: list[str] | None = None,
+    dual_softmax_scale: float = 100.0,
+    qb_norm_scale: float = 20.0,
+    qb_norm_bank: int = 5000,
 ) -> dict[str, Any]:
     """The ``evaluation`` section of a config.
 
@@ -24,12 +31,25 @@ def evaluation_settings(
         queries_in_report: number of queries in the report's gallery.
         model: what ``tools/evaluate.py`` changes in the model's own config, such as the number of
             spectrogram frames; the weights must still fit.
+        rescoring: rows that the table has beside the plain ones, out of ``dual_softmax`` and
+            ``qb_norm``; none if not given.
+        dual_softmax_scale: see :class:`fusion.evaluation.rescoring.Rescoring`.
+        qb_norm_scale: see there.
+        qb_norm_bank: see there.
+
+    Raises:
+        ConfigError: a name is unknown or a number too small.
     """
     numbers = {"batch_size": batch_size, "queries_in_report": queries_in_report}
     for name, least in {"batch_size": 1, "queries_in_report": 0}.items():
         if numbers[name] < least:
             raise ConfigError(f"evaluation.{name} must be at least {least}; got {numbers[name]}")
-    return numbers | {"model": model}
+    names = tuple(map(str, rescoring or ()))
+    try:
+        marked = Rescoring(names, dual_softmax_scale, qb_norm_scale, qb_norm_bank)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return numbers | {"model": model, "rescoring": marked}
 
 
 def check_config(config: Mapping[str, Any]) -> Builders:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import Subset
 
 from fusion.builders import build_text_encoder, check_config, evaluation_settings
 from fusion.checkpoint import load_model, load_text_encoder, read_config
 from fusion.config import ConfigError, change_config, load_config
 from fusion.data.collate import collate
 from fusion.data.source import ClipSet, Source
-from fusion.evaluation.retrieval import (
-    Embedded,
-    average_parts,
-    describe_evaluation,
-    embed,
-    format_table,
-    keep_complete,
-    rank_directions,
-    retrieval_table,
-)
+from fusion.evaluation.embedded import Embedded, average_parts, embed, keep_complete
+from fusion.evaluation.rescoring import Rescoring, rescored_tables
+from fusion.evaluation.retrieval import rank_directions, retrieval_table
+from fusion.evaluation.tables import describe_evaluation, format_table
 from fusion.files import write_atomically
 from fusion.models import TEXT_ENCODERS
 from fusion.training.launch import end_processes, make_accelerator
@@ -68,8 +65,9 @@ def evaluate(
         clips = source.clips(split, text_encoder)
     compare_widths(config["model"], clips)
     model = accelerator.prepare_model(model, evaluation_mode=True)
+    bank = embed_bank(model, source, text_encoder, accelerator, settings)
     embedded = embed_clips(model, clips, accelerator, settings["batch_size"])
-    result = describe_result(source, split, embedded)
+    result = describe_result(source, split, embedded, settings["rescoring"], bank)
     if accelerator.is_main_process:
         print(format_table(result))
         if json_path:
@@ -82,9 +80,48 @@ def evaluate(
 def embed_clips(
     model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
 ) -> Embedded:
-    """Embed clips, each as a whole, see :func:`fusion.evaluation.retrieval.embed`."""
+    """Embed clips, each as a whole, see :func:`fusion.evaluation.embedded.embed`."""
     embedded = embed(model, clips, collate, accelerator, batch_size)
-    return embedded if clips.whole is None else average_parts(embedded, clips.whole)
+    if clips.whole is not None:
+        embedded = average_parts(embedded, clips.whole)
+    return dataclasses.replace(embedded, shows=torch.tensor(clips.shows))
+
+
+def embed_bank(
+    model: nn.Module,
+    source: Source,
+    text_encoder: Any,
+    accelerator: Accelerator,
+    settings: Mapping[str, Any],
+) -> Embedded | None:
+    """Embed training clips at even distances for the bank of QB-Norm, if it is asked for.
+
+    Args:
+        model: on its device.
+        source: the data.
+        text_encoder: maps a sentence to (L, D) features.
+        accelerator: the processes, all of which call this.
+        settings: see :func:`fusion.builders.evaluation_settings`.
+
+    Raises:
+        ConfigError: there are no training clips.
+    """
+    rescoring: Rescoring = settings["rescoring"]
+    if not rescoring.needs_bank:
+        return None
+    lacking = "evaluation.rescoring: qb_norm takes its bank of queries from the training split"
+    if "train" not in source.splits:
+        raise ConfigError(
+            f"{lacking}, which the data lacks; name one under data.train, or leave qb_norm out"
+        )
+    try:
+        with accelerator.local_main_process_first():
+            clips = source.clips("train", text_encoder)
+    except ValueError as error:
+        raise ConfigError(f"{lacking}: {error}") from None
+    number = min(rescoring.qb_norm_bank, len(clips))
+    chosen = [place * len(clips) // number for place in range(number)]
+    return embed(model, Subset(clips, chosen), collate, accelerator, settings["batch_size"])
 
 
 def find_text_encoder(path: str | Path, spec: Mapping[str, Any]) -> Any:
@@ -124,11 +161,23 @@ def compare_widths(model: Mapping[str, Any], clips: ClipSet) -> None:
             )
 
 
-def describe_result(source: Source, split: str, embedded: Embedded) -> dict[str, Any]:
-    """Rank the clips of a split and put the table together as its protocol says."""
+def describe_result(
+    source: Source, split: str, embedded: Embedded, rescoring: Rescoring, bank: Embedded | None
+) -> dict[str, Any]:
+    """Rank the clips of a split and put the table together as its protocol says.
+
+    Args:
+        source: the data.
+        split: of it.
+        embedded: all its clips.
+        rescoring: which rescored tables are added.
+        bank: what :func:`embed_bank` gives.
+    """
     protocol = source.protocol(split)
-    counted = protocol.counted or len(embedded.ids)
+    counted, captions = protocol.counted or embedded.num_clips, embedded.captions
     gallery = keep_complete(embedded, protocol.needs)
-    table = retrieval_table(rank_directions(gallery), counted)
+    table = retrieval_table(rank_directions(gallery), counted, captions)
+    rescored = rescored_tables(gallery, rescoring, bank, counted, captions)
     said = f"{protocol}; {source.describe(split)}; ties count as their mean place"
-    return describe_evaluation(split, said, gallery, table, source.ceiling(split), counted)
+    ceiling = source.ceiling(split)
+    return describe_evaluation(split, said, gallery, table, ceiling, counted, rescored)

@@ -17,17 +17,20 @@ from fusion.checkpoint import CheckpointError, find_checkpoint, load_weights, sa
 from fusion.config import ConfigError
 from fusion.data.collate import collate
 from fusion.data.source import ClipSet, Source
-from fusion.evaluate import compare_widths, describe_result, embed_clips, find_text_encoder
+from fusion.evaluate import (
+    compare_widths,
+    describe_result,
+    embed_bank,
+    embed_clips,
+    find_text_encoder,
+)
+from fusion.evaluation.embedded import Embedded
 from fusion.evaluation.examples import find_examples
 from fusion.evaluation.gallery import EVENLY_CHOSEN
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.report import write_report
-from fusion.evaluation.retrieval import (
-    Embedded,
-    format_table,
-    rank_directions,
-    retrieval_table,
-)
+from fusion.evaluation.retrieval import rank_directions, retrieval_table
+from fusion.evaluation.tables import format_table
 from fusion.files import write_atomically
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS, compile_parts
@@ -153,8 +156,8 @@ class Job:
         if clips is None:
             return {}
         embedded = self._embed(model, clips)
-        table = retrieval_table(rank_directions(embedded), len(embedded.ids), intervals=False)
-        return flatten_metrics(table)
+        ranked, counted = rank_directions(embedded), embedded.num_clips
+        return flatten_metrics(retrieval_table(ranked, counted, embedded.captions, intervals=False))
 
     def _conclude(self, model: nn.Module, source: Source, text_encoder: Any) -> None:
         """Evaluate the best checkpoint on the test clips, or those for validation; report."""
@@ -163,9 +166,10 @@ class Job:
         with self.clock("report"):
             clips = source.clips(split, text_encoder)
             embedded = self._embed(model, clips)
+            bank = embed_bank(model, source, text_encoder, self.accelerator, self.evaluation)
             if not self.accelerator.is_main_process:
                 return
-            result = describe_result(source, split, embedded)
+            result = describe_result(source, split, embedded, self.evaluation["rescoring"], bank)
             path = self.folder.path
             write_atomically(path / "results.json", json.dumps(result, indent=1))
             write_report(

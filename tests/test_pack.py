@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.clips import CaptionedVideos
+from fusion.data.captioned_videos import CaptionedVideos
 from fusion.data.howto100m import HowTo100M
 from fusion.data.published import PickledVideos
 from fusion.data.store import FeatureStore
@@ -91,7 +91,8 @@ def test_clips_of_videos_that_a_store_lacks_are_left_out(tmp_path, caplog):
     captions.write_text(captions.read_text() + "gone,0,1,a cat\n")
     settings = {"test": str(captions), "store": str(tmp_path / "store")}
     assert len(CaptionedVideos(**settings).clips("test", words)) == 30
-    assert "1 of 31 clips have features that cannot be used (gone@0-1)" in caplog.text
+    assert "1 of 31 clips are of 1 video that" in caplog.text
+    assert "does not have (gone); left out" in caplog.text
     with pytest.raises(ValueError, match=r"more than data.max_bad \(0.01\) allows"):
         CaptionedVideos(**settings, max_bad=0.01).clips("test", words)
 

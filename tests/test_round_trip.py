@@ -5,6 +5,7 @@ import pytest
 import torch
 from gensim.models import KeyedVectors
 
+from fusion.data.protocols import PROTOCOLS, Protocol
 from fusion.data.spectrogram import NUM_MELS
 from fusion.evaluate import evaluate
 from tests import golden_cases as golden
@@ -23,20 +24,21 @@ def data_root(tmp_path):
             "2d": rng.standard_normal((30, video // 2)).astype(np.float16),
             "3d": rng.standard_normal((50, video - video // 2)).astype(np.float16),
             "audio": rng.standard_normal((NUM_MELS, 2000)).astype(np.float16),
-            "caption": ["a cat"],
+            "caption": ["a cat", f"{words[n % 4]} {words[n % 5]}", words[n % 3]],
             "eval_caption": f"{words[n % 5]} {words[n % 4]}",
         }
         for n in range(24)
     ]
     root = tmp_path / "data"
-    write(root / "msrvtt" / "resnet" / "msrvtt_jsfusion_test.pkl", entries)
+    for name in ("jsfusion_test", "full_test"):
+        write(root / "msrvtt" / "resnet" / f"msrvtt_{name}.pkl", entries)
     vectors = KeyedVectors(text)
     vectors.add_vectors(words, rng.standard_normal((5, text)).astype(np.float32))
     vectors.save_word2vec_format(str(root / "GoogleNews-vectors-negative300.bin"), binary=True)
     return root
 
 
-def test_published_weights_are_converted_and_evaluated(tool, tmp_path, data_root):
+def test_published_weights_are_converted_and_evaluated(tool, tmp_path, data_root, monkeypatch):
     case, _ = golden.read_case("eao_tva")
     published = {f"module.{k}": v for k, v in golden.published_weights(case).items()}
     torch.save({"state_dict": published, "epoch": 15}, tmp_path / "latest_model.pth")
@@ -54,3 +56,10 @@ def test_published_weights_are_converted_and_evaluated(tool, tmp_path, data_root
     assert "t->v+a" in output
     with pytest.raises(ValueError, match="has 24 clips, but the protocol msrvtt-1k-A is about 1,"):
         evaluate(out, config, None, [root, "data.protocol=msrvtt-1k-A"])
+    small = Protocol("msrvtt-full", "each caption", clips=24, captions=72)
+    monkeypatch.setitem(PROTOCOLS, "msrvtt-full", small)
+    result = evaluate(out, "configs/msrvtt/zero_shot_full.yaml", None, [root])
+    counts = {n: (r["queries"], r["gallery"]) for n, r in result["directions"].items()}
+    assert (counts["t->va"], counts["va->t"], counts["v->a"]) == ((72, 24), (24, 72), (24, 24))
+    with pytest.raises(ValueError, match=r"qb_norm takes its bank .*msrvtt_train.pkl is missing"):
+        evaluate(out, config, None, [root, "evaluation.rescoring=[qb_norm]"])

@@ -29,7 +29,7 @@ def main() -> None:
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEOS", help="files, and folders with files, of any kind")
     add("--out", required=True, metavar="STORE", help="folder of the feature store")
-    add("--captions", metavar="PATH", help="folder of .vtt or .srt files, or a .csv or .json file")
+    add("--captions", metavar="PATH", help="folder of .vtt, .srt, .csv, or a .csv or .json file")
     default = Features()
     for field, what in (("2d", "pictures: a model of timm"), ("3d", "motion: see below")):
         name = getattr(default, f"features_{field}")

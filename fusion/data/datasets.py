@@ -1,6 +1,6 @@
 """Data sets, by the names that configs use."""
 
-from fusion.data.clips import CaptionedVideos, demo
+from fusion.data.captioned_videos import CaptionedVideos, demo
 from fusion.data.howto100m import HowTo100M
 from fusion.data.published import PickledVideos, msrvtt, youcook2
 

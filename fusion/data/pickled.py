@@ -127,9 +127,10 @@ class PickledClips(ClipSet):
         long_clips: see :func:`fusion.data.video_tokens.fit_video_tokens`.
         cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
             text of the whole. Parts after the first need 0.7 of the frames.
+        every_caption: take each of a clip's ``texts`` in turn, not the one it is evaluated with.
 
     Attributes:
-        captions: for each clip its name and the text it is evaluated with.
+        captions: for each clip its name and the text it is evaluated with, or each of its texts.
         folder: None; there are no media files.
 
     Each item is a dict of ``id``, ``text`` (L, D), ``video`` (L, D) and ``audio`` (L, 40) in
@@ -144,21 +145,31 @@ class PickledClips(ClipSet):
         max_audio_frames: int = 768,
         long_clips: str = "clip",
         cut: int = 1,
+        every_caption: bool = False,
     ) -> None:
         self.clips, self.text_encoder, self.long_clips = list(clips), text_encoder, long_clips
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self._seed: int | None = None
-        self.captions = [Caption(clip.id, 0.0, 0.0, clip.text) for clip in clips]
+        self._shows = [
+            number
+            for number, clip in enumerate(clips)
+            for _ in range(len(clip.texts) if every_caption else 1)
+        ]
+        texts = [t for c in clips for t in (c.texts if every_caption else (c.text,))]
+        self.captions = [
+            Caption(clips[number].id, 0.0, 0.0, text)
+            for number, text in zip(self._shows, texts, strict=True)
+        ]
         self.folder = None
         self._parts = [
-            (number, part)
-            for number, clip in enumerate(clips)
+            (place, part)
+            for place, number in enumerate(self._shows)
             for part in range(cut)
-            if part == 0 or self._is_filled(clip, part)
+            if part == 0 or self._is_filled(clips[number], part)
         ]
         self.cut = cut
         if cut > 1:
-            self.whole = [number for number, _ in self._parts]
+            self.whole = [place for place, _ in self._parts]
         # A clip without features still says how wide they would be.
         self._widths = {
             name: next(c.features[name].shape[1] for c in clips if name in c.features)
@@ -167,14 +178,20 @@ class PickledClips(ClipSet):
         }
         self._widths.setdefault("audio", NUM_MELS)
 
+    @property
+    def shows(self) -> Sequence[int]:
+        """For each caption the number of its clip."""
+        return self._shows
+
     def draw_anew(self, seed: int) -> None:
         """Take one of each clip's texts at random from now on, as the seed and the clip say."""
         self._seed = seed
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Give the features of one clip, or of a part."""
-        number, part = self._parts[index]
-        clip, tokens, frames = self.clips[number], self.max_video_tokens, self.max_audio_frames
+        place, part = self._parts[index]
+        clip = self.clips[self._shows[place]]
+        tokens, frames = self.max_video_tokens, self.max_audio_frames
         video = fit_video_tokens(
             self._rows(clip, "2d"), self._rows(clip, "3d"), self.cut * tokens, self.long_clips
         )
@@ -182,7 +199,7 @@ class PickledClips(ClipSet):
         assert sound is not None
         return {
             "id": clip.id,
-            "text": self.text_encoder(self._text(number)),
+            "text": self.text_encoder(self._text(place)),
             "video": video[part * tokens : (part + 1) * tokens] if self.cut > 1 else video,
             "audio": sound[part * frames : (part + 1) * frames],
         }
@@ -191,11 +208,11 @@ class PickledClips(ClipSet):
         frames = len(clip.features.get("audio", ())) - part * self.max_audio_frames
         return frames > FILLED * self.max_audio_frames
 
-    def _text(self, number: int) -> str:
-        clip = self.clips[number]
+    def _text(self, place: int) -> str:
         if self._seed is None:
-            return clip.text
-        return clip.texts[np.random.default_rng([self._seed, number]).integers(len(clip.texts))]
+            return self.captions[place].text
+        texts = self.clips[self._shows[place]].texts
+        return texts[np.random.default_rng([self._seed, place]).integers(len(texts))]
 
     def _rows(self, clip: PickledClip, name: str) -> Tensor | None:
         if name not in self._widths:

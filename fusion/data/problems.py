@@ -14,7 +14,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 POLICIES = ("missing", "leave_out")
-NAMED = 5  # clips that a message names
+NAMED = 5  # clips, or videos, that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +86,33 @@ def report(problems: Sequence[Problem], num_clips: int, file: str, bad: str, mos
     if not clips:
         return
     kinds = Counter(f"{p.what}: {p.why}" for p in problems)
-    named = ", ".join(clips[:NAMED]) + (", …" if len(clips) > NAMED else "")
     first = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
     said = (
-        f"{file}: {len(clips)} of {num_clips} clips have features that cannot be used ({named}): "
+        f"{file}: {len(clips)} of {num_clips} clips have features that cannot be used"
+        f" ({name_some(clips)}): {first}"
     )
-    said += first
-    if len(clips) > most * num_clips:
+    judge(said, len(clips) / num_clips, most, bad)
+
+
+def judge(said: str, share: float, most: float, bad: str) -> None:
+    """Warn of what cannot be used, or refuse it where it is too much.
+
+    Args:
+        said: what it is.
+        share: how much of all that is.
+        most: how much may be.
+        bad: what is done to it, one of ``POLICIES``.
+
+    Raises:
+        ValueError: it is more.
+    """
+    if share > most:
         raise ValueError(
             f"{said}; that is more than data.max_bad ({most:g}) allows: mend the file or raise it"
         )
-    done = "left out" if bad == "leave_out" else "taken as missing"
-    logger.warning("%s; %s", said, done)
+    logger.warning("%s; %s", said, "left out" if bad == "leave_out" else "taken as missing")
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Name the first few."""
+    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")

@@ -20,6 +20,8 @@ class Protocol:
         rule: one sentence.
         clips: how many clips the test set must hold, not counting those that it may lack; None:
             any number.
+        captions: how many captions they must have together; each of them is a query and a
+            candidate then. None: each clip has one, and others of it are left out.
         counted: recalls are shares of so many queries; None: of the clips of the test set.
         needs: modalities; a clip that lacks one is neither query nor candidate in any direction,
             and is a miss if it is counted.
@@ -29,24 +31,25 @@ class Protocol:
     name: str
     rule: str = EVERY_CLIP
     clips: int | None = None
+    captions: int | None = None
     counted: int | None = None
     needs: tuple[str, ...] = ()
     may_lack: bool = False
 
-    def check(self, num_clips: int, file: str) -> None:
-        """Compare the number of clips of a test file with what the protocol is about.
+    def check(self, num_clips: int, file: str, num_captions: int | None = None) -> None:
+        """Compare the numbers of clips and of captions of a test file with those of the protocol.
 
         Raises:
             ValueError: the file is of another test set.
         """
-        if self.clips is None or num_clips == self.clips:
-            return
-        if self.may_lack and num_clips < self.clips:
+        there, wanted, what = num_clips, self.clips, "clips"
+        if num_clips == self.clips and self.captions is not None:
+            there, wanted, what = num_captions or 0, self.captions, "captions"
+        if wanted is None or there == wanted or (self.may_lack and there < wanted):
             return
         raise ValueError(
-            f"{file} has {num_clips:,} clips, but the protocol {self.name} is about"
-            f" {self.clips:,}; take the file it is about or another data.protocol: "
-            + ", ".join(PROTOCOLS)
+            f"{file} has {there:,} {what}, but the protocol {self.name} is about {wanted:,}; take"
+            f" the file it is about or another data.protocol: {', '.join(PROTOCOLS)}"
         )
 
     def __str__(self) -> str:
@@ -72,6 +75,16 @@ PROTOCOLS = {
             counted=1000,
             needs=("audio",),
             may_lack=True,
+        ),
+        Protocol(
+            "msrvtt-full",
+            "the 2,990 test clips with 20 captions each; a caption (59,800 queries) looks for its"
+            " clip among 2,990, a clip (2,990 queries) for the best of its own captions among"
+            " 59,800, where its rank is 1 + the captions of other clips that score higher, as in"
+            " Collaborative Experts (arXiv:1907.13487); a side without text has one row per clip;"
+            " intervals are over clips",
+            clips=2990,
+            captions=59_800,
         ),
         Protocol(
             "youcook2-3350",

@@ -15,6 +15,7 @@ from fusion.data.video_tokens import STRATEGIES
 
 EAO_DATA = "data.tar of github.com/ninatu/everything_at_once"
 AVLNET_DATA = "AVLnet_release_data.tar.gz of github.com/roudimit/AVLnet"
+MSRVTT_FULL_TEST = "msrvtt_full_test.pkl"
 
 
 class PickledVideos:
@@ -92,8 +93,10 @@ class PickledVideos:
             ValueError: there is no such split, or its file cannot be used.
         """
         clips = self._clips(split)
+        every_caption = self.protocol(split).captions is not None
         if split == "test":
-            self._protocol.check(len(clips), str(self._file(split)))
+            num_captions = sum(len(clip.texts) for clip in clips)
+            self._protocol.check(len(clips), str(self._file(split)), num_captions)
         return PickledClips(
             clips,
             text_encoder,
@@ -101,6 +104,7 @@ class PickledVideos:
             self.max_audio_frames,
             self.long_clips,
             1 if split == "train" else self.cut,
+            every_caption,
         )
 
     def protocol(self, split: str) -> Protocol:
@@ -158,7 +162,8 @@ def msrvtt(
             on, as the published archives have them.
         train_split: ``7k`` (6,783 clips with sound) or ``9k``, that of 1k-A.
         features: see :class:`PickledVideos`, and so are the others.
-        protocol: see there.
+        protocol: see there. The test file of ``msrvtt-full``, ``msrvtt_full_test.pkl``, is in no
+            published archive: make one of the same layout, with all texts under ``caption``.
         max_video_tokens: see there.
         max_audio_frames: see there.
         long_clips: see there.
@@ -172,7 +177,9 @@ def msrvtt(
     names = {"7k": "msrvtt_train.pkl", "9k": "msrvtt_1k-A_train.pkl"}
     if train_split not in names:
         raise ValueError(f"data.train_split: unknown {train_split!r}; choose from 7k, 9k")
-    files = {"train": names[train_split], "test": "msrvtt_jsfusion_test.pkl"}
+    full = protocol == "msrvtt-full"
+    test = MSRVTT_FULL_TEST if full else "msrvtt_jsfusion_test.pkl"
+    files = {"train": names[train_split], "test": test}
     videos = PickledVideos(
         **_locate(root, "msrvtt", files, features),
         features=features,
@@ -185,6 +192,11 @@ def msrvtt(
         max_bad=max_bad,
     )
     videos.origin = _origin("msrvtt", files, features)
+    if full:
+        videos.origin += (
+            f"; {MSRVTT_FULL_TEST} is in neither: make a pickle of the same layout, an entry for"
+            " each of the 2,990 test clips with its 20 texts under 'caption'"
+        )
     return videos
 
 

@@ -16,16 +16,24 @@ from fusion.data.protocols import Protocol as Counting
 class ClipSet(Dataset[dict[str, Any]]):
     """The clips of one split: items of ``id`` and, for each modality, (L, D) features.
 
+    A clip with several captions is as many items, which ``shows`` puts together.
+
     Attributes:
-        captions: for each clip what it shows in which video.
+        captions: for each caption its clip, a stretch of a video.
         folder: what the names of the videos are relative to; None if there are no media files.
-        whole: for each item the clip that it is a part of, where clips are cut: their embeddings
-            are averaged; None where every item is a clip.
+        whole: for each item the caption that it is a part of, where clips are cut: their
+            embeddings are averaged; None where every item is whole.
     """
 
     captions: Sequence[Caption]
     folder: Path | None
     whole: Sequence[int] | None = None
+
+    @property
+    def shows(self) -> Sequence[int]:
+        """For each caption the number of its clip: those of one window of a video share it."""
+        numbers: dict[tuple[str, float, float], int] = {}
+        return [numbers.setdefault((c.video, c.start, c.end), len(numbers)) for c in self.captions]
 
     def __len__(self) -> int:
         """Number of items."""

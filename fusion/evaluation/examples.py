@@ -1,12 +1,16 @@
-"""Queries and their best clips, as the report shows them."""
+"""Queries and their best clips, as the report shows them.
+
+Shapes: M rows of the gallery.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from fusion.data.source import ClipSet
+from fusion.evaluation.embedded import Embedded
 from fusion.evaluation.gallery import GalleryQuery, GalleryResult, choose_examples
-from fusion.evaluation.retrieval import Embedded, rank_directions
+from fusion.evaluation.retrieval import rank_directions, side_embeddings
 from fusion.modalities import Direction, directions
 
 
@@ -27,36 +31,38 @@ def find_examples(
     """
     if (direction := _richest(embedded)) is None or number < 1:
         return []
-    ranks, rows = rank_directions(embedded, [direction])[str(direction)]
+    ranks, rows, candidates, clips_of_queries, _ = rank_directions(embedded, [direction])[
+        str(direction)
+    ]
     chosen = choose_examples(ranks, number)
     query, gallery = (
-        torch.nn.functional.normalize(embedded.embeddings[side][rows], dim=-1)
-        for side in (direction.query[0], direction.gallery[0])
+        torch.nn.functional.normalize(side_embeddings(embedded, side, items), dim=-1)
+        for side, items in ((direction.query, rows), (direction.gallery, candidates))
     )
-    scores, places = (query[chosen] @ gallery.T).topk(min(best, len(rows)))  # (number, best)
+    similarities = query[chosen] @ gallery.T  # (number, M)
+    own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # (number, M)
+    places = similarities.topk(min(best, len(candidates))).indices  # (number, best)
 
-    def show(place: int, score: float, right: int) -> GalleryResult:
-        caption = clips.captions[int(rows[place])]
+    def show(i: int, place: int) -> GalleryResult:
+        item = int(candidates[place])
+        caption = clips.captions[item]
         return GalleryResult(
-            clip_id=embedded.ids[int(rows[place])],
+            clip_id=embedded.ids[item],
             caption=caption.text,
             path=clips.folder / caption.video if clips.folder else None,
             start=caption.start,
             end=caption.end,
-            score=score,
-            is_right=place == right,
+            score=float(similarities[i, place]),
+            is_right=bool(own[i, place]),
         )
 
     examples = []
-    for i, right in enumerate(chosen):
-        results = [
-            show(place, score, right)
-            for place, score in zip(places[i].tolist(), scores[i].tolist(), strict=True)
-        ]
-        score = float(query[right] @ gallery[right])
-        apart = None if any(r.is_right for r in results) else show(right, score, right)
-        text = clips.captions[int(rows[right])].text
-        examples.append(GalleryQuery(text, round(ranks[right]), results, right=apart))
+    for i, asked in enumerate(chosen):
+        results = [show(i, place) for place in places[i].tolist()]
+        right = int(similarities[i].masked_fill(~own[i], -torch.inf).argmax())
+        apart = None if any(r.is_right for r in results) else show(i, right)
+        text = clips.captions[int(rows[asked])].text
+        examples.append(GalleryQuery(text, round(ranks[asked]), results, right=apart))
     return examples
 
 

@@ -5,7 +5,7 @@ Shapes: Q queries, N clips in the gallery, E embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -14,36 +14,66 @@ from torch import Tensor
 
 RECALLS = (1, 5, 10, 50)
 Ranks = NDArray[np.float64]
+Rescore = Callable[[Tensor], Tensor]  # (block, N) similarities -> (block, N) scores
 
 
-def ranks_of_pairs(queries: Tensor, gallery: Tensor, block: int = 1024) -> Ranks:
+def ranks_of_pairs(
+    queries: Tensor,
+    gallery: Tensor,
+    block: int | None = None,
+    owners: tuple[Tensor, Tensor] | None = None,
+    rescore: Rescore | None = None,
+) -> Ranks:
     """Rank, for each query, the clip of the gallery that is its pair.
 
     Of clips with equal similarity the mean of their places counts, as in the published code: with
     the place that a lucky order would give, a model that embeds all clips alike would be perfect.
+    Where rows share a clip (its captions), the best row of the query's clip counts, among all rows
+    of other clips, as in Collaborative Experts (arXiv:1907.13487).
 
     Args:
-        queries: (N, E) embeddings; row i belongs to row i of ``gallery``. They are normalised here.
+        queries: (Q, E) embeddings. They are normalised here.
         gallery: (N, E) embeddings.
         block: queries that are compared with the gallery at a time, so that memory is
-            block x N instead of N x N.
+            block x N instead of Q x N; 1024 if not given, or fewer with either of what follows.
+        owners: the clip of each query (Q,) and of each row of the gallery (N,), which has those of
+            all queries; not given: Q = N, and row i belongs to row i.
+        rescore: changes similarities before they are ranked; not at all if not given.
 
     Returns:
-        (N,) ranks from 1; halves occur.
+        (Q,) ranks from 1; halves occur.
 
     Raises:
         ValueError: an embedding is not finite. (NaN would compare as the best of all.)
     """
+    if block is None:
+        is_plain = owners is None and rescore is None
+        block = 1024 if is_plain else rows_at_a_time(len(gallery))
+    ranks = []
+    for start, similarities in similarity_blocks(queries, gallery, block):
+        scores = similarities if rescore is None else rescore(similarities)  # (block, N)
+        if owners is None:
+            # The pair's similarity is read from the product, so it equals itself to the last bit.
+            places = torch.arange(start, start + len(scores))
+            ranks.append(_ranks(scores, scores[torch.arange(len(scores)), places, None]))
+        else:
+            same = owners[0][start : start + len(scores), None] == owners[1]  # (block, N)
+            best = scores.masked_fill(~same, -torch.inf).amax(dim=1, keepdim=True)
+            ranks.append(_ranks(scores, best, same))
+    return np.concatenate(ranks) if ranks else np.zeros(0)
+
+
+def rows_at_a_time(gallery: int) -> int:
+    """How many queries to compare with a gallery where several copies of a block are needed."""
+    return min(1024, max(1, 2**24 // max(1, gallery)))
+
+
+def similarity_blocks(queries: Tensor, gallery: Tensor, block: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the cosines of (Q, E) and (N, E) embeddings: first query, and (block, N)."""
     queries = torch.nn.functional.normalize(queries.float(), dim=-1)
     gallery = torch.nn.functional.normalize(gallery.float(), dim=-1)
-    ranks = []
     for start in range(0, len(queries), block):
-        part = queries[start : start + block]
-        # The pair's similarity is read from the product, so that it equals itself to the last bit.
-        similarities = part @ gallery.T  # (block, N)
-        own = similarities[torch.arange(len(part)), torch.arange(start, start + len(part)), None]
-        ranks.append(_ranks(similarities, own))
-    return np.concatenate(ranks) if ranks else np.zeros(0)
+        yield start, queries[start : start + block] @ gallery.T
 
 
 def ranks_of_matrix(similarities: Tensor) -> Ranks:
@@ -97,10 +127,63 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def bootstrap_interval_of_clips(
+    ranks: Ranks,
+    clips: NDArray[np.int64],
+    captions: NDArray[np.int64],
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Give the 95 % interval of R@1 that drawing other clips, with their captions, would give.
+
+    Captions of one clip are found or missed together more often than others; drawn one by one they
+    would make the interval too narrow.
+
+    Args:
+        ranks: (Q,) of the captions that could be asked.
+        clips: (Q,) their clips.
+        captions: (C,) the clips of all captions that count, C at least Q.
+        samples: number of draws, each of as many clips as there are, with replacement.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper bound in per cent.
+    """
+    names, owner = np.unique(captions, return_inverse=True)
+    asked = np.bincount(owner)
+    hits = np.bincount(np.searchsorted(names, clips[ranks == 1]), minlength=len(names))
+    generator, draws = np.random.default_rng(seed), np.empty(samples)
+    for i in range(samples):
+        drawn = generator.integers(len(names), size=len(names))
+        draws[i] = hits[drawn].sum() / asked[drawn].sum()
+    low, high = np.percentile(100 * draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def chance(gallery: int) -> dict[str, float]:
     """Say what guessing reaches in a gallery of N clips: the metrics of a random order."""
     metrics = {f"R@{k}": 100 * min(k, gallery) / gallery for k in RECALLS}
     return metrics | {"MedR": (gallery + 1) / 2, "MeanR": (gallery + 1) / 2}
+
+
+def chance_among_captions(captions: NDArray[np.int64]) -> dict[str, float]:
+    """Say what guessing reaches where clips look for the best of their own captions among all.
+
+    Args:
+        captions: (C,) the clip of each caption.
+    """
+    _, sizes = np.unique(captions, return_counts=True)
+    total = len(captions)
+    beyond = np.zeros(total + 1)  # for k from 0 on the chance that the rank is above k
+    for own, clips in zip(*np.unique(sizes, return_counts=True), strict=True):
+        steps = np.arange(total)
+        # None of the first k is one's own; above the others there is no rank.
+        kept = np.cumprod(np.clip(total - own - steps, 0, None) / (total - steps))
+        beyond += np.concatenate([[1.0], kept]) * clips / len(sizes)
+    metrics = {f"R@{k}": 100 * (1 - float(beyond[min(k, total)])) for k in RECALLS}
+    at_most_half = int((beyond > 0.5 + 1e-12).sum())  # the least k that half the ranks reach
+    tied = abs(beyond[at_most_half] - 0.5) < 1e-12
+    return metrics | {"MedR": float(at_most_half + 0.5 * tied), "MeanR": float(beyond.sum())}
 
 
 def flatten_metrics(directions: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -118,9 +201,10 @@ def _hits(ranks: Ranks, k: int) -> int:
     return int((ranks == 1).sum() if k == 1 else (ranks < k + 1).sum())
 
 
-def _ranks(similarities: Tensor, own: Tensor) -> Ranks:
-    if not bool(torch.isfinite(similarities).all()):
+def _ranks(scores: Tensor, own: Tensor, same: Tensor | None = None) -> Ranks:
+    if not bool(torch.isfinite(scores).all()):
         raise ValueError("a similarity is not finite: the embeddings hold NaN or infinite numbers")
-    better = (similarities > own).sum(dim=1)
-    equal = (similarities == own).sum(dim=1)  # the pair itself is one of them
-    return (better + (equal + 1) / 2).double().cpu().numpy()
+    better = (scores > own).sum(dim=1)
+    ties = scores == own
+    others = ties.sum(dim=1) - 1 if same is None else (ties & ~same).sum(dim=1)
+    return (better + 1 + others / 2).double().cpu().numpy()

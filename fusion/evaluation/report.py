@@ -195,7 +195,8 @@ def _table(result: Mapping[str, Any], directions: Mapping[str, Numbers]) -> str:
         '<div class="scroll" role="region" tabindex="0" aria-label="results"><table><thead><tr>'
         '<th scope="col">Direction</th>'
         f'<th scope="col">R@1, %</th><th scope="col">95 % interval</th>{share}{head}'
-        f'<th scope="col">Clips</th></tr></thead>{"".join(body)}{_chance_row(result)}</table></div>'
+        f'<th scope="col">Candidates</th></tr></thead>{"".join(body)}{_chance_row(result)}'
+        "</table></div>"
         f'<p class="note">{KEY}{CEILING_KEY if ceilings else ""}</p>'
     )
 
@@ -216,16 +217,19 @@ def _row(name: str, numbers: Numbers, result: Mapping[str, Any]) -> str:
 
 
 def _chance_row(result: Mapping[str, Any]) -> str:
-    chance = result.get("chance", {})
-    if not chance:
-        return ""
-    cells = "".join(f"<td>{_number(chance.get(c))}</td>" for c in COLUMNS)
+    guesses = [("chance", "chance", result.get("gallery", ""))]
+    captions = result.get("clips", {}).get("captions", "")
+    guesses.append(("chance, captions", "chance_among_captions", captions))
     share = "<td></td>" if result.get("ceiling") else ""
-    return (
-        '<tbody class="chance"><tr><th scope="row">chance</th>'
-        f'<td class="first">{_number(chance.get("R@1"))}</td><td></td>{share}{cells}'
-        f"<td>{result.get('gallery', '')}</td></tr></tbody>"
-    )
+    rows = ""
+    for name, key, candidates in guesses:
+        if chance := result.get(key):
+            cells = "".join(f"<td>{_number(chance.get(c))}</td>" for c in COLUMNS)
+            rows += (
+                f'<tr><th scope="row">{name}</th><td class="first">{_number(chance.get("R@1"))}'
+                f"</td><td></td>{share}{cells}<td>{candidates}</td></tr>"
+            )
+    return f'<tbody class="chance">{rows}</tbody>' if rows else ""
 
 
 def _bar(numbers: Numbers, ceiling: Numbers, *, whisker: bool = False) -> str:

@@ -7,8 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from fusion.data.caption_search import find_captions, read_all, stranger_files
 from fusion.data.captions import Caption
-from fusion.data.subtitles import SUBTITLES, find_captions, read_caption_file
+from fusion.data.subtitles import SUBTITLES
 from fusion.files import write_atomically
 
 FILE = "captions.csv"
@@ -17,9 +18,11 @@ FILE = "captions.csv"
 def write_captions(store: str | Path, place: str | Path, videos: Sequence[str]) -> str:
     """Write ``captions.csv``, with columns video, start, end, text, into the folder of a store.
 
+    Captions of whole videos have neither start nor end.
+
     Args:
         store: the folder.
-        place: a folder of subtitle files, or a caption file.
+        place: a folder of caption files, or a caption file, see :func:`find_captions`.
         videos: those that are in the store, and may be named in it.
 
     Returns:
@@ -35,43 +38,35 @@ def write_captions(store: str | Path, place: str | Path, videos: Sequence[str]) 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["video", "start", "end", "text"])
-    writer.writerows([c.video, c.start, c.end, c.text] for c in captions)
+    writer.writerows(_row(caption) for caption in captions)
     write_atomically(Path(store) / FILE, table.getvalue())
     silent = [video for video, its in found.items() if not its]
     parts = [f"{FILE}: {len(captions)} captions of {len(found) - len(silent)} videos"]
-    parts.append(_strangers(Path(place), videos, captions))
+    parts.append(_strangers(Path(place), videos))
     if silent:
         named = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
         parts.append(f"{len(silent)} videos in the store have none ({named})")
     return "; ".join(filter(None, parts))
 
 
-def _strangers(place: Path, videos: Sequence[str], used: Sequence[Caption]) -> str:
+def _row(caption: Caption) -> tuple[str, float | str, float | str, str]:
+    """Write a caption; of one about a whole video the times are empty."""
+    times = ("", "") if caption.is_whole else (caption.start, caption.end)
+    return caption.video, *times, caption.text
+
+
+def _strangers(place: Path, videos: Sequence[str]) -> str:
     """Say what belongs to no video of the store."""
     if place.suffix.lower() in SUBTITLES and place.is_file():
         return ""  # a file of one video
     if place.is_dir():
-        names = {name for v in map(Path, videos) for name in (v.name, v.stem)}
-        files = [p for p in place.rglob("*") if p.suffix.lower() in SUBTITLES and p.is_file()]
-        lost = [p.name for p in files if not names & _possible_names(p.name)]
-        what = "subtitle files belong"
+        lost = [file.name for file in stranger_files(place, videos)]
+        what = "caption files belong"
     else:
-        ours = {caption.video for caption in used}
-        names = {name for v in map(Path, ours) for name in _names_of(v)}
-        lost = [c.video for c in read_caption_file(place) if c.video not in names]
+        ours = set(videos)
+        lost = [c.video for c in read_all(place, ours) if c.video not in ours]
         what = "captions belong"
     if not lost:
         return ""
     named = ", ".join(list(dict.fromkeys(lost))[:3])
     return f"{len(lost)} {what} to no video in the store ({named}{', …' if len(lost) > 3 else ''})"
-
-
-def _possible_names(file: str) -> set[str]:
-    """Name the videos that a subtitle file may be of: ``a.en`` and ``a`` of ``a.en.vtt``."""
-    parts = file.split(".")
-    return {".".join(parts[:end]) for end in range(1, len(parts))}
-
-
-def _names_of(video: Path) -> tuple[str, ...]:
-    """Name a video in all the ways that a caption file may."""
-    return video.as_posix(), video.name, video.stem, video.with_suffix("").as_posix()

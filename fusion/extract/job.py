@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from fusion.data.caption_search import find_captions
 from fusion.data.captions import CaptionError
 from fusion.data.store import FeatureStore
 from fusion.data.store_writer import StoreWriter
-from fusion.data.subtitles import find_captions
 from fusion.extract.captions import write_captions
 from fusion.extract.decoders import Decoders
 from fusion.extract.report import Report, forget, make_report, note
@@ -45,7 +45,7 @@ def extract(
         videos: files and folders, see :func:`.videos.find_videos`.
         out: folder of the store.
         features: what to extract; None: the defaults.
-        captions: a folder of subtitle files or a caption file, for ``captions.csv``.
+        captions: a folder of caption files or a caption file, for ``captions.csv``.
         root: what the names of the videos are relative to.
         workers: processes that decode; None: as many as the device keeps busy.
         time_limit: see :class:`.decoders.Decoders`.

@@ -6,13 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-# What a folder is searched for; a file that is named itself may be called anything.
-ENDINGS = frozenset(
-    {".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
-    | {".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
-    | {".aac", ".ac3", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".ogg"}
-    | {".opus", ".wav", ".wma"}
-)
+from fusion.data.video_names import ENDINGS
 
 
 def find_videos(

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from fusion.data.captions import Caption, CaptionError, read_captions
@@ -35,6 +37,40 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path):
     assert read_captions(path) == [Caption("a.mp4", 1.0, 2.0, "hello")]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "end,start,task,text,video_id",
+        "end,start,key,caption,video",
+        "end,start,x,sentence,video_path",
+    ],
+)
+def test_columns_may_be_called_as_in_published_files(tmp_path, header):
+    path = write(tmp_path, f"{header}\n60,47,226,pick the ends off,xHr8X2Wpmno\n")
+    assert read_captions(path) == [Caption("xHr8X2Wpmno", 47.0, 60.0, "pick the ends off")]
+
+
+def test_the_first_of_a_columns_names_counts(tmp_path):
+    path = write(tmp_path, "caption,video_id,text,video\nlong,v0,hello,a.mp4\n")
+    assert read_captions(path) == [Caption("a.mp4", 0.0, math.inf, "hello")]
+
+
+@pytest.mark.parametrize(
+    "content", ["video,text\na,x\n", "video,start,end,text\na,,,x\n", "\ntext,video\nx,a\n"]
+)
+def test_a_caption_without_times_is_about_the_whole_video(tmp_path, content):
+    (caption,) = read_captions(write(tmp_path, content))
+    assert caption == Caption("a", 0.0, math.inf, "x")
+    assert caption.is_whole
+
+
+def test_the_video_of_a_file_of_one_is_named_by_the_caller(tmp_path):
+    path = write(tmp_path, "start,end,text\n1,2,hello\n")
+    assert read_captions(path, "a.mp4") == [Caption("a.mp4", 1.0, 2.0, "hello")]
+    with pytest.raises(CaptionError, match="no column video among start, end, text"):
+        read_captions(path)
+
+
 @pytest.mark.parametrize("text", ["", '""', "  "])
 def test_a_text_may_be_empty(tmp_path, text):
     path = write(tmp_path, f"video,start,end,text\na.mp4,1,2,{text}\n")
@@ -58,6 +94,23 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
         (GOOD + "a.mp4,1,nan,x\n", "captions.csv, line 3: end is 'nan', not a number"),
         (GOOD + "a.mp4,1,inf,x\n", "captions.csv, line 3: end is 'inf', not a number"),
         (GOOD + "a.mp4,,2,x\n", "captions.csv, line 3: start is '', not a number"),
+        (
+            GOOD + "a.mp4,1,,x\n",
+            "line 3: end is '', not a number; write seconds, such as 12.5, or",
+        ),
+        (
+            "video,start,text\na.mp4,1,x\n",
+            "line 1: no column end among video, start, text; the first line names the columns "
+            "video, start, end, text; without both of start and end it is about whole videos",
+        ),
+        (
+            "video,end,text\na,1,x\n",
+            "line 1: no column start among video, end, text; the fir",
+        ),
+        (
+            "video,start_time,stop,text\na.mp4,1,2,x\n",  # times, but called otherwise
+            "line 1: no column start, end among video, start_time, stop, text; the first line",
+        ),
         (GOOD + "a.mp4,3,2,x\n", "captions.csv, line 3: end (2) is not after start (3)"),
         (GOOD + "a.mp4,2,2,x\n", "captions.csv, line 3: end (2) is not after start (2)"),
         (GOOD + "a.mp4,-1,2,x\n", "captions.csv, line 3: start is -1; times are seconds from 0 on"),

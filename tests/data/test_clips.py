@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fusion.data import features as features_module
-from fusion.data.clips import CaptionedVideos
+from fusion.data.captioned_videos import CaptionedVideos
 from fusion.data.collate import collate
 from fusion.data.encode import write_clip
 from fusion.data.media import MediaError
@@ -115,6 +115,13 @@ def test_features_that_are_not_finite_are_refused_with_the_clips_name(videos, mo
     clips = open_clips(videos)
     with pytest.raises(ValueError, match=r"video of clip both.mp4@0.5-3.5: .* not finite"):
         clips[0]
+
+
+def test_videos_beside_the_captions_may_be_named_without_ending(videos):
+    (videos / "train.csv").write_text("video_id,caption\nmute,a ring\nboth.mp4,a star\n")
+    clips = open_clips(videos)
+    assert clips.ids == ["mute.mp4", "both.mp4"]
+    assert clips.captions[1].end == pytest.approx(4.0, abs=0.05)
 
 
 def test_a_missing_video_is_explained(videos):

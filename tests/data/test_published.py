@@ -8,7 +8,7 @@ import torch
 
 from fusion.data.collate import collate
 from fusion.data.problems import find_problem
-from fusion.data.protocols import PROTOCOLS
+from fusion.data.protocols import PROTOCOLS, Protocol
 from fusion.data.published import PickledVideos, msrvtt, youcook2
 from fusion.data.video_tokens import fit_video_tokens
 
@@ -229,3 +229,51 @@ def test_avlnets_names_are_found_too(tmp_path):
 def test_unknown_names_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         PickledVideos(**setting)
+
+
+def small_full_test(monkeypatch, clips, captions):
+    protocol = Protocol("msrvtt-full", "each caption", clips=clips, captions=captions)
+    monkeypatch.setitem(PROTOCOLS, "msrvtt-full", protocol)
+
+
+def test_the_full_test_has_an_item_for_each_caption(tmp_path, monkeypatch):
+    entries = [entry(0), entry(1, caption="a bird"), entry(2, caption=["x", "y"], id="video0")]
+    small_full_test(monkeypatch, 3, 6)
+    clips = open_test(tmp_path, entries, protocol="msrvtt-full", max_audio_frames=30)
+    assert len(clips) == 6
+    assert clips.shows == [0, 0, 0, 1, 2, 2]  # two entries are two clips whatever their names
+    said = [caption.text for caption in clips.captions]
+    assert said == ["a cat 0", "two dogs 0", "birds 0", "a bird", "x", "y"]
+    assert clips[1]["text"].equal(words("two dogs 0"))
+    assert clips[1]["video"].equal(clips[0]["video"])
+    assert clips[5]["audio"].equal(open_test(tmp_path, entries, max_audio_frames=30)[2]["audio"])
+
+
+def test_other_protocols_take_one_caption_of_a_clip(tmp_path):
+    clips = open_test(tmp_path, [entry(0), entry(1)])
+    assert clips.shows == [0, 1]
+    assert [caption.text for caption in clips.captions] == ["a cat 0", "a cat 1"]
+
+
+def test_parts_of_a_cut_clip_belong_to_each_of_its_captions(tmp_path, monkeypatch):
+    small_full_test(monkeypatch, 1, 3)
+    settings = {"cut": 2, "max_video_tokens": 2, "max_audio_frames": 15}
+    clips = open_test(tmp_path, [entry(0)], protocol="msrvtt-full", **settings)
+    assert clips.whole == [0, 0, 1, 1, 2, 2]
+    assert clips[3]["text"].equal(words("two dogs 0"))
+    assert clips[3]["video"].equal(clips[1]["video"])
+
+
+def test_a_full_test_that_lacks_captions_is_refused(tmp_path, monkeypatch):
+    small_full_test(monkeypatch, 2, 40)
+    with pytest.raises(
+        ValueError, match="has 6 captions, but the protocol msrvtt-full is about 40"
+    ):
+        open_test(tmp_path, [entry(0), entry(1)], protocol="msrvtt-full")
+
+
+def test_the_full_test_is_a_file_of_its_own(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"full_test.pkl is missing; .*entry for each of the 2,990"
+    ):
+        msrvtt(str(tmp_path), protocol="msrvtt-full").clips("test", words)

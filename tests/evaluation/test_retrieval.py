@@ -3,16 +3,9 @@ import torch
 from accelerate import Accelerator
 
 from fusion.data.collate import collate
-from fusion.evaluation.retrieval import (
-    Embedded,
-    average_parts,
-    describe_evaluation,
-    embed,
-    format_table,
-    keep_complete,
-    rank_directions,
-    retrieval_table,
-)
+from fusion.evaluation.embedded import Embedded, average_parts, embed, keep_complete
+from fusion.evaluation.retrieval import rank_directions, retrieval_table
+from fusion.evaluation.tables import describe_evaluation, format_table
 
 NAMES = ("text", "video", "audio")
 

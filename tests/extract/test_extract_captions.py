@@ -27,6 +27,28 @@ def test_captions_are_written_for_the_videos_in_the_store(films, tmp_path, capsy
     assert "2 videos in the store have none (b/silent.mp4, blind.mp4)" in said
 
 
+def test_captions_of_whole_videos_come_back_as_such(films, tmp_path):
+    (tmp_path / "test.csv").write_text("key,video_id,sentence\n0,a,a dog\n1,long,a cat\n2,a,two\n")
+    extract([films], tmp_path / "store", TINY, captions=tmp_path / "test.csv")
+    file = tmp_path / "store/captions.csv"
+    assert file.read_text().splitlines()[1] == "a.mp4,,,a dog"
+    written = read_captions(file)
+    assert [c.video for c in written] == ["a.mp4", "a.mp4", "b/long.mp4"]
+    assert all(caption.is_whole for caption in written)
+
+
+def test_csv_files_are_found_by_their_names(films, tmp_path, capsys):
+    (tmp_path / "asr").mkdir()
+    for name in ("a.csv", "stranger.csv"):
+        (tmp_path / "asr" / name).write_text("start,end,text\n0.5,1.25,hello\n")
+    (tmp_path / "asr" / "list.csv").write_text("video_path\na.mp4\n")
+    extract([films], tmp_path / "store", TINY, captions=tmp_path / "asr")
+    assert [c.video for c in read_captions(tmp_path / "store/captions.csv")] == ["a.mp4"]
+    assert (
+        "1 caption files belong to no video in the store (stranger.csv)" in capsys.readouterr().err
+    )
+
+
 def test_subtitle_files_are_found_beside_the_films(films, tmp_path, capsys):
     shutil.copytree(films, tmp_path / "films")
     cue = "WEBVTT\n\n00:00:01.000 --> 00:00:02.500\nhello\n"
@@ -35,7 +57,7 @@ def test_subtitle_files_are_found_beside_the_films(films, tmp_path, capsys):
     store = tmp_path / "store"
     extract([tmp_path / "films"], store, TINY, captions=tmp_path / "films")
     assert [c.video for c in read_captions(store / "captions.csv")] == ["a.mp4", "b/long.mp4"]
-    assert "2 subtitle files belong to no video in the store" in capsys.readouterr().err
+    assert "2 caption files belong to no video in the store" in capsys.readouterr().err
 
 
 def test_a_wrong_caption_file_is_said_before_the_work(films, tmp_path):

@@ -1,0 +1,167 @@
+"""Embed a data set: every clip once, in every combination, on one process or several.
+
+Shapes: N items, E embedding width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from fusion.modalities import letters_of
+from fusion.tokens import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """A data set as a model sees it.
+
+    Attributes:
+        ids: names of the N items, each a clip, or one of several captions with its clip.
+        embeddings: for each combination (N, E), on the CPU.
+        present: for each modality (N,) bool.
+        shows: for each item the number of its clip, (N,) int64; items of one clip differ in their
+            text alone. None: each is a clip of its own.
+    """
+
+    ids: tuple[str, ...]
+    embeddings: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    shows: Tensor | None = None
+
+    @property
+    def clips(self) -> Tensor:
+        """The number of each item's clip, (N,) int64."""
+        return torch.arange(len(self.ids)) if self.shows is None else self.shows
+
+    @property
+    def num_clips(self) -> int:
+        """How many clips there are, however many captions they have."""
+        return len(self.clips.unique())
+
+    @property
+    def captions(self) -> Tensor | None:
+        """``clips`` where a clip has several captions; None where each has one."""
+        return self.shows if self.num_clips < len(self.ids) else None
+
+    def one_per_clip(self, rows: Tensor) -> Tensor:
+        """Keep the first of these (n,) items of each clip, in their order."""
+        _, first = np.unique(self.clips[rows].numpy(), return_index=True)
+        return rows[torch.from_numpy(np.sort(first))]
+
+
+def embed(
+    model: nn.Module,
+    clips: Dataset[Any],
+    collate: Callable[[Sequence[Any]], Batch],
+    accelerator: Accelerator,
+    batch_size: int = 256,
+    combinations: Iterable[str] | None = None,
+) -> Embedded:
+    """Embed every clip once, each process its share, and bring all to every process.
+
+    Args:
+        model: maps inputs to embeddings by combination.
+        clips: items that ``collate`` makes batches of.
+        collate: see ``torch.utils.data.DataLoader``.
+        accelerator: the processes.
+        batch_size: clips at a time on one process; it changes the speed, not the result.
+        combinations: which to compute; all that the model can if not given.
+
+    Raises:
+        RuntimeError: the shares do not add up to the data set.
+    """
+    size = len(clips)  # type: ignore[arg-type]
+    # Whole batches are dealt out, so that a batch is the same on any number of processes.
+    batches = [list(range(size))[i : i + batch_size] for i in range(0, size, batch_size)]
+    mine = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    loader = DataLoader(clips, batch_sampler=[batches[i] for i in mine], collate_fn=collate)
+    model.eval()
+    rows: list[tuple[int, tuple[str, ...], dict[str, Tensor], dict[str, Tensor]]] = []
+    with torch.no_grad():
+        for number, batch in zip(
+            mine,
+            tqdm(
+                loader,
+                desc="embedding",
+                unit="batch",
+                leave=False,
+                disable=not accelerator.is_main_process,
+            ),
+            strict=True,
+        ):
+            batch = batch.to(accelerator.device)
+            outputs = model(batch.inputs, combinations)
+            rows.append((number, batch.ids, _on_cpu(outputs), _on_cpu(batch.present)))
+    parts = sorted(_from_all_ranks(rows, accelerator), key=lambda part: part[0])
+    ids = tuple(name for part in parts for name in part[1])
+    if len(ids) != size:
+        raise RuntimeError(f"{len(ids)} of {size} clips were embedded; the processes disagree")
+    return Embedded(
+        ids,
+        {c: torch.cat([part[2][c] for part in parts]) for c in parts[0][2]},
+        {m: torch.cat([part[3][m] for part in parts]) for m in parts[0][3]},
+    )
+
+
+def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
+    """Put clips together that were cut: the mean of what their parts have.
+
+    Args:
+        embedded: the parts.
+        whole: for each part the number of its clip, from 0 on, in ascending order.
+    """
+    of = torch.tensor(whole)
+    count = int(of[-1]) + 1
+    first = torch.searchsorted(of, torch.arange(count))
+
+    def any_part(flags: Tensor) -> Tensor:
+        return torch.zeros(count).index_add_(0, of, flags.float()) > 0
+
+    letters = letters_of(embedded.present)
+    means = {}
+    for combination, rows in embedded.embeddings.items():
+        # A part without any modality of it says nothing.
+        weight = torch.stack([embedded.present[letters[x]] for x in combination]).any(dim=0)
+        weights = weight.to(rows.dtype)
+        total = torch.zeros(count).index_add_(0, of, weights).clamp(min=1)
+        summed = rows.new_zeros(count, rows.shape[1]).index_add_(0, of, rows * weights[:, None])
+        means[combination] = summed / total[:, None]
+    return Embedded(
+        tuple(embedded.ids[i] for i in first.tolist()),
+        means,
+        {m: any_part(flags) for m, flags in embedded.present.items()},
+    )
+
+
+def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
+    """Leave out the clips that lack one of these modalities."""
+    kept = torch.ones(len(embedded.ids), dtype=torch.bool)
+    for modality in needs:
+        kept &= embedded.present[modality]
+    return Embedded(
+        tuple(name for name, keep in zip(embedded.ids, kept.tolist(), strict=True) if keep),
+        {c: rows[kept] for c, rows in embedded.embeddings.items()},
+        {m: flags[kept] for m, flags in embedded.present.items()},
+        None if embedded.shows is None else embedded.shows[kept],
+    )
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _from_all_ranks(rows: list[Any], accelerator: Accelerator) -> list[Any]:
+    if accelerator.num_processes == 1:
+        return rows
+    gathered: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(gathered, rows)
+    return [part for rank in gathered for part in rank]
