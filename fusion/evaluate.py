@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -20,7 +22,7 @@ from fusion.data.collate import collate
 from fusion.data.source import ClipSet, Source
 from fusion.evaluation.embedded import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.rescoring import Rescoring, rescored_tables
-from fusion.evaluation.retrieval import rank_directions, retrieval_table
+from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.evaluation.tables import describe_evaluation, format_table
 from fusion.files import write_atomically
 from fusion.models import TEXT_ENCODERS
@@ -67,7 +69,7 @@ def evaluate(
     model = accelerator.prepare_model(model, evaluation_mode=True)
     bank = embed_bank(model, source, text_encoder, accelerator, settings)
     embedded = embed_clips(model, clips, accelerator, settings["batch_size"])
-    result = describe_result(source, split, embedded, settings["rescoring"], bank)
+    result, _ = describe_result(source, split, embedded, settings["rescoring"], bank)
     if accelerator.is_main_process:
         print(format_table(result))
         if json_path:
@@ -163,7 +165,7 @@ def compare_widths(model: Mapping[str, Any], clips: ClipSet) -> None:
 
 def describe_result(
     source: Source, split: str, embedded: Embedded, rescoring: Rescoring, bank: Embedded | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bytes]:
     """Rank the clips of a split and put the table together as its protocol says.
 
     Args:
@@ -172,12 +174,37 @@ def describe_result(
         embedded: all its clips.
         rescoring: which rescored tables are added.
         bank: what :func:`embed_bank` gives.
+
+    Returns:
+        The table, ready for JSON, and the ranks that its rows are made of, see
+        :func:`pack_ranks`.
     """
     protocol = source.protocol(split)
     counted, captions = protocol.counted or embedded.num_clips, embedded.captions
     gallery = keep_complete(embedded, protocol.needs)
-    table = retrieval_table(rank_directions(gallery), counted, captions)
+    ranked = rank_directions(gallery)
+    table = retrieval_table(ranked, counted, captions)
     rescored = rescored_tables(gallery, rescoring, bank, counted, captions)
     said = f"{protocol}; {source.describe(split)}; ties count as their mean place"
+    by_cosine = None
+    if gallery.similarity != "cosine":
+        by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
     ceiling = source.ceiling(split)
-    return describe_evaluation(split, said, gallery, table, ceiling, counted, rescored)
+    result = describe_evaluation(split, said, gallery, table, ceiling, counted, rescored, by_cosine)
+    return result, pack_ranks(gallery.ids, ranked)
+
+
+def pack_ranks(ids: Sequence[str], ranked: Mapping[str, Ranked]) -> bytes:
+    """Write the ranks of every query for comparisons, as an npz file.
+
+    It has for each direction ``DIRECTION ranks`` (Q,) float64 and ``DIRECTION queries`` (Q,), the
+    names of the items that asked; ``ids`` are those of all items.
+    """
+    names = np.asarray(ids)
+    arrays: dict[str, Any] = {"ids": names}
+    for direction, found in ranked.items():
+        arrays[f"{direction} ranks"] = found.ranks
+        arrays[f"{direction} queries"] = names[found.rows.numpy()]
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()

@@ -15,6 +15,7 @@ from torch import nn
 from fusion.builders import check_config, evaluation_settings
 from fusion.checkpoint import CheckpointError, find_checkpoint, load_weights, save_checkpoint
 from fusion.config import ConfigError
+from fusion.cost import describe_cost, peak_memory
 from fusion.data.collate import collate
 from fusion.data.source import ClipSet, Source
 from fusion.evaluate import (
@@ -116,7 +117,7 @@ class Job:
             trainer.resume()
         with self.clock("training"):
             trainer.fit()
-        self._conclude(trainer.unwrapped, source, text_encoder)
+        self._conclude(trainer.unwrapped, source, text_encoder, trainer.steps, goes_on)
 
     def _arguments(self, clips: Batch) -> dict[str, Any]:
         read = self.loss.combinations
@@ -159,8 +160,12 @@ class Job:
         ranked, counted = rank_directions(embedded), embedded.num_clips
         return flatten_metrics(retrieval_table(ranked, counted, embedded.captions, intervals=False))
 
-    def _conclude(self, model: nn.Module, source: Source, text_encoder: Any) -> None:
+    def _conclude(
+        self, model: nn.Module, source: Source, text_encoder: Any, steps: int, goes_on: bool
+    ) -> None:
         """Evaluate the best checkpoint on the test clips, or those for validation; report."""
+        peak = peak_memory(self.accelerator.device)
+        seconds = None if goes_on else self.clock.seconds["training"]
         load_weights(model, self.folder.best)
         split = "test" if "test" in source.splits else "validation"
         with self.clock("report"):
@@ -169,9 +174,13 @@ class Job:
             bank = embed_bank(model, source, text_encoder, self.accelerator, self.evaluation)
             if not self.accelerator.is_main_process:
                 return
-            result = describe_result(source, split, embedded, self.evaluation["rescoring"], bank)
+            rescoring = self.evaluation["rescoring"]
+            result, ranks = describe_result(source, split, embedded, rescoring, bank)
             path = self.folder.path
             write_atomically(path / "results.json", json.dumps(result, indent=1))
+            write_atomically(path / "ranks.npz", ranks)
+            cost = describe_cost(model, clips, seconds, peak, steps * self.settings.batch_size)
+            write_atomically(path / "cost.json", json.dumps(cost, indent=1))
             write_report(
                 path / "report.html",
                 title=path.name,

@@ -10,7 +10,7 @@ LAYERS = [
     {"checkpoint"},
     {"training", "evaluation"},
     {"builders"},
-    {"extract", "convert", "search", "evaluate", "pack"},
+    {"extract", "convert", "search", "evaluate", "pack", "cost", "compare"},
     {"experiment"},
     {"command"},
     {"__init__"},

@@ -1,4 +1,4 @@
-"""Convert what was published with Everything at Once: a model, or word vectors."""
+"""Convert what was published: a model of EAO, AVLnet or MCN, or word vectors."""
 
 import argparse
 
@@ -27,8 +27,8 @@ def main() -> None:
     )
     parser.add_argument(
         "file",
-        help="a .pth of github.com/ninatu/everything_at_once, of which no code is run; or word"
-        " vectors in word2vec's format",
+        help="a .pth of EAO, AVLnet or MCN, of which no code is run; or word vectors in word2vec's"
+        " format",
     )
     parser.add_argument(
         "--out",

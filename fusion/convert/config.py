@@ -27,28 +27,53 @@ def make_config(name: str, model: Mapping[str, Any], word_vectors: str | None) -
     if (features := FEATURES.get(modalities["video"]["dim"])) is not None:
         data["features"] = features
     max_words = MAX_WORDS
-    if model["positional"]:  # a token without a position would be an error
+    if model["name"] != "eao":
+        data["max_video_tokens"] = 0  # one, the maximum over time
+    if model.get("positional"):  # a token without a position would be an error
         data["max_video_tokens"] = modalities["video"]["max_tokens"]
         max_words = min(max_words, modalities["text"]["max_tokens"])
     text_encoder = {"name": "word2vec_file", "path": word_vectors}
-    if word_vectors is None and modalities["text"]["dim"] == CLIP_WIDTH:
+    text_width = modalities.get("text", {}).get("dim")
+    if word_vectors is None and text_width == CLIP_WIDTH:
         text_encoder = {"name": "clip", "path": CLIP}
-    combinations = model["combinations"]
     return {
         "seed": 0,
         "output": f"runs/{name}",
         "data": data,
         "text_encoder": text_encoder | {"max_words": max_words},
         "model": dict(model),
-        "loss": {
-            "name": "combinatorial",
-            "terms": {t: w for t, w in TERMS.items() if {*t.split("|")} <= {*combinations}},
-        },
-        "trainer": {
-            "epochs": 15,
-            "batch_size": 2240,  # clips: ten of each of 224 videos
-            "learning_rate": 5e-5,
-            "schedule": "exponential",
-        },
+        **_training(model),
         "evaluation": {},
+    }
+
+
+def _training(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the loss and the training that were published; a batch is videos x clips of each."""
+    if model["name"] == "mcn":
+        trainer = {"epochs": 30, "batch_size": 128 * 32, "learning_rate": 1e-4}
+        schedule = {"schedule": "cosine", "warmup_steps": 5000}
+        return {"loss": {"name": "mcn"}, "trainer": trainer | schedule}
+    if model["name"] == "avlnet":
+        return _training_of_avlnet(model)
+    embedded = model["combinations"]
+    terms = {t: w for t, w in TERMS.items() if {*t.split("|")} <= {*embedded}}
+    trainer = {"epochs": 15, "batch_size": 224 * 10, "learning_rate": 5e-5}
+    return {
+        "loss": {"name": "combinatorial", "terms": terms},
+        "trainer": trainer | {"schedule": "exponential"},
+    }
+
+
+def _training_of_avlnet(model: Mapping[str, Any]) -> dict[str, Any]:
+    if model["fuse_text_audio"]:
+        pairs, numbers = ["v|ta"], (15, 64 * 32, 1e-4)
+    elif "text" in model["modalities"]:
+        pairs, numbers = ["t|v", "t|a", "v|a"], (15, 256 * 32, 2.5e-4)
+    else:
+        pairs, numbers = ["v|a"], (30, 128 * 32, 1e-3)
+    terms = dict.fromkeys(pairs, 1.0)
+    trainer = dict(zip(("epochs", "batch_size", "learning_rate"), numbers, strict=True))
+    return {
+        "loss": {"name": "combinatorial", "contrastive": "mms_dot", "terms": terms},
+        "trainer": trainer | {"schedule": "exponential"},
     }

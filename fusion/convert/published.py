@@ -13,10 +13,21 @@ from torch import Tensor, nn
 from fusion.builders import build_text_encoder
 from fusion.checkpoint import save_checkpoint
 from fusion.config import choose
+from fusion.convert.avlnet import (
+    convert_avlnet_weights,
+    detect_avlnet,
+    is_avlnet,
+    sort_avlnet_weights,
+)
 from fusion.convert.config import make_config
 from fusion.convert.names import convert_eao_weights, sort_eao_weights
 from fusion.convert.pickles import Foreign, printable
-from fusion.convert.report import describe_losses, describe_model, describe_text
+from fusion.convert.report import (
+    describe_losses,
+    describe_model,
+    describe_pooled,
+    describe_text,
+)
 from fusion.convert.torch_file import Stored, TorchFile, TorchFileError
 from fusion.convert.variant import Variant, check_is_eao, detect, is_text_video
 from fusion.files import replace_folder
@@ -36,14 +47,13 @@ def convert_checkpoint(
     num_heads: int | None = None,
     word_vectors: str | None = None,
 ) -> str:
-    """Convert a published checkpoint of EAO into one that :mod:`fusion.checkpoint` reads.
+    """Convert a published checkpoint into one that :mod:`fusion.checkpoint` reads.
 
     No code in the file is run, and nothing of it is made but tensors and plain values. It is mapped
     into memory, so little more is needed than the weights take.
 
     Args:
-        path: the file, as the training of github.com/ninatu/everything_at_once saves it, or a bare
-            state dict.
+        path: the file, as the training of EAO, AVLnet or MCN saves it, or a bare state dict.
         out: the folder to write; empty or not there yet.
         num_heads: attention heads, if the file does not say and they are not 64 wide.
         word_vectors: file of the text encoder, which the folder then refers to, see
@@ -84,6 +94,8 @@ def convert_checkpoint(
 def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Tensor], list[str]]:
     """Detect the model in a file; give its weights under our names and what there is to say."""
     stored = _state_dict(file.content)
+    if is_avlnet(stored):
+        return _find_avlnet(file, stored)
     check_is_eao(stored)
     at_start = {
         name: _is_at_start(file, stored, f"{name}_norm_layer") for name in ("text", "audio")
@@ -102,6 +114,21 @@ def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Te
         *([f"no audio  {no_audio}"] if no_audio else []),
         *describe_losses(dropped, file.content, file.foreign),
         *(f"recorded  {note}" for note in found.recorded),
+        *(f"assumed   {note}" for note in found.assumed),
+    ]
+    return found, weights, lines
+
+
+def _find_avlnet(
+    file: TorchFile, stored: Mapping[str, Stored]
+) -> tuple[Variant, dict[str, Tensor], list[str]]:
+    kept, dropped = sort_avlnet_weights(stored)
+    found = detect_avlnet({name: tensor.shape for name, tensor in stored.items()})
+    weights = convert_avlnet_weights(_read(file, {name: stored[name] for name in kept}))
+    lines = [
+        f"read      {file.path}: {len(stored)} weights",
+        *describe_pooled(found.model),
+        *describe_losses(dropped, file.content, file.foreign),
         *(f"assumed   {note}" for note in found.assumed),
     ]
     return found, weights, lines

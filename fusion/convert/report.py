@@ -12,18 +12,24 @@ WORD_VECTORS = "GoogleNews-vectors-negative300.bin"  # of the published models
 MOST = 6  # things named in a line
 
 
+def describe_pooled(model: Mapping[str, Any]) -> list[str]:
+    """Say what was found of AVLnet or MCN, in lines."""
+    kind = {"mcn": "MCN", "avlnet": "AVLnet"}[model["name"]]
+    if model["name"] == "mcn":
+        kind += f", with reconstruction {model['reconstruction_dim']} wide"
+    elif model["fuse_text_audio"]:
+        kind += "-Text, text and audio fused"
+    elif "text" in model["modalities"]:
+        kind += "-Text, three branches"
+    return [
+        f"found     {', '.join(_inputs(model))}",
+        f"found     {kind}, embeddings {model['embedding_dim']} wide",
+    ]
+
+
 def describe_model(model: Mapping[str, Any]) -> list[str]:
-    """Say what was found, in lines."""
-    inputs = []
-    for name, spec in model["modalities"].items():
-        if encoder := spec.get("encoder"):
-            widths = encoder.get("widths", WIDTHS[encoder["version"]])
-            words = (
-                f"{name} (DAVEnet version {encoder['version']}, {widths[0]} to {widths[-1]} wide)"
-            )
-        else:
-            words = f"{name} ({spec['dim']} wide)"
-        inputs.append(words + (f" of {spec['max_tokens']} tokens" if "max_tokens" in spec else ""))
+    """Say what was found of EAO, in lines."""
+    inputs = _inputs(model)
     heads = "one head for all" if model["shared_head"] else "a head for each modality"
     count, width = model["num_blocks"], model["token_dim"]
     transformer = f"{count} transformer block{'' if count == 1 else 's'}, {width} wide"
@@ -67,13 +73,31 @@ def describe_losses(
 
 def describe_text(config: Mapping[str, Any]) -> str:
     """Say what embeds sentences, and what is needed for it."""
-    spec, width = config["text_encoder"], config["model"]["modalities"]["text"]["dim"]
+    spec = config["text_encoder"]
+    if "text" not in config["model"]["modalities"]:
+        return "text      the model embeds none"
+    width = config["model"]["modalities"]["text"]["dim"]
     if spec["path"] is not None:
         return f"text      {spec['name']}, {spec['path']}"
     return (
         f"text      word vectors {width} wide are needed (of the published models {WORD_VECTORS});"
         " name them here by --word-vectors or to tools/evaluate.py by text_encoder.path=FILE"
     )
+
+
+def _inputs(model: Mapping[str, Any]) -> list[str]:
+    """Describe the modalities that a model takes."""
+    inputs = []
+    for name, spec in model["modalities"].items():
+        if encoder := spec.get("encoder"):
+            widths = encoder.get("widths", WIDTHS[encoder["version"]])
+            words = (
+                f"{name} (DAVEnet version {encoder['version']}, {widths[0]} to {widths[-1]} wide)"
+            )
+        else:
+            words = f"{name} ({spec['dim']} wide)"
+        inputs.append(words + (f" of {spec['max_tokens']} tokens" if "max_tokens" in spec else ""))
+    return inputs
 
 
 def _groups(names: Sequence[str], depth: int) -> list[str]:

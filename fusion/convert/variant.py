@@ -19,14 +19,12 @@ NUM_FRAMES = 768  # of a spectrogram in the published pre-training: 7.68 s
 NUM_BANDS = 40
 TEXT_VIDEO = "EverythingAtOnceModel_TV_Only"
 OTHERS = [  # a name that only such a file has
-    (r"recon_[vat]\..+", "MCN"),
-    (r"DAVEnet\..+|GU_audio\..+", "AVLnet"),
     (r"(token_projections|heads)\..+", "this project, whose folders need no conversion"),
     (r"mixed_3b\..+", "S3D"),
     (r"visual\..+", "CLIP"),
     (r"layer1\.0\.conv1\.weight", "ResNet or ResNeXt"),
 ]
-SUPPORTED = "only the EAO models of github.com/ninatu/everything_at_once can be converted"
+SUPPORTED = "only models of EAO, AVLnet and MCN can be converted"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -98,7 +96,7 @@ def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None
         ValueError: it is none that this project has, or the number of heads cannot be told.
     """
     variant = Variant()
-    width = _size(shapes, "text_norm_layer.weight", 0)
+    width = size_of(shapes, "text_norm_layer.weight", 0)
     gated = {_is_gated(shapes, name) for name in ("text_token_proj", "video_token_proj")}
     shared_head, apart = _has(shapes, "proj."), _has(shapes, "fusion_text.")
     head = "proj" if shared_head else "text_proj"
@@ -107,9 +105,9 @@ def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None
         raise ValueError("some projections are gated and others are linear; here all must be alike")
     numbers = (re.match(rf"{transformer}\.blocks\.(\d+)\.", name) for name in shapes)
     blocks = {match[1] for match in numbers if match}
-    hidden = _size(shapes, f"{transformer}.blocks.0.mlp.fc1.weight", 0) if blocks else width
+    hidden = size_of(shapes, f"{transformer}.blocks.0.mlp.fc1.weight", 0) if blocks else width
     modalities: dict[str, Any] = {
-        name: {"dim": _size(shapes, _weight(shapes, f"{name}_token_proj"), 1)}
+        name: {"dim": size_of(shapes, _weight(shapes, f"{name}_token_proj"), 1)}
         for name in ("text", "video")
     }
     if with_audio:
@@ -118,13 +116,13 @@ def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None
     positional = positions["text"] in shapes
     if positional:
         for name, weight in positions.items():
-            modalities[name]["max_tokens"] = _size(shapes, weight, 1)
+            modalities[name]["max_tokens"] = size_of(shapes, weight, 1)
     variant.model = {
         "name": "eao",
         "modalities": modalities,
         "combinations": _combinations(with_audio, apart),
         "token_dim": width,
-        "embedding_dim": _size(shapes, _weight(shapes, head), 0),
+        "embedding_dim": size_of(shapes, _weight(shapes, head), 0),
         "num_blocks": len(blocks),
         "num_heads": _num_heads(content, width, variant) if num_heads is None else num_heads,
         "mlp_ratio": hidden / width,
@@ -168,11 +166,11 @@ def _davenet(shapes: Shapes, content: Any, variant: Variant) -> dict[str, Any]:
         raise ValueError(f"DAVEnet has the stages {sorted(stages)}; 1 to 4 or 1 to 6 are known")
     stride = 2 ** len(stages)
     convolutions = ["davenet.conv1", *(f"davenet.layer{i}.0.conv1" for i in sorted(stages))]
-    widths = [_size(shapes, f"{name}.weight", 0) for name in convolutions]
+    widths = [size_of(shapes, f"{name}.weight", 0) for name in convolutions]
     encoder: dict[str, Any] = {"name": "davenet", "version": versions[0]}
     if tuple(widths) != WIDTHS[versions[0]]:
         encoder["widths"] = widths
-    if (bands := _size(shapes, "davenet.conv1.weight", 2)) != NUM_BANDS:
+    if (bands := size_of(shapes, "davenet.conv1.weight", 2)) != NUM_BANDS:
         encoder["num_bands"] = bands
     keys = ("data_loader", "args", "dataset_kwargs", "num_audio_STFT_frames")
     frames = recorded(content, "config", *keys, of=int)
@@ -197,7 +195,7 @@ def _long_clips(
         return {"max_tokens": most // stride, "long_clips": strategy}
     if arguments is None:
         variant.assumed.append("long audio is not pooled (as in the published pre-training)")
-    if "audio_pos_embed" in shapes and (most := _size(shapes, "audio_pos_embed", 1)) < tokens:
+    if "audio_pos_embed" in shapes and (most := size_of(shapes, "audio_pos_embed", 1)) < tokens:
         variant.assumed.append(f"audio tokens after the {most} that have a position are cut off")
         return {"max_tokens": most}
     return {}
@@ -223,11 +221,18 @@ def _has(shapes: Shapes, beginning: str) -> bool:
     return any(name.startswith(beginning) for name in shapes)
 
 
-def _size(shapes: Shapes, name: str, axis: int) -> int:
+def size_of(shapes: Shapes, name: str, axis: int) -> int:
+    """Give one axis of the shape of a weight.
+
+    Raises:
+        ValueError: the weight is missing, or has no such axis.
+    """
     if name not in shapes:
-        raise ValueError(f"the weight {name!r} is missing; the file is no whole EAO model")
+        raise ValueError(f"the weight {name!r} is missing; the file is no whole model")
     if len(shapes[name]) <= axis or not shapes[name][axis]:
-        raise ValueError(f"the weight {name!r} has the shape {shapes[name]}; none has an EAO model")
+        raise ValueError(
+            f"the weight {name!r} has the shape {shapes[name]}; none of a published model has that"
+        )
     return shapes[name][axis]
 
 

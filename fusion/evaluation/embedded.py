@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -30,12 +31,14 @@ class Embedded:
         present: for each modality (N,) bool.
         shows: for each item the number of its clip, (N,) int64; items of one clip differ in their
             text alone. None: each is a clip of its own.
+        similarity: how embeddings are compared, ``cosine``, or ``dot`` where their lengths count.
     """
 
     ids: tuple[str, ...]
     embeddings: Mapping[str, Tensor]
     present: Mapping[str, Tensor]
     shows: Tensor | None = None
+    similarity: str = "cosine"
 
     @property
     def clips(self) -> Tensor:
@@ -51,6 +54,13 @@ class Embedded:
     def captions(self) -> Tensor | None:
         """``clips`` where a clip has several captions; None where each has one."""
         return self.shows if self.num_clips < len(self.ids) else None
+
+    def by_cosine(self) -> Embedded:
+        """The same compared by cosine, every embedding scaled to unit length first."""
+        if self.similarity == "cosine":
+            return self
+        units = {c: F.normalize(rows, dim=-1) for c, rows in self.embeddings.items()}
+        return dataclasses.replace(self, embeddings=units, similarity="cosine")
 
     def one_per_clip(self, rows: Tensor) -> Tensor:
         """Keep the first of these (n,) items of each clip, in their order."""
@@ -69,7 +79,8 @@ def embed(
     """Embed every clip once, each process its share, and bring all to every process.
 
     Args:
-        model: maps inputs to embeddings by combination.
+        model: maps inputs to embeddings by combination; its attribute ``similarity``, if it has
+            one, says how they are compared.
         clips: items that ``collate`` makes batches of.
         collate: see ``torch.utils.data.DataLoader``.
         accelerator: the processes.
@@ -109,6 +120,7 @@ def embed(
         ids,
         {c: torch.cat([part[2][c] for part in parts]) for c in parts[0][2]},
         {m: torch.cat([part[3][m] for part in parts]) for m in parts[0][3]},
+        similarity=getattr(model, "similarity", "cosine"),
     )
 
 
@@ -139,6 +151,7 @@ def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
         tuple(embedded.ids[i] for i in first.tolist()),
         means,
         {m: any_part(flags) for m, flags in embedded.present.items()},
+        similarity=embedded.similarity,
     )
 
 
@@ -152,6 +165,7 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
         {c: rows[kept] for c, rows in embedded.embeddings.items()},
         {m: flags[kept] for m, flags in embedded.present.items()},
         None if embedded.shows is None else embedded.shows[kept],
+        embedded.similarity,
     )
 
 

@@ -36,9 +36,11 @@ def find_examples(
     ]
     chosen = choose_examples(ranks, number)
     query, gallery = (
-        torch.nn.functional.normalize(side_embeddings(embedded, side, items), dim=-1)
+        side_embeddings(embedded, side, items)
         for side, items in ((direction.query, rows), (direction.gallery, candidates))
     )
+    if embedded.similarity == "cosine":
+        query, gallery = (torch.nn.functional.normalize(side, dim=-1) for side in (query, gallery))
     similarities = query[chosen] @ gallery.T  # (number, M)
     own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # (number, M)
     places = similarities.topk(min(best, len(candidates))).indices  # (number, best)

@@ -23,6 +23,7 @@ def ranks_of_pairs(
     block: int | None = None,
     owners: tuple[Tensor, Tensor] | None = None,
     rescore: Rescore | None = None,
+    normalize: bool = True,
 ) -> Ranks:
     """Rank, for each query, the clip of the gallery that is its pair.
 
@@ -32,13 +33,14 @@ def ranks_of_pairs(
     of other clips, as in Collaborative Experts (arXiv:1907.13487).
 
     Args:
-        queries: (Q, E) embeddings. They are normalised here.
+        queries: (Q, E) embeddings.
         gallery: (N, E) embeddings.
         block: queries that are compared with the gallery at a time, so that memory is
             block x N instead of Q x N; 1024 if not given, or fewer with either of what follows.
         owners: the clip of each query (Q,) and of each row of the gallery (N,), which has those of
             all queries; not given: Q = N, and row i belongs to row i.
         rescore: changes similarities before they are ranked; not at all if not given.
+        normalize: compare by cosine; otherwise by dot product.
 
     Returns:
         (Q,) ranks from 1; halves occur.
@@ -50,7 +52,7 @@ def ranks_of_pairs(
         is_plain = owners is None and rescore is None
         block = 1024 if is_plain else rows_at_a_time(len(gallery))
     ranks = []
-    for start, similarities in similarity_blocks(queries, gallery, block):
+    for start, similarities in similarity_blocks(queries, gallery, block, normalize):
         scores = similarities if rescore is None else rescore(similarities)  # (block, N)
         if owners is None:
             # The pair's similarity is read from the product, so it equals itself to the last bit.
@@ -68,10 +70,14 @@ def rows_at_a_time(gallery: int) -> int:
     return min(1024, max(1, 2**24 // max(1, gallery)))
 
 
-def similarity_blocks(queries: Tensor, gallery: Tensor, block: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the cosines of (Q, E) and (N, E) embeddings: first query, and (block, N)."""
-    queries = torch.nn.functional.normalize(queries.float(), dim=-1)
-    gallery = torch.nn.functional.normalize(gallery.float(), dim=-1)
+def similarity_blocks(
+    queries: Tensor, gallery: Tensor, block: int, normalize: bool = True
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the similarities of (Q, E) and (N, E) embeddings: first query, and (block, N)."""
+    queries, gallery = queries.float(), gallery.float()
+    if normalize:
+        queries = torch.nn.functional.normalize(queries, dim=-1)
+        gallery = torch.nn.functional.normalize(gallery, dim=-1)
     for start in range(0, len(queries), block):
         yield start, queries[start : start + block] @ gallery.T
 

@@ -148,7 +148,8 @@ def rescored_tables(
         For each way its ``paper``, what it ``assumes``, its ``settings`` and its ``directions``,
         without intervals: with one query more or less the scores of the others would be others.
     """
-    tables = {}
+    tables, embedded = {}, embedded.by_cosine()
+    bank = None if bank is None else bank.by_cosine()
     for name in settings.names:
         ranked = rank_directions(embedded, rescorer=_rescorer(name, settings, bank))
         tables[name] = {

@@ -79,7 +79,8 @@ def rank_directions(
         clips = embedded.clips[rows]
         # Row by row they are pairs unless a clip has several captions.
         owners = None if rows.equal(candidates) else (clips, embedded.clips[candidates])
-        ranks = ranks_of_pairs(query, gallery, owners=owners, rescore=rescore)
+        by_cosine = embedded.similarity == "cosine"
+        ranks = ranks_of_pairs(query, gallery, owners=owners, rescore=rescore, normalize=by_cosine)
         by_caption = has_captions(embedded, direction.query)
         ranked[str(direction)] = Ranked(ranks, rows, candidates, clips, by_caption)
     return ranked

@@ -17,6 +17,8 @@ MISSING_RULE = (
     " the others; a clip that lacks only some of the modalities of a side stays in"
 )
 NOT_COMPARABLE = "rescored: not comparable with the rows above"
+COMPARED = {"dot": "by dot product, as in training: the lengths of embeddings count"}
+BY_COSINE = "the same by cosine: every embedding is scaled to unit length first"
 COLUMNS = ("R@5", "R@10", "R@50", "MedR", "MeanR", "GeoMean")
 
 
@@ -28,6 +30,7 @@ def describe_evaluation(
     ceiling: Mapping[str, Any] | None,
     counted: int,
     rescored: Mapping[str, Any] | None = None,
+    by_cosine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put a table together with what it takes to read it, ready for JSON.
 
@@ -40,6 +43,7 @@ def describe_evaluation(
         counted: clips that recalls are shares of.
         rescored: see :func:`fusion.evaluation.rescoring.rescored_tables`; stays apart from the
             plain directions.
+        by_cosine: the table by cosine, beside that of a model which is compared otherwise.
     """
     total, captions = embedded.num_clips, embedded.captions
     clips: dict[str, Any] = {"total": total}
@@ -51,12 +55,15 @@ def describe_evaluation(
         "gallery": total,
         "counted": counted,
         "clips": clips | {"missing": _count_missing(embedded), "rule": MISSING_RULE},
+        "similarity": embedded.similarity,
         "directions": dict(table),
         "chance": chance(counted),
     }
     if captions is not None:
         result["chance_among_captions"] = chance_among_captions(captions.numpy())
     result["ceiling"] = dict(ceiling) if ceiling else None
+    if by_cosine:
+        result["by_cosine"] = dict(by_cosine)
     return result | ({"rescored": dict(rescored)} if rescored else {})
 
 
@@ -70,7 +77,11 @@ def format_table(result: Mapping[str, Any]) -> str:
         f"protocol  {result['protocol']}",
         f"missing   {clips['rule']}",
     ]
+    if result["similarity"] != "cosine":
+        facts.append(f"compared  {COMPARED[result['similarity']]}")
     parts = [*facts, "", *_plain_rows(result)]
+    if by_cosine := result.get("by_cosine"):
+        parts += ["", BY_COSINE, "", *_plain_rows({**result, "directions": by_cosine})]
     if rescored := result.get("rescored"):
         parts += ["", NOT_COMPARABLE, *_rescored_rows(rescored)]
     return "\n".join(parts)

@@ -1,8 +1,10 @@
 """Losses, by the names that configs use."""
 
 from fusion.losses.combinatorial import CombinatorialLoss
-from fusion.losses.nce import mms, nce
+from fusion.losses.mcn import MCNLoss
+from fusion.losses.mms import mms
+from fusion.losses.nce import nce
 
-LOSSES = {"combinatorial": CombinatorialLoss}
+LOSSES = {"combinatorial": CombinatorialLoss, "mcn": MCNLoss}
 
-__all__ = ["LOSSES", "CombinatorialLoss", "mms", "nce"]
+__all__ = ["LOSSES", "CombinatorialLoss", "MCNLoss", "mms", "nce"]

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fusion.losses.nce import LARGEST_MARGIN, LOWEST_TEMPERATURE, contrast
+from fusion.losses.mms import check_margin, contrast_dots
+from fusion.losses.nce import LOWEST_TEMPERATURE, contrast
 from fusion.modalities import members, parse_term
 
-CONTRASTIVE = ("nce", "mms")
+CONTRASTIVE = ("nce", "mms", "mms_dot")
 
 
 class CombinatorialLoss:
@@ -24,9 +25,12 @@ class CombinatorialLoss:
         modalities: names of the modalities, in the model's order.
         terms: weight of each term, ``{"t|v": 1.0, "t|va": 0.1}``; the paper's recipe has six. A
             weight of 0 leaves the term out.
-        contrastive: ``nce`` or ``mms``, see :mod:`fusion.losses.nce`.
-        temperature: of ``nce``; ``mms`` has none.
-        margin: of ``mms``; ``nce`` has none.
+        contrastive: ``nce``, see :mod:`fusion.losses.nce`; or, see :mod:`fusion.losses.mms`,
+            ``mms``, of cosines, or ``mms_dot``, of dot products.
+        temperature: of ``nce``; the others have none.
+        margin: of ``mms`` and ``mms_dot``; ``nce`` has none.
+        presence: for a modality the one by whose presence it counts. As EAO's authors ran AVLnet
+            it is ``{audio: video}``: a silent clip takes part as one whose sound is silence.
 
     Attributes:
         combinations: every combination that a term needs.
@@ -45,6 +49,7 @@ class CombinatorialLoss:
         contrastive: str = "nce",
         temperature: float = 0.05,
         margin: float = 0.001,
+        presence: Mapping[str, str] | None = None,
     ) -> None:
         if contrastive not in CONTRASTIVE:
             raise ValueError(
@@ -66,12 +71,15 @@ class CombinatorialLoss:
             raise ValueError(
                 f"loss.temperature must be at least {LOWEST_TEMPERATURE}; got {temperature}"
             )
-        if contrastive == "mms" and not abs(margin) <= LARGEST_MARGIN:
+        if contrastive != "nce":
+            check_margin(margin)
+        self.presence = dict(presence or {})
+        if unknown := {*self.presence, *self.presence.values()} - set(modalities):
             raise ValueError(
-                f"loss.margin must be between -{LARGEST_MARGIN} and {LARGEST_MARGIN}; got {margin}"
+                f"loss.presence: unknown modality {min(unknown)!r}; choose from"
+                f" {', '.join(modalities)}"
             )
-        self.setting = {"temperature": temperature} if contrastive == "nce" else {"margin": margin}
-        self.scale = 1 / temperature if contrastive == "nce" else 1.0
+        self.contrastive, self.temperature, self.margin = contrastive, temperature, margin
 
     def __call__(
         self,
@@ -90,21 +98,30 @@ class CombinatorialLoss:
             The loss, a scalar, 0 if no clip can serve any term; and the value of each term, NaN for
             one that no clip could serve.
         """
-        complete = torch.stack(
-            [torch.stack([present[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
-        )  # (terms, b)
-        places = {c: place for place, c in enumerate(self.combinations)}
-        values, clips = contrast(
-            [embeddings[c] for c in self.combinations],
-            [(places[left], places[right]) for left, right in self.pairs.values()],
-            self.scale,
-            self.setting.get("margin", 0.0),
-            complete,
-            counts=counts,
-        )
+        values, clips = self.compare(embeddings, present, counts)
         # Which terms count is not looked at here: a GPU would have to finish its work first.
         served = (clips > 0).to(values.dtype).unbind()
         weights = torch.stack([w * s for w, s in zip(self.weights.values(), served, strict=True)])
         loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
         reported = values.detach().masked_fill(clips == 0, math.nan)
         return loss, dict(zip(self.weights, reported, strict=True))
+
+    def compare(
+        self,
+        embeddings: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        counts: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute each term: the (terms,) values, and of how many clips each is the mean."""
+        shown = {m: present[self.presence.get(m, m)] for m in present}
+        complete = torch.stack(
+            [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
+        )  # (terms, b)
+        places = {c: place for place, c in enumerate(self.combinations)}
+        sides = [embeddings[c] for c in self.combinations]
+        pairs = [(places[left], places[right]) for left, right in self.pairs.values()]
+        if self.contrastive == "mms_dot":
+            return contrast_dots(sides, pairs, self.margin, complete, counts=counts)
+        is_nce = self.contrastive == "nce"
+        scale, margin = (1 / self.temperature, 0.0) if is_nce else (1.0, self.margin)
+        return contrast(sides, pairs, scale, margin, complete, counts=counts)

@@ -85,6 +85,11 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return add_up_(values.detach().clone()) if num_ranks() > 1 else values
 
 
+def total_over_ranks(values: Tensor) -> Tensor:
+    """Add up a tensor over the ranks, with gradient: what each rank makes of it is the same."""
+    return _Total.apply(values) if num_ranks() > 1 else values
+
+
 def add_up_(values: Tensor) -> Tensor:
     """Add up a tensor over the ranks in place, and give it back."""
     if num_ranks() > 1:
@@ -150,3 +155,13 @@ class _Gather(torch.autograd.Function):
         first = first_row(ctx.counts)
         total = sum_over_ranks(gradient.contiguous())
         return total[first : first + ctx.counts[dist.get_rank()]], None
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return sum_over_ranks(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * num_ranks()  # that of every rank, and all are equal

@@ -31,7 +31,6 @@ from fusion.losses.exchange import (
 KEPT_BYTES = 128 * 2**20  # the matrices of all pairs are kept up to this size
 TILE_BYTES = 16 * 2**20  # a larger one is made in tiles of about this size
 LOWEST_TEMPERATURE = 0.003
-LARGEST_MARGIN = 2
 SHORTEST = 1e-12  # shorter vectors are not scaled up to unit length, as in `F.normalize`
 FLOAT32_RANGE = 80  # exp(-80) is a normal float32
 
@@ -70,41 +69,6 @@ def nce(
     return contrast([x, y], [(0, 1)], 1 / temperature, 0.0, valid, tile, counts)[0][0]
 
 
-def mms(
-    x: Tensor,
-    y: Tensor,
-    margin: float = 0.001,
-    valid: Tensor | None = None,
-    tile: int | None = None,
-    counts: Sequence[int] | None = None,
-) -> Tensor:
-    """Masked margin softmax (Ilharco et al., arXiv:1910.08841), as AVLnet and MCN use it.
-
-    Unlike :func:`nce` it has no temperature, and a positive must win by ``margin``.
-
-    Args:
-        x: (b, E) embeddings; they are normalised here.
-        y: (b, E) embeddings, paired with ``x`` row by row.
-        margin: subtracted from the cosine similarity of each pair.
-        valid: see :func:`nce`.
-        tile: see :func:`nce`.
-        counts: see :func:`nce`.
-
-    Returns:
-        A scalar, at least 0, the same on every rank; 0 if no pair is valid.
-
-    Raises:
-        ValueError: the two batches differ in shape, or the margin is wider than any two cosines.
-    """
-    if not abs(margin) <= LARGEST_MARGIN:
-        raise ValueError(
-            f"margin must be between -{LARGEST_MARGIN} and {LARGEST_MARGIN}, as cosines differ by"
-            f" no more; got {margin}"
-        )
-    valid = None if valid is None else valid[None]
-    return contrast([x, y], [(0, 1)], 1.0, margin, valid, tile, counts)[0][0]
-
-
 def contrast(
     embeddings: Sequence[Tensor],
     pairs: Sequence[tuple[int, int]],
@@ -114,7 +78,7 @@ def contrast(
     tile: int | None = None,
     counts: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute several losses like :func:`nce` and :func:`mms` between the same embeddings.
+    """Compute several losses like :func:`nce` between the same embeddings.
 
     Args:
         embeddings: (b, E) each, all of the same clips; they are normalised here.
@@ -144,7 +108,7 @@ def contrast(
     keep = tile is None and row_bytes * num_rows * len(pairs) <= KEPT_BYTES
     rows = num_rows if keep else tile or TILE_BYTES // max(1, row_bytes)
     setting = _Setting(list(pairs), scale, margin, max(1, rows), keep, counts)
-    with _all_digits(sides[0]):
+    with all_digits(sides[0]):
         return _BothDirections.apply(setting, weights, *sides)
 
 
@@ -170,7 +134,7 @@ class _Setting(NamedTuple):
         return torch.float64 if 2 * self.scale > FLOAT32_RANGE else like.dtype
 
 
-def _all_digits(x: Tensor) -> contextlib.AbstractContextManager[None]:
+def all_digits(x: Tensor) -> contextlib.AbstractContextManager[None]:
     """Switch autocast off: sums over a whole batch need all their digits."""
     if torch.amp.is_autocast_available(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
@@ -229,7 +193,7 @@ class _BothDirections(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Make the tiles again, unless they were kept; each serves both gradients."""
-        with _all_digits(gradient):
+        with all_digits(gradient):
             return None, None, *_gradients(ctx, gradient)
 
 

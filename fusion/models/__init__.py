@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from fusion.models.audio import DAVEnet
+from fusion.models.avlnet import AVLnet
 from fusion.models.clip_text import CLIPText
 from fusion.models.eao import EAO
 from fusion.models.layers import GatedProjection
+from fusion.models.mcn import MCN
 from fusion.models.text import WordVectors
 from fusion.models.word_file import WordVectorFile
 
-MODELS = {"eao": EAO}
+MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
 TEXT_ENCODERS: dict[str, Any] = {
     "word2vec": WordVectors,
     "word2vec_file": WordVectorFile,
@@ -23,7 +25,7 @@ TEXT_ENCODERS: dict[str, Any] = {
 
 COMPILED = (DAVEnet, GatedProjection)
 
-__all__ = ["EAO", "MODELS", "TEXT_ENCODERS", "WordVectors", "compile_parts"]
+__all__ = ["EAO", "MCN", "MODELS", "TEXT_ENCODERS", "AVLnet", "WordVectors", "compile_parts"]
 
 
 def compile_parts(model: nn.Module) -> None:

@@ -158,7 +158,7 @@ class DAVEnetEncoder(nn.Module):
         super().__init__()
         self.net = DAVEnet(version, widths, num_bands, batchnorm_group, batchnorm_frozen)
         self.num_frames, self.max_tokens, self.long_clips = num_frames, max_tokens, long_clips
-        self.out_dim = self.net.out_dim
+        self.in_dim, self.out_dim = num_bands, self.net.out_dim
         if num_frames < 1 or num_frames % self.net.stride:
             raise ValueError(
                 f"num_frames ({num_frames}) must be a multiple of {self.net.stride},"

@@ -21,7 +21,7 @@ def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
             :class:`fusion.models.EAO`.
 
     Returns:
-        The encoder, with its ``out_dim``; None if the features are tokens already.
+        The encoder, with its ``in_dim`` and ``out_dim``; None if the features are tokens already.
 
     Raises:
         ValueError: a key, a name or an argument is wrong.

@@ -3,6 +3,8 @@
 config.yaml    the resolved config           metrics.jsonl  one line per logged step
 best/          checkpoint of the best epoch  tensorboard/   the same as curves
 last/          newest checkpoint, with all that is needed to go on
+results.json   table of the test             ranks.npz      the rank of every query
+cost.json      time, memory, arithmetic      report.html    all of it to look at
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from fusion.config import ConfigError, flatten, load_config, to_yaml
 from fusion.files import recover_folder, write_atomically
 
 LOCK = ".lock"
+FILES = (
+    *("config.yaml", "metrics.jsonl"),
+    *("results.json", "ranks.npz", "cost.json", "report.html"),
+)
 # Between a run and its resumption, as they do not change the result.
 FREE_TO_CHANGE = (
     *("output", "resume", "overwrite"),
@@ -78,7 +84,7 @@ class RunFolder:
         if self.config["overwrite"]:
             for part in [self.best, self.last, self.path / "tensorboard"]:
                 shutil.rmtree(part, ignore_errors=True)
-            for name in ["config.yaml", "metrics.jsonl", "results.json", "report.html"]:
+            for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / "config.yaml", to_yaml(self.config))
 

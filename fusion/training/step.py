@@ -62,6 +62,7 @@ class ExactStep:
         self.agreement = Agreement()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.compares_clips = getattr(loss, "compares_clips", True)
+        self.commit, self.undo = (getattr(loss, name, lambda: None) for name in ("commit", "undo"))
 
     def __call__(self, batch: Batch) -> Result:
         """Take a step; give the loss and its terms, detached.
@@ -85,6 +86,7 @@ class ExactStep:
         if sizes:
             self.report(sizes)
         self.guard.count()
+        self.commit()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return result
@@ -149,6 +151,7 @@ class ExactStep:
 
     def _undo(self) -> None:
         self.optimizer.zero_grad()
+        self.undo()
         give_back_memory()
         if (scaler := self.accelerator.scaler) is not None:
             scaler.scale(torch.zeros((), device=self.accelerator.device))  # it begins when used

@@ -67,6 +67,8 @@ class Trainer:
             it compares clips, it asks the other processes for theirs, and its gradients are times
             their number, see :mod:`fusion.losses.exchange`. If its attribute ``compares_clips`` is
             False, it is a mean over single clips, and chunks are embedded once instead of twice.
+            What lasts from step to step is up to its methods ``commit``, which is called when a
+            step is taken, ``undo``, when it is not, ``state_dict`` and ``load_state_dict``.
         train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
             that is called before each epoch. Its attribute ``group`` says how many neighbours keep
             together in a batch.
@@ -194,6 +196,8 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        if hasattr(self.loss, "load_state_dict"):
+            self.loss.load_state_dict(state["loss"])
         self.position, self.best = Position(**state["position"]), float(state["best"])
         if state["chunk_size"] == self.settings.chunk_size:  # otherwise the user knows better
             self.chunk.limit(min(state["chunks"]))
@@ -293,6 +297,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
+            "loss": self.loss.state_dict() if hasattr(self.loss, "state_dict") else None,
             "position": dataclasses.asdict(self.position),
             "best": self.best,
             "chunks": self.chunks,

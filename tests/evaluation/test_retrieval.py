@@ -4,8 +4,9 @@ from accelerate import Accelerator
 
 from fusion.data.collate import collate
 from fusion.evaluation.embedded import Embedded, average_parts, embed, keep_complete
+from fusion.evaluation.metrics import ranks_of_matrix
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
-from fusion.evaluation.tables import describe_evaluation, format_table
+from fusion.evaluation.tables import BY_COSINE, describe_evaluation, format_table
 
 NAMES = ("text", "video", "audio")
 
@@ -116,3 +117,45 @@ def test_the_table_says_what_it_is_of():
     text = format_table(result)
     for part in ["all clips", "7 clips", "1 without audio", "t->v+a", "chance", "14.3", "88.0"]:
         assert part in text
+
+
+def test_dot_products_count_lengths_and_cosines_do_not():
+    """A long vector wins by its length; by cosine every clip finds itself."""
+    text = torch.tensor([[1.0, 0.2], [0.2, 1.0]])
+    video = torch.tensor([[1.0, 0.2], [2.0, 10.0]])
+    present = {m: torch.ones(2, dtype=torch.bool) for m in ("text", "video")}
+    embedded = Embedded(("a", "b"), {"t": text, "v": video}, present, similarity="dot")
+    assert rank_directions(embedded)["t->v"].ranks.tolist() == [2, 1]
+    assert rank_directions(embedded.by_cosine())["t->v"].ranks.tolist() == [1, 1]
+
+
+def test_late_averages_of_dot_products_are_sums():
+    generator = torch.Generator().manual_seed(0)
+    t, v, a = (
+        torch.randn(3, 30, 4, generator=generator) * torch.tensor([1.0, 5.0, 0.5])[:, None, None]
+    )
+    present = {m: torch.ones(30, dtype=torch.bool) for m in ("text", "video", "audio")}
+    names = tuple(map(str, range(30)))
+    embedded = Embedded(names, {"t": t, "v": v, "a": a}, present, similarity="dot")
+    ranks = rank_directions(embedded)["t->v+a"].ranks
+    assert ranks.tolist() == ranks_of_matrix(t @ (v + a).T).tolist()
+    units = [torch.nn.functional.normalize(x, dim=-1) for x in (t, v, a)]
+    by_cosine = rank_directions(embedded.by_cosine())["t->v+a"].ranks
+    late = torch.nn.functional.normalize(units[1] + units[2], dim=-1)
+    assert by_cosine.tolist() == ranks_of_matrix(units[0] @ late.T).tolist()
+    assert by_cosine.tolist() != ranks.tolist()
+
+
+def test_a_table_of_dot_products_has_that_of_cosines_beside_it():
+    present = {m: torch.ones(2, dtype=torch.bool) for m in ("text", "video")}
+    text = torch.tensor([[1.0, 0.2], [0.2, 1.0]])
+    video = torch.tensor([[1.0, 0.2], [2.0, 10.0]])
+    embedded = Embedded(("a", "b"), {"t": text, "v": video}, present, similarity="dot")
+    table, cosine = (
+        retrieval_table(rank_directions(one), 2) for one in (embedded, embedded.by_cosine())
+    )
+    result = describe_evaluation("test", "all", embedded, table, None, 2, by_cosine=cosine)
+    assert (result["directions"]["t->v"]["R@1"], result["by_cosine"]["t->v"]["R@1"]) == (50, 100)
+    above, below = format_table(result).split(BY_COSINE)
+    assert "compared  by dot product" in above
+    assert "t->v   50.0" in above and "t->v  100.0" in below

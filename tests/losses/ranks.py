@@ -5,6 +5,7 @@
 Ends with an error if a value or a gradient differs.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fusion.losses import CombinatorialLoss, exchange, mms, nce
+from fusion.losses.cluster import ClusterLoss
 from fusion.losses.exchange import (
     average_over_ranks,
     copy_from_first_rank,
@@ -48,6 +50,7 @@ def check_pairs(counts, mine):
     for ours, definition, setting in [
         (nce, plain.nce, {"temperature": 0.05}),
         (mms, plain.mms, {"margin": 0.1}),
+        (functools.partial(mms, normalize=False), plain.mms_dot, {"margin": 0.1}),
     ]:
         for tile in (None, 2):
             whole = [side.clone().requires_grad_() for side in (x, y)]
@@ -70,7 +73,11 @@ def check_terms(counts, mine, gone):
     present = {name: torch.ones(total, dtype=torch.bool) for name in NAMES}
     if gone is not None:
         present["audio"][: total if gone else counts[0]] = False
-    loss = CombinatorialLoss(NAMES, TERMS)
+    for kind in ("nce", "mms_dot"):
+        check_loss(CombinatorialLoss(NAMES, TERMS, kind), embeddings, present, counts, mine)
+
+
+def check_loss(loss, embeddings, present, counts, mine):
     whole = {c: e.clone().requires_grad_() for c, e in embeddings.items()}
     expected = plain.combinatorial_loss(loss, whole, present)
     expected.backward()
@@ -91,6 +98,27 @@ def check_gather(counts, mine):
     (everything * rows).sum().backward()
     close(own.grad, rows[mine] * dist.get_world_size(), "gradient of rows")
     assert exchange_counts(len(own)) == list(counts)
+
+
+def check_clusters(counts, mine):
+    """Four steps of clustering, with a queue, against the plain version on whole batches."""
+    generator = torch.Generator().manual_seed(2)
+    total = sum(counts)
+    ours, theirs = (kind(3, 2, 2, 2) for kind in (ClusterLoss, plain.ClusterLoss))
+    for step in range(5):
+        sides = torch.randn(3, total, 4, generator=generator, dtype=torch.float64)
+        present = torch.ones(3, total, dtype=torch.bool)
+        present[2, step % 2] = total < 5
+        whole = [side.clone().requires_grad_() for side in sides]
+        expected = theirs(whole, present)
+        expected.backward()
+        own = [side[mine].clone().requires_grad_() for side in sides]
+        value, _ = ours(own, present[:, mine], counts)
+        value.backward()
+        ours.commit()
+        close(value, expected.detach(), "cluster loss")
+        for part, side in zip(own, whole, strict=True):
+            close(part.grad, side.grad[mine] * dist.get_world_size(), "gradient of clusters")
 
 
 def check_average():
@@ -130,6 +158,7 @@ def main():
         mine = slice(first, first + counts[dist.get_rank()])
         check_gather(counts, mine)
         check_pairs(counts, mine)
+        check_clusters(counts, mine)
         for lacks, gone in GONE.items():
             check_terms(counts, mine, gone)
             if dist.get_rank() == 0:

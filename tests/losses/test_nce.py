@@ -13,6 +13,11 @@ def pair(count, width):
     return torch.randn(2, count, width, generator=generator, dtype=torch.float64)
 
 
+def dots(x, y, margin=0.001, **words):
+    """Masked margin softmax of dot products."""
+    return mms(x, y, margin, normalize=False, **words)
+
+
 def by_hand(x, y, temperature, margin=0.0):
     """The definition, one query at a time."""
     total = 0.0
@@ -44,7 +49,7 @@ def test_the_directions_are_added_not_averaged():
     assert nce(x, x).item() == pytest.approx(2 * torch.tensor(4.0).log().item())
 
 
-@pytest.mark.parametrize("loss", [nce, mms])
+@pytest.mark.parametrize("loss", [nce, mms, dots])
 def test_batches_that_do_not_pair_up_are_refused(loss):
     with pytest.raises(ValueError, match=r"got \(6, 4\), \(5, 4\)"):
         loss(pair(6, 4)[0], pair(5, 4)[0])
@@ -52,6 +57,7 @@ def test_batches_that_do_not_pair_up_are_refused(loss):
 
 KINDS = [(nce, plain.nce, {"temperature": t}) for t in (0.004, 0.02, 0.05, 1.0)]
 KINDS += [(mms, plain.mms, {"margin": m}) for m in (-0.2, 0.0, 0.3)]
+KINDS += [(dots, plain.mms_dot, {"margin": m}) for m in (-0.2, 0.0, 0.3)]
 
 
 def value_and_gradients(loss, x, y, **setting):
@@ -80,7 +86,7 @@ def test_float32_is_as_exact_as_float32_can_be(loss, definition, setting, tile):
 
 
 @pytest.mark.parametrize("tile", [None, 1, 4])
-@pytest.mark.parametrize("loss", [nce, mms])
+@pytest.mark.parametrize("loss", [nce, mms, dots])
 def test_pairs_that_are_not_valid_might_as_well_not_be_there(loss, tile):
     x, y = pair(9, 4)
     x[0] = 0  # the embedding of a clip that lacks a modality
@@ -93,7 +99,7 @@ def test_pairs_that_are_not_valid_might_as_well_not_be_there(loss, tile):
         assert not gradient[~valid].any()
 
 
-@pytest.mark.parametrize("loss", [nce, mms])
+@pytest.mark.parametrize("loss", [nce, mms, dots])
 def test_no_valid_pair_gives_zero_and_no_gradient(loss):
     x, y = pair(4, 3)
     none = torch.zeros(4, dtype=torch.bool)
@@ -134,6 +140,21 @@ def test_a_tiled_loss_keeps_no_similarity_matrix():
     assert kept_for_backward(lambda: nce(x, y, tile=32)) < matrix / 8
 
 
+def test_dot_products_are_never_kept():
+    x, y = (side.float().requires_grad_() for side in pair(512, 4))
+    assert kept_for_backward(lambda: dots(x, y)) < 512 * 512 * 4 / 8
+
+
+@pytest.mark.parametrize("scale", [1e-3, 30.0])
+def test_dot_products_may_be_large(scale):
+    """Far beyond what fits into the exponential of a float32."""
+    x, y = (scale * side for side in pair(20, 16))
+    expected = value_and_gradients(plain.mms_dot, x, y, margin=0.001)
+    got = value_and_gradients(dots, x.float(), y.float(), tile=7)
+    for ours, exact in zip(got, expected, strict=True):
+        assert (ours - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
 def test_a_large_loss_is_tiled_by_itself(monkeypatch):
     x, y = (side.float().requires_grad_() for side in pair(512, 4))
     module = importlib.import_module("fusion.losses.nce")
@@ -143,7 +164,7 @@ def test_a_large_loss_is_tiled_by_itself(monkeypatch):
 
 
 @pytest.mark.parametrize("tile", [None, 4])
-@pytest.mark.parametrize("loss", [nce, mms])
+@pytest.mark.parametrize("loss", [nce, mms, dots])
 def test_autocast_does_not_reach_the_sums(loss, tile):
     x, y = (side.float() for side in pair(50, 16))
     expected = value_and_gradients(loss, x, y, tile=tile)
@@ -152,7 +173,7 @@ def test_autocast_does_not_reach_the_sums(loss, tile):
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("loss", [nce, mms])
+@pytest.mark.parametrize("loss", [nce, mms, dots])
 def test_what_is_not_valid_may_be_anything(loss):
     x, y = pair(6, 4)
     valid = torch.tensor([1, 1, 0, 1, 1, 1], dtype=torch.bool)
@@ -162,7 +183,7 @@ def test_what_is_not_valid_may_be_anything(loss):
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("loss", [nce, mms])
+@pytest.mark.parametrize("loss", [nce, mms, dots])
 def test_no_pair_at_all_is_a_loss_of_zero(loss):
     x, y = pair(0, 4)
     assert [result.sum().item() for result in value_and_gradients(loss, x, y)] == [0, 0, 0]

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fusion.checkpoint import WEIGHTS
 from fusion.data.collate import collate
-from fusion.losses import CombinatorialLoss
+from fusion.losses import CombinatorialLoss, MCNLoss
 from fusion.losses.exchange import ask_before_exchanges
-from fusion.models import EAO
+from fusion.models import EAO, MCN
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.models.encoders import ENCODERS
 from fusion.tokens import Tokens
@@ -46,7 +46,7 @@ TERMS = {"t|v": 1.0, "t|a": 0.5, "v|a": 0.5, "t|va": 1.0, "v|ta": 0.1, "a|tv": 0
 ALLOWED = {"float32": 1e-5, "float64": 1e-10}
 CHUNKS = (None, 0.25, 0.5, 0.75)  # of a rank's share
 LACKING = ("nothing", "something", "audio on a rank")
-BATCHNORM = ("groups", "frozen")
+KINDS = ("groups", "frozen", "mcn")  # EAO with BatchNorm over groups or frozen; MCN with groups
 STAGES = (
     "embedding",
     "between exchanges of the loss",
@@ -82,7 +82,7 @@ def make_clips(lacking, dtype):
 class SoundEncoder(torch.nn.Module):
     """DAVEnet is slow to start and has tests of its own; this has one convolution and BatchNorm."""
 
-    out_dim = 8
+    in_dim, out_dim = 12, 8
 
     def __init__(self, frozen):
         super().__init__()
@@ -97,25 +97,34 @@ class SoundEncoder(torch.nn.Module):
         return Tokens.unpad(tokens, lengths, host_lengths)
 
 
-def make_model(batchnorm, dtype):
+def make_model(kind, dtype):
     """Build a model with all that could depend on the cut: BatchNorm and dropout."""
     torch.manual_seed(0)
-    encoder = {"name": "tiny", "frozen": batchnorm == "frozen"}
+    encoder = {"name": "tiny", "frozen": kind == "frozen"}
     modalities = {"text": {"dim": 6}, "video": {"dim": 7}, "audio": {"encoder": encoder}}
     combinations = ["t", "v", "a", "tv", "ta", "va"]
     with mock.patch.dict(ENCODERS, tiny=SoundEncoder):
+        if kind == "mcn":
+            return MCN(modalities, 10, 6).to(dtype)
         return EAO(modalities, combinations, 16, 10, num_heads=2, dropout=0.1).to(dtype)
 
 
-def make_trainer(folder, lacking, batchnorm, dtype, chunk=None, loss=None, cpu=True):
+def make_loss(kind):
+    """Build the loss; that of MCN clusters in every second step, soon with a full queue."""
+    if kind == "mcn":
+        return MCNLoss(NAMES, clusters=3, queue_batches=2, queue_stride=2, every=2)
+    return CombinatorialLoss(NAMES, TERMS)
+
+
+def make_trainer(folder, lacking, kind, dtype, chunk=None, loss=None, cpu=True):
     """Build a run of five steps."""
     accelerator = Accelerator(cpu=cpu)
     share = BATCH // accelerator.num_processes
-    loss = loss or CombinatorialLoss(NAMES, TERMS)
+    loss = loss or make_loss(kind)
     run = RunFolder(folder, {"seed": SEED, "resume": False, "overwrite": False, "output": "x"})
     run.path.mkdir(parents=True, exist_ok=True)
     return Trainer(
-        model=make_model(batchnorm, getattr(torch, dtype)),
+        model=make_model(kind, getattr(torch, dtype)),
         loss=loss,
         train_set=make_clips(lacking, getattr(torch, dtype)),
         collate=collate,
@@ -229,9 +238,11 @@ def difference(ours, theirs):
     return largest
 
 
-def cells():
-    """List what a run may lack, its BatchNorm and its type."""
-    return [*itertools.product(LACKING, BATCHNORM, ALLOWED)]
+def cells(thorough=True):
+    """List what a run may lack, its model and its type; of MCN only two unless ``thorough``."""
+    everything = itertools.product(LACKING, KINDS, ALLOWED)
+    few = [("something", "mcn", "float64"), ("audio on a rank", "mcn", "float64")]
+    return [cell for cell in everything if thorough or cell[1] != "mcn" or cell in few]
 
 
 def write_reference(path):
@@ -248,7 +259,7 @@ def compare(reference, thorough):
     largest = dict.fromkeys(ALLOWED, 0.0)
     halves = itertools.cycle([CHUNKS[::2], CHUNKS[1::2]])
     turns = {cell: next(halves) for cell in cells() if cell[-1] == "float64"}
-    for cell, size in itertools.product(cells(), CHUNKS):
+    for cell, size in itertools.product(cells(thorough), CHUNKS):
         if thorough or size in turns.get(cell, (min(CHUNKS[1:]),)):
             found = difference(run(*cell, size)[0], reference[cell])
             assert found <= ALLOWED[cell[-1]], (*cell, size, found)
@@ -269,7 +280,7 @@ def compare_with_faults(reference, thorough):
     largest, count = 0.0, 0
     gc.collect()
     gc.freeze()  # of what there is now nothing is to be collected each time memory runs out
-    for cell, size, alone in itertools.product(cells(), sizes, (True, False)):
+    for cell, size, alone in itertools.product(cells(thorough), sizes, (True, False)):
         if cell[-1] != "float64" or (alone and ranks == 1):
             continue
         for stages in [next(halves) for _ in range(2 if thorough else 1)]:

@@ -1,0 +1,210 @@
+"""Clusters of clips, found by k-means among recent ones, and a loss that keeps them apart.
+
+Chen et al., arXiv:2104.12671. The published code runs on one GPU, with sizes written into it; here
+all ranks have the same queue and the same clusters, and each looks at its share of the rows.
+
+Shapes: B clips of all ranks, b of this one, Q rows of the queue, N rows that are clustered, K
+clusters, E embedding width, M modalities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusion.losses.exchange import equal_counts, gather_rows, sum_over_ranks, total_over_ranks
+from fusion.losses.kmeans import Clusters, assign, kmeans
+
+
+def cluster_contrast(
+    embeddings: Sequence[Tensor],
+    present: Tensor,
+    labels: Tensor,
+    centroids: Tensor,
+    margin: float,
+) -> Tensor:
+    """Have each modality of a clip tell the clip's centroid from the others, by dot products.
+
+    Args:
+        embeddings: M of (b, E).
+        present: (M, b) bool; a modality that a clip lacks is left out.
+        labels: (b,) int64, the cluster of each clip.
+        centroids: (K, E).
+        margin: subtracted from the similarity to the clip's own centroid.
+
+    Returns:
+        The mean over modalities of means over the clips of all ranks, a scalar; a modality that no
+        clip has is left out.
+    """
+    weights = present.to(embeddings[0].dtype)
+    own = F.one_hot(labels, len(centroids)).to(embeddings[0].dtype) * margin
+    sums = torch.stack(
+        [
+            (F.cross_entropy(x @ centroids.T - own, labels, reduction="none") * w).sum()
+            for x, w in zip(embeddings, weights, strict=True)
+        ]
+    )
+    clips = sum_over_ranks(weights.sum(dim=1))
+    means = total_over_ranks(sums) / clips.clamp(min=1)
+    return means.sum() / (clips > 0).sum().clamp(min=1)
+
+
+@dataclasses.dataclass
+class State:
+    """What lasts from step to step.
+
+    Attributes:
+        step: steps done.
+        batches: batches in the queue.
+        queue: (Q, E) fused embeddings, the newest batch first; the same on every rank.
+        valid: (Q,) bool, the rows that have all modalities.
+        centroids: (K, E).
+        empty: scalar int64, clusters without a row in the last k-means.
+    """
+
+    step: int = 0
+    batches: int = 0
+    queue: Tensor | None = None
+    valid: Tensor | None = None
+    centroids: Tensor | None = None
+    empty: Tensor | None = None
+
+
+class ClusterLoss:
+    """Clusters the fused embeddings of recent clips, and contrasts each modality with them.
+
+    The fused embedding of a clip is the mean of its modalities' embeddings; those of clips with all
+    modalities are clustered. A step leaves no trace until :meth:`commit`.
+
+    Args:
+        clusters: K.
+        queue_batches: batches in the queue; 0: none. It is used once it is full.
+        queue_stride: of a batch each so many-th clip goes into the queue, as published 2.
+        every: steps from k-means to k-means; between them the centroids rest.
+        margin: see :func:`cluster_contrast`.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        clusters: int = 256,
+        queue_batches: int = 20,
+        queue_stride: int = 2,
+        every: int = 20,
+        margin: float = 0.001,
+    ) -> None:
+        least = {"clusters": 2, "queue_batches": 0, "queue_stride": 1, "every": 1}
+        given = dict(zip(least, (clusters, queue_batches, queue_stride, every), strict=True))
+        for name, value in given.items():
+            if type(value) is not int or value < least[name]:
+                raise ValueError(f"loss.{name} must be a number from {least[name]} on; got {value}")
+        self.clusters, self.queue_batches, self.queue_stride = clusters, queue_batches, queue_stride
+        self.every, self.margin = every, margin
+        self.state = State()
+        self._next: Callable[[], State] | None = None
+
+    def __call__(
+        self, embeddings: Sequence[Tensor], present: Tensor, counts: Sequence[int] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch.
+
+        Args:
+            embeddings: M of (b, E).
+            present: (M, b) bool.
+            counts: clips of each rank; as many as here if not given.
+
+        Returns:
+            The loss, and ``empty_clusters``, how many the last k-means had.
+
+        Raises:
+            ValueError: the first batch has too few clips with all modalities for the clusters.
+        """
+        counts = list(counts or equal_counts(len(embeddings[0])))
+        dtype = torch.promote_types(embeddings[0].dtype, torch.float32)
+        sides = [x.to(dtype) for x in embeddings]
+        with torch.no_grad():
+            fused = _mean(sides, present)
+            complete = present.all(dim=0)
+            batch = gather_rows(fused, counts)
+            valid = gather_rows(complete.to(dtype), counts) > 0
+            finite = batch.isfinite().all(dim=1)
+            batch, valid = batch.masked_fill(~finite[:, None], 0), valid & finite
+            found = self._find(batch, valid)
+            labels = assign(fused, found.previous)
+        loss = cluster_contrast(sides, present, labels, found.centroids, self.margin)
+        self._next = lambda: self._after(batch, valid, found)
+        return loss, {"empty_clusters": found.empty.to(dtype)}
+
+    def commit(self) -> None:
+        """Make what the last call found last."""
+        assert self._next is not None
+        self.state, self._next = self._next(), None
+
+    def undo(self) -> None:
+        """Forget the last call."""
+        self._next = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what lasts, for a checkpoint."""
+        return dict(vars(self.state))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what lasted, on any number of ranks."""
+        self.state = State(**state)
+
+    def _find(self, batch: Tensor, valid: Tensor) -> Clusters:
+        state = self.state
+        centroids = None if state.centroids is None else state.centroids.to(batch)
+        if centroids is not None and state.step % self.every:
+            assert state.empty is not None
+            return Clusters(centroids, centroids, state.empty.to(batch.device))
+        rows, counted = batch, valid
+        if self.queue_batches and state.batches >= self.queue_batches:
+            assert state.queue is not None and state.valid is not None
+            rows = torch.cat([state.queue.to(batch), batch])
+            counted = torch.cat([state.valid.to(valid.device), valid])
+        return kmeans(rows, counted, self._first(batch, valid) if centroids is None else centroids)
+
+    def _first(self, batch: Tensor, valid: Tensor) -> Tensor:
+        """Begin with clips of the first batch, which is in random order."""
+        places = valid.nonzero()[:, 0]
+        if len(places) < self.clusters:
+            raise ValueError(
+                f"loss.clusters is {self.clusters}, but of the {len(batch)} clips of a batch"
+                f" {len(places)} have all modalities; lower it, or raise trainer.batch_size"
+            )
+        chosen = torch.arange(self.clusters, device=batch.device) * len(places) // self.clusters
+        return batch[places[chosen]].clone()
+
+    def _after(self, batch: Tensor, valid: Tensor, found: Clusters) -> State:
+        state = self.state
+        new = dataclasses.replace(
+            state, step=state.step + 1, centroids=found.centroids, empty=found.empty
+        )
+        if not self.queue_batches:
+            return new
+        kept, flags = batch[:: self.queue_stride], valid[:: self.queue_stride]
+        if state.queue is None or state.valid is None:
+            size = len(kept) * self.queue_batches
+            new.queue, new.valid = kept.new_zeros(size, kept.shape[1]), flags.new_zeros(size)
+        else:
+            new.queue, new.valid = state.queue.to(kept), state.valid.to(flags.device)
+        new.queue = torch.cat([kept, new.queue[: -len(kept)]])
+        new.valid = torch.cat([flags, new.valid[: -len(flags)]])
+        new.batches = min(state.batches + 1, self.queue_batches)
+        return new
+
+
+def _mean(embeddings: Sequence[Tensor], present: Tensor) -> Tensor:
+    """Average the embeddings that a clip has: M of (b, E) -> (b, E)."""
+    total = torch.zeros_like(embeddings[0])
+    for x, flags in zip(embeddings, present, strict=True):
+        total += x.masked_fill(~flags[:, None], 0)
+    return total / present.sum(dim=0).clamp(min=1)[:, None]

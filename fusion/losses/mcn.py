@@ -1,0 +1,134 @@
+"""The loss of MCN: pairs of modalities, clusters, reconstruction (Chen et al., arXiv:2104.12671).
+
+Shapes: b clips of this rank, M modalities, E embedding width.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion.losses.cluster import ClusterLoss
+from fusion.losses.combinatorial import CombinatorialLoss
+from fusion.losses.exchange import sum_over_ranks, total_over_ranks
+from fusion.modalities import letters_of
+
+RECONSTRUCTION = "reconstruction"
+
+
+class MCNLoss:
+    """Masked margin softmax of all pairs, plus cluster contrast, plus reconstruction.
+
+    A clip that lacks a modality is left out of what needs it.
+
+    Args:
+        modalities: names of the modalities, in the model's order.
+        margin: of the pairs and of the clusters.
+        clusters: see :class:`fusion.losses.cluster.ClusterLoss`, and so are the next three.
+        queue_batches: see there.
+        queue_stride: see there.
+        every: see there.
+        cluster_weight: of the cluster contrast; 0 leaves it out.
+        reconstruction_weight: of the reconstruction; 0 leaves it out.
+
+    Attributes:
+        combinations: what is read of the model's outputs.
+        compares_clips: the loss of a clip depends on the others of its batch.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    compares_clips = True
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        margin: float = 0.001,
+        clusters: int = 256,
+        queue_batches: int = 20,
+        queue_stride: int = 2,
+        every: int = 20,
+        cluster_weight: float = 1.0,
+        reconstruction_weight: float = 50.0,
+    ) -> None:
+        letters = letters_of(modalities)
+        pairs = [f"{a}|{b}" for a, b in itertools.combinations(letters, 2)]
+        self.pairwise = CombinatorialLoss(
+            modalities, dict.fromkeys(pairs, 1.0), contrastive="mms_dot", margin=margin
+        )
+        self.modalities, self.letters = list(modalities), {m: x for x, m in letters.items()}
+        self.combinations = self.pairwise.combinations
+        for name, weight in {
+            "cluster_weight": cluster_weight,
+            "reconstruction_weight": reconstruction_weight,
+        }.items():
+            if not weight >= 0:
+                raise ValueError(f"loss.{name} must be at least 0; got {weight}")
+        self.cluster_weight, self.reconstruction_weight = cluster_weight, reconstruction_weight
+        self.clusters = ClusterLoss(clusters, queue_batches, queue_stride, every, margin)
+
+    def __call__(
+        self,
+        embeddings: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        counts: Sequence[int] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a whole batch, of which every rank gives its clips.
+
+        Args:
+            embeddings: for each modality's letter (b, E); ``reconstruction`` (b, M), errors.
+            present: for each modality (b,) bool, which clips have it.
+            counts: clips of each rank; as many as here if not given.
+
+        Returns:
+            The loss, a scalar, and its parts by name.
+
+        Raises:
+            ValueError: the model reconstructs nothing, or see
+                :class:`fusion.losses.cluster.ClusterLoss`.
+        """
+        values, clips = self.pairwise.compare(embeddings, present, counts)
+        loss = values.sum()  # a term without clips is 0
+        reported = values.detach().masked_fill(clips == 0, math.nan)
+        terms = dict(zip(self.pairwise.weights, reported, strict=True))
+        flags = torch.stack([present[m] for m in self.modalities])  # (M, b)
+        if self.cluster_weight:
+            sides = [embeddings[self.letters[m]] for m in self.modalities]
+            contrast, facts = self.clusters(sides, flags, counts)
+            loss = loss + self.cluster_weight * contrast
+            terms |= {"cluster": contrast.detach(), **facts}
+        if self.reconstruction_weight:
+            if RECONSTRUCTION not in embeddings:
+                raise ValueError(
+                    "the model reconstructs nothing; set model.reconstruction_dim, or"
+                    " loss.reconstruction_weight=0"
+                )
+            weights = flags.T.to(embeddings[RECONSTRUCTION].dtype)
+            error = (embeddings[RECONSTRUCTION].masked_fill(~flags.T, 0) * weights).sum(dim=0)
+            mean = total_over_ranks(error) / sum_over_ranks(weights.sum(dim=0)).clamp(min=1)
+            loss = loss + self.reconstruction_weight * mean.sum()
+            terms[RECONSTRUCTION] = self.reconstruction_weight * mean.sum().detach()
+        return loss, terms
+
+    def commit(self) -> None:
+        """Make what the last call found last, see :class:`fusion.losses.cluster.ClusterLoss`."""
+        if self.cluster_weight:
+            self.clusters.commit()
+
+    def undo(self) -> None:
+        """Forget the last call."""
+        self.clusters.undo()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what lasts from step to step, for a checkpoint."""
+        return self.clusters.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what lasted."""
+        self.clusters.load_state_dict(state)
