@@ -23,6 +23,9 @@ def benchmark(*words):
         ),
         ["loss", "--batch", "512", "--width", "8"],
         pytest.param(
+            ["loss", "--kind", "mcn", "--batch", "600", "--width", "8"], marks=pytest.mark.slow
+        ),
+        pytest.param(
             ["memory", "--chunk", "2", "--doublings", "2"],
             marks=pytest.mark.slow,
         ),

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py step --no-davenet --fill 0.45
   python tools/benchmark.py step --precision bf16 --batch 2240 --profile     on a GPU
   python tools/benchmark.py loss
+  python tools/benchmark.py loss --kind mcn --width 64
   python tools/benchmark.py evaluate --size small
   python tools/benchmark.py memory --chunk 128
   python tools/benchmark.py store
@@ -35,7 +36,7 @@ def parse(words=None):
     )
     for name, help in [
         ("step", "forward pass, loss and backward pass of EAO"),
-        ("loss", "one contrastive term"),
+        ("loss", "one contrastive term, or the loss of MCN"),
         ("evaluate", "embedding and ranking"),
         ("memory", "a step in chunks: peak memory against the size of the batch"),
         ("store", "random clips from a feature store and from whole files"),
@@ -53,6 +54,8 @@ def parse(words=None):
         command.add_argument("--batch", type=_positive, default=default, help=text)
         if name == "loss":
             command.add_argument("--width", type=_positive, default=512, help="of the embeddings")
+            text = "one NCE term, or pairs and clusters of MCN (default: nce)"
+            command.add_argument("--kind", choices=["nce", "mcn"], default="nce", help=text)
             continue
         sizes = {"choices": ["paper", "small", "tiny"], "default": "paper"}
         command.add_argument("--size", help="width of the model (default: paper)", **sizes)

@@ -1,10 +1,15 @@
-"""The contrastive loss: whole similarity matrices against tiles."""
+"""The contrastive losses: whole similarity matrices against tiles."""
+
+import itertools
 
 import torch
+import torch.nn.functional as F
 
-from fusion.losses import nce
+from fusion.losses import MCNLoss, nce
 from tests import plain
 from tools.benchmarks.measure import compare_times, deviation, peak_bytes
+
+CLUSTERS, MARGIN = 256, 0.001
 
 
 def whole_nce(x, y):
@@ -12,21 +17,51 @@ def whole_nce(x, y):
     return plain.nce(x, y, 0.05)
 
 
-WAYS = {"plain": whole_nce, "fast": nce}
+def whole_mcn(*sides):
+    """Pairs and clusters of MCN as published: B x B similarities, K x B memberships."""
+    pairs = itertools.combinations(sides, 2)
+    loss = sum(plain.mms_dot(x, y, MARGIN) for x, y in pairs)
+    with torch.no_grad():
+        rows = sum(sides) / len(sides)
+        places = torch.arange(CLUSTERS, device=rows.device)
+        centroids = rows[places * len(rows) // CLUSTERS]
+        for _ in range(100):
+            labels = (F.normalize(rows, dim=1) @ F.normalize(centroids, dim=1).T).argmax(dim=1)
+            member = (labels[None].expand(CLUSTERS, -1) == places[:, None]).to(rows.dtype)
+            sizes = member.sum(dim=1, keepdim=True)
+            assert sizes.all(), "an empty cluster, which the two ways treat differently"
+            previous, centroids = centroids, member @ rows / sizes
+            if (centroids - previous).square().sum() <= 1e-4:
+                break
+    own = F.one_hot(labels, CLUSTERS).to(rows.dtype) * MARGIN
+    return loss + sum(F.cross_entropy(x @ centroids.T - own, labels) for x in sides) / len(sides)
+
+
+def tiled_mcn(*sides):
+    """The same by the loss that trains."""
+    loss = MCNLoss(("text", "video", "audio"), MARGIN, CLUSTERS, reconstruction_weight=0)
+    everywhere = torch.ones(len(sides[0]), dtype=torch.bool, device=sides[0].device)
+    present = dict.fromkeys(("text", "video", "audio"), everywhere)
+    return loss(dict(zip("tva", sides, strict=True)), present)[0]
+
+
+WAYS = {
+    "nce": {"plain": whole_nce, "fast": nce},
+    "mcn": {"plain": whole_mcn, "fast": tiled_mcn},
+}
 
 
 def run(arguments, device):
-    """Measure forward and backward pass of one term."""
-    x, y = make_pair(arguments.batch, arguments.width, device)
-    ways = {name: lambda way=way: step(way, x, y) for name, way in WAYS.items()}
-    results = {name: ways[name]() for name in WAYS}
+    """Measure forward and backward pass of one loss."""
+    kind, sizes = arguments.kind, (arguments.batch, arguments.width, device)
+    sides = make_sides(kind, *sizes)
+    ways = {name: lambda way=way: step(way, sides) for name, way in WAYS[kind].items()}
+    results = {name: way() for name, way in ways.items()}
     seconds, ratios = compare_times(ways, arguments.repeats, device)
-    memory = {
-        name: peak_bytes(take_memory, name, arguments.batch, arguments.width, device, device=device)
-        for name in WAYS
-    }
+    memory = {name: peak_bytes(take_memory, kind, name, *sizes, device=device) for name in ways}
     plain_value, fast_value = (results[name].pop("value") for name in ("plain", "fast"))
     return {
+        "kind": kind,
         "batch": arguments.batch,
         "width": arguments.width,
         "seconds": seconds,
@@ -40,23 +75,26 @@ def run(arguments, device):
     }
 
 
-def make_pair(batch, width, device):
-    """Draw embeddings that pair up, but not too well."""
+def make_sides(kind, batch, width, device):
+    """Draw embeddings that go together, but not too well; those of MCN are short."""
     generator = torch.Generator().manual_seed(0)
-    x, noise = torch.randn(2, batch, width, generator=generator)
-    return tuple(t.to(device).requires_grad_() for t in (x, x + 2 * noise))
+    x, *noise = torch.randn(2 if kind == "nce" else 3, batch, width, generator=generator)
+    sides = [x, *(x + 2 * more for more in noise)]
+    scale = 1.0 if kind == "nce" else width**-0.5
+    return [(scale * side).to(device).requires_grad_() for side in sides]
 
 
-def step(way, x, y):
+def step(way, sides):
     """Compute a loss and its gradients."""
-    value = way(x, y)
-    gradients = torch.autograd.grad(value, (x, y))
-    return {"value": value.detach(), "x": gradients[0], "y": gradients[1]}
+    value = way(*sides)
+    gradients = torch.autograd.grad(value, sides)
+    return {"value": value.detach(), **{str(i): g for i, g in enumerate(gradients)}}
 
 
-def take_memory(start, name, batch, width, device):
+def take_memory(start, kind, name, batch, width, device):
     """Do one step in a process of its own, see ``peak_bytes``."""
-    x, y = make_pair(batch, width, device)
-    step(WAYS[name], *make_pair(8, width, device))  # what the first call loads does not count
+    sides = make_sides(kind, batch, width, device)
+    few = make_sides(kind, 8 if kind == "nce" else 8 * CLUSTERS, width, device)
+    step(WAYS[kind][name], few)  # what the first call loads does not count
     start()
-    step(WAYS[name], x, y)
+    step(WAYS[kind][name], sides)
