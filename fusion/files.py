@@ -75,6 +75,17 @@ def write_atomically(path: str | Path, data: str | bytes) -> None:
         raise
 
 
+def missing_folder(path: str | Path) -> str:
+    """Say which folder on the way to a file is not there: `` (there is no folder …)``, or nothing.
+
+    A mistyped folder shows so, however much of a path a program has added to it.
+    """
+    if "://" in str(path):
+        return ""
+    lost = [folder for folder in Path(path).absolute().parents if not folder.exists()]
+    return f" (there is no folder {lost[-1]})" if lost else ""
+
+
 def cache_folder() -> Path:
     """Name the folder for what can be made again: ``FUSION_CACHE``, else the platform's own."""
     if chosen := os.environ.get("FUSION_CACHE"):

@@ -11,8 +11,10 @@ from fusion.data.caption_search import read_all
 from fusion.data.captions import Caption
 from fusion.data.clips import Clips, TextEncoder
 from fusion.data.demo import demo_corpus
+from fusion.data.feature_origin import describe_features, open_store
 from fusion.data.features import EXTRACTORS, VideosInMemory, extract_all
-from fusion.data.problems import POLICIES, judge, name_some
+from fusion.data.lost_clips import without_lost
+from fusion.data.problems import POLICIES, check_max_bad
 from fusion.data.protocols import Protocol, choose_protocol
 from fusion.data.readers import Reader
 from fusion.data.store import FeatureStore
@@ -43,13 +45,12 @@ class CaptionedVideos:
         group_captions: make one training clip of all captions of the same video and window, with
             one of them at random by seed, epoch and clip; otherwise each is a clip of its own.
         protocol: how the test is counted, one of :data:`fusion.data.protocols.PROTOCOLS`.
-        bad: what becomes of clips whose video is not in the store: ``leave_out``, or ``missing``,
-            they have text alone, and in a table they count as misses.
-        max_bad: the share of clips whose video may be missing from the store, and of listed videos
-            that may have no captions.
+        bad: what becomes of clips whose video is not in the store, or ends before they begin:
+            ``leave_out``, or ``missing``, they have text alone, and count as misses in a table.
+        max_bad: the share of clips that may be so, and of listed videos that may have no captions.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or ``max_bad`` no share.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class CaptionedVideos:
             )
         if bad not in POLICIES:
             raise ValueError(f"data.bad: unknown {bad!r}; choose from {', '.join(POLICIES)}")
+        check_max_bad(max_bad)
         files = {"train": train, "validation": validation, "test": test}
         self.files = {name: Path(file).expanduser() for name, file in files.items() if file}
         self.only = {name: Path(file).expanduser() for name, file in (only or {}).items()}
@@ -88,6 +90,7 @@ class CaptionedVideos:
         self._protocol = choose_protocol(protocol)
         self._opened: FeatureStore | None = None
         self._read: dict[str, list[Caption]] = {}
+        self._kept: dict[str, list[Caption]] = {}
 
     @property
     def splits(self) -> list[str]:
@@ -95,8 +98,13 @@ class CaptionedVideos:
         return list(self.files)
 
     def extract(self) -> None:
-        """Compute the features of all splits in one go; without it each does when it is read."""
+        """Compute the features of all splits in one go; without it each does when it is read.
+
+        From a store only the captions are read: what is wrong with them is said at the beginning.
+        """
         if self.store is not None:
+            for split in self.files:
+                self._captions(split)
             return
         for folder in dict.fromkeys(map(self._folder, self.files)):
             splits = [split for split in self.files if self._folder(split) == folder]
@@ -116,7 +124,7 @@ class CaptionedVideos:
         """
         captions = self._captions(split)
         reader = self._reader(split)
-        kept = self._without_missing(captions, reader, split)
+        kept = self._usable(split, reader)
         protocol = self.protocol(split)
         clips = Clips(
             self._folder(split),
@@ -143,8 +151,10 @@ class CaptionedVideos:
         """Say what the clips of this split are."""
         file = self._file(split)
         only = f", the videos of {self.only[split].name}" if split in self.only else ""
-        features = f"of {Path(self.store).name}" if self.store else self.video_features
-        return f"{file.parent.name}/{file.name}{only}, video features: {features}"
+        features = f"video features: {self.video_features}"
+        if self.store is not None:
+            features = describe_features(self._open_store())
+        return f"{file.parent.name}/{file.name}{only}, {features}"
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
         """What can be reached at best in each direction, None if nobody knows."""
@@ -177,32 +187,21 @@ class CaptionedVideos:
     def _open_store(self) -> FeatureStore:
         if self._opened is None:
             assert self.store is not None
-            self._opened = FeatureStore(self.store)
+            self._opened = open_store(self.store)
         return self._opened
 
-    def _without_missing(
-        self, captions: list[Caption], reader: Reader, split: str
-    ) -> list[Caption]:
-        """Name the videos that the store lacks; leave out their clips, or what has no text."""
-        videos = dict.fromkeys(caption.video for caption in captions)
-        lost = {video: None for video in videos if video not in reader.videos}
-        if not lost:
-            return captions
-        num_clips = sum(caption.video in lost for caption in captions)
-        number = f"{len(lost)} video{'s' * (len(lost) > 1)}"
-        said = (
-            f"{self._file(split)}: {num_clips} of {len(captions)} clips are of {number} that"
-            f" {self.store} does not have ({name_some(list(lost))})"
-        )
-        judge(said, num_clips / len(captions), self.max_bad, self.bad)
-        kept = [
-            caption
-            for caption in captions
-            if caption.video not in lost or (self.bad == "missing" and caption.text)
-        ]
-        if not kept:
-            raise ValueError(f"{said}; no clip is left: name the store of these videos")
-        return kept
+    def _usable(self, split: str, reader: Reader) -> list[Caption]:
+        """Take the captions that have clips; name the others, once."""
+        if split not in self._kept:
+            self._kept[split] = without_lost(
+                self._captions(split),
+                reader,
+                self.store or str(self._folder(split)),
+                self._file(split),
+                self.bad,
+                self.max_bad,
+            )
+        return self._kept[split]
 
     def _folder(self, split: str) -> Path:
         """Return what the names of the videos are relative to."""

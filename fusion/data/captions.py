@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from fusion.files import missing_folder
+
 # What a column is called: first as in our own files, then as in MSR-VTT's, YouCook2's and
 # HowTo100M's. The first name that a file has counts; its other columns are ignored.
 COLUMNS = {
@@ -49,14 +51,19 @@ class Caption:
         """Whether it is about the whole video, however long that is."""
         return math.isinf(self.end)
 
+    @property
+    def name(self) -> str:
+        """What its clip is called: the video, and from which to which second."""
+        return self.video if self.is_whole else f"{self.video}@{self.start:g}-{self.end:g}"
+
 
 def read_captions(path: str | Path, video: str | None = None) -> list[Caption]:
     """Read a caption file, in its order.
 
     Args:
         path: csv in UTF-8 (with or without byte order mark) with the columns video, start, end and
-            text or other names of ``COLUMNS``, in any order; others are ignored. Without the
-            columns start and end, or where both are empty, a caption is about the whole video.
+            text or other names of ``COLUMNS``, in any order and case; others are ignored. Without
+            the columns start and end, or where both are empty, it is about the whole video.
         video: the video of a file that has no such column.
 
     Raises:
@@ -72,7 +79,8 @@ def read_captions(path: str | Path, video: str | None = None) -> list[Caption]:
             captions.append(_caption(row, places, f"{path}, line {where}", video))
     if not captions:
         raise CaptionError(
-            f"{path}: no captions; it needs the line {','.join(COLUMNS)} and one line per caption"
+            f"{path}: no captions; it needs the line {','.join(COLUMNS)} (or video,text: about"
+            " whole videos) and one line per caption"
         )
     return captions
 
@@ -90,7 +98,8 @@ def read_table(path: str | Path) -> Iterator[tuple[int, list[str]]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             yield from _rows(file, path)
     except FileNotFoundError as error:
-        raise CaptionError(f"{path}: no such file; check the path") from error
+        where = missing_folder(path)
+        raise CaptionError(f"{path}: no such file{where}; check the path") from error
     except OSError as error:
         raise CaptionError(f"{path}: cannot be read ({error.strerror}); check it") from error
     except UnicodeDecodeError as error:
@@ -112,7 +121,8 @@ def read_text(path: Path) -> str:
             raise CaptionError(f"{path}: the file is empty; make or download it again")
         return content.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise CaptionError(f"{path}: no such file; check the path") from error
+        where = missing_folder(path)
+        raise CaptionError(f"{path}: no such file{where}; check the path") from error
     except OSError as error:
         raise CaptionError(f"{path}: cannot be read ({error.strerror}); check it") from error
     except UnicodeDecodeError as error:
@@ -123,9 +133,10 @@ def read_text(path: Path) -> str:
 
 
 def find_columns(names: Sequence[str]) -> dict[str, str]:
-    """Find which of ``COLUMNS`` there are, and what each is called here."""
-    called = {c: next((n for n in known if n in names), None) for c, known in COLUMNS.items()}
-    return {column: name for column, name in called.items() if name is not None}
+    """Find which of ``COLUMNS`` there are, and what each is called here, whatever its case."""
+    here = {name.strip().lower(): name for name in reversed(names)}
+    called = {c: next((n for n in known if n in here), None) for c, known in COLUMNS.items()}
+    return {column: here[name] for column, name in called.items() if name is not None}
 
 
 def _rows(file: TextIO, path: str | Path) -> Iterator[tuple[int, list[str]]]:
@@ -159,11 +170,11 @@ def _places(header: Sequence[str], path: str | Path, video: str | None) -> dict[
     if timeless and not any(_TIMES & set(re.split("[^a-z]+", name.lower())) for name in found):
         missing = [column for column in missing if column not in ("start", "end")]
     if missing:
-        hint = "" if timeless else "; without both of start and end it is about whole videos"
+        known = [" or ".join(names) for names in COLUMNS.values()]
         raise CaptionError(
-            f"{path}, line 1: no column {', '.join(missing)} among {', '.join(found)}; "
-            f"the first line names the columns {', '.join(COLUMNS)}"
-            f"{hint if {'start', 'end'} & set(missing) else ''}"
+            f"{path}, line 1: no column {', '.join(missing)} among {', '.join(found)}; the first"
+            f" line names the columns {', '.join(known)}; without both of start and end it is about"
+            " whole videos"
         )
     return places
 

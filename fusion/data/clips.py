@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fusion.data.captions import Caption
-from fusion.data.readers import Reader
+from fusion.data.readers import Reader, seconds_of
 from fusion.data.source import ClipSet
 from fusion.data.spectrogram import NUM_MELS
 from fusion.data.video_tokens import check_finite, fit_video_tokens
-from fusion.data.windows import feature_range, spectrogram_range, spectrogram_seconds
+from fusion.data.windows import feature_range, spectrogram_range
 
 TextEncoder = Callable[[str], Tensor]
 
@@ -45,9 +45,8 @@ class Clips(ClipSet):
         ``video``: (L, D), one row per 3D feature, see :func:`fit_video_tokens`.
         ``audio``: (L, 40), one row per spectrogram frame.
 
-    Raises:
-        ValueError: a clip begins after the end of its video. Features that are not finite are
-            refused when the clip is asked for.
+    A clip that begins after the end of its video has neither video nor audio. Features that are not
+    finite are refused when the clip is asked for.
     """
 
     def __init__(
@@ -74,33 +73,10 @@ class Clips(ClipSet):
         self._whole = [caption.is_whole for caption in captions]
         videos = dict.fromkeys(caption.video for caption in captions)
         self._absent = {video for video in videos if video not in reader.videos}
-        seconds = {video: self._seconds(video) for video in videos}
-        self._check_times(captions, seconds)
+        seconds = {v: 0.0 if v in self._absent else seconds_of(reader, v) for v in videos}
         self.captions = [
             dataclasses.replace(c, end=seconds[c.video]) if c.is_whole else c for c in captions
         ]
-
-    def _check_times(self, captions: Sequence[Caption], durations: Mapping[str, float]) -> None:
-        for caption, name in zip(captions, self.ids, strict=True):
-            seconds = durations[caption.video]
-            if seconds and caption.start >= seconds:
-                of = f" of {self.folder}" if self.folder else ""
-                raise ValueError(
-                    f"clip {name}{of} begins after the end of its video ({seconds:.2f} s); mend its"
-                    " times in the caption file"
-                )
-
-    def _seconds(self, video: str) -> float:
-        """Return for how long there are features; 0 if there are none."""
-        if video in self._absent:
-            return 0.0
-        frames = self.reader.rows(video, "audio") if "audio" in self.reader.fields else 0
-        rows = [
-            self.reader.rows(video, name) / self.reader.fields[name].per_second
-            for name in ("2d", "3d")
-            if name in self.reader.fields
-        ]
-        return max([spectrogram_seconds(frames) if frames else 0.0, *rows[:1]])
 
     @property
     def shows(self) -> Sequence[int]:
@@ -180,7 +156,7 @@ def _unique_ids(captions: Sequence[Caption]) -> list[str]:
     ids: dict[str, None] = {}
     seen: Counter[str] = Counter()
     for c in captions:
-        plain = name = c.video if c.is_whole else f"{c.video}@{c.start:g}-{c.end:g}"
+        plain = name = c.name
         while name in ids:
             seen[plain] += 1
             name = f"{plain}#{seen[plain] + 1}"

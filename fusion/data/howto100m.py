@@ -14,13 +14,15 @@ from torch import Tensor
 
 from fusion.data.caption_store import CaptionStore, write_caption_store
 from fusion.data.captions import Caption
+from fusion.data.feature_origin import describe_features, open_store
 from fusion.data.narrated import NarratedClips, video_id
+from fusion.data.problems import check_max_bad
 from fusion.data.protocols import Protocol, choose_protocol
 from fusion.data.readers import AUDIO, PublishedFolders, Reader
 from fusion.data.safe_pickle import load_pickle
 from fusion.data.store import FeatureStore
 from fusion.data.store_format import Field
-from fusion.files import cache_folder
+from fusion.files import cache_folder, missing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,15 @@ KINDS = {
 }
 
 
+def expected(features: str) -> str:
+    """Name what a folder of data sets has of HowTo100M, and where that comes from."""
+    kind = KINDS[features]
+    return (
+        f"howto/caption.pickle, howto/{kind.videos}, howto/{kind.folder} and howto/audio_features,"
+        " made as AVLnet's training.md (github.com/roudimit/AVLnet) says"
+    )
+
+
 class HowTo100M:
     """Random clips of narrated videos, see :class:`fusion.data.narrated.NarratedClips`.
 
@@ -73,7 +84,7 @@ class HowTo100M:
         max_bad: the share of clips whose features may be unreadable.
 
     Raises:
-        ValueError: a name is unknown, or the files are not there.
+        ValueError: a name is unknown, ``max_bad`` is no share, or the files are not there.
     """
 
     def __init__(
@@ -93,12 +104,12 @@ class HowTo100M:
     ) -> None:
         if features not in KINDS:
             raise ValueError(f"data.features: unknown {features!r}; choose from {', '.join(KINDS)}")
+        check_max_bad(max_bad)
         kind = KINDS[features]
         if root is None and (captions is None or (store is None and videos is None)):
             raise ValueError(
-                f"where is the data? add data_root=FOLDER with howto/caption.pickle, howto/"
-                f"{kind.videos}, howto/{kind.folder} and howto/audio_features, made as AVLnet's"
-                " training.md (github.com/roudimit/AVLnet) says; or data.store and data.captions"
+                f"where is the data? add data_root=FOLDER with {expected(features)}; or data.store"
+                " and data.captions"
             )
         folder = Path(root or ".").expanduser() / "howto"
         self.features, self.store = features, store
@@ -151,7 +162,11 @@ class HowTo100M:
 
     def describe(self, split: str) -> str:
         """Say what the clips of this split are."""
-        return f"a clip of each of {len(self._videos(split))} videos of HowTo100M, {self.features}"
+        reader, _, _ = self._open()
+        made = f"features of {self.features}"
+        if isinstance(reader, FeatureStore):
+            made = describe_features(reader)
+        return f"a clip of each of {len(self._videos(split))} videos of HowTo100M, {made}"
 
     def ceiling(self, split: str) -> None:
         """Nobody knows what can be reached at best."""
@@ -161,7 +176,7 @@ class HowTo100M:
             captions = open_captions(self._captions_file)
             reader: Reader
             if self.store is not None:
-                reader = FeatureStore(self.store)
+                reader = open_store(self.store)
                 videos = reader.videos
             else:
                 fields = KINDS[self.features].fields
@@ -202,7 +217,7 @@ def open_captions(path: Path) -> CaptionStore:
         state = path.stat()
     except OSError:
         raise ValueError(
-            f"{path} is missing; it is among the files of HowTo100M"
+            f"{path} is missing{missing_folder(path)}; it is among the files of HowTo100M"
             " (www.di.ens.fr/willow/research/howto100m)"
         ) from None
     identity = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"

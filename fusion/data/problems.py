@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -94,6 +95,19 @@ def report(problems: Sequence[Problem], num_clips: int, file: str, bad: str, mos
     judge(said, len(clips) / num_clips, most, bad)
 
 
+def check_max_bad(share: float) -> None:
+    """Refuse what is no share, such as 50 where 50 % is meant.
+
+    Raises:
+        ValueError: it is not between 0 and 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(
+            f"data.max_bad is {share:g}; it is a share and must be between 0 and 1, such as 0.05"
+            " for 5 %"
+        )
+
+
 def judge(said: str, share: float, most: float, bad: str) -> None:
     """Warn of what cannot be used, or refuse it where it is too much.
 
@@ -110,9 +124,15 @@ def judge(said: str, share: float, most: float, bad: str) -> None:
         raise ValueError(
             f"{said}; that is more than data.max_bad ({most:g}) allows: mend the file or raise it"
         )
-    logger.warning("%s; %s", said, "left out" if bad == "leave_out" else "taken as missing")
+    warn(f"{said}; {'left out' if bad == 'leave_out' else 'taken as missing'}")
 
 
-def name_some(names: Sequence[str]) -> str:
+def warn(said: str) -> None:
+    """Warn, in the first of several processes alone: all read the same files."""
+    if int(os.environ.get("RANK") or 0) == 0:
+        logger.warning("%s", said)
+
+
+def name_some(names: Sequence[str], between: str = ", ") -> str:
     """Name the first few."""
-    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return between.join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])

@@ -23,6 +23,7 @@ class Protocol:
         captions: how many captions they must have together; each of them is a query and a
             candidate then. None: each clip has one, and others of it are left out.
         counted: recalls are shares of so many queries; None: of the clips of the test set.
+        gallery: how many clips are left in the published gallery; None: all.
         needs: modalities; a clip that lacks one is neither query nor candidate in any direction,
             and is a miss if it is counted.
         may_lack: whether files without the clips that would be left out anyway are accepted.
@@ -33,6 +34,7 @@ class Protocol:
     clips: int | None = None
     captions: int | None = None
     counted: int | None = None
+    gallery: int | None = None
     needs: tuple[str, ...] = ()
     may_lack: bool = False
 
@@ -51,6 +53,16 @@ class Protocol:
             f"{file} has {there:,} {what}, but the protocol {self.name} is about {wanted:,}; take"
             f" the file it is about or another data.protocol: {', '.join(PROTOCOLS)}"
         )
+
+    def describe(self, num_clips: int) -> str:
+        """Say it in one sentence, and where the gallery is not the published one, that too.
+
+        Args:
+            num_clips: in the gallery, without those that lack what the protocol needs.
+        """
+        if self.gallery in (None, num_clips):
+            return str(self)
+        return f"{self} (here {num_clips:,}, not {self.gallery:,}: not the published gallery)"
 
     def __str__(self) -> str:
         """Say it in one sentence."""
@@ -73,6 +85,7 @@ PROTOCOLS = {
             " those with sound (968) are queries and candidates, and the others count as misses",
             clips=1000,
             counted=1000,
+            gallery=968,
             needs=("audio",),
             may_lack=True,
         ),
@@ -97,6 +110,7 @@ PROTOCOLS = {
             " length (3,339) are queries and candidates, and the others count as misses",
             clips=3350,
             counted=3350,
+            gallery=3339,
             needs=("video",),
             may_lack=True,
         ),

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from fusion.data.pickled import KINDS, PickledClip, PickledClips, read_clips
-from fusion.data.problems import POLICIES
+from fusion.data.problems import POLICIES, check_max_bad
 from fusion.data.protocols import Protocol, choose_protocol
 from fusion.data.video_tokens import STRATEGIES
+from fusion.files import missing_folder
 
 EAO_DATA = "data.tar of github.com/ninatu/everything_at_once"
 AVLNET_DATA = "AVLnet_release_data.tar.gz of github.com/roudimit/AVLnet"
@@ -39,7 +40,7 @@ class PickledVideos:
         max_bad: the share of clips of a file that may have such features.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or ``max_bad`` no share.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class PickledVideos:
         ]:
             if value not in known:
                 raise ValueError(f"data.{name}: unknown {value!r}; choose from {', '.join(known)}")
+        check_max_bad(max_bad)
         files = {"train": train, "validation": validation, "test": test}
         self.files = {name: Path(file).expanduser() for name, file in files.items() if file}
         self.beside = {name: Path(file).expanduser() for name, file in (beside or {}).items()}
@@ -80,7 +82,9 @@ class PickledVideos:
         return list(self.files)
 
     def extract(self) -> None:
-        """Do nothing: the features are there."""
+        """Look whether the files of all splits are there; the features are in them."""
+        for split in self.files:
+            self._file(split)
 
     def texts(self, split: str) -> list[str]:
         """The clips' texts, to learn words from."""
@@ -139,7 +143,8 @@ class PickledVideos:
                 f" pickle under data.{split} of the config"
             )
         if not self.files[split].exists():
-            raise ValueError(f"{self.files[split]} is missing; {self.origin}")
+            where = missing_folder(self.files[split])
+            raise ValueError(f"{self.files[split]} is missing{where}; {self.origin}")
         return self.files[split]
 
 

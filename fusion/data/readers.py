@@ -16,6 +16,8 @@ from fusion.data.npz import read_npz
 from fusion.data.problems import find_wrong_shape
 from fusion.data.spectrogram import NUM_MELS
 from fusion.data.store_format import Field
+from fusion.data.windows import spectrogram_seconds
+from fusion.files import missing_folder
 
 AUDIO = Field(NUM_MELS, 100.0)
 KEPT = 3  # videos in memory, as clips of one video are often asked for in turn
@@ -37,6 +39,21 @@ class Reader(Protocol):
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
         """Read some rows: (last - first, width), less where the video has no more."""
+
+
+def seconds_of(reader: Reader, video: str) -> float:
+    """Return for how long a video has features; 0 if it has none.
+
+    Those of its sound or of its pictures, whichever are longer; where there are 2D features, 3D
+    ones do not count.
+    """
+    frames = reader.rows(video, "audio") if "audio" in reader.fields else 0
+    rows = [
+        reader.rows(video, name) / reader.fields[name].per_second
+        for name in ("2d", "3d")
+        if name in reader.fields
+    ]
+    return max([spectrogram_seconds(frames) if frames else 0.0, *rows[:1]])
 
 
 class PublishedFolders:
@@ -113,6 +130,10 @@ def read_paths(file: Path) -> list[str]:
     try:
         with open(file, encoding="utf-8-sig", newline="") as opened:
             rows = list(csv.DictReader(opened))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{file} is missing{missing_folder(file)}; it lists the videos in a column 'path'"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} cannot be read ({error}); it lists the videos") from None
     if not rows or "path" not in rows[0]:

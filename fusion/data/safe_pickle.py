@@ -33,6 +33,16 @@ from fusion.data.pickle_standins import NAMES, ArrayStandIn, Refused, refuse
 _PLAIN = {str, bytes, bytearray, int, float, complex, bool, type(None), set, frozenset}
 
 
+BEGINNINGS = {  # of files that are often taken for pickles
+    b"PK\x03\x04": "a file of PyTorch, or another zip; tools/convert.py reads models",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "a file of PyTorch; tools/convert.py reads models",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "compressed; unpack it first",
+    b"<": "a web page, which a site shows instead of a download; download it again, in a browser",
+}
+
+
 class PickleFileError(ValueError):
     """A pickle that is refused, damaged or none; one line with file, reason and way out."""
 
@@ -61,6 +71,7 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
             if not size:
                 raise PickleFileError(f"{path}: the file is empty; copy or download it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                _check_kind(path, content[:512])
                 _scan(content)
             return _unpickle(file)
     except (PickleFileError, MemoryError):
@@ -74,6 +85,8 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
         ) from error
     except Exception as error:  # anything: the bytes may come from anybody
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if isinstance(error, ValueError | EOFError) and _is_text(path):
+            reason = "it begins as a text does"
         raise PickleFileError(
             f"{path}: damaged or no pickle ({reason}); copy or download it again"
         ) from error
@@ -144,6 +157,21 @@ def _scan(content: mmap.mmap) -> None:
         if position > end or end > size:
             raise EOFError(f"what begins at byte {start} is longer than the file or its frame")
     raise EOFError("the file ends before the pickle does")
+
+
+def _check_kind(path: str | Path, head: bytes) -> None:
+    """Refuse files that are often taken for pickles, by how they begin or by their ending."""
+    kinds = [what for beginning, what in BEGINNINGS.items() if head.startswith(beginning)]
+    if Path(path).suffix.lower() in (".csv", ".json", ".txt", ".vtt", ".srt", ".yaml"):
+        kinds.append(f"text, as its ending {Path(path).suffix} says")
+    if kinds:
+        raise PickleFileError(f"{path}: no pickle but {kinds[0]}")
+
+
+def _is_text(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(200).decode("utf-8", errors="replace")
+    return all(c.isprintable() or c.isspace() for c in head[:-4])  # a letter may be cut in two
 
 
 def _long_memo(content: mmap.mmap, position: int) -> int:

@@ -42,6 +42,7 @@ from fusion.data.store_format import HALF, Field, StoreError, decode_fields
 from fusion.data.store_index import Videos
 from fusion.data.store_open import map_index, open_index
 from fusion.data.store_verify import DamagedShard, verify
+from fusion.files import missing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class FeatureStore:
             description = self._files.content("store.json")
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(
-                f"{self.location} is no feature store: it has no store.json; check the path"
+                f"{self.location} is no feature store: it has no store.json"
+                f"{missing_folder(f'{self.location}/store.json')}; check the path"
             ) from None
         self.fields: Mapping[str, Field] = decode_fields(description, f"{self.location}/store.json")
         mapped = map_index(index) if index else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusion.data.captions import COLUMNS, Caption, CaptionError, read_table
+from fusion.data.captions import COLUMNS, Caption, CaptionError, find_columns, read_table
 from fusion.data.problems import judge, name_some
 from fusion.data.video_names import find_owners, owner_of
 
@@ -21,7 +21,8 @@ def read_video_list(path: str | Path) -> list[str]:
     """
     rows = [(number, [field.strip() for field in row]) for number, row in read_table(path)]
     header = rows[0][1] if rows else []
-    column = next((header.index(name) for name in COLUMNS["video"] if name in header), None)
+    name = find_columns(header).get("video")
+    column = None if name is None else header.index(name)
     if column is None and len(header) > 1:
         raise CaptionError(
             f"{path}, line 1: no column {' or '.join(COLUMNS['video'])} among {', '.join(header)};"

@@ -83,7 +83,7 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "captions.csv: no captions; it needs the line video,start,end,text and"),
+        ("", "captions.csv: no captions; it needs the line video,start,end,text (or"),
         ("video,start,end,text\n\n", "captions.csv: no captions"),
         (
             "video,begin,end\na.mp4,1,2\n",
@@ -101,7 +101,8 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
         (
             "video,start,text\na.mp4,1,x\n",
             "line 1: no column end among video, start, text; the first line names the columns "
-            "video, start, end, text; without both of start and end it is about whole videos",
+            "video or video_id or video_path, start, end, text or sentence or caption; without both"
+            " of start and end it is about whole videos",
         ),
         (
             "video,end,text\na,1,x\n",
@@ -137,6 +138,16 @@ def test_a_text_of_several_lines_does_not_shift_the_line_numbers(tmp_path):
     path = write(tmp_path, GOOD + 'a.mp4,1,2,"two\nlines"\na.mp4,x,2,hello\n')
     with pytest.raises(CaptionError, match="line 5: start is 'x'"):
         read_captions(path)
+
+
+def test_columns_are_found_whatever_their_case(tmp_path):
+    path = write(tmp_path, "Video_ID,START,End,Caption\na.mp4,1,2,hello\n")
+    assert read_captions(path) == [Caption("a.mp4", 1.0, 2.0, "hello")]
+
+
+def test_the_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(CaptionError, match=r"such file \(there is no folder \S*nowhere\); check"):
+        read_captions(tmp_path / "nowhere/msrvtt/none.csv")
 
 
 def test_a_missing_file_is_named(tmp_path):

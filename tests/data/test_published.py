@@ -274,6 +274,14 @@ def test_a_full_test_that_lacks_captions_is_refused(tmp_path, monkeypatch):
 
 def test_the_full_test_is_a_file_of_its_own(tmp_path):
     with pytest.raises(
-        ValueError, match=r"full_test.pkl is missing; .*entry for each of the 2,990"
+        ValueError,
+        match=r"full_test.pkl is missing \(there is no folder .*\); .*entry for each of the 2,990",
     ):
         msrvtt(str(tmp_path), protocol="msrvtt-full").clips("test", words)
+
+
+def test_a_test_file_that_is_missing_is_named_before_training(tmp_path):
+    train = write(tmp_path / "train.pkl", [entry(0)])
+    source = PickledVideos(train=train, test=str(tmp_path / "none.pkl"))
+    with pytest.raises(ValueError, match="none.pkl is missing; check the path"):
+        source.extract()
