@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 SETTINGS = ("seed", "output", "resume", "overwrite", "data_root", "init")
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
@@ -48,10 +48,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
         given = list(own.keys())  # also those that are left to the user
         own = _merge(OmegaConf.create({k: v for k, v in DEFAULTS.items() if k not in given}), own)
         merged = _merge(own, _dotlist(overrides))
+        _check_given(merged, path)
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        key = error.full_key
-        raise ConfigError(f"{path} leaves {key} to you; add {key}=VALUE to the command") from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from None
     assert isinstance(values, dict)
@@ -184,6 +182,15 @@ def _dotlist(overrides: Iterable[str]) -> Any:
         return OmegaConf.from_dotlist(overrides)
     except yaml.YAMLError as error:
         raise ConfigError(f"overrides {overrides}: {_where(error)}") from None
+
+
+def _check_given(config: Any, path: str | Path) -> None:
+    """See that nothing is left to the user, also what others refer to: ``${data_root}/x``."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    left = [key for key, value in flatten(plain).items() if value == "???"]  # type: ignore[arg-type]
+    if left:
+        values = " ".join(f"{key}=VALUE" for key in left)
+        raise ConfigError(f"{path} leaves {' and '.join(left)} to you; add {values} to the command")
 
 
 def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:

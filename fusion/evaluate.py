@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from fusion.evaluation.tables import describe_evaluation, format_table
 from fusion.files import write_atomically
 from fusion.models import TEXT_ENCODERS
 from fusion.training.launch import end_processes, make_accelerator
+from fusion.words import words_of
 
 
 def evaluate(
@@ -52,26 +54,31 @@ def evaluate(
     """
     config, split = read_config(path), chosen or "test"
     if chosen and chosen.endswith((".yaml", ".yml")):
+        overrides = list(overrides)
         other, split = load_config(chosen, overrides), "test"
         spec = other["text_encoder"]
+        named = any(override.startswith("text_encoder") for override in overrides)
         config |= {"data": other["data"], "evaluation": other["evaluation"]}
     else:
         config = change_config(config, overrides)
-        spec = config["text_encoder"]
+        spec, named = config["text_encoder"], True
     builders = check_config(config)
     settings = evaluation_settings(**config["evaluation"])
-    model, text_encoder = load_model(path, settings["model"]), find_text_encoder(path, spec)
+    text_encoder = find_text_encoder(path, spec, own_first=not named)
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
     with accelerator.local_main_process_first():
         source: Source = builders["data"]()
         clips = source.clips(split, text_encoder)
     compare_widths(config["model"], clips)
-    model = accelerator.prepare_model(model, evaluation_mode=True)
+    # Last, as it takes longest: what is wrong with the data is said at once.
+    model = accelerator.prepare_model(load_model(path, settings["model"]), evaluation_mode=True)
     bank = embed_bank(model, source, text_encoder, accelerator, settings)
     embedded = embed_clips(model, clips, accelerator, settings["batch_size"])
     result, _ = describe_result(source, split, embedded, settings["rescoring"], bank)
     if accelerator.is_main_process:
         print(format_table(result))
+        file = getattr(text_encoder, "path", None)  # texts of other vectors mean nothing to it
+        print(f"texts     {file or f'encoder in {path}'}", file=sys.stderr)
         if json_path:
             write_atomically(json_path, json.dumps(result, indent=1))
     del model
@@ -86,7 +93,10 @@ def embed_clips(
     embedded = embed(model, clips, collate, accelerator, batch_size)
     if clips.whole is not None:
         embedded = average_parts(embedded, clips.whole)
-    return dataclasses.replace(embedded, shows=torch.tensor(clips.shows))
+    unknown = torch.zeros(len(embedded.ids), dtype=torch.bool)
+    for item in (~embedded.present.get("text", ~unknown)).nonzero()[:, 0].tolist():
+        unknown[item] = bool(words_of(clips.captions[item].text))
+    return dataclasses.replace(embedded, shows=torch.tensor(clips.shows), unknown=unknown)
 
 
 def embed_bank(
@@ -126,21 +136,27 @@ def embed_bank(
     return embed(model, Subset(clips, chosen), collate, accelerator, settings["batch_size"])
 
 
-def find_text_encoder(path: str | Path, spec: Mapping[str, Any]) -> Any:
+def find_text_encoder(path: str | Path, spec: Mapping[str, Any], own_first: bool = False) -> Any:
     """Read the text encoder that belongs to a checkpoint.
 
     Args:
         path: of the checkpoint.
         spec: the ``text_encoder`` section of a config. If it names a file of vectors of the kind
             that the model was trained with, these are taken: the checkpoint has no copy.
+        own_first: take them only where those that the checkpoint refers to are not there.
 
     Raises:
         ValueError: there is none.
     """
     name = read_config(path)["text_encoder"].get("name")
-    if not TEXT_ENCODERS[name].learns and spec.get("name") == name and spec.get("path"):
-        return build_text_encoder(spec, sentences=(), seed=0)
-    return load_text_encoder(path)
+    fits = not TEXT_ENCODERS[name].learns and spec.get("name") == name and spec.get("path")
+    if own_first or not fits:
+        try:
+            return load_text_encoder(path)
+        except ValueError:
+            if not fits:
+                raise
+    return build_text_encoder(spec, sentences=(), seed=0)
 
 
 def compare_widths(model: Mapping[str, Any], clips: ClipSet) -> None:
@@ -185,7 +201,8 @@ def describe_result(
     ranked = rank_directions(gallery)
     table = retrieval_table(ranked, counted, captions)
     rescored = rescored_tables(gallery, rescoring, bank, counted, captions)
-    said = f"{protocol}; {source.describe(split)}; ties count as their mean place"
+    rule = protocol.describe(gallery.num_clips)
+    said = f"{rule}; {source.describe(split)}; ties count as their mean place"
     by_cosine = None
     if gallery.similarity != "cosine":
         by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)

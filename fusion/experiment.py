@@ -73,12 +73,8 @@ class Job:
         self.builders = check_config(config)
         self.settings = Settings(**config["trainer"])
         self.evaluation = evaluation_settings(**config["evaluation"])
-        torch.manual_seed(config["seed"])
-        self.model: nn.Module = self.builders["model"]()
-        if self.settings.compile:
-            compile_parts(self.model)
-        self.names: tuple[str, ...] = self.model.modalities
-        self.loss = self.builders["loss"](modalities=self.names)
+        with torch.device("meta"):  # without numbers, which take most of the time
+            self._build()
         _check_names(self.model, self.loss, self.settings.best)
         self.folder = RunFolder(config["output"], config)
         self.accelerator = make_accelerator(self.settings.mixed_precision, self.folder.path)
@@ -86,7 +82,8 @@ class Job:
     def run(self) -> None:
         """Do it all."""
         goes_on = _claim(self.folder, self.accelerator)
-        source, text_encoder = self._prepare_data(goes_on)
+        source = self._prepare_data()
+        text_encoder = self._find_text_encoder(source, goes_on)
         train_set = source.clips("train", text_encoder)
         validation_set = None
         if "validation" in source.splits:
@@ -97,6 +94,11 @@ class Job:
                 " to take the last epoch"
             )
         compare_widths(self.config["model"], train_set)
+        self._build()
+        if self.settings.compile:
+            compile_parts(self.model)
+        if self.config["init"] is not None and not goes_on:
+            load_weights(self.model, find_checkpoint(self.config["init"]))
         trainer = Trainer(
             model=self.model,
             loss=self.loss,
@@ -119,6 +121,11 @@ class Job:
             trainer.fit()
         self._conclude(trainer.unwrapped, source, text_encoder, trainer.steps, goes_on)
 
+    def _build(self) -> None:
+        torch.manual_seed(self.config["seed"])
+        self.model: nn.Module = self.builders["model"]()
+        self.loss = self.builders["loss"](modalities=self.model.modalities)
+
     def _arguments(self, clips: Batch) -> dict[str, Any]:
         read = self.loss.combinations
         return {"combinations": read, "complete_only": True, "seeds": clips.seeds}
@@ -129,26 +136,29 @@ class Job:
         del self.model
         end_processes(self.accelerator)
 
-    def _prepare_data(self, goes_on: bool) -> tuple[Source, Any]:
+    def _prepare_data(self) -> Source:
         with self.clock("corpus"), self.accelerator.local_main_process_first():
             source: Source = self.builders["data"]()
         with self.clock("features"), self.accelerator.local_main_process_first():
             source.extract()
+        return source
+
+    def _find_text_encoder(self, source: Source, goes_on: bool) -> Any:
         spec, init = self.config["text_encoder"], self.config["init"]
         if goes_on:
-            return source, find_text_encoder(self.folder.last, spec)
+            return find_text_encoder(self.folder.last, spec)
         if init is not None:
             try:
-                load_weights(self.model, find_checkpoint(init))
+                find_checkpoint(init)
             except CheckpointError as error:
                 raise ConfigError(
                     f"init: {error}; published weights are converted by python tools/convert.py"
                     f" FILE.pth --out {init}"
                 ) from None
-            return source, find_text_encoder(init, spec)
+            return find_text_encoder(init, spec)
         learns = TEXT_ENCODERS[spec["name"]].learns
         texts = source.texts("train") if learns else ()
-        return source, self.builders["text_encoder"](sentences=texts, seed=self.config["seed"])
+        return self.builders["text_encoder"](sentences=texts, seed=self.config["seed"])
 
     def _embed(self, model: nn.Module, clips: ClipSet) -> Embedded:
         return embed_clips(model, clips, self.accelerator, self.evaluation["batch_size"])

@@ -13,14 +13,16 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion.data.howto100m import KINDS
+from fusion.data.howto100m import KINDS, expected
 from fusion.data.pickled import PickledClip, read_clips
+from fusion.data.published import AVLNET_DATA, EAO_DATA
 from fusion.data.readers import PublishedFolders
 from fusion.data.spectrogram import NUM_MELS
 from fusion.data.store_format import Field
 from fusion.data.store_writer import StoreWriter
 from fusion.data.windows import spectrogram_seconds
-from fusion.files import write_atomically
+from fusion.files import missing_folder, write_atomically
+from fusion.words import number_of
 
 Read = tuple[Mapping[str, Any], list[str]]  # features and problems of a video
 LARGEST = 65504.0  # of float16
@@ -39,6 +41,10 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
         ValueError: the folders are not there, or the store holds other features.
     """
     kind, folder = KINDS[features], root.expanduser() / "howto"
+    if not folder.is_dir():
+        where = "is a file" if root.expanduser().is_file() else "has no folder howto"
+        where += missing_folder(folder)
+        raise ValueError(f"{root} {where}; name a folder with {expected(features)}")
     reader = PublishedFolders(
         folder / kind.videos, folder / kind.folder, folder / "audio_features", kind.fields
     )
@@ -62,6 +68,12 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
         ValueError: it is no such pickle, or the store holds other features.
     """
     file = file.expanduser()
+    if file.is_dir():
+        raise ValueError(
+            f"{file} is a folder; name one pickle of clips, such as"
+            " DATA_ROOT/msrvtt/resnet/msrvtt_jsfusion_test.pkl, which come with"
+            f" {EAO_DATA}, or {AVLNET_DATA}"
+        )
     beside = file.parent.parent / features / file.name if features != "resnet" else None
     clips = read_clips(file, features, beside, max_bad=1.0)
     rates = {name: field.per_second for name, field in KINDS[features].fields.items()}
@@ -82,7 +94,7 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
             rows.writerows((clip.id, 0, end, text) for text in texts(clip))
         path = out / f"{file.stem}{ending}.csv"
         write_atomically(path, table.getvalue())
-        print(f"{path}: {sum(len(texts(clip)) for clip in clips)} captions")
+        print(f"{path}: {number_of(sum(len(texts(clip)) for clip in clips), 'caption')}")
 
 
 def _write(
@@ -105,8 +117,8 @@ def _write(
     report = {"added": added, "there before": skipped, "problems": problems}
     write_atomically(out / f"pack-report-{rank}.json", json.dumps(report, indent=1))
     print(
-        f"{out}: {added} videos added, {skipped} there before, {len(problems)} with problems"
-        + (f" (see pack-report-{rank}.json)" if problems else "")
+        f"{out}: {number_of(added, 'video')} added, {skipped} there before, {len(problems)} with"
+        " problems" + (f" (see pack-report-{rank}.json)" if problems else "")
     )
 
 

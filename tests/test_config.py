@@ -40,6 +40,10 @@ def test_data_root_can_be_left_to_the_user(write):
     with pytest.raises(ConfigError, match="leaves data_root to you; add data_root=VALUE"):
         load_config(path)
     assert load_config(path, ["data_root=/d"])["output"] == "/d/run"
+    two = write("two.yaml", MINIMAL | {"data_root": "???", "data": {"train": "???"}})
+    message = "leaves data.train and data_root to you; add data.train=VALUE data_root=VALUE to the"
+    with pytest.raises(ConfigError, match=message):
+        load_config(two)
     assert load_config(write("d.yaml", MINIMAL))["data_root"] is None
 
 

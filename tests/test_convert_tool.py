@@ -254,6 +254,8 @@ def test_word_vectors_are_converted(tmp_path):
         convert_word_vectors(tmp_path / "no.txt", tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="there is no such file"):
         convert_word_vectors(tmp_path / "nowhere.txt", tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="is a safetensors file, not word vectors in word2vec's"):
+        convert_word_vectors(out, tmp_path / "b.safetensors")
     assert not list(tmp_path.glob("b.*"))
 
 

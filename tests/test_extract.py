@@ -45,7 +45,7 @@ def test_help_and_mistakes(tmp_path, monkeypatch, capsys):
     assert run(*words, "--features-3d", "tiny", "--workers", "0")[0] == 2
     code, output, _ = run(*words, "--features-3d", "none", "--no-audio")
     assert code == 1
-    assert "1 files: 0 whole, 0 in part, 1 not" in output
+    assert "1 file: 0 whole, 0 in part, 1 not" in output
     code, _, errors = run(*words, "--features-3d", "tiny")
     assert code == 2
     assert "was made with 3d: nothing, and not with (tiny, " in errors

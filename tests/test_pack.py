@@ -97,6 +97,24 @@ def test_clips_of_videos_that_a_store_lacks_are_left_out(tmp_path, caplog):
         CaptionedVideos(**settings, max_bad=0.01).clips("test", words)
 
 
+def test_what_cannot_be_packed_is_explained(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(ValueError, match="has no folder howto.*; name a folder with howto/capt"):
+        pack_howto100m(tmp_path, tmp_path / "store")
+    with pytest.raises(ValueError, match=r"a.txt is a file.*howto/features.* training.md"):
+        pack_howto100m(tmp_path / "a.txt", tmp_path / "store")
+    with pytest.raises(ValueError, match=r"is a folder; name one pickle of clips.*come with data"):
+        pack_pickle(tmp_path, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_one_of_a_kind_is_not_several(tmp_path, capsys):
+    write(tmp_path / "resnet" / "some.pkl", [entry(0)])
+    pack_pickle(tmp_path / "resnet" / "some.pkl", tmp_path / "store")
+    said = capsys.readouterr().out
+    assert "store: 1 video added" in said and "some.csv: 1 caption\n" in said
+
+
 def test_numbers_too_large_for_the_store_are_named(root, tmp_path):  # noqa: F811
     path = root / "howto" / "features" / "food" / "bbb" / "bbb_2d.npz"
     np.savez(path, features=np.full((6, 2048), 1e6, np.float32))

@@ -18,6 +18,9 @@ EXAMPLES = """examples:
 Stop it in any way and start it again: it goes on. report.txt in the store says what came out of
 each file. 3D networks: resnext101, s3d; of torchvision r3d_18, mc3_18, r2plus1d_18, tv_s3d,
 mvit_v1_b, mvit_v2_s, swin3d_t, swin3d_s, swin3d_b. The defaults are those of HowTo100M's features.
+
+Exit codes: 0, at least one file is in the store; 1, none is; 2, a mistake in the command or in what
+it names; 130 and 143, stopped.
 """
 
 

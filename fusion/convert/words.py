@@ -30,6 +30,12 @@ def convert_word_vectors(path: str | Path, out: str | Path) -> str:
         raise ValueError(f"{out} exists already; name another file by --out")
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; check the path")
+    with open(path, "rb") as file:
+        if file.read(9)[8:] == b"{":
+            raise ValueError(
+                f"{path} is a safetensors file, not word vectors in word2vec's format; if they are"
+                " converted already, name it by text_encoder.path"
+            )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.new-", dir=out.parent) as folder:
         try:

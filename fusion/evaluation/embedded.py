@@ -31,6 +31,8 @@ class Embedded:
         present: for each modality (N,) bool.
         shows: for each item the number of its clip, (N,) int64; items of one clip differ in their
             text alone. None: each is a clip of its own.
+        unknown: which texts have words, but none that the text encoder knows, (N,) bool; they count
+            as missing. None: nobody looked.
         similarity: how embeddings are compared, ``cosine``, or ``dot`` where their lengths count.
     """
 
@@ -39,6 +41,7 @@ class Embedded:
     present: Mapping[str, Tensor]
     shows: Tensor | None = None
     similarity: str = "cosine"
+    unknown: Tensor | None = None
 
     @property
     def clips(self) -> Tensor:
@@ -166,6 +169,7 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
         {m: flags[kept] for m, flags in embedded.present.items()},
         None if embedded.shows is None else embedded.shows[kept],
         embedded.similarity,
+        None if embedded.unknown is None else embedded.unknown[kept],
     )
 
 

@@ -6,6 +6,7 @@ import base64
 import collections
 import dataclasses
 import html
+import logging
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from fusion.evaluation.snippets import SECONDS, Snippet, read_snippet
+from fusion.words import number_of
+
+logger = logging.getLogger(__name__)
 
 EVENLY_CHOSEN = (  # what choose_examples does, for the reader of the page
     "Not picked by hand: all queries in the order of their right clip's rank, and from these, at "
@@ -102,16 +106,31 @@ def make_gallery(queries: Sequence[GalleryQuery], budget: int, note: str = "") -
     """
     if not queries:
         return ""
-    snippets = {}
-    for clip in (clip for query in queries for clip in query.clips()):
-        if _key(clip) not in snippets:
-            snippets[_key(clip)] = read_snippet(clip.path, clip.start, clip.end)
+    snippets = _read_snippets([clip for query in queries for clip in query.clips()])
     pictures = "\n".join(_query(query, snippets, set()) for query in queries)
     players = _choose_players(queries, snippets, budget - len(pictures.encode()))
     num_players = sum(bool(snippet.player) for snippet in snippets.values())
     body = "\n".join(_query(query, snippets, players) for query in queries)
     note = f"{html.escape(note)} {_note(len(players), num_players)}"
     return f'<p class="note">{note}</p>\n{body}'
+
+
+def _read_snippets(clips: Sequence[GalleryResult]) -> dict[ClipKey, Snippet]:
+    """Read each clip once; what features were made of is often not there any more."""
+    snippets, lost = {}, {}
+    for clip in clips:
+        if clip.path is not None and not Path(clip.path).exists():
+            lost[clip.path] = snippets[_key(clip)] = Snippet(readable=False)
+        elif _key(clip) not in snippets:
+            snippets[_key(clip)] = read_snippet(clip.path, clip.start, clip.end)
+    if lost:
+        logger.warning(
+            "no pictures of %s in the report: there is no %s; videos are looked for beside the"
+            " caption file, and no setting names another folder",
+            number_of(len(lost), "video"),
+            next(iter(lost)),
+        )
+    return snippets
 
 
 def _choose_players(

@@ -74,7 +74,7 @@ def read_snippet(path: str | Path | None, start: float, end: float) -> Snippet:
         excess = max(0.0, end - start - SECONDS) / 2
         return _read(path, start + excess, end - excess)
     except Exception as error:
-        logger.warning("no thumbnail of %s, %s to %s s: %s", path, start, end, error)
+        logger.warning("no thumbnail of %s, %.2f to %.2f s: %s", path, start, end, error)
         return Snippet(readable=False)
 
 

@@ -49,6 +49,8 @@ def describe_evaluation(
     clips: dict[str, Any] = {"total": total}
     if captions is not None:
         clips["captions"] = len(captions)
+    if embedded.unknown is not None and (unknown := int(embedded.unknown.sum())):
+        clips["without_known_words"] = unknown
     result: dict[str, Any] = {
         "set": name,
         "protocol": protocol,
@@ -71,6 +73,8 @@ def format_table(result: Mapping[str, Any]) -> str:
     """Write an evaluation for a terminal."""
     clips = result["clips"]
     missing = ", ".join(f"{count} without {m}" for m, count in clips["missing"].items())
+    if unknown := clips.get("without_known_words"):
+        missing += f" ({unknown} of the texts that count as missing have words, but none is known)"
     captions = f" with {clips['captions']} captions" if "captions" in clips else ""
     facts = [
         f"set       {result['set']}: {clips['total']} clips{captions}{_of(result)}, {missing}",

@@ -11,6 +11,7 @@ from fusion.data.caption_search import find_captions, read_all, stranger_files
 from fusion.data.captions import Caption
 from fusion.data.subtitles import SUBTITLES
 from fusion.files import write_atomically
+from fusion.words import number_of
 
 FILE = "captions.csv"
 
@@ -41,7 +42,8 @@ def write_captions(store: str | Path, place: str | Path, videos: Sequence[str]) 
     writer.writerows(_row(caption) for caption in captions)
     write_atomically(Path(store) / FILE, table.getvalue())
     silent = [video for video, its in found.items() if not its]
-    parts = [f"{FILE}: {len(captions)} captions of {len(found) - len(silent)} videos"]
+    spoken = number_of(len(found) - len(silent), "video")
+    parts = [f"{FILE}: {number_of(len(captions), 'caption')} of {spoken}"]
     parts.append(_strangers(Path(place), videos))
     if silent:
         named = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")

@@ -14,6 +14,7 @@ from typing import Any
 
 from fusion.data.store import FeatureStore
 from fusion.files import write_atomically
+from fusion.words import number_of
 
 PARTIAL = "partial: "  # what begins a problem of a video of which a part is missing
 CHANGED = "changed since: "  # of a file that is not the one whose features are in the store
@@ -69,7 +70,8 @@ class Report:
         states = [line.state for line in self.lines]
         ok, partial, failed = (states.count(s) for s in ("ok", "partial", "failed"))
         hours = sum(line.seconds for line in self.lines if line.rows) / 3600
-        return f"{len(states)} files: {ok} whole, {partial} in part, {failed} not ({hours:.2f} h)"
+        files = number_of(len(states), "file")
+        return f"{files}: {ok} whole, {partial} in part, {failed} not ({hours:.2f} h)"
 
     @property
     def exit_code(self) -> int:

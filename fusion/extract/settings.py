@@ -105,8 +105,7 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
     """
     path = store / FILE
     if not path.exists():
-        if (store / "store.json").exists():
-            raise ValueError(f"{store} was not made here: it has no {FILE}; choose another --out")
+        _check_free(store)
         _create(path, json.dumps(settings, indent=1) + "\n")
     try:
         found = json.loads(path.read_text())
@@ -121,6 +120,20 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{store} was made with {key}: {theirs}, and not with {ours}; {way}, or give another"
             " --out"
+        )
+
+
+def _check_free(store: Path) -> None:
+    """See that a place is free for a store, but for what others write who claim it right now."""
+    if (store / "store.json").exists():
+        raise ValueError(f"{store} was not made here: it has no {FILE}; choose another --out")
+    if store.exists() and not store.is_dir():
+        raise ValueError(f"{store} is a file; --out names the folder of the store, choose another")
+    others = [p.name for p in store.glob("*") if not p.name.startswith((FILE, "."))]
+    if others and not (store / FILE).exists():
+        raise ValueError(
+            f"{store} has other files, such as {sorted(others)[0]}; name a new or an empty folder"
+            " by --out"
         )
 
 

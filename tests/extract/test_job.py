@@ -113,6 +113,15 @@ def test_a_store_of_other_origin_is_refused(films, tmp_path):
         extract([films], tmp_path, TINY)
 
 
+def test_a_place_that_is_taken_is_refused(films, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match="notes.txt is a file; --out names the folder of the st"):
+        extract([films], tmp_path / "notes.txt", TINY)
+    with pytest.raises(ValueError, match="has other files, such as notes.txt; name a new or an"):
+        extract([films], tmp_path, TINY)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_a_file_that_has_changed_since_is_named_and_its_features_are_kept(tmp_path, capsys):
     write_film(tmp_path / "films/a.mp4", 1)
     extract([tmp_path / "films"], tmp_path / "store", TINY)
