@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,20 +209,30 @@ def describe_result(
         by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
     ceiling = source.ceiling(split)
     result = describe_evaluation(split, said, gallery, table, ceiling, counted, rescored, by_cosine)
-    return result, pack_ranks(gallery.ids, ranked)
+    return result, pack_ranks(gallery, ranked)
 
 
-def pack_ranks(ids: Sequence[str], ranked: Mapping[str, Ranked]) -> bytes:
+def pack_ranks(gallery: Embedded, ranked: Mapping[str, Ranked]) -> bytes:
     """Write the ranks of every query for comparisons, as an npz file.
 
     It has for each direction ``DIRECTION ranks`` (Q,) float64 and ``DIRECTION queries`` (Q,), the
-    names of the items that asked; ``ids`` are those of all items.
+    names of the items that asked; ``ids`` (N,) are those of all items and ``clips`` (N,) int64 the
+    numbers of their clips. Items of one name, captions of a clip, are numbered: ``x``, ``x#2``.
     """
-    names = np.asarray(ids)
-    arrays: dict[str, Any] = {"ids": names}
+    names = np.asarray(_number_repeated(gallery.ids))
+    arrays: dict[str, Any] = {"ids": names, "clips": gallery.clips.numpy()}
     for direction, found in ranked.items():
         arrays[f"{direction} ranks"] = found.ranks
         arrays[f"{direction} queries"] = names[found.rows.numpy()]
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
+
+
+def _number_repeated(names: Sequence[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return numbered

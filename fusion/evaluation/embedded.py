@@ -95,7 +95,7 @@ def embed(
     """
     size = len(clips)  # type: ignore[arg-type]
     # Whole batches are dealt out, so that a batch is the same on any number of processes.
-    batches = [list(range(size))[i : i + batch_size] for i in range(0, size, batch_size)]
+    batches = [list(range(i, min(i + batch_size, size))) for i in range(0, size, batch_size)]
     mine = range(accelerator.process_index, len(batches), accelerator.num_processes)
     loader = DataLoader(clips, batch_sampler=[batches[i] for i in mine], collate_fn=collate)
     model.eval()

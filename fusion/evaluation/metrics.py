@@ -166,9 +166,15 @@ def bootstrap_interval_of_clips(
     return float(low), float(high)
 
 
-def chance(gallery: int) -> dict[str, float]:
-    """Say what guessing reaches in a gallery of N clips: the metrics of a random order."""
-    metrics = {f"R@{k}": 100 * min(k, gallery) / gallery for k in RECALLS}
+def chance(gallery: int, counted: int | None = None) -> dict[str, float]:
+    """Say what guessing reaches: the metrics of a random order.
+
+    Args:
+        gallery: clips that ask and are searched.
+        counted: clips that recalls are shares of, those that are misses as well; if not given,
+            ``gallery``.
+    """
+    metrics = {f"R@{k}": 100 * min(k, gallery) / (counted or gallery) for k in RECALLS}
     return metrics | {"MedR": (gallery + 1) / 2, "MeanR": (gallery + 1) / 2}
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import importlib.resources
-import math
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from fusion.evaluation.curves import learning_curves
 from fusion.evaluation.gallery import GalleryQuery, make_gallery
+from fusion.evaluation.page import (
+    NOTHING,
+    arrow,
+    fact_list,
+    is_number,
+    number,
+    page,
+    side_in_words,
+)
 from fusion.files import write_atomically
 
 PAGE_BYTES = 6_000_000  # what a page may have before it leaves players out
-LETTERS = {"t": "text", "v": "video", "a": "audio"}  # others are shown as they are
 COLUMNS = ("R@5", "R@10", "R@50", "MedR", "MeanR", "GeoMean")
 HEADINGS = {"MedR": "Median rank", "MeanR": "Mean rank", "GeoMean": "Geo. mean"}
 KEY = (
@@ -35,8 +38,6 @@ PLAY_WHEN_OPENED = (
     'addEventListener("toggle", ({target: t}) => { const film = t.querySelector("video"); '
     "if (film) t.open ? film.play() : film.pause(); }, true);"
 )
-
-NOTHING = "&ndash;"
 
 Numbers = Mapping[str, Any]
 
@@ -68,28 +69,13 @@ def write_report(
     sections = [(f"Retrieval: {r.get('set', 'results')}", _retrieval(r)) for r in results]
     if curves := learning_curves(metrics):
         sections.append(("Learning curves", f'<div class="charts">{curves}</div>'))
-    used = len(_page(title, results, [*sections, ("This run", _facts(facts))]).encode())
-    sections.append(("Gallery", make_gallery(gallery, page_bytes - used - 1000, gallery_note)))
-    sections.append(("This run", _facts(facts)))
-    write_atomically(path, _page(title, results, sections))
-
-
-def _page(
-    title: str, results: Sequence[Mapping[str, Any]], sections: Sequence[tuple[str, str]]
-) -> str:
-    shown = [(html.escape(name), body) for name, body in sections if body]
-    return string.Template(_read("report.html")).substitute(
-        title=html.escape(title),
-        style=_read("report.css"),
-        script=PLAY_WHEN_OPENED,
-        script_hash=base64.b64encode(hashlib.sha256(PLAY_WHEN_OPENED.encode()).digest()).decode(),
-        headline=headline(results[0]) if results else "<h1>Not evaluated</h1>",
-        contents=" ".join(f'<a href="#s{i}">{name}</a>' for i, (name, _) in enumerate(shown)),
-        sections="\n".join(
-            f'<section id="s{i}">\n<h2>{name}</h2>\n{body}\n</section>'
-            for i, (name, body) in enumerate(shown)
-        ),
+    first = headline(results[0]) if results else "<h1>Not evaluated</h1>"
+    used = len(
+        page(title, first, [*sections, ("This run", fact_list(facts))], PLAY_WHEN_OPENED).encode()
     )
+    sections.append(("Gallery", make_gallery(gallery, page_bytes - used - 1000, gallery_note)))
+    sections.append(("This run", fact_list(facts)))
+    write_atomically(path, page(title, first, sections, PLAY_WHEN_OPENED))
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -104,16 +90,16 @@ def headline(result: Mapping[str, Any]) -> str:
     score = directions[name].get("R@1")
     sentence = _in_words(name, directions[name])
     limit = _ceiling(result, name).get("R@1")
-    chance = _number(result.get("chance", {}).get("R@1"))
+    chance = number(result.get("chance", {}).get("R@1"))
     if share := _share(score, limit):
         sentence += (
-            f" <b>{share}</b> of what a perfect perceiver could reach ({_number(limit)}&nbsp;%);"
+            f" <b>{share}</b> of what a perfect perceiver could reach ({number(limit)}&nbsp;%);"
             f" chance {chance}&nbsp;%."
         )
     else:
         sentence += f" Chance is {chance}&nbsp;%."
     return (
-        f'<h1>{_arrow(name)} R@1 <span>{_number(score)} %</span></h1><p class="lead">{sentence}</p>'
+        f'<h1>{arrow(name)} R@1 <span>{number(score)} %</span></h1><p class="lead">{sentence}</p>'
     )
 
 
@@ -121,9 +107,9 @@ def _in_words(name: str, numbers: Numbers) -> str:
     query, _, found = name.partition("->")
     gallery = numbers.get("gallery")
     among = f" among {gallery:,}" if isinstance(gallery, int) else ""
-    asked, judged = html.escape(_words(query)), html.escape(_words(found))
+    asked, judged = html.escape(side_in_words(query)), html.escape(side_in_words(found))
     return (
-        f"For {_number(numbers.get('R@1'))}&nbsp;% of the queries ({asked}) the right clip comes "
+        f"For {number(numbers.get('R@1'))}&nbsp;% of the queries ({asked}) the right clip comes "
         f"first{among}, judged by its {judged}."
     )
 
@@ -140,7 +126,7 @@ def _retrieval(result: Mapping[str, Any]) -> str:
         "Missing": f"of {clips.get('total', 0):,} clips, {missing}" if missing else "",
         "Counted": clips.get("rule", ""),
     }
-    facts = _facts({name: text for name, text in lines.items() if text})
+    facts = fact_list({name: text for name, text in lines.items() if text})
     return f"{facts}\n{_bars(result)}\n{_table(result, directions)}" if directions else facts
 
 
@@ -152,9 +138,10 @@ def _bars(result: Mapping[str, Any]) -> str:
     if len(names) < 2:
         return ""
     rows = "".join(
-        f'<div class="name">{_arrow(name)}<small>{html.escape(_words(name[3:]))}</small></div>'
+        f'<div class="name">{arrow(name)}'
+        f"<small>{html.escape(side_in_words(name[3:]))}</small></div>"
         f"{_bar(directions[name], _ceiling(result, name), whisker=True)}"
-        f'<div class="value">{_number(directions[name].get("R@1"))}'
+        f'<div class="value">{number(directions[name].get("R@1"))}'
         f"{_small(_ceiling(result, name).get('R@1'), 'of ')}</div>"
         for name in names
     )
@@ -167,16 +154,16 @@ def _bars(result: Mapping[str, Any]) -> str:
 
 def _comparison(directions: Mapping[str, Numbers], names: Sequence[str]) -> str:
     best, score = names[-1], directions[names[-1]].get("R@1")
-    if not _is_number(score) or "+" in best:
+    if not is_number(score) or "+" in best:
         return ""
     parts = []
     for name in names[:-1]:
         other = directions[name].get("R@1")
-        if _is_number(other) and "+" in name:
-            parts.append(f"{score - other:+.1f} points against the late average {_arrow(name)}")
-        elif _is_number(other) and other > 0:
-            parts.append(f"{score / other:.2f} &times; {_arrow(name)}")
-    return f"{_arrow(best)} is {', '.join(parts)}." if parts else ""
+        if is_number(other) and "+" in name:
+            parts.append(f"{score - other:+.1f} points against the late average {arrow(name)}")
+        elif is_number(other) and other > 0:
+            parts.append(f"{score / other:.2f} &times; {arrow(name)}")
+    return f"{arrow(best)} is {', '.join(parts)}." if parts else ""
 
 
 def _table(result: Mapping[str, Any], directions: Mapping[str, Numbers]) -> str:
@@ -204,12 +191,12 @@ def _table(result: Mapping[str, Any], directions: Mapping[str, Numbers]) -> str:
 def _row(name: str, numbers: Numbers, result: Mapping[str, Any]) -> str:
     ceiling = _ceiling(result, name)
     interval = numbers.get("R@1_interval")
-    between = f"{_number(interval[0])} &ndash; {_number(interval[1])}" if interval else NOTHING
+    between = f"{number(interval[0])} &ndash; {number(interval[1])}" if interval else NOTHING
     share = f"<td>{_share(numbers.get('R@1'), ceiling.get('R@1')) or NOTHING}</td>"
-    cells = "".join(f"<td>{_number(numbers.get(c))}{_small(ceiling.get(c))}</td>" for c in COLUMNS)
+    cells = "".join(f"<td>{number(numbers.get(c))}{_small(ceiling.get(c))}</td>" for c in COLUMNS)
     return (
-        f'<tr><th scope="row">{_arrow(name)}</th>'
-        f'<td class="first"><b>{_number(numbers.get("R@1"))}</b>{_small(ceiling.get("R@1"))}'
+        f'<tr><th scope="row">{arrow(name)}</th>'
+        f'<td class="first"><b>{number(numbers.get("R@1"))}</b>{_small(ceiling.get("R@1"))}'
         f"{_bar(numbers, ceiling)}</td><td>{between}</td>"
         f"{share if result.get('ceiling') else ''}{cells}"
         f"<td>{numbers.get('gallery', NOTHING)}</td></tr>"
@@ -224,9 +211,9 @@ def _chance_row(result: Mapping[str, Any]) -> str:
     rows = ""
     for name, key, candidates in guesses:
         if chance := result.get(key):
-            cells = "".join(f"<td>{_number(chance.get(c))}</td>" for c in COLUMNS)
+            cells = "".join(f"<td>{number(chance.get(c))}</td>" for c in COLUMNS)
             rows += (
-                f'<tr><th scope="row">{name}</th><td class="first">{_number(chance.get("R@1"))}'
+                f'<tr><th scope="row">{name}</th><td class="first">{number(chance.get("R@1"))}'
                 f"</td><td></td>{share}{cells}<td>{candidates}</td></tr>"
             )
     return f'<tbody class="chance">{rows}</tbody>' if rows else ""
@@ -236,22 +223,14 @@ def _bar(numbers: Numbers, ceiling: Numbers, *, whisker: bool = False) -> str:
     """Draw R@1 as a bar from 0 to 100, with a mark at its ceiling."""
     score, limit, interval = numbers.get("R@1"), ceiling.get("R@1"), numbers.get("R@1_interval")
     parts = []
-    if _is_number(limit):
+    if is_number(limit):
         parts.append(f'<i class="room" style="width:{limit:.1f}%"></i>')
-    if _is_number(score):
+    if is_number(score):
         parts.append(f'<i class="fill" style="width:{score:.1f}%"></i>')
     if whisker and interval:
         low, high = interval
         parts.append(f'<i class="whisker" style="left:{low:.1f}%;width:{high - low:.1f}%"></i>')
     return f'<div class="bar" aria-hidden="true">{"".join(parts)}</div>'
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    items = "".join(
-        f"<div><dt>{html.escape(str(name))}</dt><dd>{html.escape(str(text))}</dd></div>"
-        for name, text in facts.items()
-    )
-    return f'<dl class="facts">{items}</dl>' if items else ""
 
 
 def _group(name: str) -> int:
@@ -263,37 +242,11 @@ def _ceiling(result: Mapping[str, Any], name: str) -> Numbers:
     return (result.get("ceiling") or {}).get(name, {})
 
 
-def _arrow(name: str) -> str:
-    return f'<span class="direction">{html.escape(name).replace("-&gt;", " → ")}</span>'
-
-
-def _words(side: str) -> str:
-    fused = [
-        " and ".join(LETTERS.get(letter, letter) for letter in part) for part in side.split("+")
-    ]
-    return fused[0] if len(fused) == 1 else f"{' and '.join(fused)}, averaged"
-
-
 def _share(score: object, ceiling: object) -> str:
-    if not _is_number(score) or not _is_number(ceiling) or not ceiling:
+    if not is_number(score) or not is_number(ceiling) or not ceiling:
         return ""
     return f"{100 * score / ceiling:.0f}&nbsp;%"
 
 
 def _small(value: object, before: str = "") -> str:
-    return f"<small>{before}{_number(value)}</small>" if _is_number(value) else ""
-
-
-def _number(value: object) -> str:
-    """Write a metric as a table wants it: ``81.2``, below 1 with two decimals, a dash for none."""
-    if not _is_number(value):
-        return NOTHING
-    return f"{value:.2f}" if 0 < value < 1 else f"{value:,.1f}"
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _read(name: str) -> str:
-    return importlib.resources.files("fusion.evaluation").joinpath(name).read_text("utf-8")
+    return f"<small>{before}{number(value)}</small>" if is_number(value) else ""

@@ -59,7 +59,7 @@ def describe_evaluation(
         "clips": clips | {"missing": _count_missing(embedded), "rule": MISSING_RULE},
         "similarity": embedded.similarity,
         "directions": dict(table),
-        "chance": chance(counted),
+        "chance": chance(total, counted),
     }
     if captions is not None:
         result["chance_among_captions"] = chance_among_captions(captions.numpy())
@@ -104,7 +104,7 @@ def _plain_rows(result: Mapping[str, Any]) -> list[str]:
     for name, key in {"chance": "chance", "chance, captions": "chance_among_captions"}.items():
         if guess := result.get(key):
             lines.append([name, f"{guess['R@1']:.1f}", "", *_numbers(guess)])
-    return _align(lines)
+    return align(lines)
 
 
 def _rescored_rows(rescored: Mapping[str, Any]) -> list[str]:
@@ -114,7 +114,7 @@ def _rescored_rows(rescored: Mapping[str, Any]) -> list[str]:
         for direction, row in part["directions"].items():
             lines.append([f"{direction} {way}", f"{row['R@1']:.1f}", *_numbers(row)])
     notes = [f"  {way} ({part['paper']}) {part['assumes']}" for way, part in rescored.items()]
-    return [*notes, "", *_align(lines)]
+    return [*notes, "", *align(lines)]
 
 
 def _numbers(row: Mapping[str, Any]) -> list[str]:
@@ -122,7 +122,8 @@ def _numbers(row: Mapping[str, Any]) -> list[str]:
     return [f"{row[name]:.1f}" if name in row else "-" for name in COLUMNS] + counts
 
 
-def _align(lines: Sequence[Sequence[str]]) -> list[str]:
+def align(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Write rows of cells as lines, every column as wide as its widest cell."""
     width = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
     return [
         "  ".join(cell.rjust(w) for cell, w in zip(line, width, strict=False)) for line in lines

@@ -12,7 +12,7 @@ from fusion.evaluation.metrics import ranks_of_matrix, ranks_of_pairs
 from fusion.evaluation.rescoring import Rescoring, dual_softmax, qb_norm, rescored_tables
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.evaluation.tables import NOT_COMPARABLE, describe_evaluation, format_table
-from tests.evaluation.test_captions import several_captions
+from tests.evaluation.test_several_captions import several_captions
 
 BOTH = Rescoring(("dual_softmax", "qb_norm"), qb_norm_bank=7)
 

@@ -1,0 +1,46 @@
+"""Compare trained runs: one table and one picture of methods on the same test clips."""
+
+import argparse
+
+from fusion.command import run
+from fusion.compare import compare
+
+EXAMPLES = """examples:
+  python tools/compare.py runs/eao runs/mcn
+  python tools/compare.py runs/eao-0 runs/eao-1 runs/mcn-0 runs/mcn-1 --out eao_and_mcn
+  python tools/compare.py MCN=runs/mcn "EAO, no pairs=runs/no_pairs" --baseline MCN
+
+Runs whose configs differ in the seed alone are one method: means over its seeds are compared.
+"""
+
+
+def main() -> None:
+    """Read the command line and compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="folder that tools/train.py wrote, or NAME=FOLDER to call its method NAME; two or"
+        " more",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="comparison",
+        help="where comparison.html, .svg and .json are written (default: comparison)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
+    parser.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="run, or name of a method, that the others are tested against (default: the first)",
+    )
+    arguments = parser.parse_intermixed_args()
+    run(lambda: compare(arguments.runs, arguments.out, arguments.json, arguments.baseline))
+
+
+if __name__ == "__main__":
+    main()
