@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from fusion.convert import convert_checkpoint
-from fusion.convert.torch_file import TorchFile
+from fusion.convert.torch_file import LEGACY_MAGIC, TorchFile
 from tests import golden_cases as golden
 from tests.test_convert_tool import published_state, save
 
@@ -146,6 +146,20 @@ def test_a_pickle_cannot_ask_for_more_than_its_length(pickle, tmp_path):
     write_raw(tmp_path / "a.pth", pickle)
     with pytest.raises(ValueError, match=r"a\.pth"):
         convert_checkpoint(tmp_path / "a.pth", tmp_path / "out")
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
+def test_a_pickle_cannot_make_its_items_again_and_again(old, tmp_path):
+    """It has them once, and names them in two bytes."""
+    items = b"]q\x01(" + b"".join(b"V%d\nN\x86" % i for i in range(9000)) + b"e0"
+    calls = b"ccollections\nOrderedDict\nq\x02](" + b"h\x02h\x01\x85R" * 9
+    content = b"\x80\x02" + items + calls + b"e."
+    write_raw(tmp_path / "a.pth", content)
+    if old:
+        magic = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
+        (tmp_path / "a.pth").write_bytes(magic + b"N.N." + content)
+    with pytest.raises(ValueError, match="it takes the same items again and again"):
+        TorchFile(tmp_path / "a.pth")
 
 
 def test_a_large_pickle_is_refused(tmp_path):

@@ -168,7 +168,8 @@ class TorchFile:
         order = roots[0] + "byteorder"  # files before PyTorch 2.1 have none
         if order in self._records and self._record(order) != b"little":
             raise TorchFileError(f"{self.path} was written by a big-endian machine")
-        saved = Pickle(io.BytesIO(self._record(roots[0] + "data.pkl")), _make, _load)
+        record = self._record(roots[0] + "data.pkl")
+        saved = Pickle(io.BytesIO(record), _Maker(len(record)), _load)
         self.content, self._root = saved.content, roots[0]
         return saved.names
 
@@ -186,7 +187,7 @@ class TorchFile:
                 dtypes[data.key] = data.dtype
             return data
 
-        saved = Pickle(file, _make, load)
+        saved = Pickle(file, _Maker(min(self.size, LARGEST_PICKLE)), load)
         keys = Pickle(file).content
         places, position = {}, file.tell()
         for key in keys:
@@ -248,18 +249,33 @@ def _load(identity: Any) -> Any:
     return Data(STORAGES[str(kind)], key)
 
 
-def _make(name: Name, arguments: tuple[Any, ...]) -> Any:
-    """Make what holds tensors, and describe these."""
-    if str(name) == "collections.OrderedDict":  # Python 2 gives its items at once
-        return {key: value for key, value in (arguments or [()])[0] if isinstance(key, str)}
-    if str(name) == "torch._utils._rebuild_parameter" and arguments:
-        return arguments[0]
-    if str(name) in TENSORS and len(arguments) >= 4 and isinstance(arguments[0], Data):
-        data, offset, shape, stride, *_ = arguments
-        counts = _are_counts([offset]) and _are_counts(shape) and _are_counts(stride)
-        if counts and len(shape) == len(stride) <= LARGEST_RANK:
-            return Stored(data, offset, tuple(shape), tuple(stride))
-    return NotImplemented
+class _Maker:
+    """Makes what holds tensors, and describes these.
+
+    Args:
+        size: of the pickle in bytes. It cannot list more items than that, but it can name a list a
+            second time in two bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._items = size
+
+    def __call__(self, name: Name, arguments: tuple[Any, ...]) -> Any:
+        """Make what a call stands for; ``NotImplemented`` where that is unknown."""
+        if str(name) == "collections.OrderedDict":  # Python 2 gives its items at once
+            items = (arguments or [()])[0]
+            self._items -= len(items)
+            if self._items < 0:
+                raise ValueError("it takes the same items again and again, to fill the memory")
+            return {key: value for key, value in items if isinstance(key, str)}
+        if str(name) == "torch._utils._rebuild_parameter" and arguments:
+            return arguments[0]
+        if str(name) in TENSORS and len(arguments) >= 4 and isinstance(arguments[0], Data):
+            data, offset, shape, stride, *_ = arguments
+            counts = _are_counts([offset]) and _are_counts(shape) and _are_counts(stride)
+            if counts and len(shape) == len(stride) <= LARGEST_RANK:
+                return Stored(data, offset, tuple(shape), tuple(stride))
+        return NotImplemented
 
 
 def _are_counts(values: Any) -> bool:

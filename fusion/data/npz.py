@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 
 MOST_BYTES = 4 << 30  # of an array; the features of a day of video are smaller
 HEADER = 1 << 16
+_NUMPY_WRITES = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Compressed, features and spectrograms take half of their bytes, a frozen picture a hundredth, and
+# silence a thousandth: as do the zeros of somebody who wants to fill the memory. No silence lasts
+# for the two hours of spectrogram that 128 MiB hold.
+MOST_TIMES_LARGER = 200  # than its file
+ANY_TIMES_LARGER = 128 << 20
 
 
 def read_npz(path: Path, key: str) -> NDArray[Any]:
@@ -30,6 +36,13 @@ def read_npz(path: Path, key: str) -> NDArray[Any]:
             except KeyError:
                 names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:9])
                 raise ValueError(f"{path} has no array {key!r}, but {names or 'none'}") from None
+            size_of_file = path.stat().st_size
+            most = ANY_TIMES_LARGER + MOST_TIMES_LARGER * size_of_file
+            if member.file_size > most or member.compress_type not in _NUMPY_WRITES:
+                raise ValueError(
+                    f"{path}: {key} claims to be {member.file_size} bytes, in a file of"
+                    f" {size_of_file}, as no features are; write them by numpy.savez"
+                )
             with archive.open(member) as file:
                 shape, in_columns, dtype = _read_header(file)
                 size = int(np.prod(shape, dtype=object)) * dtype.itemsize

@@ -6,7 +6,8 @@ functions and calls them. There are three walls:
 1. a scan of the whole file before anything is made: no instructions but those for plain data, no
    length and no memo number beyond the file (CPython gh-115952: 10 bytes could ask for 64 GB);
 2. an unpickler that knows a short list of exact names, and has for each a stand-in that looks at
-   its arguments first: NumPy's ``dtype`` and ``ndarray`` would believe what they hear of memory;
+   its arguments first: NumPy's ``dtype`` and ``ndarray`` would believe what they hear of memory,
+   and each can copy what the file has once a thousand times;
 3. a walk through the result, which puts arrays in the place of stand-ins and lets nothing else by.
 
 A hostile file can still waste time, or nest the tuples of a key so deeply that Python crashes.
@@ -28,7 +29,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from fusion.data.pickle_standins import NAMES, ArrayStandIn, Refused, refuse
+from fusion.data.pickle_standins import ArrayStandIn, OrderedStandIn, Refused, refuse, stand_ins
 
 _PLAIN = {str, bytes, bytearray, int, float, complex, bool, type(None), set, frozenset}
 
@@ -200,17 +201,20 @@ def _refuse_instruction(code: int, position: int) -> NoReturn:
 class _Unpickler(pickle.Unpickler):
     """Python's own, in C, with nothing behind the names."""
 
-    has_names = False
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
+        self._stand_ins = stand_ins(os.fstat(file.fileno()).st_size)
+        self.has_names = False
 
     def find_class(self, module: str, name: str) -> Any:
         self.has_names = True
-        if (module, name) not in NAMES:
+        if (module, name) not in self._stand_ins:
             refuse(f"it names {short(f'{module}.{name}')}, which is no data and may run code")
-        return NAMES[module, name]
+        return self._stand_ins[module, name]
 
 
 def _unpickle(file: BinaryIO) -> Any:
-    unpickler = _Unpickler(file, encoding="latin1")
+    unpickler = _Unpickler(file)
     looks_for_garbage = gc.isenabled()
     gc.disable()  # nothing that is made here is garbage; looking for it can double the time
     try:
@@ -236,9 +240,10 @@ def _settle(root: object) -> object:
             return settled[id(value)][1]
         if kind is tuple:
             settled[id(value)] = value, tuple(map(settle, value))
-        elif kind in (list, dict) or (kind is OrderedDict and not vars(value)):
-            settled[id(value)] = value, value
-            unseen.append(value)
+        elif kind in (list, dict, OrderedStandIn):
+            result = OrderedDict(value) if kind is OrderedStandIn else value
+            settled[id(value)] = value, result
+            unseen.append(result)
         else:
             refuse(f"it holds {kind.__name__.strip('_')}, which is no data")
         return settled[id(value)][1]
