@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fusion.data.howto100m import KINDS, expected
@@ -48,13 +49,15 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
     reader = PublishedFolders(
         folder / kind.videos, folder / kind.folder, folder / "audio_features", kind.fields
     )
-    rank, ranks = _place()
-    videos = list(dict.fromkeys(reader.videos))[rank::ranks]
+    videos = list(dict.fromkeys(reader.videos))
     _write(out, kind.fields, videos, lambda video: _read_video(reader, video))
 
 
 def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
     """Pack a pickle of clips, each as a video of its own, and write caption files.
+
+    Each process takes its share of the clips; the first writes the captions. Features that cannot
+    be used, or are too large for float16, are left out and named in the report.
 
     ``NAME.csv`` has for each clip the text that it is evaluated with, ``NAME_training.csv`` all.
 
@@ -77,14 +80,19 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
     beside = file.parent.parent / features / file.name if features != "resnet" else None
     clips = read_clips(file, features, beside, max_bad=1.0)
     rates = {name: field.per_second for name, field in KINDS[features].fields.items()}
-    fields = {
-        name: Field(NUM_MELS if name == "audio" else _width(clips, name), rates[name])
-        for name in rates
-    }
+    widths = {name: NUM_MELS if name == "audio" else _width(clips, name) for name in rates}
+    fields = {name: Field(width, rates[name]) for name, width in widths.items() if width}
     by_name = {clip.id: clip for clip in clips}
     if len(by_name) < len(clips):
         raise ValueError(f"{file} has {len(clips) - len(by_name)} clips under the names of others")
-    _write(out, fields, list(by_name), lambda name: (by_name[name].features, []))
+    _write(out, fields, list(by_name), lambda name: _check_clip(by_name[name]))
+    if _place()[0] == 0:
+        _write_captions(file, out, clips, fields)
+
+
+def _write_captions(
+    file: Path, out: Path, clips: Sequence[PickledClip], fields: Mapping[str, Field]
+) -> None:
     for ending, texts in [("", lambda clip: [clip.text]), ("_training", lambda clip: clip.texts)]:
         table = io.StringIO()
         rows = csv.writer(table, lineterminator="\n")
@@ -100,11 +108,11 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
 def _write(
     out: Path, fields: Mapping[str, Field], names: Sequence[str], read: Callable[[str], Read]
 ) -> None:
-    rank, _ = _place()
+    rank, ranks = _place()
     problems: dict[str, list[str]] = {}
     added = skipped = 0
     with StoreWriter(out, fields, name=f"pack{rank}") as writer:
-        for name in tqdm(names, desc="packing", unit="video", disable=rank > 0):
+        for name in tqdm(names[rank::ranks], desc="packing", unit="video", disable=rank > 0):
             if writer.done(name):
                 skipped += 1
                 continue
@@ -127,16 +135,27 @@ def _read_video(reader: PublishedFolders, video: str) -> Read:
     for field in reader.fields:
         try:
             rows = reader.read(video, field)
-            if not _largest(rows) <= LARGEST:
-                raise ValueError(f"{field} of {video}: not finite, or too large for float16")
+            _refuse_too_large(rows.numpy(), video, field)
             features[field] = rows
         except ValueError as error:
             problems.append(str(error))
     return features, problems
 
 
-def _largest(rows: Tensor) -> float:
-    return float(rows.abs().max()) if rows.numel() else 0.0
+def _check_clip(clip: PickledClip) -> Read:
+    features, problems = {}, list(clip.problems)
+    for field, rows in clip.features.items():
+        try:
+            _refuse_too_large(rows, clip.id, field)
+            features[field] = rows
+        except ValueError as error:
+            problems.append(str(error))
+    return features, problems
+
+
+def _refuse_too_large(rows: NDArray[Any], video: str, field: str) -> None:
+    if rows.size and not np.abs(rows).max() <= LARGEST:
+        raise ValueError(f"{field} of {video}: not finite, or too large for float16")
 
 
 def _seconds(clip: PickledClip, fields: Mapping[str, Field]) -> float:
@@ -148,8 +167,8 @@ def _seconds(clip: PickledClip, fields: Mapping[str, Field]) -> float:
     return max(rows, default=0.001)
 
 
-def _width(clips: Sequence[PickledClip], name: str) -> int:
-    return next(clip.features[name].shape[1] for clip in clips if name in clip.features)
+def _width(clips: Sequence[PickledClip], name: str) -> int | None:
+    return next((c.features[name].shape[1] for c in clips if name in c.features), None)
 
 
 def _place() -> tuple[int, int]:

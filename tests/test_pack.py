@@ -1,6 +1,9 @@
 """Packing published features: the store gives the same clips."""
 
 import json
+import multiprocessing
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +13,15 @@ from fusion.data.captioned_videos import CaptionedVideos
 from fusion.data.howto100m import HowTo100M
 from fusion.data.published import PickledVideos
 from fusion.data.store import FeatureStore
+from fusion.data.store_writer import StoreWriter
 from fusion.data.video_tokens import fit_video_tokens
 from fusion.pack import pack_howto100m, pack_pickle
 from tests.data.test_howto100m import VIDEOS, own_cache, root, words  # noqa: F401 (fixtures)
 from tests.data.test_published import entry, write
+
+with_fork = pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
+)
 
 
 def test_the_store_of_howto100m_gives_the_same_clips(root, tmp_path, capsys):  # noqa: F811
@@ -50,12 +58,80 @@ def test_packing_goes_on_and_names_what_it_could_not_read(root, tmp_path, capsys
     assert "0 videos added, 3 there before" in capsys.readouterr().out
 
 
-def test_processes_share_the_videos_out(root, tmp_path, monkeypatch):  # noqa: F811
+def in_processes_that_begin_at_once(pack, *arguments):
+    """Pack in two processes, neither of which can see what the other one writes."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2, timeout=60)
+
+    def work(rank):
+        os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank)}
+        begin = StoreWriter.__enter__
+        StoreWriter.__enter__ = lambda writer: (barrier.wait(), begin(writer))[1]
+        pack(*arguments)
+
+    processes = [context.Process(target=work, args=(rank,)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@with_fork
+@pytest.mark.parametrize("kind", ["howto100m", "pickle"])
+def test_processes_share_the_videos_out(kind, root, tmp_path):  # noqa: F811
+    store = tmp_path / "store"
+    if kind == "howto100m":
+        expected = VIDEOS
+        in_processes_that_begin_at_once(pack_howto100m, root, store)
+    else:
+        expected = [f"video{n}" for n in range(5)]
+        file = write(tmp_path / "resnet" / "some.pkl", [entry(n) for n in range(5)])
+        in_processes_that_begin_at_once(pack_pickle, Path(file), store)
+        assert len((store / "some.csv").read_text().splitlines()) == 1 + 5
+    pieces = [json.loads(piece.read_text())["videos"] for piece in store.glob("shards/*.json")]
+    assert sorted(video for videos in pieces for video in videos) == sorted(expected)
+    assert len(pieces) == 2
+
+
+def test_captions_are_written_by_the_first_process(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in range(2):
+    file = Path(write(tmp_path / "resnet" / "some.pkl", [entry(0), entry(1)]))
+    for rank in (1, 0):
         monkeypatch.setenv("RANK", str(rank))
-        pack_howto100m(root, tmp_path / "store")
-    assert sorted(FeatureStore(tmp_path / "store").videos) == sorted(VIDEOS)
+        pack_pickle(file, tmp_path / "store")
+        assert (tmp_path / "store" / "some.csv").exists() == (rank == 0)
+
+
+def test_features_of_a_pickle_that_cannot_be_kept_are_named_and_left_out(tmp_path, capsys):
+    nan, large = entry(1)["2d"].copy(), entry(2)["3d"].astype(np.float32)
+    nan[0, 0], large[1, 1] = np.nan, 1e5
+    entries = [entry(0), entry(1, **{"2d": nan}), entry(2, **{"3d": large}), entry(3)]
+    store = tmp_path / "store"
+    pack_pickle(Path(write(tmp_path / "resnet" / "some.pkl", entries)), store)
+    assert "4 videos added, 0 there before, 2 with problems" in capsys.readouterr().out
+    report = json.loads((store / "pack-report-0.json").read_text())
+    assert report["problems"] == {
+        "video1": ["2d of video1: 1 of 24 values are not finite"],
+        "video2": ["3d of video2: not finite, or too large for float16"],
+    }
+    opened = FeatureStore(store)
+    assert {v: opened.facts(v).get("problems") for v in opened.videos} == {
+        "video0": None, "video3": None, **report["problems"]
+    }  # fmt: skip
+    rows = {v: [opened.rows(v, f) for f in ("2d", "3d", "audio")] for v in opened.videos}
+    assert rows["video1"] == [0, 7, 50] and rows["video2"] == [4, 0, 50]
+
+
+def test_a_pickle_with_features_of_motion_alone_is_packed(tmp_path):
+    entries = [entry(n, **{"2d": None, "2d_pooled": None}) for n in range(2)]
+    file = write(tmp_path / "resnet" / "some.pkl", entries)
+    pack_pickle(Path(file), tmp_path / "store")
+    assert list(FeatureStore(tmp_path / "store").fields) == ["3d", "audio"]
+    captions, settings = tmp_path / "store" / "some.csv", {"max_video_tokens": 12}
+    ours = CaptionedVideos(test=str(captions), store=str(tmp_path / "store"), **settings)
+    mine, made = ours.clips("test", words)[0], torch.from_numpy(entries[0]["3d"]).float()
+    assert mine["video"].equal(fit_video_tokens(None, made[:1], 12))  # half a second, as the sound
 
 
 def test_a_pickle_becomes_a_store_and_captions(tmp_path):

@@ -55,12 +55,14 @@ class PickledClip:
         text: the text that it is evaluated with; may be empty.
         texts: those that training chooses from.
         features: ``2d`` (N, D), ``3d`` (N, D) and ``audio`` (T, 40), as far as they are there.
+        problems: what is wrong with features that were there and cannot be used.
     """
 
     id: str
     text: str
     texts: tuple[str, ...]
     features: dict[str, NDArray[Any]]
+    problems: list[str] = dataclasses.field(default_factory=list)
 
 
 def read_clips(
@@ -267,5 +269,6 @@ def _take_out_problems(clips: Sequence[PickledClip]) -> list[Problem]:
         for clip in there:
             if why := find_problem(clip.features[name], width):
                 problems.append(Problem(clip.id, name, why))
+                clip.problems.append(f"{name} of {clip.id}: {why}")
                 del clip.features[name]
     return problems
