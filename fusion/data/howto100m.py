@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fusion.data.caption_store import CaptionStore, write_caption_store
+from fusion.data.caption_store import CaptionStore
+from fusion.data.caption_store_writer import write_caption_store
 from fusion.data.captions import Caption
 from fusion.data.feature_origin import describe_features, open_store
 from fusion.data.narrated import NarratedClips, video_id

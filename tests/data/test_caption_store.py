@@ -7,8 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fusion.data import caption_store
-from fusion.data.caption_store import CaptionStore, write_caption_store
+from fusion.data import caption_store, caption_store_writer
+from fusion.data.caption_store import CaptionStore
+from fusion.data.caption_store_format import FILES, hash_name
+from fusion.data.caption_store_writer import write_caption_store
 from fusion.data.captions import Caption, CaptionError
 
 ITEMS = [
@@ -58,7 +60,8 @@ def test_an_empty_store_is_one(tmp_path):
 
 
 def test_names_with_one_hash_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(caption_store, "_hash", lambda name: len(name) % 3)
+    for module in (caption_store, caption_store_writer):
+        monkeypatch.setattr(module, "hash_name", lambda name: len(name) % 3)
     names = [str(n) for n in range(120)]
     items = [(name, [Caption(name, 0.0, 1.0, f"of {name}")]) for name in names]
     write_caption_store(tmp_path / "store", items)
@@ -70,7 +73,7 @@ def test_names_with_one_hash_are_told_apart(tmp_path, monkeypatch):
 
 
 def test_hashes_are_the_same_on_every_machine():
-    assert caption_store._hash(b"zebra") == 1212366760143743210
+    assert hash_name(b"zebra") == 1212366760143743210
 
 
 @pytest.mark.parametrize(
@@ -118,12 +121,12 @@ def test_a_store_written_anew_is_noticed(store):
         pickle.loads(sent)
 
 
-FILES = [*caption_store._FILES, "store.json"]
+ALL_FILES = [*FILES, "store.json"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_store_with_cut_or_missing_files_does_not_open(store, damage):
-    for name in FILES:
+    for name in ALL_FILES:
         path = store.path / name
         content = path.read_bytes()
         path.unlink()
@@ -137,7 +140,7 @@ def test_a_store_with_cut_or_missing_files_does_not_open(store, damage):
 
 
 def test_changed_bytes_are_found_by_verifying(store):
-    for name in caption_store._FILES:
+    for name in FILES:
         content = (store.path / name).read_bytes()
         changed = bytearray(content)
         changed[-9 if len(content) > 9 else -1] ^= 1
@@ -149,7 +152,7 @@ def test_changed_bytes_are_found_by_verifying(store):
 
 @pytest.mark.parametrize("name", ["names.i8", "places.i8", "captions.i8", "texts.i8", "times.f8"])
 def test_offsets_that_lead_nowhere_are_an_error_or_another_video(store, name):
-    numbers = np.fromfile(store.path / name, caption_store._FILES[name])
+    numbers = np.fromfile(store.path / name, FILES[name])
     for place, value in itertools.product(range(len(numbers)), [-1, 3, 2**62]):
         changed = numbers.copy()
         changed[place] = value
@@ -176,7 +179,7 @@ def test_offsets_that_lead_nowhere_are_an_error_or_another_video(store, name):
     ],
 )
 def test_what_makes_no_sense_is_found_where_it_is_read(store, name, place, value, message):
-    numbers = np.fromfile(store.path / name, caption_store._FILES[name])
+    numbers = np.fromfile(store.path / name, FILES[name])
     numbers[place] = value
     numbers.tofile(store.path / name)
     damaged = CaptionStore(store.path)

@@ -22,13 +22,14 @@ with_fork = pytest.mark.skipif(
 )
 
 
-def in_a_fork(films, store):
+def in_a_fork(films, store, begun):
     """Extract in a process that can be killed; slowly, and with a shard for every film."""
     push, add = work.FilmRows.push, StoreWriter.add
 
     def slowly(self, piece):
-        time.sleep(0.02)
         push(self, piece)
+        begun.set()
+        time.sleep(0.05)
 
     def add_and_flush(self, *words):
         add(self, *words)
@@ -39,15 +40,26 @@ def in_a_fork(films, store):
     extract([films], store, TINY)
 
 
+def num_shards(store):
+    return len(list(store.glob("shards/*.json")))
+
+
 @with_fork
 def test_a_run_killed_at_any_moment_ends_like_one_that_was_not(done, films, tmp_path):
+    """First within the first film; then each time after one more of the four is in the store."""
     context, store = multiprocessing.get_context("fork"), tmp_path / "store"
-    for seconds in (0.4, 0.6, 0.8):
-        process = context.Process(target=in_a_fork, args=(films, store))
+    for written, seconds in enumerate((0, 0.01, 0.07)):
+        begun = context.Event()
+        process = context.Process(target=in_a_fork, args=(films, store, begun))
         process.start()
+        assert begun.wait(60)
+        while process.is_alive() and num_shards(store) < written:
+            time.sleep(0.002)
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert written <= num_shards(store) < 4  # so there was more to do
     assert extract([films], store, TINY) == done[1]
     assert content(store) == content(done[0])
     assert not list(store.rglob("*.new-*"))

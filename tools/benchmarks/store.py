@@ -10,7 +10,7 @@ import psutil
 import torch
 from torch.utils.data import DataLoader
 
-from fusion.data.caption_store import write_caption_store
+from fusion.data.caption_store_writer import write_caption_store
 from fusion.data.captions import Caption
 from fusion.data.collate import collate
 from fusion.data.howto100m import HowTo100M
