@@ -9,8 +9,10 @@ import torch
 from fusion import evaluate as evaluate_module
 from fusion.config import load_config
 from fusion.data.captions import Caption
-from fusion.evaluate import embed_clips, evaluate
+from fusion.data.protocols import PROTOCOLS
+from fusion.evaluate import describe_result, embed_clips, evaluate
 from fusion.evaluation.embedded import Embedded, keep_complete
+from fusion.evaluation.rescoring import Rescoring
 from fusion.evaluation.tables import describe_evaluation, format_table
 from fusion.experiment import Job, train
 from tests.tiny import CONFIG, write_config
@@ -110,3 +112,23 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
     assert result["clips"]["missing"]["text"] == 2
     assert result["clips"]["without_known_words"] == 1
     assert "2 without text, 0 without video (1 of the texts that" in format_table(result)
+
+
+def test_the_table_says_that_its_gallery_is_not_the_published_one():
+    present = {"text": torch.ones(3).bool(), "audio": torch.tensor([True, True, False])}
+    rows = torch.eye(3)
+    embedded = Embedded(("a", "b", "c"), {"t": rows, "a": rows}, present)
+
+    class Source:
+        def protocol(self, split):
+            return PROTOCOLS["msrvtt-968-of-1000"]
+
+        def describe(self, split):
+            return "features of resnext101"
+
+        def ceiling(self, split):
+            return None
+
+    result, _ = describe_result(Source(), "test", embedded, Rescoring(()), None)
+    assert "(here 2, not 968: not the published gallery); features of res" in result["protocol"]
+    assert result["protocol"] in format_table(result)
