@@ -9,27 +9,21 @@ pooled (D,). S3D and CLIP features are in a file beside the first, entry by entr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fusion.data.captions import Caption
-from fusion.data.problems import Problem, common_width, find_problem, report
+from fusion.data.problems import Problem, common_width, find_problem, name_some, report
 from fusion.data.safe_pickle import load_pickle
-from fusion.data.source import ClipSet
 from fusion.data.spectrogram import NUM_MELS
-from fusion.data.video_tokens import fit_video_tokens
 
-TextEncoder = Callable[[str], Tensor]
 Entry = Mapping[str, Any]
 
-
-FILLED = 0.7  # share of a part's frames below which it is dropped, as published
+logger = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
@@ -72,6 +66,7 @@ def read_clips(
     pooled: bool = False,
     bad: str = "missing",
     max_bad: float = 0.05,
+    needs: str | None = None,
 ) -> list[PickledClip]:
     """Read a file.
 
@@ -83,145 +78,22 @@ def read_clips(
         bad: what becomes of features that cannot be used: ``missing``, their clip goes without, or
             ``leave_out``, their clip is left out.
         max_bad: the share of clips that may have such features.
+        needs: leave out the entries of ``file`` that lack this key.
 
     Raises:
         ValueError: it is no such list, the two files do not belong together, or too much of it
             cannot be used.
     """
-    entries = _read_entries(file)
-    others = _read_entries(beside) if beside else entries
-    if len(others) != len(entries):
-        raise ValueError(
-            f"{beside} has {len(others)} entries, but {file} has {len(entries)}; take two files of"
-            " one split"
-        )
-    clips = []
-    for number, (entry, other) in enumerate(zip(entries, others, strict=True)):
-        name = entry.get("id", number)
-        if other.get("id", name) != name:
-            raise ValueError(
-                f"entry {number} of {beside} is {other['id']!r}, but that of {file} is {name!r};"
-                " take two files of one split"
-            )
-        clips.append(_make_clip(str(name), entry, other, KINDS[kind], pooled))
+    pairs = _keep_with(_read_pairs(file, beside), needs, file)
+    clips = [_make_clip(*pair, KINDS[kind], pooled) for pair in pairs]
     problems = _take_out_problems(clips)
     report(problems, len(clips), str(file), bad, max_bad)
     if bad == "leave_out":
         named = {problem.clip for problem in problems}
         clips = [clip for clip in clips if clip.id not in named]
     if not any("2d" in clip.features or "3d" in clip.features for clip in clips):
-        names = ", ".join(name for names in KINDS[kind] for name in names)
-        raise ValueError(
-            f"{beside or file} has no video features that can be used: none under {names};"
-            f" its entries have {', '.join(sorted(map(str, others[0])))}"
-        )
+        raise _no_video(pairs[0][2], KINDS[kind], beside or file)
     return clips
-
-
-class PickledClips(ClipSet):
-    """Clips as a model takes them.
-
-    Args:
-        clips: see :func:`read_clips`.
-        text_encoder: maps a sentence to (L, D) features.
-        max_video_tokens: the most tokens of a clip; 0: one token, the maximum over time.
-        max_audio_frames: later ones of a clip are cut off; 100 are a second.
-        long_clips: see :func:`fusion.data.video_tokens.fit_video_tokens`.
-        cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
-            text of the whole. Parts after the first need 0.7 of the frames.
-        every_caption: take each of a clip's ``texts`` in turn, not the one it is evaluated with.
-
-    Attributes:
-        captions: for each clip its name and the text it is evaluated with, or each of its texts.
-        folder: None; there are no media files.
-
-    Each item is a dict of ``id``, ``text`` (L, D), ``video`` (L, D) and ``audio`` (L, 40) in
-    float32; a modality that the clip lacks has length 0.
-    """
-
-    def __init__(
-        self,
-        clips: Sequence[PickledClip],
-        text_encoder: TextEncoder,
-        max_video_tokens: int = 12,
-        max_audio_frames: int = 768,
-        long_clips: str = "clip",
-        cut: int = 1,
-        every_caption: bool = False,
-    ) -> None:
-        self.clips, self.text_encoder, self.long_clips = list(clips), text_encoder, long_clips
-        self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self._seed: int | None = None
-        self._shows = [
-            number
-            for number, clip in enumerate(clips)
-            for _ in range(len(clip.texts) if every_caption else 1)
-        ]
-        texts = [t for c in clips for t in (c.texts if every_caption else (c.text,))]
-        self.captions = [
-            Caption(clips[number].id, 0.0, 0.0, text)
-            for number, text in zip(self._shows, texts, strict=True)
-        ]
-        self.folder = None
-        self._parts = [
-            (place, part)
-            for place, number in enumerate(self._shows)
-            for part in range(cut)
-            if part == 0 or self._is_filled(clips[number], part)
-        ]
-        self.cut = cut
-        if cut > 1:
-            self.whole = [place for place, _ in self._parts]
-        # A clip without features still says how wide they would be.
-        self._widths = {
-            name: next(c.features[name].shape[1] for c in clips if name in c.features)
-            for name in ("2d", "3d", "audio")
-            if any(name in clip.features for clip in clips)
-        }
-        self._widths.setdefault("audio", NUM_MELS)
-
-    @property
-    def shows(self) -> Sequence[int]:
-        """For each caption the number of its clip."""
-        return self._shows
-
-    def draw_anew(self, seed: int) -> None:
-        """Take one of each clip's texts at random from now on, as the seed and the clip say."""
-        self._seed = seed
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Give the features of one clip, or of a part."""
-        place, part = self._parts[index]
-        clip = self.clips[self._shows[place]]
-        tokens, frames = self.max_video_tokens, self.max_audio_frames
-        video = fit_video_tokens(
-            self._rows(clip, "2d"), self._rows(clip, "3d"), self.cut * tokens, self.long_clips
-        )
-        sound = self._rows(clip, "audio")
-        assert sound is not None
-        return {
-            "id": clip.id,
-            "text": self.text_encoder(self._text(place)),
-            "video": video[part * tokens : (part + 1) * tokens] if self.cut > 1 else video,
-            "audio": sound[part * frames : (part + 1) * frames],
-        }
-
-    def _is_filled(self, clip: PickledClip, part: int) -> bool:
-        frames = len(clip.features.get("audio", ())) - part * self.max_audio_frames
-        return frames > FILLED * self.max_audio_frames
-
-    def _text(self, place: int) -> str:
-        if self._seed is None:
-            return self.captions[place].text
-        texts = self.clips[self._shows[place]].texts
-        return texts[np.random.default_rng([self._seed, place]).integers(len(texts))]
-
-    def _rows(self, clip: PickledClip, name: str) -> Tensor | None:
-        if name not in self._widths:
-            return None
-        if name not in clip.features:
-            return torch.zeros(0, self._widths[name])
-        return torch.from_numpy(clip.features[name].astype(np.float32))
 
 
 def _read_entries(file: Path) -> list[Entry]:
@@ -232,6 +104,58 @@ def _read_entries(file: Path) -> list[Entry]:
         if not isinstance(entry, dict):
             raise ValueError(f"{file}: entry {number} is a {type(entry).__name__}, not a dict")
     return entries
+
+
+def _read_pairs(file: Path, beside: Path | None) -> list[tuple[str, Entry, Entry]]:
+    """Read for each entry its name, itself, and the one with its video features."""
+    entries = _read_entries(file)
+    others = _read_entries(beside) if beside else entries
+    if len(others) != len(entries):
+        raise ValueError(
+            f"{beside} has {len(others)} entries, but {file} has {len(entries)}; take two files of"
+            " one split"
+        )
+    pairs = []
+    for number, (entry, other) in enumerate(zip(entries, others, strict=True)):
+        name = entry.get("id", number)
+        if other.get("id", name) != name:
+            raise ValueError(
+                f"entry {number} of {beside} is {other['id']!r}, but that of {file} is {name!r};"
+                " take two files of one split"
+            )
+        pairs.append((str(name), entry, other))
+    return pairs
+
+
+def _keep_with(
+    pairs: list[tuple[str, Entry, Entry]], key: str | None, file: Path
+) -> list[tuple[str, Entry, Entry]]:
+    """Leave out the entries that lack a key, and name them."""
+    if key is None:
+        return pairs
+    kept = [pair for pair in pairs if pair[1].get(key) is not None]
+    if not kept:
+        raise ValueError(
+            f"{file}: no entry has {key!r}, by which the protocol chooses its clips; take EAO's"
+            " file or another data.protocol"
+        )
+    if len(kept) < len(pairs):
+        lacking = [name for name, entry, _ in pairs if entry.get(key) is None]
+        logger.warning(
+            "%s: %d of %d entries have no %r (%s); left out, as the protocol says",
+            *(file, len(lacking), len(pairs), key, name_some(lacking)),
+        )
+    return kept
+
+
+def _no_video(entry: Entry, kind: Kind, file: Path) -> ValueError:
+    names = [name for names in kind for name in names]
+    pooled = [name for name in names if np.ndim(entry.get(name, 0)) == 1]
+    hint = f"; {pooled[0]} is pooled over time: set data.max_video_tokens=0" if pooled else ""
+    return ValueError(
+        f"{file} has no video features that can be used: none under {', '.join(names)};"
+        f" its entries have {', '.join(sorted(map(str, entry)))}{hint}"
+    )
 
 
 def _make_clip(name: str, entry: Entry, other: Entry, kind: Kind, pooled: bool) -> PickledClip:

@@ -37,7 +37,7 @@ def find_problem(values: Any, width: int | None) -> str | None:
     """Say in a few words what is wrong with features, None if nothing is.
 
     Args:
-        values: (rows, width) in theory.
+        values: (rows, width) in theory, at least one row.
         width: columns that are expected; None for any.
     """
     if problem := find_wrong_shape(values, width):
@@ -57,6 +57,8 @@ def find_wrong_shape(values: Any, width: int | None) -> str | None:
         return f"a {type(values).__name__}, not numbers in an array"
     if values.ndim != 2:
         return f"{values.ndim} dimensions instead of rows of features"
+    if not len(values):
+        return "no rows"
     if width is not None and values.shape[1] != width:
         shape = f"{values.shape[0]} x {values.shape[1]}"
         turned = " (transposed)" if values.shape[0] == width else ""

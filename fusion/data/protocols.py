@@ -26,6 +26,9 @@ class Protocol:
         gallery: how many clips are left in the published gallery; None: all.
         needs: modalities; a clip that lacks one is neither query nor candidate in any direction,
             and is a miss if it is counted.
+        needs_entry: a key of published pickles. Entries whose pickle of ResNet features lacks it
+            are left out of every split, whichever features are read, and are misses if they are
+            counted. Where the data are such pickles it decides in place of ``needs``.
         may_lack: whether files without the clips that would be left out anyway are accepted.
     """
 
@@ -36,6 +39,7 @@ class Protocol:
     counted: int | None = None
     gallery: int | None = None
     needs: tuple[str, ...] = ()
+    needs_entry: str | None = None
     may_lack: bool = False
 
     def check(self, num_clips: int, file: str, num_captions: int | None = None) -> None:
@@ -106,12 +110,15 @@ PROTOCOLS = {
         ),
         Protocol(
             "youcook2-3339-of-3350",
-            "as published for EAO: of the 3,350 validation clips those with video features of full"
-            " length (3,339) are queries and candidates, and the others count as misses",
+            "as published for EAO: of the 3,350 validation clips those with 2d_full in the pickle"
+            " of ResNet features (3,339), whichever features are read, are queries and candidates,"
+            " and the others count as misses; training goes without such clips too; where there is"
+            " no such pickle, having video decides",
             clips=3350,
             counted=3350,
             gallery=3339,
             needs=("video",),
+            needs_entry="2d_full",
             may_lack=True,
         ),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from fusion.data.pickled import KINDS, PickledClip, PickledClips, read_clips
+from fusion.data.pickled import KINDS, PickledClip, read_clips
+from fusion.data.pickled_clips import PickledClips, report_empty
 from fusion.data.problems import POLICIES, check_max_bad
 from fusion.data.protocols import Protocol, choose_protocol
 from fusion.data.video_tokens import STRATEGIES
@@ -101,7 +103,7 @@ class PickledVideos:
         if split == "test":
             num_captions = sum(len(clip.texts) for clip in clips)
             self._protocol.check(len(clips), str(self._file(split)), num_captions)
-        return PickledClips(
+        opened = PickledClips(
             clips,
             text_encoder,
             self.max_video_tokens,
@@ -110,10 +112,16 @@ class PickledVideos:
             1 if split == "train" else self.cut,
             every_caption,
         )
+        report_empty(opened, str(self._file(split)), self.max_bad)
+        return opened
 
     def protocol(self, split: str) -> Protocol:
         """How a split is counted."""
-        return self._protocol if split == "test" else choose_protocol("all")
+        if split != "test":
+            return choose_protocol("all")
+        if self._protocol.needs_entry:  # which has chosen the clips when they were read
+            return dataclasses.replace(self._protocol, needs=())
+        return self._protocol
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
@@ -132,6 +140,7 @@ class PickledVideos:
                 pooled=self.max_video_tokens == 0,
                 bad=self.bad,
                 max_bad=self.max_bad,
+                needs=self._protocol.needs_entry,
             )
         return self._read[split]
 

@@ -128,14 +128,17 @@ BAD = {
     "audio": np.full((40, 50), np.nan, np.float16),
     "2d": np.ones((WIDTH, 4), np.float16),
     "3d": np.array([["a", "b"]]),
+    "no rows of 2d": np.zeros((0, WIDTH), np.float16),
+    "no frames of audio": np.zeros((40, 0), np.float16),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_features_that_cannot_be_used_are_missing_and_named(tmp_path, caplog, name):
-    entries = [entry(n) for n in range(20)] + [entry(20, **{name: BAD[name]})]
+    key = name.split()[-1]
+    entries = [entry(n) for n in range(20)] + [entry(20, **{key: BAD[name]})]
     clips = open_test(tmp_path, entries)
-    modality = "audio" if name == "audio" else "video"
+    modality = "audio" if key == "audio" else "video"
     assert len(clips) == 21
     assert len(clips[20][modality]) == 0
     assert len(clips[19][modality]) > 0
@@ -146,7 +149,7 @@ def test_features_that_cannot_be_used_are_missing_and_named(tmp_path, caplog, na
 
 
 def test_clips_that_lack_something_go_into_a_batch(tmp_path):
-    entries = [entry(0), entry(1, audio=None), entry(2, **{"2d": np.zeros((0, WIDTH), np.float16)})]
+    entries = [entry(0), entry(1, audio=None), entry(2, **{"2d": None})]
     clips = open_test(tmp_path, entries)
     batch = collate([clips[i] for i in range(3)])
     present = {name: flags.tolist() for name, flags in batch.present.items()}
@@ -165,6 +168,7 @@ def test_clips_that_lack_something_go_into_a_batch(tmp_path):
         (np.ones((4, 3)), r"4 x 3 instead of rows of 4 (transposed)"),
         (np.ones((2, 3)), "2 x 3 instead of rows of 4"),
         (np.ones(4), "1 dimensions instead of rows of features"),
+        (np.ones((0, 4)), "no rows"),
         (np.array([[np.inf, 0, 0, np.nan]]), "2 of 4 values are not finite"),
         ("text", "a str, not numbers in an array"),
     ],
@@ -201,7 +205,7 @@ def test_a_protocol_is_about_its_own_test_set(tmp_path, protocol):
 def test_the_published_folders_are_found(tmp_path):
     names = ["msrvtt/resnet/msrvtt_jsfusion_test.pkl", "youcook/resnet/youcook_val.pkl"]
     for name in names:
-        write(tmp_path / name, [entry(0)])
+        write(tmp_path / name, [entry(0, **{"2d_full": entry(0)["2d"]})])
     assert len(msrvtt(str(tmp_path)).clips("test", words)) == 1
     assert len(youcook2(str(tmp_path)).clips("test", words)) == 1
     with pytest.raises(
@@ -214,7 +218,7 @@ def test_the_published_folders_are_found(tmp_path):
 
 def test_avlnets_names_are_found_too(tmp_path):
     write(tmp_path / "youcook_val_audio.pkl", [entry(0)])
-    assert len(youcook2(str(tmp_path)).clips("test", words)) == 1
+    assert len(youcook2(str(tmp_path), protocol="all").clips("test", words)) == 1
 
 
 @pytest.mark.parametrize(
