@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from fusion.data.caption_cache import open_captions
 from fusion.data.caption_store import CaptionStore
-from fusion.data.caption_store_writer import write_caption_store
-from fusion.data.captions import Caption
 from fusion.data.feature_origin import describe_features, open_store
 from fusion.data.narrated import NarratedClips, video_id
-from fusion.data.problems import check_max_bad
+from fusion.data.problems import POLICIES, check_max_bad, judge, name_some
 from fusion.data.protocols import Protocol, choose_protocol
-from fusion.data.readers import AUDIO, PublishedFolders, Reader
-from fusion.data.safe_pickle import load_pickle
+from fusion.data.readers import AUDIO, PublishedFolders, Reader, read_paths
 from fusion.data.store import FeatureStore
 from fusion.data.store_format import Field
-from fusion.files import cache_folder, missing_folder
-
-logger = logging.getLogger(__name__)
 
 
 class Published(NamedTuple):
@@ -71,7 +62,8 @@ class HowTo100M:
         root: folder of data sets (``data_root``); the files are in ``howto`` below it.
         features: ``resnet`` (2D and 3D), ``s3d`` or ``clip``.
         store: a feature store, see :mod:`fusion.data.store`, in place of the published folders;
-            ``tools/pack.py`` makes one. Its videos are those of the list that it has, or all.
+            ``tools/pack.py`` makes one. Its videos are those of the list that it has, in the order
+            of the list; all, sorted by name, if neither ``root`` nor ``videos`` gives a list.
         captions: ``caption.pickle`` (or the same as JSON), which is converted into the cache when
             it is first used, or a caption store.
         videos: csv file with a column ``path``.
@@ -82,7 +74,10 @@ class HowTo100M:
         max_video_tokens: later ones of a clip are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         shift_audio: take the sound half of ``min_seconds`` later than the text.
-        max_bad: the share of clips whose features may be unreadable.
+        bad: what becomes of a clip with features that cannot be read: ``missing``, it goes without
+            them, or ``leave_out``, another clip is drawn in its place.
+        max_bad: the share of clips that may have such features, and of listed videos that the store
+            may lack.
 
     Raises:
         ValueError: a name is unknown, ``max_bad`` is no share, or the files are not there.
@@ -101,11 +96,14 @@ class HowTo100M:
         max_video_tokens: int = 12,
         max_audio_frames: int = 768,
         shift_audio: bool = True,
+        bad: str = "missing",
         max_bad: float = 0.05,
     ) -> None:
         if features not in KINDS:
             raise ValueError(f"data.features: unknown {features!r}; choose from {', '.join(KINDS)}")
         check_max_bad(max_bad)
+        if bad not in POLICIES:
+            raise ValueError(f"data.bad: unknown {bad!r}; choose from {', '.join(POLICIES)}")
         kind = KINDS[features]
         if root is None and (captions is None or (store is None and videos is None)):
             raise ValueError(
@@ -114,6 +112,7 @@ class HowTo100M:
             )
         folder = Path(root or ".").expanduser() / "howto"
         self.features, self.store = features, store
+        self._has_root, self._listed_by_user = root is not None, videos is not None
         self._videos_file = Path(videos).expanduser() if videos else folder / kind.videos
         self._captions_file = Path(captions).expanduser() if captions else folder / "caption.pickle"
         self._folders = folder / kind.folder, folder / "audio_features"
@@ -123,9 +122,10 @@ class HowTo100M:
             "max_video_tokens": max_video_tokens,
             "max_audio_frames": max_audio_frames,
             "shift_audio": shift_audio,
+            "bad": bad,
             "max_bad": max_bad,
         }
-        self._opened: tuple[Reader, CaptionStore, Sequence[str]] | None = None
+        self._opened: tuple[Reader, CaptionStore, dict[str, Sequence[str]]] | None = None
 
     @property
     def splits(self) -> list[str]:
@@ -172,24 +172,52 @@ class HowTo100M:
     def ceiling(self, split: str) -> None:
         """Nobody knows what can be reached at best."""
 
-    def _open(self) -> tuple[Reader, CaptionStore, Sequence[str]]:
+    def _open(self) -> tuple[Reader, CaptionStore, dict[str, Sequence[str]]]:
         if self._opened is None:
             captions = open_captions(self._captions_file)
             reader: Reader
             if self.store is not None:
-                reader = open_store(self.store)
-                videos = reader.videos
+                store = open_store(self.store)
+                _check_fields(store, self.features)
+                reader, videos = store, self._divide(self._listed() or store.videos)
+                videos = {split: self._keep_stored(videos[split], store) for split in videos}
             else:
                 fields = KINDS[self.features].fields
                 reader = PublishedFolders(self._videos_file, *self._folders, fields)
-                videos = reader.videos
-            if not 0 <= self.validation_videos < len(videos):
-                raise ValueError(
-                    f"data.validation_videos ({self.validation_videos}) must be less than the"
-                    f" number of videos ({len(videos)})"
-                )
+                videos = self._divide(reader.videos)
             self._opened = reader, captions, videos
         return self._opened
+
+    def _listed(self) -> list[str] | None:
+        """Read the list of the videos, if there is one beside the store."""
+        if self._listed_by_user or (self._has_root and self._videos_file.exists()):
+            return read_paths(self._videos_file)
+        return None
+
+    def _divide(self, videos: Sequence[str]) -> dict[str, Sequence[str]]:
+        """Hold the last videos out, before those that a store lacks are left out."""
+        first = len(videos) - self.validation_videos
+        if not 0 < first <= len(videos):
+            raise ValueError(
+                f"data.validation_videos ({self.validation_videos}) must be less than the"
+                f" number of videos ({len(videos)})"
+            )
+        return {"train": videos[:first], "validation": videos[first:]}
+
+    def _keep_stored(self, videos: Sequence[str], store: FeatureStore) -> Sequence[str]:
+        """Leave out the videos that the store lacks, and name them."""
+        kept = [video for video in videos if video in store]
+        if len(kept) == len(videos):
+            return kept
+        lacking = name_some([video for video in videos if video not in store])
+        said = (
+            f"{self._videos_file}: {self.store} lacks {len(videos) - len(kept)} of {len(videos)}"
+            f" videos ({lacking})"
+        )
+        if not kept:
+            raise ValueError(f"{said}; name the list of its own videos under data.videos")
+        judge(said, 1 - len(kept) / len(videos), self.settings["max_bad"], "leave_out")
+        return kept
 
     def _videos(self, split: str) -> Sequence[str]:
         if split not in self.splits:
@@ -197,56 +225,18 @@ class HowTo100M:
                 f"HowTo100M has no split {split!r}; for one to choose the best checkpoint by set"
                 " data.validation_videos, for a test evaluate by configs/msrvtt or configs/youcook2"
             )
-        videos = self._open()[2]
-        first = len(videos) - self.validation_videos
-        return videos[:first] if split == "train" else videos[first:]
+        return self._open()[2][split]
 
 
-def open_captions(path: Path) -> CaptionStore:
-    """Open captions; convert them into the cache if they are not in the form that is mapped.
-
-    Args:
-        path: a caption store, ``caption.pickle`` or the same as JSON: for each video ``start`` and
-            ``end`` (seconds) and ``text``.
-
-    Raises:
-        ValueError: they are missing or damaged.
-    """
-    if path.is_dir():
-        return CaptionStore(path)
-    try:
-        state = path.stat()
-    except OSError:
+def _check_fields(store: FeatureStore, features: str) -> None:
+    """Refuse a store of features of another kind: the table would name the wrong ones."""
+    widths = {name: field.width for name, field in KINDS[features].fields.items()}
+    found = {name: field.width for name, field in store.fields.items()}
+    if found != widths:
+        kinds = {kind: {n: f.width for n, f in KINDS[kind].fields.items()} for kind in KINDS}
+        fitting = [f"set data.features={kind}" for kind in kinds if kinds[kind] == found]
+        other = fitting[0] if fitting else "read it with data.name=videos, which takes any features"
         raise ValueError(
-            f"{path} is missing{missing_folder(path)}; it is among the files of HowTo100M"
-            " (www.di.ens.fr/willow/research/howto100m)"
-        ) from None
-    identity = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    place = cache_folder() / "captions" / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    if not place.exists():
-        logger.warning("converting %s, once; it is read from %s from now on", path, place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_caption_store(place, _items(path))
-    return CaptionStore(place)
-
-
-def _items(path: Path) -> Iterator[tuple[str, list[Caption]]]:
-    if path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        content = load_pickle(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold the captions of each video")
-    for video, columns in content.items():
-        try:
-            rows = zip(columns["start"], columns["end"], columns["text"], strict=True)
-            captions = [
-                Caption(str(video), float(start), float(end), str(text))
-                for start, end, text in rows
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: {video!r} lacks start, end and text of equal number ({error})"
-            ) from None
-        # Impossible times do occur among a hundred million.
-        yield str(video), [c for c in captions if 0 <= c.start < c.end < math.inf]
+            f"{store.location} has features {found} (name: width), but data.features={features} are"
+            f" {widths}; {other}, or name another store"
+        )

@@ -5,7 +5,6 @@ Miech et al., arXiv:1906.03327; the audio shift is EAO's, arXiv:2112.04446.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -18,6 +17,7 @@ from fusion.data.captions import Caption
 from fusion.data.readers import Reader
 from fusion.data.source import ClipSet
 from fusion.data.spectrogram import NUM_MELS
+from fusion.data.unreadable import Unreadable
 from fusion.data.video_tokens import fit_video_tokens
 from fusion.data.windows import (
     Window,
@@ -27,8 +27,6 @@ from fusion.data.windows import (
     spectrogram_range,
     spectrogram_seconds,
 )
-
-logger = logging.getLogger(__name__)
 
 TRIES = 20  # windows, then videos, until one has anything at all
 
@@ -47,16 +45,19 @@ class NarratedClips(ClipSet):
         max_audio_frames: later ones of a clip are cut off; 100 are a second.
         shift_audio: take the sound half of ``min_seconds`` later than the text, see
             :func:`fusion.data.windows.audio_window`.
-        max_bad: the share of videos that may have features that cannot be read.
+        bad: what becomes of a clip with features that cannot be read: ``missing``, it goes without
+            them, or ``leave_out``, another one is drawn in its place.
+        max_bad: the share of clips that may have such features.
 
     Attributes:
-        captions: of each clip, made when they are asked for.
+        captions: of each clip as it is drawn first, made when they are asked for.
         folder: None; there are no media files.
         group: clips that stay together.
 
     Each item is a dict of ``id``, ``text`` (L, D), ``video`` (L, D) and ``audio`` (L, 40) in
-    float32. A modality that cannot be read, or is not there, has length 0; a warning names it. A
-    clip that has nothing at all is replaced by another, so an epoch has as many steps as planned.
+    float32. A modality that cannot be read, or is not there, has length 0; a warning names the
+    file, once. A clip that has nothing at all, or is left out, is replaced by another of the same
+    or of the next videos, so an epoch has as many steps as planned, on every process.
     """
 
     def __init__(
@@ -70,37 +71,44 @@ class NarratedClips(ClipSet):
         max_video_tokens: int = 12,
         max_audio_frames: int = 768,
         shift_audio: bool = True,
+        bad: str = "missing",
         max_bad: float = 0.05,
     ) -> None:
         self.reader, self.store, self.videos = reader, captions, videos
         self.text_encoder, self.group = text_encoder, clips_per_video
-        self.min_seconds, self.shift_audio, self.max_bad = min_seconds, shift_audio, max_bad
+        self.min_seconds, self.shift_audio, self.bad = min_seconds, shift_audio, bad
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self.captions, self.folder, self._seed = _Captions(self), None, 0
-        # Videos that were asked for and those with a problem, over all processes that load data.
-        self._counts = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self.unreadable = Unreadable(videos, list(reader.fields), max_bad)
 
     def draw_anew(self, seed: int) -> None:
         """Draw other clips from now on, as the seed and the place in the epoch say."""
         self._seed = seed
 
+    def end_epoch(self) -> None:
+        """Say how much could not be read so far, by this process and its workers."""
+        self.unreadable.report()
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Draw a clip.
 
         Raises:
-            ValueError: too many videos cannot be read.
+            ValueError: too many clips cannot be read.
         """
-        self._counts[0] += 1
+        problems: list[str] = []
         for attempt in range(TRIES):
             # The same video first; then, if it is of no use, its neighbours.
-            video = self.videos[(index // self.group + attempt // 2) % len(self.videos)]
-            window = self._window(video, index, attempt)
-            clip = self._clip(video, window)
-            if any(len(clip[name]) for name in ("text", "video", "audio")):
-                return {"id": f"{video}@{window.start:.2f}#{index}", **clip}
+            number = (index // self.group + attempt // 2) % len(self.videos)
+            window = self._window(self.videos[number], index, attempt)
+            before = len(problems)
+            clip = self._clip(number, window, problems)
+            left_out = self.bad == "leave_out" and len(problems) > before
+            if not left_out and any(len(features) for features in clip.values()):
+                self.unreadable.count(problems)
+                return {"id": f"{self.videos[number]}@{window.start:.2f}#{index}", **clip}
         raise ValueError(
             f"{TRIES // 2} videos in a row, from {self.videos[index // self.group]!r} on, have"
-            " neither text nor picture nor sound; look at the warnings above"
+            " neither text nor picture nor sound, or are left out; look at the warnings above"
         )
 
     def _window(self, video: str, index: int, attempt: int) -> Window:
@@ -108,32 +116,35 @@ class NarratedClips(ClipSet):
         said = self.store.captions(video_id(video)) if video_id(video) in self.store else []
         return random_window(said, self._seconds(video), self.min_seconds, uniform)
 
-    def _clip(self, video: str, window: Window) -> dict[str, Tensor]:
+    def _clip(self, number: int, window: Window, problems: list[str]) -> dict[str, Tensor]:
+        """Cut a clip out of a video; add to ``problems`` what cannot be read."""
         frames = spectrogram_range(*audio_window(window, self.min_seconds, shift=self.shift_audio))
         last = min(frames[1], frames[0] + self.max_audio_frames)
         if not window.words:
             last = frames[0] + self.max_audio_frames  # as published: all that fits
         return {
             "text": self.text_encoder(" ".join(window.words)),
-            "video": self._video(video, window),
-            "audio": self._read(video, "audio", frames[0], last),
+            "video": self._video(number, window, problems),
+            "audio": self._read(number, "audio", frames[0], last, problems),
         }
 
-    def _video(self, video: str, window: Window) -> Tensor:
+    def _video(self, number: int, window: Window, problems: list[str]) -> Tensor:
         kinds = {
             name: self._read(
-                video,
+                number,
                 name,
                 *feature_range(
                     window.start, window.end, self.reader.fields[name].per_second, accurate=False
                 ),
+                problems,
             )
             for name in ("2d", "3d")
             if name in self.reader.fields
         }
         return fit_video_tokens(kinds.get("2d"), kinds.get("3d"), self.max_video_tokens)
 
-    def _read(self, video: str, field: str, first: int, last: int) -> Tensor:
+    def _read(self, number: int, field: str, first: int, last: int, problems: list[str]) -> Tensor:
+        video = self.videos[number]
         try:
             rows = self.reader.read(video, field, first, last).float()
             if rows.isfinite().all():
@@ -141,7 +152,8 @@ class NarratedClips(ClipSet):
             problem = f"{field} of {video}: not finite in rows {first} to {last}"
         except ValueError as error:
             problem = str(error)
-        self._note(problem)
+        problems.append(problem)
+        self.unreadable.name(number, field, problem)
         width = NUM_MELS if field == "audio" else self.reader.fields[field].width
         return torch.zeros(0, width)
 
@@ -159,17 +171,6 @@ class NarratedClips(ClipSet):
             if rows:
                 return rows / self.reader.fields[field].per_second
         return 0.0
-
-    def _note(self, problem: str) -> None:
-        self._counts[1] += 1
-        asked, bad = self._counts.tolist()
-        if bad <= 20:
-            logger.warning("%s; taken as missing", problem)
-        if asked >= 1000 and bad > self.max_bad * asked:
-            raise ValueError(
-                f"{bad} times in {asked} clips features could not be read, the last time {problem};"
-                f" that is more than data.max_bad ({self.max_bad:g}) allows"
-            )
 
 
 class _Captions(Sequence[Caption]):

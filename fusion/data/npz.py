@@ -19,6 +19,10 @@ MOST_TIMES_LARGER = 200  # than its file
 ANY_TIMES_LARGER = 128 << 20
 
 
+class NpzError(ValueError):
+    """An array cannot be read; the message names the file."""
+
+
 def read_npz(path: Path, key: str) -> NDArray[Any]:
     """Read one array.
 
@@ -27,37 +31,44 @@ def read_npz(path: Path, key: str) -> NDArray[Any]:
         key: name of the array.
 
     Raises:
-        ValueError: it is missing, damaged, holds objects, or is larger than it says.
+        NpzError: it is missing, damaged, holds objects, or is larger than it says.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            try:
-                member = archive.getinfo(f"{key}.npy")
-            except KeyError:
-                names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:9])
-                raise ValueError(f"{path} has no array {key!r}, but {names or 'none'}") from None
-            size_of_file = path.stat().st_size
-            most = ANY_TIMES_LARGER + MOST_TIMES_LARGER * size_of_file
-            if member.file_size > most or member.compress_type not in _NUMPY_WRITES:
-                raise ValueError(
-                    f"{path}: {key} claims to be {member.file_size} bytes, in a file of"
-                    f" {size_of_file}, as no features are; write them by numpy.savez"
-                )
-            with archive.open(member) as file:
-                shape, in_columns, dtype = _read_header(file)
-                size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-                if dtype.hasobject:
-                    raise ValueError(f"{path}: {key} holds objects, which could run code")
-                if not size <= member.file_size <= size + HEADER or size > MOST_BYTES:
-                    raise ValueError(
-                        f"{path}: {key} claims to be {shape} {dtype}, which its {member.file_size}"
-                        " bytes do not hold"
-                    )
-                data = np.frombuffer(file.read(size), dtype)
+        return _read(path, key)
+    except (NpzError, MemoryError):
+        raise
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from None
+        raise NpzError(f"{path} is missing") from None
+    except Exception as error:
+        # One wrong byte leads zipfile, zlib and numpy's parser of headers to errors of a dozen
+        # kinds; none of them may end a run of weeks over a million files.
+        raise NpzError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _read(path: Path, key: str) -> NDArray[Any]:
+    with zipfile.ZipFile(path) as archive:
+        if f"{key}.npy" not in archive.namelist():
+            names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:9])
+            raise NpzError(f"{path} has no array {key!r}, but {names or 'none'}")
+        member = archive.getinfo(f"{key}.npy")
+        size_of_file = path.stat().st_size
+        most = ANY_TIMES_LARGER + MOST_TIMES_LARGER * size_of_file
+        if member.file_size > most or member.compress_type not in _NUMPY_WRITES:
+            raise NpzError(
+                f"{path}: {key} claims to be {member.file_size} bytes, in a file of"
+                f" {size_of_file}, as no features are; write them by numpy.savez"
+            )
+        with archive.open(member) as file:
+            shape, in_columns, dtype = _read_header(file)
+            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if dtype.hasobject:
+                raise NpzError(f"{path}: {key} holds objects, which could run code")
+            if not size <= member.file_size <= size + HEADER or size > MOST_BYTES:
+                raise NpzError(
+                    f"{path}: {key} claims to be {shape} {dtype}, which its {member.file_size}"
+                    " bytes do not hold"
+                )
+            data = np.frombuffer(file.read(size), dtype)
     return data.reshape(shape, order="F" if in_columns else "C")
 
 

@@ -6,10 +6,11 @@ import csv
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.data.npz import read_npz
@@ -114,11 +115,17 @@ class PublishedFolders:
             values = values.T if field == "audio" and values.ndim == 2 else values
             if why := find_wrong_shape(values, self.fields[field].width):
                 raise ValueError(f"{path}: {why}")
-            self._kept[video, field] = torch.from_numpy(np.array(values))  # its own, to write to
+            self._kept[video, field] = torch.from_numpy(_as_floats(values))
             while len(self._kept) > KEPT * len(self.fields):
                 self._kept.popitem(last=False)
         self._kept.move_to_end((video, field))
         return self._kept[video, field]
+
+
+def _as_floats(values: NDArray[Any]) -> NDArray[Any]:
+    """Copy numbers of any type into one that torch can hold: float16 as it is, else float32."""
+    with np.errstate(over="ignore"):  # what becomes infinite is found where it is used
+        return np.array(values, np.float16 if values.dtype == np.float16 else np.float32)
 
 
 def read_paths(file: Path) -> list[str]:

@@ -70,8 +70,8 @@ class Trainer:
             What lasts from step to step is up to its methods ``commit``, which is called when a
             step is taken, ``undo``, when it is not, ``state_dict`` and ``load_state_dict``.
         train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
-            that is called before each epoch. Its attribute ``group`` says how many neighbours keep
-            together in a batch.
+            that is called before each epoch, and ``end_epoch()`` after each. Its attribute
+            ``group`` says how many neighbours keep together in a batch.
         collate: see ``torch.utils.data.DataLoader``.
         settings: how to train.
         seed: of the order of the clips and of every other random number.
@@ -270,6 +270,8 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         self._check_gradients()
+        if hasattr(self.train_set, "end_epoch"):
+            self.train_set.end_epoch()
         self.model.eval()
         results = self.evaluate(self.unwrapped)
         epoch = self.position.epoch + 1

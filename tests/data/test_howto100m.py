@@ -181,9 +181,9 @@ def test_too_many_problems_end_the_run(root):
     for file in (root / "howto").rglob("*_2d.npz"):
         file.unlink()
     clips = HowTo100M(str(root)).clips("train", words)
-    clips._counts[0] = 2000
-    clips._counts[1] = 101
-    with pytest.raises(ValueError, match=r"102 times in 2001 clips .*max_bad \(0.05\) allows"):
+    clips.unreadable._clips[0] = torch.tensor([2000, 99])
+    clips[0]
+    with pytest.raises(ValueError, match=r"101 of 2002 .* 1 files, .*max_bad \(0.05\) allows"):
         clips[0]
 
 

@@ -219,14 +219,18 @@ def test_too_many_bad_gradients_end_the_run(tmp_path):
 
 
 def test_data_are_drawn_anew_in_each_epoch(tmp_path):
-    seeds = []
+    seeds, ends = [], []
 
     class Drawn(list):
         def draw_anew(self, seed):
             seeds.append(seed)
 
+        def end_epoch(self):
+            ends.append(len(seeds))
+
     make(tmp_path, data=Drawn(items())).fit()
     assert len(set(seeds)) == len(seeds) == 3
+    assert ends == [1, 2, 3]
 
 
 def test_a_best_that_is_not_evaluated_is_explained(tmp_path):
