@@ -94,6 +94,8 @@ class Job:
                 " to take the last epoch"
             )
         compare_widths(self.config["model"], train_set)
+        if split := _split_of_the_table(source):  # what is wrong with it is not to be found later
+            compare_widths(self.config["model"], source.clips(split, text_encoder))
         self._build()
         if self.settings.compile:
             compile_parts(self.model)
@@ -177,7 +179,9 @@ class Job:
         peak = peak_memory(self.accelerator.device)
         seconds = None if goes_on else self.clock.seconds["training"]
         load_weights(model, self.folder.best)
-        split = "test" if "test" in source.splits else "validation"
+        if (split := _split_of_the_table(source)) is None:
+            self._report_training(model)
+            return
         with self.clock("report"):
             clips = source.clips(split, text_encoder)
             embedded = self._embed(model, clips)
@@ -203,6 +207,26 @@ class Job:
         print(format_table(result))
         print(f"\ntime      {self.clock}\nreport    {path / 'report.html'}")
 
+    def _report_training(self, model: nn.Module) -> None:
+        """Report without a table: the data has nothing but training clips."""
+        if not self.accelerator.is_main_process:
+            return
+        path = self.folder.path
+        metrics = read_metrics(self.folder.metrics)
+        write_report(
+            path / "report.html",
+            title=path.name,
+            results=[],
+            metrics=metrics,
+            gallery=[],
+            facts=self._facts(model),
+        )
+        print(
+            f"nothing to evaluate on: the data has training clips alone; the last epoch is in"
+            f" {self.folder.best}, for tools/evaluate.py --set CONFIG"
+        )
+        print(f"\ntime      {self.clock}\nreport    {path / 'report.html'}")
+
     def _facts(self, model: nn.Module) -> dict[str, str]:
         parameters = sum(p.numel() for p in model.parameters())
         return {
@@ -214,6 +238,11 @@ class Job:
             "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
             "config": str(self.folder.path / "config.yaml"),
         }
+
+
+def _split_of_the_table(source: Source) -> str | None:
+    """Choose what a run is evaluated on in the end; nothing if it has training clips alone."""
+    return next((split for split in ("test", "validation") if split in source.splits), None)
 
 
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:
