@@ -229,14 +229,15 @@ class HowTo100M:
 
 
 def _check_fields(store: FeatureStore, features: str) -> None:
-    """Refuse a store of features of another kind: the table would name the wrong ones."""
-    widths = {name: field.width for name, field in KINDS[features].fields.items()}
+    """Refuse a store of another published kind; features of one's own networks may be any."""
     found = {name: field.width for name, field in store.fields.items()}
-    if found != widths:
-        kinds = {kind: {n: f.width for n, f in KINDS[kind].fields.items()} for kind in KINDS}
-        fitting = [f"set data.features={kind}" for kind in kinds if kinds[kind] == found]
-        other = fitting[0] if fitting else "read it with data.name=videos, which takes any features"
-        raise ValueError(
-            f"{store.location} has features {found} (name: width), but data.features={features} are"
-            f" {widths}; {other}, or name another store"
-        )
+    kinds = {
+        kind: {name: field.width for name, field in published.fields.items()}
+        for kind, published in KINDS.items()
+    }
+    for kind, widths in kinds.items():
+        if found == widths and kind != features:
+            raise ValueError(
+                f"{store.location} has features {found} (name: width), but data.features={features}"
+                f" are {kinds[features]}; set data.features={kind}, or name another store"
+            )

@@ -14,10 +14,10 @@ NETWORKS = {"2d": "resnet152.tv_in1k", "3d": "resnext101"}
 WARNING = {"warning": "the weights are random"}
 
 
-def store_of(folder, facts):
+def store_of(folder, facts, video="a"):
     with StoreWriter(folder, FIELDS, "a") as writer:
         rows = {name: np.ones((9, field.width)) for name, field in FIELDS.items()}
-        writer.add("a", rows, facts)
+        writer.add(video, rows, facts)
     return str(folder)
 
 
@@ -45,8 +45,9 @@ def test_features_of_no_use_are_said_to_be_in_the_table_and_once_loudly(tmp_path
 
 def test_howto100m_from_a_store_says_so_too(root, tmp_path, caplog):  # noqa: F811
     assert HowTo100M(str(root)).describe("train").endswith("of HowTo100M, features of resnet")
-    store = store_of(tmp_path / "store", {"networks": NETWORKS} | WARNING)
-    said = HowTo100M(str(root), store=store).describe("train")
+    store = store_of(tmp_path / "store", {"networks": NETWORKS} | WARNING, "food/aaa")
+    videos = write(tmp_path / "videos.csv", "path\nfood/aaa\n")
+    said = HowTo100M(str(root), store=store, videos=videos).describe("train")
     assert "features of resnet152.tv_in1k and resnext101 (store) [WARNING: " in said
     assert caplog.text.count("!!! ") == 1
 

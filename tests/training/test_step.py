@@ -46,7 +46,7 @@ def test_they_change_nothing_on_several_processes(tool, reference, ranks, words)
     assert code == 0, errors
     result = json.loads(output.splitlines()[-1])
     print(result)
-    assert result["with faults"]["runs"] == (72 if words else 16)
+    assert result["with faults"]["runs"] == (72 if words else 12)
 
 
 def test_accumulating_the_losses_of_chunks_is_another_run(reference, tmp_path):
