@@ -38,9 +38,10 @@ def set_limit(extra, cuda):
         fraction = (torch.cuda.memory_reserved() + extra) / everything
         torch.cuda.set_per_process_memory_fraction(fraction)
     else:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        # not RLIMIT_AS: addresses a thread's allocator reserves, and never writes, would count
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack
         most = pages * resource.getpagesize() + extra
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def main():
