@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 from fusion.config import ConfigError
@@ -13,6 +14,7 @@ from fusion.training.memory import OutOfMemory, is_out_of_memory
 from fusion.training.trainer import Stopped
 
 MISTAKE = 2  # exit code
+LAST_WORDS = 20.0  # seconds in which the first process of a machine says what all have found
 
 
 def run(command: Callable[[], object]) -> None:
@@ -30,7 +32,10 @@ def run(command: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
     except (ConfigError, LaunchError, OutOfMemory) as error:  # all find it; one says it
-        _end(f"error: {_one_line(error)}" if os.environ.get("LOCAL_RANK", "0") == "0" else "")
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            _wait_to_be_ended()
+            sys.exit(MISTAKE)
+        _end(f"error: {_one_line(error)}")
     except (ValueError, FloatingPointError, OSError) as error:
         _end(f"error: {_one_line(error)}")
     except (RuntimeError, MemoryError) as error:
@@ -43,6 +48,12 @@ def run(command: Callable[[], object]) -> None:
         )
 
 
+def _wait_to_be_ended() -> None:
+    """Leave the exit to the process that speaks: the launcher kills all others at the first one."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(LAST_WORDS)
+
+
 def _one_line(error: Exception) -> str:
     text = str(error).strip()
     if text.startswith("Caught "):  # in a process that loads data, with its traceback
@@ -51,6 +62,5 @@ def _one_line(error: Exception) -> str:
 
 
 def _end(message: str, code: int = MISTAKE) -> None:
-    if message:
-        print(message, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
     sys.exit(code)

@@ -1,6 +1,5 @@
 """The tools as a user meets them: other processes, exit codes, one line for a mistake."""
 
-import copy
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from fusion.config import load_config
 from fusion.evaluate import evaluate
 from fusion.experiment import train
 from tests.conftest import ROOT
-from tests.tiny import CONFIG, write_config
+from tests.tiny import write_config
 
 LINKS = re.compile(r"""(?:src|href|poster|url)\s*[=(]\s*["']?([^"'>)\s]+)""")
 TRAIN, EVALUATE = "tools/train.py", "tools/evaluate.py"
@@ -95,6 +94,7 @@ def test_another_split_or_other_videos_can_be_evaluated(finished, tool, tmp_path
 def test_a_run_begins_with_the_weights_of_another(finished, tool, tmp_path):
     run, config, _ = finished
     words = ["trainer.learning_rate=1e-20", f"init={run}", f"output={tmp_path / 'second'}"]
+    words += ["trainer.mixed_precision=no"]  # which YAML reads as False
     code, _, errors = tool(TRAIN, config, *words)
     assert code == 0, errors
     first, second = (load_model(r).state_dict() for r in (run, tmp_path / "second"))
@@ -170,37 +170,32 @@ def test_two_processes_train_and_evaluate(finished, tool, tmp_path):
     code, output, errors = tool(TRAIN, config, launcher=TWO)
     assert code == 0, errors
     assert output.count("chance") == 1  # one process speaks
-    one = losses(finished[0])
-    two = losses(tmp_path / "run")
+    one, two = losses(finished[0]), losses(tmp_path / "run")
     assert [step for step, _ in two] == [step for step, _ in one]
-    # The same batches and all negatives; only BatchNorm sees its own half of each batch.
-    assert two[0][1] == pytest.approx(one[0][1], rel=0.05)
+    # That of the sound is 0 in the first step, and Adam makes steps of what rounding leaves.
+    assert two[0][1] == pytest.approx(one[0][1], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "chunk"),
-    [
-        (TWO, 2),
-        pytest.param(TWO, None, marks=pytest.mark.slow),
-        pytest.param((sys.executable,), 4, marks=pytest.mark.slow),
-    ],
+    [(TWO, 2), (TWO, None), ((sys.executable,), 4)],
     ids=["two processes in chunks", "two processes", "chunks"],
 )
 def test_chunks_and_processes_change_nothing(tool, tmp_path, launcher, chunk):
     """With BatchNorm over groups, one run is the same curve however it is cut."""
-    model = copy.deepcopy(CONFIG["model"])
-    model["modalities"]["audio"]["encoder"]["batchnorm_group"] = 2
     curves = []
     for name, how, size in [("whole", (sys.executable,), None), ("cut", launcher, chunk)]:
         (tmp_path / name).mkdir()
         trainer = {"batch_size": 8, "chunk_size": size}
-        config = write_config(tmp_path / name, model=model, trainer=trainer)
+        config = write_config(tmp_path / name, trainer=trainer)
         code, _, errors = tool(TRAIN, config, launcher=how)
         assert code == 0, errors
         curves.append(dict(losses(tmp_path / name / "run")))
     assert curves[1] == pytest.approx(curves[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_loss_that_needs_no_audio_trains_on_two_processes(tool, tmp_path):
     """DDP waits for a gradient of every parameter, those of the audio encoder too."""
     config = write_config(tmp_path, loss={"terms": {"t|v": 1}}, trainer={"epochs": 1})
@@ -209,12 +204,14 @@ def test_a_loss_that_needs_no_audio_trains_on_two_processes(tool, tmp_path):
     assert len(losses(tmp_path / "run")) > 2
 
 
+@pytest.mark.slow  # .ci/run does it, too
 def test_one_checkpoint_has_the_same_results_on_two_processes(finished, tool, tmp_path):
     code, _, errors = tool(EVALUATE, finished[0], "--json", tmp_path / "two.json", launcher=TWO)
     assert code == 0, errors
     assert (tmp_path / "two.json").read_text() == (finished[0] / "results.json").read_text()
 
 
+@pytest.mark.slow  # .ci/run does it, too
 def test_a_launch_that_silently_starts_one_process_is_noticed(tool, tmp_path):
     code, _, errors = tool(
         TRAIN,
@@ -243,12 +240,6 @@ def test_bf16_is_close_to_full_precision(finished, tool, tmp_path):
     assert bf16[0][1] == pytest.approx(full[0][1], rel=0.02)
 
 
-def test_precision_no_can_be_said_on_the_command_line(finished, tool, tmp_path):
-    code, _, errors = tool(TRAIN, write_config(tmp_path), "trainer.mixed_precision=no")
-    assert code == 0, errors
-    assert losses(tmp_path / "run") == losses(finished[0])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_end_well_every_time(finished, tool):
@@ -264,9 +255,8 @@ def test_fp16_without_cuda_goes_on_in_full_precision_and_says_so(tool, tmp_path)
     assert errors.count("fp16 needs a CUDA device and there is none") == 1
 
 
-@pytest.mark.parametrize("words", [["--help"], []])
-def test_help(tool, words):
-    for name in (TRAIN, EVALUATE):
-        code, output, errors = tool(name, *words)
-        assert code == (0 if words else 2)
-        assert "usage:" in output + errors
+@pytest.mark.parametrize(("name", "words", "code"), [(TRAIN, ["--help"], 0), (EVALUATE, [], 2)])
+def test_help(tool, name, words, code):
+    ended, output, errors = tool(name, *words)
+    assert ended == code
+    assert "usage:" in output + errors

@@ -17,6 +17,7 @@ CONFIG = {
                     "version": 1,
                     "num_frames": 64,
                     "widths": [2, 2, 2, 4, 4],
+                    "batchnorm_group": 2,
                 }
             },
         },

@@ -34,7 +34,7 @@ def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference
 @pytest.mark.parametrize(
     ("ranks", "words"),
     [
-        (4, []),
+        (2, []),
         pytest.param(2, ["--thorough"], marks=pytest.mark.slow),
         pytest.param(4, ["--thorough"], marks=pytest.mark.slow),
     ],
