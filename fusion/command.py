@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fusion.config import ConfigError
 from fusion.training.launch import LaunchError
 from fusion.training.memory import OutOfMemory, is_out_of_memory
-from fusion.training.trainer import Stopped
+from fusion.training.stop import Stopped
 
 MISTAKE = 2  # exit code
 LAST_WORDS = 20.0  # seconds in which the first process of a machine says what all have found

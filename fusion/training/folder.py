@@ -10,14 +10,15 @@ cost.json      time, memory, arithmetic      report.html    all of it to look at
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from safetensors import SafetensorError
 
 from fusion.config import ConfigError, flatten, load_config, to_yaml
-from fusion.files import recover_folder, write_atomically
+from fusion.files import recover_folder, replace_folder, write_atomically
 
 LOCK = ".lock"
 FILES = (
@@ -116,3 +117,18 @@ class RunFolder:
                     f"{self.path} was begun with {key}={old.get(key)} and cannot go on with"
                     f" {new.get(key)}; set it back, or begin another run by output=DIR"
                 )
+
+
+def write_checkpoint(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder and put it in the place of the one at ``path``.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    try:
+        with replace_folder(path) as folder:
+            write(folder)
+    except (SafetensorError, RuntimeError, OSError) as error:  # a full disk has many names
+        raise OSError(
+            f"{path} cannot be written ({error}); make room there and go on with resume=true"
+        ) from error

@@ -9,27 +9,25 @@ but rounding.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import signal
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from fusion.checkpoint import load_weights, read_state
-from fusion.files import replace_folder
 from fusion.losses.exchange import copy_from_first_rank
 from fusion.models.batchnorm import smallest_cut
 from fusion.tokens import Batch
-from fusion.training.folder import RunFolder
+from fusion.training.folder import RunFolder, write_checkpoint
 from fusion.training.guard import GradientGuard
 from fusion.training.launch import any_rank
 from fusion.training.log import RunLog
@@ -38,6 +36,7 @@ from fusion.training.optim import allocate_state, make_optimizer, make_schedule
 from fusion.training.order import EpochBatches, clip_seeds, make_loader, mix
 from fusion.training.settings import Settings
 from fusion.training.step import ExactStep
+from fusion.training.stop import Stopped, StopRequest
 
 STATE = "trainer.pt"
 
@@ -48,14 +47,6 @@ class Position:
 
     epoch: int = 0
     batch: int = 0
-
-
-class Stopped(Exception):
-    """A signal ended the run after its state was saved; ``signal`` is its number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with resume=true")
-        self.signal = number
 
 
 class Trainer:
@@ -127,7 +118,7 @@ class Trainer:
         copy_from_first_rank([*model.parameters(), *model.buffers()])
         self._prepare_steps()
         self.position, self.best = Position(), -math.inf
-        self._signal = 0
+        self.stop_request = StopRequest()
 
     def _prepare_steps(self) -> None:
         settings = self.settings
@@ -178,15 +169,10 @@ class Trainer:
             self.steps_done,
             self.position.epoch,
         )
-        handlers = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with self.stop_request, contextlib.closing(self.log):
             while self.position.epoch < self.settings.epochs:
                 self._train_epoch()
                 self._end_epoch()
-        finally:
-            self.log.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def resume(self) -> None:
         """Go on from the last checkpoint."""
@@ -220,12 +206,13 @@ class Trainer:
                 self._check_gradients()
                 self._log_step(value, terms)
             alone = self.accelerator.num_processes == 1
-            stopped = (alone or looks) and any_rank(self._signal != 0, self.accelerator.device)
+            told = self.stop_request.signal
+            stopped = (alone or looks) and any_rank(told != 0, self.accelerator.device)
             every = self.settings.save_every
             if stopped or (every and self.steps_done % every == 0):
                 self._save()
             if stopped:
-                raise Stopped(self._signal or signal.SIGTERM)
+                raise Stopped(told or signal.SIGTERM)
 
     def _rest_of_epoch(self) -> Iterator[Batch]:
         self.batches.epoch, self.batches.first = self.position.epoch, self.position.batch
@@ -309,15 +296,5 @@ class Trainer:
 
     def _write(self, path: Path, write: Callable[[Path], None]) -> None:
         if self.accelerator.is_main_process:
-            try:
-                with replace_folder(path) as folder:
-                    write(folder)
-            except (SafetensorError, RuntimeError, OSError) as error:  # a full disk has many names
-                raise OSError(
-                    f"{path} cannot be written ({error}); make room there and go on with"
-                    " resume=true"
-                ) from error
+            write_checkpoint(path, write)
         self.accelerator.wait_for_everyone()  # the others may read it, or end the run
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number

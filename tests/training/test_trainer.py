@@ -12,7 +12,8 @@ from fusion.training.folder import RunFolder
 from fusion.training.guard import MOST
 from fusion.training.log import read_metrics
 from fusion.training.settings import Settings
-from fusion.training.trainer import Stopped, Trainer
+from fusion.training.stop import Stopped
+from fusion.training.trainer import Trainer
 
 NAMES = ("text", "video")
 
