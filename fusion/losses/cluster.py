@@ -10,15 +10,17 @@ clusters, E embedding width, M modalities.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fusion.losses.exchange import equal_counts, gather_rows, sum_over_ranks, total_over_ranks
-from fusion.losses.kmeans import Clusters, assign, kmeans
+from fusion.losses.kmeans import TILE_ROWS, Clusters, assign, kmeans
 
 
 def cluster_contrast(
@@ -41,17 +43,41 @@ def cluster_contrast(
         The mean over modalities of means over the clips of all ranks, a scalar; a modality that no
         clip has is left out.
     """
-    weights = present.to(embeddings[0].dtype)
-    own = F.one_hot(labels, len(centroids)).to(embeddings[0].dtype) * margin
     sums = torch.stack(
         [
-            (F.cross_entropy(x @ centroids.T - own, labels, reduction="none") * w).sum()
-            for x, w in zip(embeddings, weights, strict=True)
+            _contrast_tiles(x, flags, labels, centroids, margin)
+            for x, flags in zip(embeddings, present, strict=True)
         ]
     )
-    clips = sum_over_ranks(weights.sum(dim=1))
+    clips = sum_over_ranks(present.sum(dim=1).to(sums.dtype))
     means = total_over_ranks(sums) / clips.clamp(min=1)
     return means.sum() / (clips > 0).sum().clamp(min=1)
+
+
+def _contrast_tiles(
+    x: Tensor, flags: Tensor, labels: Tensor, centroids: Tensor, margin: float
+) -> Tensor:
+    """Add up the cross-entropies of the rows that count, of one modality."""
+    total = x.new_zeros(())
+    for cut in torch.arange(len(x)).split(TILE_ROWS):
+        tile = slice(int(cut[0]), int(cut[-1]) + 1)
+        total = total + checkpoint(
+            _contrast,
+            x[tile],
+            flags[tile],
+            labels[tile],
+            centroids,
+            margin,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+    return total
+
+
+def _contrast(x: Tensor, flags: Tensor, labels: Tensor, centroids: Tensor, margin: float) -> Tensor:
+    rows = x.masked_fill(~flags[:, None], 0)  # what a clip lacks may be anything, even NaN
+    own = F.one_hot(labels, len(centroids)).to(x.dtype) * margin
+    return (F.cross_entropy(rows @ centroids.T - own, labels, reduction="none") * flags).sum()
 
 
 @dataclasses.dataclass
@@ -61,10 +87,10 @@ class State:
     Attributes:
         step: steps done.
         batches: batches in the queue.
-        queue: (Q, E) fused embeddings, the newest batch first; the same on every rank.
+        queue: (Q, E) fused embeddings, the same on every rank; the oldest batch is overwritten.
         valid: (Q,) bool, the rows that have all modalities.
         centroids: (K, E).
-        empty: scalar int64, clusters without a row in the last k-means.
+        empty: scalar int64, how often the last k-means found a cluster without rows.
     """
 
     step: int = 0
@@ -108,7 +134,7 @@ class ClusterLoss:
         self.clusters, self.queue_batches, self.queue_stride = clusters, queue_batches, queue_stride
         self.every, self.margin = every, margin
         self.state = State()
-        self._next: Callable[[], State] | None = None
+        self._next: Callable[[], None] | None = None
 
     def __call__(
         self, embeddings: Sequence[Tensor], present: Tensor, counts: Sequence[int] | None = None
@@ -121,7 +147,7 @@ class ClusterLoss:
             counts: clips of each rank; as many as here if not given.
 
         Returns:
-            The loss, and ``empty_clusters``, how many the last k-means had.
+            The loss, and ``empty_clusters``, how often the last k-means found one.
 
         Raises:
             ValueError: the first batch has too few clips with all modalities for the clusters.
@@ -136,16 +162,19 @@ class ClusterLoss:
             valid = gather_rows(complete.to(dtype), counts) > 0
             finite = batch.isfinite().all(dim=1)
             batch, valid = batch.masked_fill(~finite[:, None], 0), valid & finite
+            self._make_queue(batch, valid)
             found = self._find(batch, valid)
             labels = assign(fused, found.previous)
         loss = cluster_contrast(sides, present, labels, found.centroids, self.margin)
-        self._next = lambda: self._after(batch, valid, found)
+        kept = batch[:: self.queue_stride], valid[:: self.queue_stride]
+        self._next = functools.partial(self._move_on, *kept, found)
         return loss, {"empty_clusters": found.empty.to(dtype)}
 
     def commit(self) -> None:
-        """Make what the last call found last."""
+        """Make what the last call found last; takes no memory, as nobody could wait for it."""
         assert self._next is not None
-        self.state, self._next = self._next(), None
+        self._next()
+        self._next = None
 
     def undo(self) -> None:
         """Forget the last call."""
@@ -165,11 +194,10 @@ class ClusterLoss:
         if centroids is not None and state.step % self.every:
             assert state.empty is not None
             return Clusters(centroids, centroids, state.empty.to(batch.device))
-        rows, counted = batch, valid
+        rows, counted = [batch], [valid]
         if self.queue_batches and state.batches >= self.queue_batches:
             assert state.queue is not None and state.valid is not None
-            rows = torch.cat([state.queue.to(batch), batch])
-            counted = torch.cat([state.valid.to(valid.device), valid])
+            rows, counted = [state.queue, batch], [state.valid, valid]
         return kmeans(rows, counted, self._first(batch, valid) if centroids is None else centroids)
 
     def _first(self, batch: Tensor, valid: Tensor) -> Tensor:
@@ -183,23 +211,23 @@ class ClusterLoss:
         chosen = torch.arange(self.clusters, device=batch.device) * len(places) // self.clusters
         return batch[places[chosen]].clone()
 
-    def _after(self, batch: Tensor, valid: Tensor, found: Clusters) -> State:
+    def _make_queue(self, batch: Tensor, valid: Tensor) -> None:
+        """Have the queue where the batch is, with a place for each clip that it will hold."""
         state = self.state
-        new = dataclasses.replace(
-            state, step=state.step + 1, centroids=found.centroids, empty=found.empty
-        )
-        if not self.queue_batches:
-            return new
-        kept, flags = batch[:: self.queue_stride], valid[:: self.queue_stride]
-        if state.queue is None or state.valid is None:
-            size = len(kept) * self.queue_batches
-            new.queue, new.valid = kept.new_zeros(size, kept.shape[1]), flags.new_zeros(size)
-        else:
-            new.queue, new.valid = state.queue.to(kept), state.valid.to(flags.device)
-        new.queue = torch.cat([kept, new.queue[: -len(kept)]])
-        new.valid = torch.cat([flags, new.valid[: -len(flags)]])
-        new.batches = min(state.batches + 1, self.queue_batches)
-        return new
+        if state.queue is not None and state.valid is not None:
+            state.queue, state.valid = state.queue.to(batch), state.valid.to(valid.device)
+        elif self.queue_batches:
+            size = len(batch[:: self.queue_stride]) * self.queue_batches
+            state.queue, state.valid = batch.new_zeros(size, batch.shape[1]), valid.new_zeros(size)
+
+    def _move_on(self, batch: Tensor, valid: Tensor, found: Clusters) -> None:
+        state = self.state
+        if state.queue is not None and state.valid is not None:
+            first = state.step % self.queue_batches * len(batch)
+            state.queue[first : first + len(batch)] = batch
+            state.valid[first : first + len(batch)] = valid
+            state.batches = min(state.batches + 1, self.queue_batches)
+        state.step, state.centroids, state.empty = state.step + 1, found.centroids, found.empty
 
 
 def _mean(embeddings: Sequence[Tensor], present: Tensor) -> Tensor:

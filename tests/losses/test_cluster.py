@@ -17,7 +17,7 @@ def rows(count, width=5, seed=0):
 @pytest.mark.parametrize("clusters", [2, 5, 9])
 def test_kmeans_equals_the_plain_one(clusters):
     points = rows(40)
-    found = kmeans(points, torch.ones(40, dtype=torch.bool), points[:clusters])
+    found = kmeans([points], [torch.ones(40, dtype=torch.bool)], points[:clusters])
     centroids, previous = plain.kmeans(points, points[:clusters])
     torch.testing.assert_close(found.centroids, centroids)
     torch.testing.assert_close(found.previous, previous)
@@ -25,28 +25,48 @@ def test_kmeans_equals_the_plain_one(clusters):
 
 def test_tiles_change_nothing(monkeypatch):
     points, valid = rows(40), rows(40)[:, 0] > -1
-    expected = kmeans(points, valid, points[:4])
+    expected, labels = kmeans([points], [valid], points[:4]), assign(points, points[:4])
     monkeypatch.setattr("fusion.losses.kmeans.TILE_ROWS", 7)
-    for ours, whole in zip(kmeans(points, valid, points[:4]), expected, strict=True):
+    parts = [(x[:17], x[17:]) for x in (points, valid)]
+    for ours, whole in zip(kmeans(*parts, points[:4]), expected, strict=True):
         torch.testing.assert_close(ours, whole)
-    assert len(assign(points, points[:4])) == 40
+    assert assign(points, points[:4]).equal(labels)
 
 
 def test_rows_that_are_not_valid_might_as_well_not_be_there():
     points, valid = rows(40), torch.arange(40) % 3 > 0
-    found = kmeans(points, valid, points[1:5])
-    expected = kmeans(points[valid], torch.ones(26, dtype=torch.bool), points[1:5])
+    found = kmeans([points], [valid], points[1:5])
+    expected = kmeans([points[valid]], [torch.ones(26, dtype=torch.bool)], points[1:5])
     torch.testing.assert_close(found.centroids, expected.centroids)
 
 
 def test_an_empty_cluster_is_given_the_loneliest_row_and_is_counted():
     points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [-0.2, 1.0]])
     start = torch.tensor([[1.0, 0.0], [-1.0, -1.0], [-1.0, -1.1]])
-    found = kmeans(points, torch.ones(4, dtype=torch.bool), start)
-    assert found.empty == 0  # in the end every cluster has rows
+    found = kmeans([points], [torch.ones(4, dtype=torch.bool)], start)
+    assert found.empty == 2  # at first; in the end every cluster has rows
     assert len(set(assign(points, found.centroids).tolist())) == 3
-    none = kmeans(points[:1], torch.ones(1, dtype=torch.bool), start)
-    assert none.empty == 2
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_clusters_without_rows_to_take_rest(count):
+    """Rows that are not valid do not get into the centroids, however few others there are."""
+    points, valid, start = rows(12), torch.arange(12) < count, rows(4, seed=1)
+    found = kmeans([points], [valid], start)
+    allowed = [*start, *points[:count], points[:count].mean(dim=0)]
+    for centroid in found.centroids:
+        assert any(torch.allclose(centroid, other) for other in allowed)
+    assert found.centroids.equal(start) == (count == 0)
+    assert found.empty >= 4 - count
+
+
+def test_with_more_clusters_than_rows_the_cut_changes_nothing(monkeypatch):
+    points, valid, start = rows(12), torch.ones(12, dtype=torch.bool), rows(16, seed=1)
+    expected = kmeans([points], [valid], start)
+    monkeypatch.setattr("fusion.losses.kmeans.TILE_ROWS", 5)
+    parts = [(x[:7], x[7:]) for x in (points, valid)]
+    for ours, whole in zip(kmeans(*parts, start), expected, strict=True):
+        torch.testing.assert_close(ours, whole)
 
 
 def test_contrast_is_cross_entropy_with_a_margin():
@@ -70,6 +90,20 @@ def test_contrast_is_cross_entropy_with_a_margin():
     torch.testing.assert_close(
         cluster_contrast([x, x], silent, labels, centroids, 0.5), each.mean(), rtol=1e-6, atol=0
     )
+
+
+def test_contrast_keeps_no_scores_and_takes_tiles_for_the_same_gradient(monkeypatch):
+    x, centroids, labels = rows(40).requires_grad_(), rows(7, seed=1), torch.arange(40) % 7
+    present = torch.arange(40)[None] % 3 > 0
+    expected = torch.autograd.grad(
+        cluster_contrast([x], present, labels, centroids, 0.5), x, retain_graph=True
+    )
+    monkeypatch.setattr("fusion.losses.cluster.TILE_ROWS", 9)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
+        value = cluster_contrast([x], present, labels, centroids, 0.5)
+    assert [t.shape for t in kept if t.dim() == 2 and t.shape[1] == 7] == []
+    torch.testing.assert_close(torch.autograd.grad(value, x), expected)
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -97,6 +131,25 @@ def test_a_step_that_is_not_taken_leaves_no_trace():
     torch.testing.assert_close(loss(sides, present)[0], first, rtol=0, atol=0)
     loss.commit()
     assert loss.state_dict()["step"] == 1
+
+
+def test_a_step_that_is_taken_takes_no_memory():
+    """When all have agreed on a step, nobody could wait for one that fails to take it."""
+    loss, sides = ClusterLoss(3, 2, 1, 1), [rows(12, seed=m) for m in range(3)]
+    loss(sides, torch.ones(3, 12, dtype=torch.bool))
+    queue = loss.state_dict()["queue"]
+    loss.commit()
+    assert loss.state_dict()["queue"] is queue
+    assert queue[:12].equal((sides[0] + sides[1] + sides[2]) / 3)
+    assert not queue[12:].any()
+
+
+def test_of_a_modality_that_a_clip_lacks_nothing_gets_into_the_contrast():
+    x, centroids, labels = rows(6), rows(3, seed=1), torch.tensor([0, 2, 1, 1, 0, 2])
+    present = torch.arange(6)[None] > 0
+    expected = cluster_contrast([x[1:]], present[:, 1:], labels[1:], centroids, 0.5)
+    x[0] = float("nan")
+    torch.testing.assert_close(cluster_contrast([x], present, labels, centroids, 0.5), expected)
 
 
 def test_state_goes_through_a_checkpoint(tmp_path):

@@ -1,6 +1,8 @@
 """The batch that was asked for, however it is cut and whatever memory does; see cuts.py."""
 
+import itertools
 import json
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import torch
 from fusion.losses import CombinatorialLoss
 from fusion.training.log import read_metrics
 from fusion.training.memory import OutOfMemory
+from fusion.training.stop import Stopped
 from tests.training import cuts
 
 
@@ -47,6 +50,28 @@ def test_they_change_nothing_on_several_processes(tool, reference, ranks, words)
     result = json.loads(output.splitlines()[-1])
     print(result)
     assert result["with faults"]["runs"] == (72 if words else 12)
+
+
+def test_what_a_loss_remembers_is_in_the_checkpoint(reference, tmp_path):
+    """The queue and the clusters of MCN go on where the run was stopped."""
+    cell = ("something", "mcn", "float64")
+    trainer = cuts.make_trainer(tmp_path, *cell)
+    step, count = trainer.step, itertools.count(1)
+
+    def take(batch):
+        if next(count) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return step(batch)
+
+    take.probe = step.probe
+    trainer.step = take
+    with pytest.raises(Stopped):
+        trainer.fit()
+    trainer = cuts.make_trainer(tmp_path, *cell)
+    trainer.resume()
+    assert trainer.steps_done == 3
+    trainer.fit()
+    assert cuts.difference(trainer.unwrapped.state_dict(), torch.load(reference)[cell]) == 0
 
 
 def test_accumulating_the_losses_of_chunks_is_another_run(reference, tmp_path):
