@@ -6,9 +6,27 @@ import yaml
 
 from fusion.builders import check_config
 from fusion.config import flatten, load_config
+from fusion.models.batchnorm import smallest_cut
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
+BASELINES = [p for p in CONFIGS if p.stem.startswith(("avlnet", "mcn", "spoken_digits_"))]
+PRETRAINING = [  # clips of a batch; GPUs, by AVLnet's training.md, MCN's scripts and EAO's configs
+    ("avlnet", 128 * 32, 2),
+    ("avlnet_text", 256 * 32, 4),
+    ("avlnet_text_fused", 64 * 32, 2),
+    ("mcn", 128 * 32, 4),
+    ("eao", 224 * 10, 4),
+    ("avlnet_eao", 224 * 10, 4),
+]
+FINETUNING = {  # epochs, learning rate, schedule and width, by AVLnet's README
+    "avlnet": dict.fromkeys(("msrvtt", "youcook2"), (5, 1e-4, "constant", 4096)),
+    "avlnet_text": {
+        "msrvtt": (15, 1e-4, "constant", 6144),
+        "youcook2": (3, 1e-4, "exponential", 6144),
+    },
+    "avlnet_text_fused": dict.fromkeys(("msrvtt", "youcook2"), (5, 1e-5, "constant", 4096)),
+}
 
 
 def what_is_left_to_the_user(path):
@@ -25,5 +43,41 @@ def test_every_config_builds_its_model_and_loss(path):
     assert set(loss.combinations) <= set(model.combinations)
 
 
+@pytest.mark.parametrize(("name", "batch", "gpus"), PRETRAINING)
+def test_batchnorm_sees_what_a_gpu_of_the_published_training_saw(name, batch, gpus):
+    config = load_config(ROOT / f"howto100m/{name}.yaml", ["data_root=x"])
+    with torch.device("meta"):
+        model = check_config(config)["model"]()
+    assert config["trainer"]["batch_size"] == batch
+    assert smallest_cut(model) == batch // gpus
+
+
+@pytest.mark.parametrize("data", ["msrvtt", "youcook2"])
+@pytest.mark.parametrize("name", FINETUNING)
+def test_avlnet_is_fine_tuned_as_published(name, data):
+    config = load_config(ROOT / f"{data}/{name}.yaml", ["data_root=x"])
+    epochs, rate, schedule, width = FINETUNING[name][data]
+    published = {"epochs": epochs, "learning_rate": rate, "schedule": schedule}
+    published |= {"batch_size": 256, "mixed_precision": "no", "warmup_steps": 0}
+    assert {key: config["trainer"][key] for key in published} == published
+    model, encoder = config["model"], config["model"]["modalities"]["audio"]["encoder"]
+    assert model["embedding_dim"] == width
+    assert encoder["batchnorm_frozen"] and not model["mean_over_padding"]  # in evaluation mode
+    frames = {"msrvtt": 3072, "youcook2": 5120}[data]
+    changed = config["evaluation"]["model"]["modalities"]["audio"]["encoder"]
+    assert encoder["num_frames"] == changed["num_frames"] == frames
+    assert config["data"]["max_audio_frames"] == frames
+
+
+@pytest.mark.parametrize("path", BASELINES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_silent_clip_takes_part_in_published_baselines_alone(path):
+    config = load_config(path, what_is_left_to_the_user(path))
+    published = {"text": "video", "audio": "video"}  # whose code has no masks
+    if config["model"]["modalities"]["text"] is None or path.stem == "avlnet_eao":
+        del published["text"]
+    assert config["loss"].get("presence", {}) == ({} if path.parent == ROOT else published)
+
+
 def test_there_are_configs():
     assert {path.name for path in CONFIGS} >= {"eao.yaml", "own_videos.yaml"}
+    assert len(BASELINES) >= 17

@@ -1,5 +1,7 @@
 """Published files of AVLnet and MCN: to a folder that gives the golden numbers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from tests import golden_cases as golden
 from tests.models.test_avlnet import avlnet, mcn
 
 OURS = {"avlnet": avlnet, "mcn": mcn}
+RECIPES = Path(__file__).parents[1] / "configs/howto100m"
 
 
 def load(folder):
@@ -19,6 +22,19 @@ def load(folder):
     model = choose("model", section, MODELS)()
     load_weights(model, folder)
     return model.eval()
+
+
+def check_pretraining(config, recipe):
+    """Hold the config of a converted model against the recipe of its pre-training."""
+    published = load_config(RECIPES / f"{recipe}.yaml", ["data_root=x"])
+    audio = [c["model"]["modalities"]["audio"]["encoder"] for c in (config, published)]
+    assert audio[0]["num_frames"] == audio[1]["num_frames"]
+    assert config["model"]["mean_over_padding"] is True
+    assert published["model"].get("mean_over_padding", True) is True  # MCN's default
+    assert config["data"]["max_video_tokens"] == published["data"]["max_video_tokens"] == 0
+    assert config["loss"]["presence"] == published["loss"]["presence"]
+    for key in ("epochs", "batch_size", "learning_rate", "schedule"):
+        assert config["trainer"][key] == published["trainer"][key]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -44,14 +60,14 @@ def test_a_published_file_gives_the_golden_numbers(name, prefix, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "said", "recipe"),
     [
-        ({}, "AVLnet-Text, three branches"),
-        ({"drop": "text"}, "AVLnet, embeddings 40 wide"),
-        ({"fuse": True}, "AVLnet-Text, text and audio fused"),
+        ({}, "AVLnet-Text, three branches", "avlnet_text"),
+        ({"drop": "text"}, "AVLnet, embeddings 40 wide", "avlnet"),
+        ({"fuse": True}, "AVLnet-Text, text and audio fused", "avlnet_text_fused"),
     ],
 )
-def test_the_variant_is_seen_in_the_weights(change, said, tmp_path):
+def test_the_variant_is_seen_in_the_weights(change, said, recipe, tmp_path):
     case, _ = golden.read_case("avlnet")
     state = golden.published_weights(case)
     if "drop" in change:
@@ -70,6 +86,17 @@ def test_the_variant_is_seen_in_the_weights(change, said, tmp_path):
     model = load(tmp_path / "out")
     config = load_config(tmp_path / "out" / "config.yaml")
     assert {c for term in config["loss"]["terms"] for c in term.split("|")} <= {*model.combinations}
+    check_pretraining(config, recipe)
+    assert ("avlnet_eao.yaml" in report) == (recipe == "avlnet_text")
+
+
+def test_mcn_has_the_config_that_it_was_pre_trained_with(tmp_path):
+    case, _ = golden.read_case("mcn")
+    torch.save(golden.published_weights(case), tmp_path / "file.pth")
+    report = convert_checkpoint(tmp_path / "file.pth", tmp_path / "out")
+    assert "assumed   mean_over_padding True (as in the published pre-training)" in report
+    assert "assumed   one video token, the maximum over time, each kind of features" in report
+    check_pretraining(load_config(tmp_path / "out" / "config.yaml"), "mcn")
 
 
 def test_a_file_that_is_no_whole_model_is_one_line(tmp_path):

@@ -32,7 +32,8 @@ RULES = [
     (r"recon_t\.(.+)", r"reconstruct.text.\1"),
 ]
 FUSED = "GU_audio_text.cg.fc.weight"
-NUM_FRAMES = {"avlnet": 1024, "mcn": 1008}  # of the published pre-training: 10.24 s; 10 s
+NUM_FRAMES = 1008  # of the published pre-training: 10 s
+NUM_FRAMES_TRI = 800  # of that of AVLnet-Text-Tri: 8 s
 
 
 def is_avlnet(names: Iterable[str]) -> bool:
@@ -106,8 +107,10 @@ def detect_avlnet(shapes: Shapes) -> Variant:
         raise ValueError(f"DAVEnet has the stages {sorted(stages)}; AVLnet and MCN have 1 to 4")
     convolutions = ["DAVEnet.conv1", *(f"DAVEnet.layer{i}.0.conv1" for i in sorted(stages))]
     widths = [size_of(shapes, f"{part}.weight", 0) for part in convolutions]
-    frames = NUM_FRAMES[name]
-    variant.assumed.append(f"num_frames {frames} (as in the published pre-training)")
+    with_text = "text_pooling_caption.fc.weight" in shapes
+    is_tri = with_text and not is_mcn and not fused
+    frames = NUM_FRAMES_TRI if is_tri else NUM_FRAMES
+    variant.assumed = _what_weights_do_not_show(frames, is_tri)
     encoder: dict[str, Any] = {"name": "davenet", "version": 1, "num_frames": frames}
     if tuple(widths) != WIDTHS[1]:
         encoder["widths"] = widths
@@ -117,13 +120,29 @@ def detect_avlnet(shapes: Shapes) -> Variant:
         "video": {"dim": size_of(shapes, "GU_video.fc.weight", 1)},
         "audio": {"encoder": encoder},
     }
-    if "text_pooling_caption.fc.weight" in shapes:
+    if with_text:
         text = {"dim": size_of(shapes, "text_pooling_caption.fc.weight", 1)}
         modalities = {"text": text} | modalities
     width = size_of(shapes, "GU_video.fc.weight", 0)
     variant.model = {"name": name, "modalities": modalities, "embedding_dim": width}
+    variant.model["mean_over_padding"] = True  # published; only training reads it
     if is_mcn:
         variant.model["reconstruction_dim"] = size_of(shapes, "recon_v.0.weight", 0)
     else:
         variant.model["fuse_text_audio"] = fused
     return variant
+
+
+def _what_weights_do_not_show(num_frames: int, is_tri: bool) -> list[str]:
+    why = "(as in the published pre-training)"
+    assumed = [
+        f"num_frames {num_frames} {why}",
+        f"mean_over_padding True {why}",
+        f"one video token, the maximum over time, each kind of features of unit length {why}",
+    ]
+    if is_tri:  # the one that EAO's code has too
+        assumed.append(
+            "normalize_video False (as AVLnet's authors train it; if EAO's code did, take the model"
+            " section of configs/howto100m/avlnet_eao.yaml)"
+        )
+    return assumed

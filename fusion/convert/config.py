@@ -52,7 +52,7 @@ def _training(model: Mapping[str, Any]) -> dict[str, Any]:
     if model["name"] == "mcn":
         trainer = {"epochs": 30, "batch_size": 128 * 32, "learning_rate": 1e-4}
         schedule = {"schedule": "cosine", "warmup_steps": 5000}
-        return {"loss": {"name": "mcn"}, "trainer": trainer | schedule}
+        return {"loss": {"name": "mcn"} | _presence(model), "trainer": trainer | schedule}
     if model["name"] == "avlnet":
         return _training_of_avlnet(model)
     embedded = model["combinations"]
@@ -74,6 +74,13 @@ def _training_of_avlnet(model: Mapping[str, Any]) -> dict[str, Any]:
     terms = dict.fromkeys(pairs, 1.0)
     trainer = dict(zip(("epochs", "batch_size", "learning_rate"), numbers, strict=True))
     return {
-        "loss": {"name": "combinatorial", "contrastive": "mms_dot", "terms": terms},
+        "loss": {"name": "combinatorial", "contrastive": "mms_dot", "terms": terms}
+        | _presence(model),
         "trainer": trainer | {"schedule": "exponential"},
     }
+
+
+def _presence(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Have clips without words or sound take part, as in AVLnet's and MCN's own code."""
+    names = [name for name in ("text", "audio") if name in model["modalities"]]
+    return {"presence": dict.fromkeys(names, "video")}

@@ -29,8 +29,9 @@ class CombinatorialLoss:
             ``mms``, of cosines, or ``mms_dot``, of dot products.
         temperature: of ``nce``; the others have none.
         margin: of ``mms`` and ``mms_dot``; ``nce`` has none.
-        presence: for a modality the one by whose presence it counts. As EAO's authors ran AVLnet
-            it is ``{audio: video}``: a silent clip takes part as one whose sound is silence.
+        presence: for a modality the one by whose presence it counts. For the published numbers of
+            AVLnet and MCN it is ``{audio: video}``: a silent clip takes part as one whose sound is
+            silence. By default it is left out of what needs sound.
 
     Attributes:
         combinations: every combination that a term needs.
@@ -106,6 +107,10 @@ class CombinatorialLoss:
         reported = values.detach().masked_fill(clips == 0, math.nan)
         return loss, dict(zip(self.weights, reported, strict=True))
 
+    def shown(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Say which clips count as having each modality: (b,) bool, see ``presence``."""
+        return {m: present[self.presence.get(m, m)] for m in present}
+
     def compare(
         self,
         embeddings: Mapping[str, Tensor],
@@ -113,7 +118,7 @@ class CombinatorialLoss:
         counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute each term: the (terms,) values, and of how many clips each is the mean."""
-        shown = {m: present[self.presence.get(m, m)] for m in present}
+        shown = self.shown(present)
         complete = torch.stack(
             [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
         )  # (terms, b)

@@ -35,13 +35,15 @@ class MCNLoss:
         every: see there.
         cluster_weight: of the cluster contrast; 0 leaves it out.
         reconstruction_weight: of the reconstruction; 0 leaves it out.
+        presence: see :class:`fusion.losses.combinatorial.CombinatorialLoss`; it holds for the
+            clusters and the reconstruction too.
 
     Attributes:
         combinations: what is read of the model's outputs.
         compares_clips: the loss of a clip depends on the others of its batch.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or ``presence`` names an unknown modality.
     """
 
     compares_clips = True
@@ -56,11 +58,16 @@ class MCNLoss:
         every: int = 20,
         cluster_weight: float = 1.0,
         reconstruction_weight: float = 50.0,
+        presence: Mapping[str, str] | None = None,
     ) -> None:
         letters = letters_of(modalities)
         pairs = [f"{a}|{b}" for a, b in itertools.combinations(letters, 2)]
         self.pairwise = CombinatorialLoss(
-            modalities, dict.fromkeys(pairs, 1.0), contrastive="mms_dot", margin=margin
+            modalities,
+            dict.fromkeys(pairs, 1.0),
+            contrastive="mms_dot",
+            margin=margin,
+            presence=presence,
         )
         self.modalities, self.letters = list(modalities), {m: x for x, m in letters.items()}
         self.combinations = self.pairwise.combinations
@@ -97,7 +104,8 @@ class MCNLoss:
         loss = values.sum()  # a term without clips is 0
         reported = values.detach().masked_fill(clips == 0, math.nan)
         terms = dict(zip(self.pairwise.weights, reported, strict=True))
-        flags = torch.stack([present[m] for m in self.modalities])  # (M, b)
+        shown = self.pairwise.shown(present)
+        flags = torch.stack([shown[m] for m in self.modalities])  # (M, b)
         if self.cluster_weight:
             sides = [embeddings[self.letters[m]] for m in self.modalities]
             contrast, facts = self.clusters(sides, flags, counts)

@@ -104,12 +104,12 @@ class AVLnet(nn.Module):
                 every clip.
             combinations: which to compute; all if not given.
             complete_only: nothing changes by it: what a clip without a modality gets here costs
-                nothing to speak of, and no loss reads it.
+                nothing to speak of, and no loss reads it but by its ``presence``.
             seeds: not used; nothing is drawn here.
 
         Returns:
             For each combination (B, E) embeddings, which are not normalised. In evaluation those of
-            clips that lack a modality of the combination are zeros.
+            clips that lack a modality are zeros, which add nothing to a sum.
         """
         words = self.combinations if combinations is None else combinations
         chosen = {spell(names): names for names in (members(c, self.modalities) for c in words)}
@@ -160,6 +160,11 @@ class AVLnet(nn.Module):
         for name in ("text", "video"):
             if name in modalities and "dim" not in modalities[name]:
                 raise ValueError(f"model.modalities.{name} needs dim, the width of its features")
+            if unknown := set(modalities.get(name, ())) - {"dim", "max_tokens"}:
+                raise ValueError(
+                    f"model.modalities.{name} has an unknown key {min(unknown)!r};"
+                    " choose from dim, max_tokens"
+                )
         if fused and len(modalities) < len(BRANCHES):
             raise ValueError("fuse_text_audio needs text, video and audio in model.modalities")
         if fused and embedding_dim % 2:

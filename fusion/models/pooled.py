@@ -106,8 +106,9 @@ class AudioBranch(nn.Module):
         spec: ``dim``, or ``encoder`` with ``name: davenet``, see :class:`fusion.models.EAO`.
         embedding_dim: E.
         gated: whether there is a gate; the fused AVLnet gates text and audio together.
-        mean_over_padding: in training average over padding too, as published for MCN and AVLnet;
-            EAO's authors average over real sound alone. In evaluation all do the latter.
+        mean_over_padding: in training average over padding too, as in the published pre-training of
+            MCN and AVLnet; EAO's authors, and the fine-tuning of AVLnet, average over real sound
+            alone. In evaluation all do the latter.
 
     Shape:
         tokens with values (T, bands or D) -> pooled (B, D), embeddings (B, E)

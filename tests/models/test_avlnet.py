@@ -1,16 +1,21 @@
 """AVLnet and MCN against the numbers of the published models, and what they promise."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from fusion.config import load_config
 from fusion.convert import convert_avlnet_name, convert_avlnet_weights
 from fusion.losses import CombinatorialLoss, MCNLoss
+from fusion.losses.kmeans import assign
 from fusion.models import MCN, AVLnet
 from fusion.tokens import Tokens
 from tests import golden_cases as golden
 
 MODALITIES = ["text", "video", "audio"]
+RECIPE = Path(__file__).parents[2] / "configs/howto100m/avlnet_eao.yaml"
 
 
 def modalities_of(case, num_frames):
@@ -25,9 +30,11 @@ def modalities_of(case, num_frames):
 
 def avlnet():
     case, expected = golden.read_case("avlnet")
+    recipe = load_config(RECIPE)["model"]
     modalities = modalities_of(case, 256)
-    modalities["video"]["max_tokens"] = 12
-    model = AVLnet(modalities, case["kwargs"]["embd_dim"], normalize_video=True)
+    modalities["video"]["max_tokens"] = recipe["modalities"]["video"]["max_tokens"]
+    options = {name: recipe[name] for name in set(recipe) - {"name", "modalities", "embedding_dim"}}
+    model = AVLnet(modalities, case["kwargs"]["embd_dim"], **options)
     model.load_state_dict(convert_avlnet_weights(golden.published_weights(case)))
     inputs = golden.read_inputs(case, MODALITIES)
     loss = CombinatorialLoss(MODALITIES, {"t|v": 1.0, "t|a": 1.0, "v|a": 1.0})
@@ -143,5 +150,9 @@ def test_mcn_learns_as_published():
     value.backward()
     assert check_gradients(case, expected, model) == 91
     loss.commit()
-    centroids = loss.state_dict()["centroids"].numpy()
-    np.testing.assert_allclose(centroids, expected["train.centroids"], atol=1e-5)
+    centroids = loss.state_dict()["centroids"]
+    np.testing.assert_allclose(centroids.numpy(), expected["train.centroids"], atol=1e-5)
+    fused = torch.stack([outputs[letter].detach() for letter in golden.NAMES]).mean(dim=0)
+    np.testing.assert_allclose(fused.numpy(), expected["train.fused"], atol=1e-5)
+    labels = assign(torch.cat([torch.from_numpy(expected["queue"]), fused]), centroids)
+    np.testing.assert_array_equal(labels.numpy(), expected["train.labels"])
