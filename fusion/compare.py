@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import reprlib
+import shlex
 import sys
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +20,62 @@ from numpy.typing import NDArray
 from fusion.config import ConfigError, flatten, load_config
 from fusion.evaluation.bars import comparison_picture
 from fusion.evaluation.comparable import (
-    SAME,
     Given,
     check_comparable,
     choose_baseline,
     find_warnings,
     group_runs,
 )
-from fusion.evaluation.comparison import Run, compare_methods
+from fusion.evaluation.comparison import METRICS, Run, compare_methods
 from fusion.evaluation.comparison_page import comparison_page
 from fusion.evaluation.comparison_table import format_comparison
+from fusion.evaluation.metrics import retrieval_metrics
 from fusion.files import write_atomically
 from fusion.training.folder import FREE_TO_CHANGE
 
-NEEDED = {
-    "results.json": ("clips", "directions", "similarity", *SAME),
-    "cost.json": (
-        *("parameters", "gflop_per_clip", "training_seconds"),
-        *("peak_memory_bytes", "training_clips", "device"),
-    ),
+# Of a run's config, what changes no number that is compared.
+NO_MATTER = (
+    *FREE_TO_CHANGE,
+    *("data_root", "trainer.log_every", "trainer.save_every", "evaluation.queries_in_report"),
+)
+
+
+class Each(NamedTuple):
+    """A dict whose values are all of this kind, see ``KINDS``."""
+
+    kind: Any
+
+
+# What is read of each file, and of which type it is; within a dict, what is read of that.
+NUMBER = (int, float)
+ROWS = Each({"queries": int, "gallery": int, **dict.fromkeys(METRICS, NUMBER)})
+KINDS: dict[str, dict[str, Any]] = {
+    "results.json": {
+        "set": str,
+        "protocol": str,
+        "protocol_parts": {"rule": str, "data": str},
+        "gallery": int,
+        "counted": int,
+        "clips": {"missing": {}, "rule": str, "captions": int},
+        "similarity": str,
+        "directions": ROWS,
+        "by_cosine": ROWS,
+        "chance": {"R@1": NUMBER},
+        "ceiling": Each({"R@1": NUMBER}),
+    },
+    "cost.json": {
+        "parameters": int,
+        "gflop_per_clip": NUMBER,
+        "training_seconds": (*NUMBER, type(None)),
+        "peak_memory_bytes": int,
+        "training_clips": int,
+        "device": str,
+        "processes": int,
+        "threads": int,
+    },
 }
+MAY_LACK = ("captions", "by_cosine", "ceiling", "processes", "threads")
+RANKS = {"ids": "names of clips", "clips": "numbers of clips", "test": "digest of its test"}
 
 
 def compare(
@@ -74,8 +113,7 @@ def compare(
         if twice[os.path.realpath(path)] > 1:
             raise ConfigError(f"{path} is given twice; leave one out")
     read = [read_run(path) for _, path in named]
-    for run, _ in read[1:]:
-        check_comparable(read[0][0], run)
+    check_comparable([run for run, _ in read])
     methods = group_runs([Given(n, *one) for (n, _), one in zip(named, read, strict=True)])
     chosen = choose_baseline(methods, baseline)
     comparison = compare_methods(methods, chosen) | {"warnings": find_warnings(methods)}
@@ -116,13 +154,22 @@ def read_run(path: str) -> tuple[Run, dict[str, Any]]:
             f"{path} is no folder of a run: it has no config.yaml; give the output=FOLDER of"
             " tools/train.py"
         )
-    result, cost = (_read_json(folder, name) for name in ("results.json", "cost.json"))
-    ids, clips, found = _read_ranks(folder, result)
+    result, cost = (_read_json(folder, name) for name in KINDS)
+    ids, clips, test, found = _read_ranks(folder, result)
     config = flatten(load_config(folder / "config.yaml"))
-    seed = config.pop("seed")
-    for key in FREE_TO_CHANGE:
-        config.pop(key, None)
-    return Run(path, seed, result, cost, ids, clips, found), config
+    seed, root = config.pop("seed"), config["data_root"]
+    config = {k: _below_root(v, root) for k, v in config.items() if k not in NO_MATTER}
+    return Run(path, seed, result, cost, ids, clips, test, found), config
+
+
+def _below_root(value: Any, root: str | None) -> Any:
+    """Write a path below ``data_root`` without it: the same data may lie anywhere."""
+    if isinstance(value, list):
+        return [_below_root(one, root) for one in value]
+    stem = (root or "").rstrip("/")
+    if root and isinstance(value, str) and f"{value}/".startswith(f"{stem}/"):
+        return f"data_root/{value[len(stem) :].lstrip('/')}"
+    return value
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -130,51 +177,83 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         values = json.loads((folder / name).read_text("utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{folder} has no {name}; {_how_to_get(folder)}") from None
+        raise ConfigError(f"{folder} has no {name}; {_how_to_get(folder, name)}") from None
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{folder / name} cannot be read: {error}") from None
-    for key in NEEDED[name]:
-        if not isinstance(values, dict) or key not in values:
-            raise ConfigError(f"{folder / name} lacks {key!r}; {_how_to_get(folder)}")
-    if name == "results.json" and not all("queries" in r for r in values["directions"].values()):
-        raise ConfigError(f"{folder / name} lacks numbers of queries; {_how_to_get(folder)}")
+        raise ConfigError(
+            f"{folder / name} cannot be read: {error}; {_how_to_get(folder, name)}"
+        ) from None
+    _check(values, KINDS[name], folder, name)
     return values
+
+
+def _check(value: Any, kind: Any, folder: Path, name: str, where: str = "") -> None:
+    """Check that a value of a file has its type; of a dict that what is read of it is there."""
+    file, way_out = folder / name, _how_to_get(folder, name)
+    if not isinstance(value, dict if isinstance(kind, (dict, Each)) else kind):
+        shown = f"{where or 'its content'} cannot be {reprlib.repr(value)}"
+        raise ConfigError(f"{file} cannot be read: {shown}; {way_out}")
+    if isinstance(kind, Each):
+        kind = dict.fromkeys(value, kind.kind)
+    for key, inner in kind.items() if isinstance(kind, dict) else ():
+        place = f"{where}: {key}" if where else key
+        if key in MAY_LACK and value.get(key) is None:
+            continue
+        if key not in value:
+            raise ConfigError(f"{file} lacks {place!r}; {way_out}")
+        _check(value[key], inner, folder, name, place)
 
 
 def _read_ranks(
     folder: Path, result: Mapping[str, Any]
-) -> tuple[list[str], NDArray[np.int64], dict[str, list[str]]]:
-    """Read the names of items, the numbers of their clips, and who found theirs first."""
-    file = folder / "ranks.npz"
+) -> tuple[list[str], NDArray[np.int64], str, dict[str, list[str]]]:
+    """Read names of items, numbers of their clips, the digest, and who found theirs first."""
+    file, way_out = folder / "ranks.npz", _how_to_get(folder, "ranks.npz")
     try:
         with np.load(file) as opened:
             arrays = {name: opened[name] for name in opened.files}
     except FileNotFoundError:
-        raise ConfigError(f"{folder} has no ranks.npz; {_how_to_get(folder)}") from None
+        raise ConfigError(f"{folder} has no ranks.npz; {way_out}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
-    ids = arrays.get("ids", np.zeros(0, str)).tolist()
-    if "clips" not in arrays and ("captions" in result["clips"] or not ids):
-        raise ConfigError(f"{file} does not say which captions share a clip; {_how_to_get(folder)}")
+        raise ConfigError(f"{file} cannot be read: {error}; {way_out}") from None
+    for name, what in RANKS.items():
+        if name not in arrays:
+            raise ConfigError(f"{file} has no {what}; {way_out}")
+    ids, clips = arrays["ids"].tolist(), arrays["clips"]
+    if arrays["ids"].ndim != 1 or clips.shape != arrays["ids"].shape or clips.dtype.kind != "i":
+        raise ConfigError(f"{file} cannot be read: its names and numbers do not fit; {way_out}")
     if len(set(ids)) < len(ids):
         raise ConfigError(f"{file} has the same name for several clips; give each its own name")
     found = {}
     for way, row in result["directions"].items():
         none = np.zeros(0)
         ranks, names = (arrays.get(f"{way} {key}", none) for key in ("ranks", "queries"))
-        found[way] = names[ranks == 1].tolist() if len(ranks) == len(names) else []
-        if abs(100 * len(found[way]) / row["queries"] - row["R@1"]) > 1e-6:
+        if not _fits(ranks, names, ids, row):
             raise ConfigError(
-                f"{file} and results.json disagree about {way}, so they are of two runs;"
-                f" {_how_to_get(folder)}"
+                f"{file} and results.json disagree about {way}, so they are of two runs; {way_out}"
             )
-    return ids, arrays.get("clips", np.arange(len(ids))), found
+        found[way] = names[ranks == 1].tolist()
+    return ids, clips, str(arrays["test"]), found
 
 
-def _how_to_get(folder: Path) -> str:
-    config = folder / "config.yaml"
+def _fits(
+    ranks: NDArray[Any], names: NDArray[Any], ids: Sequence[str], row: Mapping[str, Any]
+) -> bool:
+    """Say whether ranks and the names of their queries are what a row was made of."""
+    if not ranks.ndim == names.ndim == 1 or not len(ranks) == len(names) > 0:
+        return False
+    if ranks.dtype.kind != "f" or not set(names.tolist()) <= set(ids):
+        return False
+    measured = retrieval_metrics(ranks, row["queries"])
+    return all(math.isclose(measured[key], row[key], abs_tol=1e-6) for key in METRICS)
+
+
+def _how_to_get(folder: Path, name: str) -> str:
+    config, output = shlex.quote(str(folder / "config.yaml")), shlex.quote(f"output={folder}")
+    again = f"python tools/train.py {config} {output} resume=true overwrite=false"
+    said = f"the run is not finished or an older version made it: {again}"
+    if name != "cost.json":
+        return f"{said} ends it, or evaluates it again if it is finished, without training it again"
     return (
-        "the run is not finished or an older version made it: train again (python tools/train.py"
-        f" {config} overwrite=true), or let the trained model be evaluated anew (resume=true"
-        " instead; the training time then stays unknown and memory is that of the evaluation)"
+        f"{said} ends it; if it is finished, delete that file first, whereupon its training time"
+        " stays unknown, or train it again by resume=false overwrite=true"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import sys
@@ -94,10 +95,12 @@ def embed_clips(
     embedded = embed(model, clips, collate, accelerator, batch_size)
     if clips.whole is not None:
         embedded = average_parts(embedded, clips.whole)
+    texts = tuple(caption.text for caption in clips.captions)
     unknown = torch.zeros(len(embedded.ids), dtype=torch.bool)
     for item in (~embedded.present.get("text", ~unknown)).nonzero()[:, 0].tolist():
-        unknown[item] = bool(words_of(clips.captions[item].text))
-    return dataclasses.replace(embedded, shows=torch.tensor(clips.shows), unknown=unknown)
+        unknown[item] = bool(words_of(texts[item]))
+    shows = torch.tensor(clips.shows)
+    return dataclasses.replace(embedded, shows=shows, unknown=unknown, texts=texts)
 
 
 def embed_bank(
@@ -193,8 +196,9 @@ def describe_result(
         bank: what :func:`embed_bank` gives.
 
     Returns:
-        The table, ready for JSON, and the ranks that its rows are made of, see
-        :func:`pack_ranks`.
+        The table, ready for JSON, with its ``protocol`` also in parts: ``rule``, and the ``data``,
+        by which tables that are comparable may differ. And the ranks that its rows are made of,
+        see :func:`pack_ranks`.
     """
     protocol = source.protocol(split)
     counted, captions = protocol.counted or embedded.num_clips, embedded.captions
@@ -202,14 +206,14 @@ def describe_result(
     ranked = rank_directions(gallery)
     table = retrieval_table(ranked, counted, captions)
     rescored = rescored_tables(gallery, rescoring, bank, counted, captions)
-    rule = protocol.describe(gallery.num_clips)
-    said = f"{rule}; {source.describe(split)}; ties count as their mean place"
+    parts = {"rule": protocol.describe(gallery.num_clips), "data": source.describe(split)}
+    said = f"{parts['rule']}; {parts['data']}; ties count as their mean place"
     by_cosine = None
     if gallery.similarity != "cosine":
         by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
     ceiling = source.ceiling(split)
     result = describe_evaluation(split, said, gallery, table, ceiling, counted, rescored, by_cosine)
-    return result, pack_ranks(gallery, ranked)
+    return result | {"protocol_parts": parts}, pack_ranks(gallery, ranked)
 
 
 def pack_ranks(gallery: Embedded, ranked: Mapping[str, Ranked]) -> bytes:
@@ -218,9 +222,13 @@ def pack_ranks(gallery: Embedded, ranked: Mapping[str, Ranked]) -> bytes:
     It has for each direction ``DIRECTION ranks`` (Q,) float64 and ``DIRECTION queries`` (Q,), the
     names of the items that asked; ``ids`` (N,) are those of all items and ``clips`` (N,) int64 the
     numbers of their clips. Items of one name, captions of a clip, are numbered: ``x``, ``x#2``.
+    ``test`` is a digest of these names and their texts, the same for the same test.
     """
     names = np.asarray(_number_repeated(gallery.ids))
     arrays: dict[str, Any] = {"ids": names, "clips": gallery.clips.numpy()}
+    if gallery.texts is not None:
+        pairs = sorted(zip(names.tolist(), gallery.texts, strict=True))
+        arrays["test"] = np.asarray(hashlib.sha256(json.dumps(pairs).encode()).hexdigest())
     for direction, found in ranked.items():
         arrays[f"{direction} ranks"] = found.ranks
         arrays[f"{direction} queries"] = names[found.rows.numpy()]

@@ -176,7 +176,7 @@ class Job:
         self, model: nn.Module, source: Source, text_encoder: Any, steps: int, goes_on: bool
     ) -> None:
         """Evaluate the best checkpoint on the test clips, or those for validation; report."""
-        peak = peak_memory(self.accelerator.device)
+        peak = peak_memory(self.accelerator)
         seconds = None if goes_on else self.clock.seconds["training"]
         load_weights(model, self.folder.best)
         if (split := _split_of_the_table(source)) is None:
@@ -193,8 +193,11 @@ class Job:
             path = self.folder.path
             write_atomically(path / "results.json", json.dumps(result, indent=1))
             write_atomically(path / "ranks.npz", ranks)
-            cost = describe_cost(model, clips, seconds, peak, steps * self.settings.batch_size)
-            write_atomically(path / "cost.json", json.dumps(cost, indent=1))
+            # A run that has one was finished before: evaluating it again is none of its cost.
+            if not (goes_on and (path / "cost.json").exists()):
+                seen, processes = steps * self.settings.batch_size, self.accelerator.num_processes
+                cost = describe_cost(model, clips, seconds, peak, seen, processes)
+                write_atomically(path / "cost.json", json.dumps(cost, indent=1))
             write_report(
                 path / "report.html",
                 title=path.name,

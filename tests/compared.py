@@ -22,10 +22,13 @@ COST = {
     "peak_memory_bytes": 2**30,
     "training_clips": 640,
     "device": "cpu",
+    "processes": 1,
+    "threads": 2,
 }
 OTHER = {"num_heads": 4}  # of another method
 SIZE = 40  # clips
 PROTOCOL = "all: every clip is a query and a candidate"
+READ_FROM = "demo/test.csv, video features: descriptors"
 
 
 def random_ranks(size, share, seed=0):
@@ -42,7 +45,9 @@ def write_run(
     ids=None,
     shows=None,
     asked=None,
+    texts=None,
     protocol=PROTOCOL,
+    read_from=READ_FROM,
     counted=None,
     split="test",
     by_cosine=None,
@@ -53,14 +58,15 @@ def write_run(
     """Write a run whose directions have these ranks, each of all its queries in their order.
 
     ``asked`` names, by direction, the places of the items that asked; all if not given.
-    ``changes`` are to the config, such as ``model={"token_dim": 16}``.
+    ``changes`` are to the config, such as ``model={"token_dim": 16}`` or ``data_root="x"``.
     """
     size = len(ids or shows or max(ranks.values(), key=len))
     shows = torch.tensor(shows if shows is not None else range(size))
     present = {name: torch.ones(size).bool() for name in ("text", "video", "audio")}
     names = tuple(ids or (f"clip{i}" for i in range(size)))
     similarity = "dot" if by_cosine else "cosine"
-    embedded = Embedded(names, {}, present, shows, similarity)
+    texts = tuple(texts or (f"text of {name}" for name in names))
+    embedded = Embedded(names, {}, present, shows, similarity, texts=texts)
     counted = counted or embedded.num_clips
 
     def ranked(ranks):
@@ -77,12 +83,13 @@ def write_run(
     captions = embedded.captions
     table = retrieval_table(ranked(ranks), counted, captions)
     cosine = retrieval_table(ranked(by_cosine), counted, captions) if by_cosine else None
-    result = describe_evaluation(
-        split, protocol, embedded, table, ceiling, counted, by_cosine=cosine
-    )
+    said = f"{protocol}; {read_from}"
+    result = describe_evaluation(split, said, embedded, table, ceiling, counted, by_cosine=cosine)
+    result["protocol_parts"] = {"rule": protocol, "data": read_from}
     config = CONFIG | {"output": str(folder), "seed": seed, "resume": False, "overwrite": False}
     config |= {"data_root": None, "init": None}
-    config |= {key: CONFIG[key] | value for key, value in changes.items()}
+    for key, value in changes.items():
+        config[key] = CONFIG[key] | value if isinstance(value, dict) else value
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "results.json").write_text(json.dumps(result))

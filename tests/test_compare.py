@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from tests.compared import OTHER, SIZE, Compared, first, random_ranks
+from tests.compared import COST, OTHER, PROTOCOL, SIZE, Compared, first, random_ranks
 from tests.evaluation.test_report import ATTACK, Page
 
 
@@ -36,9 +36,43 @@ def test_runs_that_differ_in_their_seed_alone_are_one_method(compared):
 
 def test_what_does_not_change_a_result_does_not_make_another_method(compared):
     compared.run("a-1", {"t->v": 0.5}, seed=1)
-    compared.run("a-2", {"t->v": 0.5}, seed=2, trainer={"num_workers": 3, "chunk_size": 2})
+    trainer = {"num_workers": 3, "chunk_size": 2, "log_every": 5, "save_every": 7}
+    evaluation = {"batch_size": 3, "queries_in_report": 1}
+    changes = {"trainer": trainer, "evaluation": evaluation, "data_root": "/mnt"}
+    compared.run("a-2", {"t->v": 0.5}, seed=2, **changes)
     compared.run("b", {"t->v": 0.5}, trainer={"learning_rate": 0.02})
     assert list(compared()["methods"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("test", "methods"),
+    [("/mnt/y/test.csv", ["a", "b"]), ("/mnt/ytest.csv", ["a-0", "a-1", "b"])],
+    ids=["below the root", "beside it"],
+)
+def test_the_same_data_in_another_place_do_not_make_another_method(compared, test, methods):
+    """Of a config all is resolved: what was ``${data_root}/test.csv`` is a path of its own."""
+    data = {"only": {"test": "/x/list.csv"}, "films": ["/x"], "test": "/x//test.csv"}
+    compared.run("a-0", {"t->v": 0.5}, seed=0, data_root="/x/", data=data)
+    data = {"only": {"test": "/mnt/y/list.csv"}, "films": ["/mnt/y"], "test": test}
+    compared.run("a-1", {"t->v": 0.5}, seed=1, data_root="/mnt/y", data=data)
+    compared.run("b", {"t->v": 0.5}, model=OTHER)
+    assert list(compared()["methods"]) == methods
+
+
+def test_the_same_test_in_other_files_or_features_is_compared_with_a_warning(compared, capsys):
+    compared.run("eao", {"t->v": 0.5}, read_from="test.pkl, resnet features")
+    compared.run("eao-s3d", {"t->v": 0.4}, read_from="copy.pkl, s3d features", model=OTHER)
+    comparison = compared()
+    assert comparison["protocol"] == PROTOCOL  # and neither of the files
+    assert comparison["methods"]["eao-s3d"]["data"] == ["copy.pkl, s3d features"]
+    (warning,) = comparison["warnings"]
+    assert "(eao: test.pkl, resnet features; eao-s3d: copy.pkl, s3d features)" in warning
+    assert f"warning: {warning}" in capsys.readouterr().err
+    compared.words.pop()
+    compared.run("mcn", {"t->v": 0.4}, read_from="test.pkl, resnet features", model=OTHER)
+    comparison = compared()
+    assert comparison["protocol"].endswith("test.pkl, resnet features")
+    assert comparison["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -180,9 +214,12 @@ def test_the_table_has_chance_ceiling_and_cost(compared, capsys):
     assert next(line[-2:] for line in lines if line[:2] == ["t->v", "eao"]) == ["2.5", "91.3"]
     assert next(line[-2:] for line in lines if line[:2] == ["t->a", "eao"]) == ["2.5", "-"]
     costs = lines[next(i for i, line in enumerate(lines) if line[:2] == ["method", "seeds"]) :]
-    assert costs[1] == ["eao", "1", "1,000", "0.5", "60", "1,024", "640", "cpu"]
-    assert costs[2] == ["mcn", "1", "1,000", "0.5", "-", "3", "640", "cpu"]
+    assert costs[1] == ["eao", "1", "1,000", "0.5", "60", "1,024", "640", "1", "2", "cpu"]
+    assert costs[2] == ["mcn", "1", "1,000", "0.5", "-", "3", "640", "1", "2", "cpu"]
     assert "warning" not in output.err
+    page = (compared.folder / "out" / "comparison.html").read_text()
+    for said in ("with the validation and the checkpoints", "process in its whole life"):
+        assert said in output.out and said in page
 
 
 def test_a_difference_whose_interval_includes_0_is_marked(compared, capsys):
@@ -218,6 +255,29 @@ def test_numbers_of_training_clips_that_differ_are_a_warning(compared, capsys):
     assert "(eao: H100; mcn: cpu)" in warnings[1]
     assert f"warning: {warnings[0]}" in capsys.readouterr().err
     assert "training clips seen differ" in (compared.folder / "out/comparison.html").read_text()
+
+
+def test_what_decides_the_time_of_training_is_shown_and_warned_of(compared, capsys):
+    compared.run("eao-0", {"t->v": 0.5}, seed=0)
+    compared.run("eao-1", {"t->v": 0.5}, seed=1, cost={"processes": 2})
+    compared.run("mcn", {"t->v": 0.5}, cost={"threads": 8}, model=OTHER)
+    processes, threads = compared()["warnings"]
+    assert processes.startswith("numbers of processes differ, so training times are not comp")
+    assert processes.endswith("(eao: 1, 2; mcn: 1)")
+    assert threads.endswith("(eao: 2; mcn: 8)")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["eao", "2", *lines[-5][2:7], "1,", "2", "2", "cpu"] == lines[-5]
+
+
+def test_costs_of_an_older_version_are_read(compared, capsys):
+    compared.run("eao", {"t->v": 0.5})
+    older = compared.run("mcn", {"t->v": 0.5}, model=OTHER)
+    cost = {key: value for key, value in COST.items() if key not in ("processes", "threads")}
+    with open(f"{older}/cost.json", "w") as file:
+        json.dump(cost, file)
+    assert compared()["warnings"] == []
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-4][-4:] == ["640", "-", "-", "cpu"]
 
 
 def test_json_is_what_is_shown_and_the_page_holds_the_picture(compared, tmp_path):

@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusion.config import ConfigError
-from fusion.evaluation.comparison import Method, Run
+from fusion.evaluation.comparison import Method, Run, known_values
+from fusion.evaluation.comparison_table import write_values
 
-# What a table must have in common with another for their rows to be comparable.
-SAME = {
-    "protocol": "protocol",
-    "set": "split",
-    "counted": "number of clips counted",
-    "gallery": "number of clips in the gallery",
-}
 ADVICE = "test both on the same clips: train or evaluate them with one data section of the config"
 
 
@@ -29,18 +23,36 @@ class Given(NamedTuple):
     config: Mapping[str, Any]
 
 
-def check_comparable(first: Run, other: Run) -> None:
-    """Check that two runs were tested on the same clips in the same way.
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Check that runs were tested on the same clips and sentences in the same way.
+
+    From which files the test was read, and as which features, is no matter; see
+    :func:`find_warnings`.
 
     Raises:
         ConfigError: they were not; it says which runs differ in what.
     """
+    has: dict[str, Run] = {}  # each direction, and the first run that has it
+    for run in runs:
+        _check_test(runs[0], run)
+        for way, row in run.result["directions"].items():
+            other = has.setdefault(way, run)
+            for key in ("queries", "gallery"):
+                before = other.result["directions"][way][key]
+                if before != row[key]:
+                    raise ConfigError(
+                        f"{other.path} and {run.path} cannot be compared: the {key} of {way}"
+                        f" differs, {before:,} against {row[key]:,}; {ADVICE}"
+                    )
+
+
+def _check_test(first: Run, other: Run) -> None:
     pair = f"{first.path} and {other.path} cannot be compared"
-    for key, words in SAME.items():
-        if first.result[key] != other.result[key]:
+    for name, value in _counting_of(first).items():
+        if value != _counting_of(other)[name]:
             raise ConfigError(
-                f"{pair}: their {words} differs, {first.result[key]!r} against"
-                f" {other.result[key]!r}; {ADVICE}"
+                f"{pair}: their {name} differs, {value!r} against {_counting_of(other)[name]!r};"
+                f" {ADVICE}"
             )
     ours, theirs = set(first.ids), set(other.ids)
     if ours != theirs:
@@ -53,14 +65,21 @@ def check_comparable(first: Run, other: Run) -> None:
         raise ConfigError(f"{pair}: their test clips differ, {alone}; {ADVICE}")
     if _captions_by_clip(first) != _captions_by_clip(other):
         raise ConfigError(f"{pair}: their captions belong to other clips; {ADVICE}")
-    for way, row in first.result["directions"].items():
-        for key in ("queries", "gallery"):
-            beside = other.result["directions"].get(way, row)
-            if row[key] != beside[key]:
-                raise ConfigError(
-                    f"{pair}: the {key} of {way} differs, {row[key]:,} against"
-                    f" {beside[key]:,}; {ADVICE}"
-                )
+    if first.test != other.test:
+        raise ConfigError(
+            f"{pair}: their test clips have the same names but other sentences, or those of a clip"
+            f" in another order; {ADVICE}"
+        )
+
+
+def _counting_of(run: Run) -> dict[str, Any]:
+    """Say by what words a table must be like another for their rows to be comparable."""
+    return {
+        "protocol": run.result["protocol_parts"]["rule"],
+        "split": run.result["set"],
+        "number of clips counted": run.result["counted"],
+        "number of clips in the gallery": run.result["gallery"],
+    }
 
 
 def group_runs(given: Sequence[Given]) -> list[Method]:
@@ -117,20 +136,23 @@ def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
 def find_warnings(methods: Sequence[Method]) -> list[str]:
     """Say what makes a comparison unfair although its tables are comparable."""
     facts = {
+        "data": (
+            "files or features of the test differ",
+            "a method may be better because its features are",
+        ),
         "training_clips": (
             "numbers of training clips seen differ",
             "a method may be better because it saw more",
         ),
         "device": ("devices differ", "times and memory are not comparable"),
+        "processes": ("numbers of processes differ", "training times are not comparable"),
+        "threads": ("numbers of threads differ", "training times are not comparable"),
     }
     warnings = []
     for key, (what, so) in facts.items():
-        values = {m.name: list(dict.fromkeys(run.cost[key] for run in m.runs)) for m in methods}
+        values = {m.name: known_values(m.runs, key) for m in methods}
         if len({value for several in values.values() for value in several}) > 1:
-            each = "; ".join(
-                f"{name}: {', '.join(f'{v:,}' if isinstance(v, int) else v for v in several)}"
-                for name, several in values.items()
-            )
+            each = "; ".join(f"{n}: {write_values(several)}" for n, several in values.items())
             warnings.append(f"{what}, so {so} ({each})")
     return warnings
 

@@ -38,15 +38,17 @@ class Run:
         cost: see :func:`fusion.cost.describe_cost`.
         ids: names of the N items of the test, all different.
         clips: (N,) int64 numbers of their clips; captions of one clip share it.
+        test: digest of the items' names and sentences, see :func:`fusion.evaluate.pack_ranks`.
         found: for each direction the names of the queries whose clip came first.
     """
 
     path: str
     seed: int
     result: Mapping[str, Any]
-    cost: Mapping[str, Any]
+    cost: dict[str, Any]
     ids: Sequence[str]
     clips: NDArray[np.int64]
+    test: str
     found: Mapping[str, Sequence[str]]
 
 
@@ -80,11 +82,11 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         baseline: name of the method that the others are compared with.
 
     Returns:
-        Ready for JSON: of each method ``cost``, ``seeds``, and in ``directions``, ``headline`` and
-        ``by_cosine`` the rows: means over seeds of the metrics in per cent, ``R@1_of_seeds``,
-        ``R@1_deviation`` over seeds, ``R@1_interval`` over clips, and ``difference`` to the
-        baseline, see :func:`fusion.evaluation.bootstrap.paired_test`. The rest
-        says how the rows are to be read.
+        Ready for JSON: of each method ``cost``, ``seeds``, ``data`` of the test, and in
+        ``directions``, ``headline`` and ``by_cosine`` the rows: means over seeds of the metrics in
+        per cent, ``R@1_of_seeds``, ``R@1_deviation`` over seeds, ``R@1_interval`` over clips, and
+        ``difference`` to the baseline, see :func:`fusion.evaluation.bootstrap.paired_test`. The
+        rest says how the rows are to be read.
     """
     first = methods[0].runs[0].result
     ways = list_directions(methods)
@@ -102,13 +104,17 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
             "runs": [run.path for run in method.runs],
             "seeds": [run.seed for run in method.runs],
             "similarity": method.runs[0].result["similarity"],
+            "data": known_values(method.runs, "data"),
             "cost": _mean_cost(method.runs),
             "headline": _headline(method, base, rows, draws),
             "directions": rows,
             "by_cosine": _rows_by_cosine(method, ways),
         }
-    kept = ("set", "protocol", "gallery", "counted", "clips", "chance", "chance_among_captions")
+    protocols = {run.result["protocol"] for method in methods for run in method.runs}
+    kept = ("set", "gallery", "counted", "clips", "chance", "chance_among_captions")
     return {
+        # Where files or features differ, the sentence of one run is not true of the others.
+        "protocol": protocols.pop() if len(protocols) == 1 else first["protocol_parts"]["rule"],
         **{key: first[key] for key in kept if key in first},
         "ceiling": first.get("ceiling"),
         "directions": ways,
@@ -203,6 +209,15 @@ def _rows_by_cosine(method: Method, ways: Sequence[str]) -> dict[str, Any]:
     return {way: _row(method, way, None, "by_cosine") for way in has}
 
 
+def known_values(runs: Sequence[Run], key: str) -> list[Any]:
+    """List what runs say of their cost, or of the ``data`` of their test; each value once.
+
+    Older runs do not say everything.
+    """
+    said = [run.cost | {"data": run.result["protocol_parts"]["data"]} for run in runs]
+    return list(dict.fromkeys(facts[key] for facts in said if facts.get(key) is not None))
+
+
 def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
     """Average what runs cost; the peak is the highest, and devices are all named."""
     costs = [run.cost for run in runs]
@@ -212,8 +227,10 @@ def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
         "gflop_per_clip": statistics.fmean(c["gflop_per_clip"] for c in costs),
         "training_seconds": statistics.fmean(seconds) if seconds else None,
         "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
-        "training_clips": sorted({c["training_clips"] for c in costs}),
-        "device": ", ".join(dict.fromkeys(c["device"] for c in costs)),
+        "training_clips": sorted(known_values(runs, "training_clips")),
+        "device": ", ".join(known_values(runs, "device")),
+        "processes": sorted(known_values(runs, "processes")),
+        "threads": sorted(known_values(runs, "threads")),
     }
 
 
@@ -225,5 +242,6 @@ def _say_test(result: Mapping[str, Any], baseline: str) -> str:
         " the same for all methods, after the hits of each query are averaged over a method's"
         " seeds, so that intervals say what other clips would give and not what other seeds would;"
         " a query that a direction of one run lacks is a miss; p is two-sided and not corrected for"
-        " the number of comparisons"
+        " the number of comparisons; the interval in the report of a run has draws of its own, so"
+        " it may differ a little"
     )

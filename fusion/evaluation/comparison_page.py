@@ -10,6 +10,7 @@ from typing import Any
 from fusion.evaluation.bars import comparison_picture
 from fusion.evaluation.comparison import OWN_WAY
 from fusion.evaluation.comparison_table import (
+    COST_NOTE,
     MARK,
     SPREAD,
     UNTESTED,
@@ -134,13 +135,8 @@ def _cost_table(comparison: Mapping[str, Any]) -> str:
         "</tr>"
         for row in rows
     )
-    note = (
-        "GFLOP/clip: embedding one clip of the test in every combination that the method has."
-        " Peak memory: of tensors on a GPU, of the process without one; the highest of the seeds."
-        " Training time: a mean over the seeds that were not interrupted."
-    )
     return _table([f"<tbody>{body}</tbody>"], [name.capitalize() for name in head]) + (
-        f'<p class="note">{note}</p>'
+        f'<p class="note">{html.escape(COST_NOTE)}</p>'
     )
 
 

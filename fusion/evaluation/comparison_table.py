@@ -16,6 +16,13 @@ SPREAD = (
 )
 NO_DIFFERENCE = "~"  # beside a difference whose interval includes 0
 MARK = f"{NO_DIFFERENCE} beside a difference: its 95 % interval includes 0"
+COST_NOTE = (
+    "GFLOP/clip: embedding one clip of the test in every combination that the method has; training"
+    " (s): with the validation and the checkpoints of each epoch, a mean over the seeds that were"
+    " not interrupted; peak memory: of tensors on a GPU, without one of the process in its whole"
+    " life, so with what preparing the data took; the highest of processes and seeds; threads: of"
+    " each process on the CPU"
+)
 UNTESTED = "marked (cos); intervals are of single runs, and there is no test"
 
 
@@ -38,7 +45,7 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     parts = [*facts, "", *align(rows)]
     if cosine := _cosine_rows(comparison):
         parts += ["", f"{BY_COSINE}; {UNTESTED}", "", *align([list(HEAD), *cosine])]
-    return "\n".join([*parts, "", *align(cost_rows(comparison))])
+    return "\n".join([*parts, "", f"cost      {COST_NOTE}", "", *align(cost_rows(comparison))])
 
 
 def list_rows(comparison: Mapping[str, Any]) -> list[str]:
@@ -77,7 +84,7 @@ def ceiling_of(comparison: Mapping[str, Any], way: str) -> float | None:
 def cost_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     """Write what each method cost, after a row of headings."""
     head = ["method", "seeds", "parameters", "GFLOP/clip", "training (s)", "peak memory (MiB)"]
-    rows = [[*head, "training clips seen", "device"]]
+    rows = [[*head, "training clips seen", "processes", "threads", "device"]]
     for name, method in comparison["methods"].items():
         cost, seconds = method["cost"], method["cost"]["training_seconds"]
         memory = cost["peak_memory_bytes"]
@@ -89,11 +96,16 @@ def cost_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
                 f"{cost['gflop_per_clip']:.4g}",
                 "-" if seconds is None else f"{seconds:,.0f}",
                 f"{memory / 2**20:,.0f}" if memory else "-",
-                ", ".join(f"{clips:,}" for clips in cost["training_clips"]),
+                *(write_values(cost[key]) for key in ("training_clips", "processes", "threads")),
                 cost["device"],
             ]
         )
     return rows
+
+
+def write_values(values: Sequence[Any]) -> str:
+    """Write values beside one another; a dash if there is none."""
+    return ", ".join(f"{v:,}" if isinstance(v, int) else v for v in values) or "-"
 
 
 def difference_cells(row: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ class Embedded:
         unknown: which texts have words, but none that the text encoder knows, (N,) bool; they count
             as missing. None: nobody looked.
         similarity: how embeddings are compared, ``cosine``, or ``dot`` where their lengths count.
+        texts: for each item its text as the data have it. None: nobody asked.
     """
 
     ids: tuple[str, ...]
@@ -42,6 +43,7 @@ class Embedded:
     shows: Tensor | None = None
     similarity: str = "cosine"
     unknown: Tensor | None = None
+    texts: tuple[str, ...] | None = None
 
     @property
     def clips(self) -> Tensor:
@@ -163,13 +165,15 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
     kept = torch.ones(len(embedded.ids), dtype=torch.bool)
     for modality in needs:
         kept &= embedded.present[modality]
+    places, texts = kept.nonzero()[:, 0].tolist(), embedded.texts
     return Embedded(
-        tuple(name for name, keep in zip(embedded.ids, kept.tolist(), strict=True) if keep),
+        tuple(embedded.ids[place] for place in places),
         {c: rows[kept] for c, rows in embedded.embeddings.items()},
         {m: flags[kept] for m, flags in embedded.present.items()},
         None if embedded.shows is None else embedded.shows[kept],
         embedded.similarity,
         None if embedded.unknown is None else embedded.unknown[kept],
+        None if texts is None else tuple(texts[place] for place in places),
     )
 
 
