@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.checkpoint import WEIGHTS
 from fusion.config import ConfigError, flatten, load_config
 from fusion.evaluation.bars import comparison_picture
 from fusion.evaluation.comparable import (
@@ -102,6 +103,8 @@ def compare(
             the same clips in the same way.
     """
     named = [split_name(run) for run in runs]
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder")
     if len(named) < 2:
         raise ConfigError(
             f"{len(named) or 'no'} run is given, and a comparison needs two or more: python"
@@ -131,6 +134,7 @@ def compare(
         write_atomically(json_path, files["comparison.json"])
     print(f"\npage      {Path(out) / 'comparison.html'}")
     print(f"picture   {Path(out) / 'comparison.svg'}")
+    print(f"numbers   {Path(out) / 'comparison.json'}")
     return comparison
 
 
@@ -149,6 +153,11 @@ def read_run(path: str) -> tuple[Run, dict[str, Any]]:
         ConfigError: a file is missing, from an older version, or cannot be read.
     """
     folder = Path(path)
+    if (folder / WEIGHTS).exists():
+        raise ConfigError(
+            f"{path} is a checkpoint, and to be compared are runs; give the folder of its run, such"
+            f" as {folder.resolve().parent}"
+        )
     if not (folder / "config.yaml").exists():
         raise ConfigError(
             f"{path} is no folder of a run: it has no config.yaml; give the output=FOLDER of"
@@ -253,7 +262,8 @@ def _how_to_get(folder: Path, name: str) -> str:
     said = f"the run is not finished or an older version made it: {again}"
     if name != "cost.json":
         return f"{said} ends it, or evaluates it again if it is finished, without training it again"
+    first = "delete cost.json, then " if (folder / name).exists() else ""
     return (
-        f"{said} ends it; if it is finished, delete that file first, whereupon its training time"
-        " stays unknown, or train it again by resume=false overwrite=true"
+        f"the run is not finished, or its cost is lost: {first}{again} ends it, or evaluates it"
+        " again; of a finished run the training time stays unknown"
     )

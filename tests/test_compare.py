@@ -83,6 +83,7 @@ def test_the_same_test_in_other_files_or_features_is_compared_with_a_warning(com
         (["eao_seed10", "eao_seed11"], "eao"),
         (["eao/0", "eao/1"], "eao"),
         (["eao/seed0", "eao/seed1"], "eao"),
+        (["first", "second"], "first, second"),
     ],
 )
 def test_a_method_is_named_by_what_its_folders_share(compared, folders, name):
@@ -98,6 +99,12 @@ def test_methods_whose_folders_have_one_name_go_by_their_paths(compared):
         compared.run("b/run", {"t->v": 0.5}, model=OTHER),
     ]
     assert list(compared()["methods"]) == paths
+
+
+def test_a_name_that_was_given_is_kept(compared):
+    compared.run("a/run", {"t->v": 0.5}, name="mcn")
+    two = compared.run("mcn", {"t->v": 0.5}, model=OTHER)
+    assert list(compared()["methods"]) == ["mcn", two]
 
 
 def test_hits_are_averaged_over_seeds_before_clips_are_drawn(compared):
@@ -266,7 +273,7 @@ def test_what_decides_the_time_of_training_is_shown_and_warned_of(compared, caps
     assert processes.endswith("(eao: 1, 2; mcn: 1)")
     assert threads.endswith("(eao: 2; mcn: 8)")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["eao", "2", *lines[-5][2:7], "1,", "2", "2", "cpu"] == lines[-5]
+    assert ["eao", "2", *lines[-6][2:7], "1,", "2", "2", "cpu"] == lines[-6]
 
 
 def test_costs_of_an_older_version_are_read(compared, capsys):
@@ -277,7 +284,7 @@ def test_costs_of_an_older_version_are_read(compared, capsys):
         json.dump(cost, file)
     assert compared()["warnings"] == []
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[-4][-4:] == ["640", "-", "-", "cpu"]
+    assert lines[-5][-4:] == ["640", "-", "-", "cpu"]
 
 
 def test_json_is_what_is_shown_and_the_page_holds_the_picture(compared, tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from fusion.config import ConfigError
 from tests.compared import OTHER, PROTOCOL, SIZE, Compared, first
 
 WORDS = [f"text of clip{i}" for i in range(SIZE)]  # as runs have them
@@ -109,6 +110,21 @@ def test_a_run_of_an_older_version_is_to_be_evaluated_again(compared, name, said
         edit_ranks(two, **{name: None})
     message = compared.refused(f"{said}; .* resume=true overwrite=false ends it, or evaluates it")
     assert "\n" not in message
+
+
+def test_a_checkpoint_is_no_run(compared):
+    compared.run("one", {"t->v": 0.5})
+    two = compared.run("two", {"t->v": 0.5}, model=OTHER)
+    (compared.folder / "two" / "model.safetensors").touch()
+    compared.refused(f"{two} is a checkpoint, .* give the folder of its run, such as .*")
+
+
+def test_a_file_is_no_folder_for_pages(compared):
+    compared.run("one", {"t->v": 0.5})
+    compared.run("two", {"t->v": 0.5}, model=OTHER)
+    (compared.folder / "out").touch()
+    with pytest.raises(ConfigError, match="out is a file; name a folder"):
+        compared()
 
 
 @pytest.mark.parametrize("name", ["results.json", "ranks.npz", "cost.json"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,8 +113,8 @@ def group_runs(given: Sequence[Given]) -> list[Method]:
                 )
     names = [name or _name_of_folders(g) for name, g in zip(chosen, groups, strict=True)]
     return [
-        Method(name if names.count(name) == 1 else g[0].run.path, [one.run for one in g])
-        for name, g in zip(names, groups, strict=True)
+        Method(n if c or names.count(n) == 1 else g[0].run.path, [one.run for one in g])
+        for n, c, g in zip(names, chosen, groups, strict=True)
     ]
 
 
@@ -183,7 +184,11 @@ def _name_of_folders(group: Sequence[Given]) -> str:
     shared = "".join(letters[0] for letters in alike)
     if shared not in names:
         shared = shared.rstrip("0123456789-_. ").removesuffix("seed").rstrip("-_. ")
-    return shared or Path(os.path.commonpath(paths)).name or names[0]
+    if shared:
+        return shared
+    if all(re.fullmatch(r"(seed)?[\W_]*\d*", name) for name in names):  # eao/seed0, eao/seed1
+        return Path(os.path.commonpath(paths)).name or names[0]
+    return ", ".join(names)
 
 
 def _config_difference(first: Given, second: Given) -> str:

@@ -17,6 +17,7 @@ from typing import IO, Any
 import yaml
 from safetensors import SafetensorError
 
+from fusion.checkpoint import WEIGHTS
 from fusion.config import ConfigError, flatten, load_config, to_yaml
 from fusion.files import recover_folder, replace_folder, write_atomically
 
@@ -64,11 +65,13 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} is not empty and holds no run; choose another output=DIR"
             )
+        if (self.path / WEIGHTS).exists():
+            raise ConfigError(f"{self.path} is a checkpoint; choose another output=DIR")
         if self.config["overwrite"] and self.config["resume"]:
             raise ConfigError("resume=true and overwrite=true contradict each other; give one")
         recover_folder(self.last)
         recover_folder(self.best)
-        if written.exists() and not self.config["overwrite"]:
+        if self._holds_a_run() and not self.config["overwrite"]:
             if not self.config["resume"]:
                 raise ConfigError(
                     f"{self.path} holds a run already; go on with it by resume=true, begin another"
@@ -82,7 +85,7 @@ class RunFolder:
 
         To be called once the data have proved good: a mistake must not cost the old run.
         """
-        if self.config["overwrite"]:
+        if self.config["overwrite"] or not self._holds_a_run():
             for part in [self.best, self.last, self.path / "tensorboard"]:
                 shutil.rmtree(part, ignore_errors=True)
             for name in FILES:
@@ -94,6 +97,10 @@ class RunFolder:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+    def _holds_a_run(self) -> bool:
+        """Say whether there is anything to lose: not if a run ended before its first checkpoint."""
+        return self.last.exists() or (self.path / "results.json").exists()
 
     def _hold(self) -> None:
         try:

@@ -27,8 +27,33 @@ def test_a_new_folder_is_claimed(tmp_path):
 
 def test_another_run_is_not_overwritten(tmp_path):
     claim(tmp_path)
+    (tmp_path / "last").mkdir()
     with pytest.raises(ConfigError, match="holds a run already; go on with it by resume=true"):
         claim(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{}, {"resume": True}])
+def test_a_run_that_ended_before_its_first_checkpoint_is_not_in_the_way(tmp_path, changes):
+    """As one with a mistake does that only the first step finds."""
+    claim(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}))
+    assert claim(tmp_path, trainer={"e": 2}, **changes) is False
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_results_without_checkpoints_are_a_run_too(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        claim(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_checkpoint_is_no_place_for_a_run(tmp_path, changes):
+    claim(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ConfigError, match="is a checkpoint; choose another output=DIR"):
+        claim(tmp_path, **changes)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
