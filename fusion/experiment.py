@@ -264,12 +264,14 @@ def _check_names(model: Any, loss: Any, best: str | None) -> None:
     embedded = set(model.combinations)
     if lacking := sorted(set(getattr(loss, "combinations", ())) - embedded):
         raise ConfigError(
-            f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks"
+            f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks; add it"
+            " there, or take its terms out by a weight of 0"
         )
     ways = [d for d in directions(model.modalities) if {*d.query, *d.gallery} <= embedded]
     names = [f"{way} R@{k}" for way in ways for k in RECALLS]
     if best is not None and best not in names:
         raise ConfigError(
-            f"trainer.best: {best!r} is not evaluated with these model.combinations;"
-            f" choose from {', '.join(names)}"
+            f"trainer.best: {best!r} is not evaluated with these modalities and model.combinations;"
+            f" choose a direction of {', '.join(map(str, ways))} and a metric of"
+            f" {', '.join(f'R@{k}' for k in RECALLS)}"
         )

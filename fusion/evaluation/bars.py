@@ -113,7 +113,7 @@ def _bar(
     middle = top + ROW / 2
     shown = _cut(name, NAMES - 8)
     if row is None:
-        return _text(x, middle + 4, shown, title=name) + _text(panel.x + 5, middle + 4, "-")
+        return _text(x, middle + 4, shown, title=name) + _text(panel.x + 5, middle + 4, "none")
     score, mark = row["R@1"], ""
     if (difference := row.get("difference")) and difference["includes_zero"]:
         mark = f" {NO_DIFFERENCE}"

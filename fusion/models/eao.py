@@ -86,6 +86,8 @@ class EAO(nn.Module):
         parts = [members(combination, self.modalities) for combination in combinations]
         self.combinations = {spell(names): names for names in parts}
         self._check(cls_token, shared_head, transformer_per_modality, projection)
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
         project = PROJECTIONS[projection]
 
         self.encoders = nn.ModuleDict()

@@ -99,7 +99,7 @@ def test_the_picture_has_a_panel_for_each_direction_that_any_method_has(picture)
     assert len([c for c in picture.iter() if c.get("class") == "chance"]) == 3
     assert texts(picture).count("t → va") == 1
     assert texts(picture).count("t → v+a") == 2  # of a method, and of a panel
-    assert texts(picture).count("-") == 1
+    assert texts(picture).count("none") == 1
 
 
 def test_nothing_of_the_picture_is_outside_of_it_or_in_the_way(picture):

@@ -240,6 +240,7 @@ TEXT = {"text": {"dim": 6}}
         ({"combinations": ["t", "x"]}, "unknown modality 'x'"),
         ({"combinations": []}, "model.combinations is empty"),
         ({"combinations": ["t", "v"]}, "modality 'audio' is in no combination"),
+        ({"num_blocks": -1}, "num_blocks must be at least 0, no transformer; got -1"),
         ({"projection": "mlp"}, "projection must be one of \\['gated', 'linear'\\]; got 'mlp'"),
         ({"cls_token": True}, "cls_token needs shared_head"),
         ({"transformer_per_modality": True}, "cannot embed the combination 'tv'"),
