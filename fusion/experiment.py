@@ -264,8 +264,8 @@ def _check_names(model: Any, loss: Any, best: str | None) -> None:
     embedded = set(model.combinations)
     if lacking := sorted(set(getattr(loss, "combinations", ())) - embedded):
         raise ConfigError(
-            f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks; add it"
-            " there, or take its terms out by a weight of 0"
+            f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks;"
+            " add it there, or take its terms out by a weight of 0"
         )
     ways = [d for d in directions(model.modalities) if {*d.query, *d.gallery} <= embedded]
     names = [f"{way} R@{k}" for way in ways for k in RECALLS]
