@@ -34,7 +34,6 @@ def run(command: Callable[[], object]) -> None:
     except (ConfigError, LaunchError, OutOfMemory) as error:  # all find it; one says it
         if os.environ.get("LOCAL_RANK", "0") != "0":
             _wait_to_be_ended()
-            sys.exit(MISTAKE)
         _end(f"error: {_one_line(error)}")
     except (ValueError, FloatingPointError, OSError) as error:
         _end(f"error: {_one_line(error)}")
@@ -49,7 +48,10 @@ def run(command: Callable[[], object]) -> None:
 
 
 def _wait_to_be_ended() -> None:
-    """Leave the exit to the process that speaks: the launcher kills all others at the first one."""
+    """Let the first process speak: when one ends, the launcher kills the others, spoken or not.
+
+    Whoever is still there afterwards found something that the first one did not, and says it.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(LAST_WORDS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from fusion.data.captions import Caption
+from fusion.data.clips import TextEncoder
 from fusion.data.pickled import PickledClip
 from fusion.data.problems import judge, name_some
 from fusion.data.source import ClipSet
 from fusion.data.spectrogram import NUM_MELS
 from fusion.data.video_tokens import fit_video_tokens
-
-TextEncoder = Callable[[str], Tensor]
 
 FILLED = 0.7  # share of a part's frames below which it is dropped, as published
 

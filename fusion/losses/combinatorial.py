@@ -30,8 +30,8 @@ class CombinatorialLoss:
         temperature: of ``nce``; the others have none.
         margin: of ``mms`` and ``mms_dot``; ``nce`` has none.
         presence: for a modality the one by whose presence it counts. For the published numbers of
-            AVLnet and MCN it is ``{audio: video}``: a silent clip takes part as one whose sound is
-            silence. By default it is left out of what needs sound.
+            AVLnet and MCN it is ``{text: video, audio: video}``: a silent clip takes part as one
+            whose sound is silence. By default it is left out of what needs sound.
 
     Attributes:
         combinations: every combination that a term needs.

@@ -88,7 +88,7 @@ class EAO(nn.Module):
         self._check(cls_token, shared_head, transformer_per_modality, projection)
         if num_blocks < 0:
             raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
-        project = PROJECTIONS[projection]
+        project, shared = PROJECTIONS[projection], ("shared",)
 
         self.encoders = nn.ModuleDict()
         widths = {}
@@ -96,25 +96,19 @@ class EAO(nn.Module):
             if encoder := build_encoder(name, spec):
                 self.encoders[name] = encoder
             widths[name] = encoder.out_dim if encoder else spec["dim"]
-        self.token_projections = nn.ModuleDict(
-            {
-                name: nn.Sequential(
-                    project(width, token_dim), nn.LayerNorm(token_dim, eps=LAYER_NORM_EPS)
-                )
-                for name, width in widths.items()
-            }
+        self.token_projections = _for_each(
+            self.modalities,
+            lambda name: nn.Sequential(
+                project(widths[name], token_dim), nn.LayerNorm(token_dim, eps=LAYER_NORM_EPS)
+            ),
         )
-        self.transformers = nn.ModuleDict(
-            {
-                name: Transformer(num_blocks, token_dim, num_heads, mlp_ratio)
-                for name in (self.modalities if transformer_per_modality else ["shared"])
-            }
+        self.transformers = _for_each(
+            self.modalities if transformer_per_modality else shared,
+            lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio),
         )
-        self.heads = nn.ModuleDict(
-            {
-                name: project(token_dim, embedding_dim)
-                for name in (["shared"] if shared_head else self.modalities)
-            }
+        self.heads = _for_each(
+            shared if shared_head else self.modalities,
+            lambda _: project(token_dim, embedding_dim),
         )
         self.dropout = ClipDropout(dropout)
         self.masking_token = _small_parameter(token_dim)
@@ -289,6 +283,10 @@ def _max_tokens(name: str, spec: Mapping[str, Any]) -> int:
     if "max_tokens" not in spec:
         raise ValueError(f"positional embeddings need model.modalities.{name}.max_tokens")
     return spec["max_tokens"]
+
+
+def _for_each(names: Iterable[str], make: Callable[[str], nn.Module]) -> nn.ModuleDict:
+    return nn.ModuleDict({name: make(name) for name in names})
 
 
 def _small_parameter(*shape: int) -> nn.Parameter:

@@ -100,7 +100,7 @@ class RunFolder:
 
     def _holds_a_run(self) -> bool:
         """Say whether there is anything to lose: not if a run ended before its first checkpoint."""
-        return self.last.exists() or (self.path / "results.json").exists()
+        return any(part.exists() for part in (self.last, self.best, self.path / "results.json"))
 
     def _hold(self) -> None:
         try:

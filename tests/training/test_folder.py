@@ -41,11 +41,14 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_not_in_the_way(tmp_path
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_results_without_checkpoints_are_a_run_too(tmp_path):
+@pytest.mark.parametrize("part", ["last", "best", "results.json"])
+def test_whatever_is_left_of_a_run_is_a_run(tmp_path, part):
     claim(tmp_path)
-    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / part).mkdir()
     with pytest.raises(ConfigError, match="holds a run already"):
         claim(tmp_path)
+    claim(tmp_path, resume=True)
+    assert (tmp_path / part).exists()
 
 
 @pytest.mark.parametrize("changes", [{}, {"resume": True}, {"overwrite": True}])
