@@ -120,7 +120,7 @@ def both_directions(logits):
 
 
 class ClusterLoss:
-    """Clusters of fused embeddings, step by step as the paper says; see fusion.losses.cluster."""
+    """Clusters of fused embeddings, step by step as the paper says; see fusion.losses.clusters."""
 
     def __init__(self, clusters, queue_batches, queue_stride, every, margin=0.001):
         self.clusters, self.every, self.margin = clusters, every, margin

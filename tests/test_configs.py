@@ -6,7 +6,7 @@ import yaml
 
 from fusion.builders import check_config
 from fusion.config import flatten, load_config
-from fusion.models.batchnorm import smallest_cut
+from fusion.models.batchnorm import batch_granularity
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
@@ -49,7 +49,7 @@ def test_batchnorm_sees_what_a_gpu_of_the_published_training_saw(name, batch, gp
     with torch.device("meta"):
         model = check_config(config)["model"]()
     assert config["trainer"]["batch_size"] == batch
-    assert smallest_cut(model) == batch // gpus
+    assert batch_granularity(model) == batch // gpus
 
 
 @pytest.mark.parametrize("data", ["msrvtt", "youcook2"])

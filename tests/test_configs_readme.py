@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fusion.data.captioned_videos import CaptionedVideos
+from fusion.data.datasets.captioned import CaptionedVideos
 
 README = (Path(__file__).parents[1] / "configs/README.md").read_text()
 

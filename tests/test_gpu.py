@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from fusion.training.guard import GradientGuard
+from fusion.training.guard import NonFiniteGuard
 from fusion.training.optim import make_optimizer
 from tests import golden_cases as golden
 from tests import plain
@@ -86,11 +86,11 @@ def test_a_step_never_waits_for_the_device():
     inputs = {m: t.to("cuda") for m, t in golden.read_inputs(case, model.modalities).items()}
     loss = golden.build_loss(case, model)
     optimizer = make_optimizer("adam", model.parameters(), 1e-4, 0.0)
-    guard = GradientGuard(Accelerator(), 1.0)
+    guard = NonFiniteGuard(Accelerator(), 1.0)
 
     def step():
         value, _ = loss(
-            model(inputs, loss.combinations, complete_only=True),
+            model(inputs, loss.combinations, skip_incomplete=True),
             {m: t.present for m, t in inputs.items()},
         )
         value.backward()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fusion.command import run
+from fusion.commands.errors import run
 from fusion.training.log import read_metrics
 
 CONFIG = "configs/eao.yaml"

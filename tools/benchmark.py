@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the plain ways are part of
 
 import torch
 
-from fusion.command import run
+from fusion.commands.errors import run
 from tools.benchmarks import evaluate, loss, memory, step, store
 
 EXAMPLES = """examples:

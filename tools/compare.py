@@ -2,8 +2,8 @@
 
 import argparse
 
-from fusion.command import run
-from fusion.compare import compare
+from fusion.commands.compare import compare
+from fusion.commands.errors import run
 
 EXAMPLES = """examples:
   python tools/compare.py runs/eao runs/mcn

@@ -2,7 +2,7 @@
 
 import argparse
 
-from fusion.command import run
+from fusion.commands.errors import run
 from fusion.convert import convert_checkpoint, convert_word_vectors
 
 EXAMPLES = """examples:

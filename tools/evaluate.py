@@ -2,8 +2,8 @@
 
 import argparse
 
-from fusion.command import run
-from fusion.evaluate import evaluate
+from fusion.commands.errors import run
+from fusion.commands.evaluate import evaluate
 
 EXAMPLES = """examples:
   python tools/evaluate.py runs/eao

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from fusion.command import run
+from fusion.commands.errors import run
 from fusion.extract.job import extract
 from fusion.extract.settings import Features
 

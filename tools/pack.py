@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from fusion.command import run
-from fusion.pack import pack_howto100m, pack_pickle
+from fusion.commands.errors import run
+from fusion.commands.pack import pack_howto100m, pack_pickle
 
 EXAMPLES = """examples:
   python tools/pack.py howto100m DATA_ROOT --out STORE

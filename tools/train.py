@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from fusion.command import run
+from fusion.commands.errors import run
+from fusion.commands.train import train
 from fusion.config import load_config
-from fusion.experiment import train
 
 EXAMPLES = """examples:
   accelerate launch tools/train.py configs/eao.yaml

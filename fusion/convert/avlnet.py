@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fusion.convert.names import NEVER_USED
 from fusion.convert.variant import NUM_BANDS, Shapes, Variant, size_of
-from fusion.models.audio import WIDTHS
+from fusion.models.davenet import WIDTHS
 
 # Published name -> ours; the first pattern that matches the whole name counts.
 RULES = [

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fusion.convert.pickles import printable
-from fusion.models.audio import BLOCKS, POOLING, WIDTHS
+from fusion.data.untrusted.torch_pickle import printable
+from fusion.models.davenet import BLOCKS, POOLING, WIDTHS
 
 HEAD_WIDTH = 64  # of every published model: 4096 / 64 heads, 2048 / 32, 1024 / 16
 NUM_FRAMES = 768  # of a spectrogram in the published pre-training: 7.68 s

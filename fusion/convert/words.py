@@ -12,7 +12,7 @@ from fusion.models.word_file import write_word_vectors
 
 
 def convert_word_vectors(path: str | Path, out: str | Path) -> str:
-    """Convert a file in word2vec's format, see :class:`fusion.models.word_file.WordVectorFile`.
+    """Convert a file in word2vec's format, see :mod:`fusion.models.word_file`.
 
     Args:
         path: the file.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.evaluation.embedded import Embedded
+from fusion.evaluation.embed import Embedded
 from fusion.evaluation.metrics import Rescore, rows_at_a_time, similarity_blocks
 from fusion.evaluation.retrieval import (
     Rescorer,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fusion.evaluation.embedded import Embedded
+from fusion.evaluation.embed import Embedded
 from fusion.evaluation.metrics import (
     Ranks,
     Rescore,

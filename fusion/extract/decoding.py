@@ -20,7 +20,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from fusion.data.decode import MediaError, audio_stream, known_end, open_media
+from fusion.data.media.decode import MediaError, audio_stream, known_end, open_media
 from fusion.extract.pictures import PictureTrack
 from fusion.extract.sampling import Sampling
 from fusion.extract.soundtrack import SoundTrack

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from fusion.data.caption_search import find_captions
-from fusion.data.captions import CaptionError
-from fusion.data.store import FeatureStore
-from fusion.data.store_writer import StoreWriter
+from fusion.data.captions.search import find_captions
+from fusion.data.captions.table import CaptionError
+from fusion.data.features.store import FeatureStore
+from fusion.data.features.writer import StoreWriter
 from fusion.extract.captions import write_captions
 from fusion.extract.decoders import Decoders
-from fusion.extract.report import Report, forget, make_report, note
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
+from fusion.extract.table import Report, forget, make_report, note
 from fusion.extract.videos import find_videos, share
 from fusion.extract.work import Work, say
 

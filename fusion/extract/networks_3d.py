@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from fusion.extract.backbone import Backbone, Source, import_package
 from fusion.extract.sampling import Sampling
 from fusion.extract.weights import blots, fetch, load_weights, random_network
-from fusion.models.video.published import (
+from fusion.models.video.resnext import ResNeXt101
+from fusion.models.video.s3d import S3D
+from fusion.models.video.weight_names import (
     RESNEXT101,
     S3D_HOWTO100M,
     load_resnext101,
     load_s3d,
 )
-from fusion.models.video.resnext import ResNeXt101
-from fusion.models.video.s3d import S3D
 
 Builder = Callable[[str, Source], Backbone]
 Scale = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of 0 to 255

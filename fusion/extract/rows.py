@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fusion.extract.backbone import Backbone
 from fusion.extract.decoding import Piece
-from fusion.extract.spectrogram import Spectrogram
+from fusion.extract.log_mel import Spectrogram
 
 AUDIO = "audio"  # the field of sound
 

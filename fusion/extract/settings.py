@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.data.features import SPECTROGRAM_VERSION
-from fusion.data.spectrogram import HOP, NUM_MELS, RATE
-from fusion.data.store_format import Field
+from fusion.data.features.computed import SPECTROGRAM_VERSION
+from fusion.data.features.format import Field
+from fusion.data.media.log_mel import HOP, NUM_MELS, RATE
 from fusion.extract.backbone import Backbone, Source
 from fusion.extract.backbones import build_backbone
 from fusion.extract.decoding import VERSION

@@ -1,7 +1,7 @@
 """Frames of sound in, samples at 16 kHz out, at their place from second 0 on.
 
-What comes out is what :func:`fusion.data.media.read_audio` reads of the whole file; there it is
-pulled out of a file of its own, here it is pushed, as the pictures come along with it.
+What comes out is what :func:`fusion.data.media.reader.read_audio` reads of the whole file; there it
+is pulled out of a file of its own, here it is pushed, as the pictures come along with it.
 
 Shapes: S samples.
 """
@@ -17,7 +17,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-RATE = 16_000  # samples per second; that of fusion.data.spectrogram, which would import torch
+RATE = 16_000  # samples per second; that of fusion.data.media.log_mel, which would import torch
 _PIECE = 2 * RATE  # samples given at a time
 _GAP = 0.25  # seconds between frames from which on they are a gap and not inaccurate
 

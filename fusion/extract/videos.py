@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fusion.data.video_names import ENDINGS
+from fusion.data.captions.names import ENDINGS
 
 
 def find_videos(

@@ -13,14 +13,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fusion.data.store import FeatureStore
-from fusion.data.store_writer import StoreWriter
+from fusion.data.features.store import FeatureStore
+from fusion.data.features.writer import StoreWriter
 from fusion.extract.backbone import Backbone
 from fusion.extract.decoders import Decoders, End, Failed, Task
 from fusion.extract.decoding import Piece
-from fusion.extract.report import CHANGED
 from fusion.extract.rows import FilmRows
 from fusion.extract.settings import facts_of
+from fusion.extract.table import CHANGED
 from fusion.training.memory import is_out_of_memory
 
 Event = Piece | End | Failed

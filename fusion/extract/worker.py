@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from fusion.data.decode import MediaError
+from fusion.data.media.decode import MediaError
 from fusion.extract.decoding import Film
 from fusion.extract.sampling import Sampling
 

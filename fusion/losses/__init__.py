@@ -1,9 +1,9 @@
 """Losses, by the names that configs use."""
 
 from fusion.losses.combinatorial import CombinatorialLoss
+from fusion.losses.contrastive import nce
 from fusion.losses.mcn import MCNLoss
 from fusion.losses.mms import mms
-from fusion.losses.nce import nce
 
 LOSSES = {"combinatorial": CombinatorialLoss, "mcn": MCNLoss}
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fusion.losses.contrastive import LOWEST_TEMPERATURE, contrast
 from fusion.losses.mms import check_margin, contrast_dots
-from fusion.losses.nce import LOWEST_TEMPERATURE, contrast
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE = ("nce", "mms", "mms_dot")
@@ -25,7 +25,7 @@ class CombinatorialLoss:
         modalities: names of the modalities, in the model's order.
         terms: weight of each term, ``{"t|v": 1.0, "t|va": 0.1}``; the paper's recipe has six. A
             weight of 0 leaves the term out.
-        contrastive: ``nce``, see :mod:`fusion.losses.nce`; or, see :mod:`fusion.losses.mms`,
+        contrastive: ``nce``, see :mod:`fusion.losses.contrastive`; or, see :mod:`.mms`,
             ``mms``, of cosines, or ``mms_dot``, of dot products.
         temperature: of ``nce``; the others have none.
         margin: of ``mms`` and ``mms_dot``; ``nce`` has none.

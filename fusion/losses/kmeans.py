@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusion.losses.exchange import add_up_, num_ranks
+from fusion.distributed import all_reduce_, world_size
 
 TOLERANCE = 1e-4  # squared distance that all centroids together may still move
 MOST_ROUNDS = 100
@@ -59,14 +59,14 @@ def kmeans(rows: Sequence[Tensor], valid: Sequence[Tensor], centroids: Tensor) -
     for _ in range(MOST_ROUNDS):
         previous = centroids
         sums, sizes, nearness = _add_up(rows, valid, centroids)
-        totals = add_up_(torch.cat([sums, sizes[:, None]], dim=1))
+        totals = all_reduce_(torch.cat([sums, sizes[:, None]], dim=1))
         sums, sizes = totals[:, :-1], totals[:, -1]
         is_empty = sizes == 0
         empty = empty + is_empty.sum()
         means = sums / sizes.clamp(min=1)[:, None]
         centroids = torch.where(is_empty[:, None], previous, means)
         if is_empty.any():  # the CPU waits for the device here anyway, below
-            farthest = _farthest(rows, add_up_(nearness), int(is_empty.sum()))
+            farthest = _farthest(rows, all_reduce_(nearness), int(is_empty.sum()))
             places = is_empty.nonzero()[: len(farthest), 0]
             centroids[places] = farthest
         if (centroids - previous).square().sum() <= TOLERANCE:
@@ -97,7 +97,7 @@ def _add_up(
 
 def _tiles(rows: Sequence[Tensor], valid: Sequence[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Cut this rank's share of the rows into tiles: place of the first row, rows, valid."""
-    ranks = num_ranks()
+    ranks = world_size()
     rank = dist.get_rank() if ranks > 1 else 0
     count, before = sum(map(len, rows)), 0
     begin, end = count * rank // ranks, count * (rank + 1) // ranks

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.losses.cluster import ClusterLoss
+from fusion.distributed import all_reduce_with_grad, sum_over_ranks
+from fusion.losses.clusters import ClusterLoss
 from fusion.losses.combinatorial import CombinatorialLoss
-from fusion.losses.exchange import sum_over_ranks, total_over_ranks
 from fusion.modalities import letters_of
 
 RECONSTRUCTION = "reconstruction"
@@ -29,7 +29,7 @@ class MCNLoss:
     Args:
         modalities: names of the modalities, in the model's order.
         margin: of the pairs and of the clusters.
-        clusters: see :class:`fusion.losses.cluster.ClusterLoss`, and so are the next three.
+        clusters: see :class:`fusion.losses.clusters.ClusterLoss`, and so are the next three.
         queue_batches: see there.
         queue_stride: see there.
         every: see there.
@@ -98,7 +98,7 @@ class MCNLoss:
 
         Raises:
             ValueError: the model reconstructs nothing, or see
-                :class:`fusion.losses.cluster.ClusterLoss`.
+                :class:`fusion.losses.clusters.ClusterLoss`.
         """
         values, clips = self.pairwise.compare(embeddings, present, counts)
         loss = values.sum()  # a term without clips is 0
@@ -119,13 +119,13 @@ class MCNLoss:
                 )
             weights = flags.T.to(embeddings[RECONSTRUCTION].dtype)
             error = (embeddings[RECONSTRUCTION].masked_fill(~flags.T, 0) * weights).sum(dim=0)
-            mean = total_over_ranks(error) / sum_over_ranks(weights.sum(dim=0)).clamp(min=1)
+            mean = all_reduce_with_grad(error) / sum_over_ranks(weights.sum(dim=0)).clamp(min=1)
             loss = loss + self.reconstruction_weight * mean.sum()
             terms[RECONSTRUCTION] = self.reconstruction_weight * mean.sum().detach()
         return loss, terms
 
     def commit(self) -> None:
-        """Make what the last call found last, see :class:`fusion.losses.cluster.ClusterLoss`."""
+        """Make what the last call found last, see :class:`fusion.losses.clusters.ClusterLoss`."""
         if self.cluster_weight:
             self.clusters.commit()
 

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fusion.losses.exchange import (
-    add_up_,
+from fusion.distributed import (
+    all_gather,
+    all_reduce_,
     equal_counts,
     first_row,
-    gather_rows,
-    num_ranks,
     sum_over_ranks,
+    world_size,
 )
-from fusion.losses.nce import TILE_BYTES, all_digits, contrast
+from fusion.losses.contrastive import TILE_BYTES, contrast, no_autocast
 
 LARGEST_MARGIN = 2
 
@@ -41,16 +41,16 @@ def mms(
 ) -> Tensor:
     """Make each row of ``x`` find its partner among the rows of ``y``, and the reverse.
 
-    Unlike :func:`fusion.losses.nce.nce` it has no temperature, and a positive must win by
+    Unlike :func:`fusion.losses.contrastive.nce` it has no temperature, and a positive must win by
     ``margin``.
 
     Args:
         x: (b, E) embeddings.
         y: (b, E) embeddings, paired with ``x`` row by row.
         margin: subtracted from the similarity of each pair.
-        valid: see :func:`fusion.losses.nce.nce`.
-        tile: see :func:`fusion.losses.nce.nce`.
-        counts: see :func:`fusion.losses.nce.nce`.
+        valid: see :func:`fusion.losses.contrastive.nce`.
+        tile: see :func:`fusion.losses.contrastive.nce`.
+        counts: see :func:`fusion.losses.contrastive.nce`.
         normalize: compare by cosine, as EAO does; by dot product otherwise, as AVLnet and MCN do.
 
     Returns:
@@ -116,7 +116,7 @@ def contrast_dots(
     counts = list(counts or equal_counts(num_rows))
     rows = tile or TILE_BYTES // max(1, sum(counts) * sides[0].element_size())
     setting = _Setting(list(pairs), margin, max(1, rows), counts)
-    with all_digits(sides[0]):
+    with no_autocast(sides[0]):
         return _DotProducts.apply(setting, weights, *sides)
 
 
@@ -140,8 +140,8 @@ class _DotProducts(torch.autograd.Function):
         ctx: Any, setting: _Setting, weights: Tensor, *sides: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Carry the logarithms of sums over rows and columns from tile to tile."""
-        everything = {n: gather_rows(sides[n], setting.counts) for n in setting.columns}
-        all_weights = gather_rows(weights.T.contiguous(), setting.counts).T  # (P, B)
+        everything = {n: all_gather(sides[n], setting.counts) for n in setting.columns}
+        all_weights = all_gather(weights.T.contiguous(), setting.counts).T  # (P, B)
         row_sums, positives = torch.empty_like(weights), torch.empty_like(weights)
         column_sums = torch.full_like(all_weights, -math.inf)  # as logarithms, as are the rows'
         for pair, (left, right) in enumerate(setting.pairs):
@@ -151,8 +151,8 @@ class _DotProducts(torch.autograd.Function):
                 row_sums[pair, part] = (logits + all_weights[pair].log()).logsumexp(dim=1)
                 logits += weights[pair, part].log()[:, None]
                 column_sums[pair] = torch.logaddexp(column_sums[pair], logits.logsumexp(dim=0))
-        if num_ranks() > 1:  # each rank has the sums over its own rows
-            of_ranks = gather_rows(column_sums[None], [1] * num_ranks())  # (ranks, P, B)
+        if world_size() > 1:  # each rank has the sums over its own rows
+            of_ranks = all_gather(column_sums[None], [1] * world_size())  # (ranks, P, B)
             column_sums = of_ranks.logsumexp(dim=0)
         # Of a clip that does not count the sum may be empty; nothing reads it.
         lowest = torch.finfo(weights.dtype).min / 4
@@ -172,7 +172,7 @@ class _DotProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Make the tiles again; each serves both gradients."""
-        with all_digits(gradient):
+        with no_autocast(gradient):
             return None, None, *_gradients(ctx, gradient)
 
 
@@ -198,8 +198,8 @@ def _gradients(ctx: Any, gradient: Tensor) -> list[Tensor]:
             grads[left][part] += slope @ all_sides[right]
             all_grads[right] += slope.T @ sides[left][part]
     for number, grad in all_grads.items():
-        grads[number] += add_up_(grad)[first : first + weights.shape[1]]
-    return [grad * num_ranks() for grad in grads]
+        grads[number] += all_reduce_(grad)[first : first + weights.shape[1]]
+    return [grad * world_size() for grad in grads]
 
 
 def _tiles(setting: _Setting, x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:

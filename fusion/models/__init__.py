@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from fusion.models.audio import DAVEnet
 from fusion.models.avlnet import AVLnet
 from fusion.models.clip_text import CLIPText
+from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
-from fusion.models.layers import GatedProjection
 from fusion.models.mcn import MCN
-from fusion.models.text import WordVectors
+from fusion.models.transformer import GatedProjection
 from fusion.models.word_file import WordVectorFile
+from fusion.models.word_vectors import WordVectors
 
 MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
 TEXT_ENCODERS: dict[str, Any] = {

@@ -94,7 +94,7 @@ class AVLnet(nn.Module):
         self,
         inputs: Mapping[str, Tokens],
         combinations: Iterable[str] | None = None,
-        complete_only: bool = False,
+        skip_incomplete: bool = False,
         seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Embed a batch.
@@ -103,7 +103,7 @@ class AVLnet(nn.Module):
             inputs: for each modality the features of B clips; one that is left out is missing in
                 every clip.
             combinations: which to compute; all if not given.
-            complete_only: nothing changes by it: what a clip without a modality gets here costs
+            skip_incomplete: nothing changes by it: what a clip without a modality gets here costs
                 nothing to speak of, and no loss reads it but by its ``presence``.
             seeds: not used; nothing is drawn here.
 

@@ -141,7 +141,7 @@ def no_update(model: nn.Module) -> Iterator[None]:
             norm.ignores = False
 
 
-def smallest_cut(model: nn.Module) -> int | None:
+def batch_granularity(model: nn.Module) -> int | None:
     """Count the clips that a model must see at a time, in multiples of which a batch can be cut.
 
     Returns:

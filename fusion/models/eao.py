@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from fusion.modalities import members, spell
 from fusion.models.dropout import ClipDropout
 from fusion.models.encoders import build_encoder
-from fusion.models.grid import Grid, Span, token_grid
-from fusion.models.layers import LAYER_NORM_EPS, PROJECTIONS, Transformer
+from fusion.models.packing import Grid, Span, token_grid
+from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, Transformer
 from fusion.tokens import Tokens, true_places
 
 CLS = "[cls]"
@@ -124,7 +124,7 @@ class EAO(nn.Module):
         self,
         inputs: Mapping[str, Tokens],
         combinations: Iterable[str] | None = None,
-        complete_only: bool = False,
+        skip_incomplete: bool = False,
         seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Embed a batch.
@@ -134,7 +134,7 @@ class EAO(nn.Module):
                 every clip.
             combinations: which to compute, any that the modalities allow; the configured ones if
                 not given.
-            complete_only: embed a combination for those clips alone that have all of its
+            skip_incomplete: embed a combination for those clips alone that have all of its
                 modalities, which is all that the loss reads; the others get zeros.
             seeds: (B,) int64, what each clip's dropout is drawn from; drawn by torch if not given.
 
@@ -146,8 +146,8 @@ class EAO(nn.Module):
         needed = [m for m in self.modalities if any(m in parts for parts in chosen.values())]
         num_clips = next(iter(inputs.values())).num_clips
         tokens = {m: self.tokenize(m, inputs.get(m), num_clips) for m in needed}
-        passes = {c: self._pass(parts, tokens, complete_only) for c, parts in chosen.items()}
-        if not complete_only:
+        passes = {c: self._pass(parts, tokens, skip_incomplete) for c, parts in chosen.items()}
+        if not skip_incomplete:
             tokens = {m: x.fill_missing(self.masking_token) for m, x in tokens.items()}
         tokens = {m: self._add_positions(m, x) for m, x in tokens.items()}
         tokens = {m: self.dropout(x, seeds, self.modalities.index(m)) for m, x in tokens.items()}
@@ -190,13 +190,13 @@ class EAO(nn.Module):
         return Tokens(values, lengths, host_lengths)
 
     def _pass(
-        self, parts: tuple[str, ...], tokens: Mapping[str, Tokens], complete_only: bool
+        self, parts: tuple[str, ...], tokens: Mapping[str, Tokens], skip_incomplete: bool
     ) -> Pass:
         if len(parts) > 1 and "shared" not in self.transformers:
             raise ValueError(f"a transformer per modality cannot fuse {', '.join(parts)}")
         pooled = parts if self.cls_token is None else (CLS,)
         complete = host_complete = None
-        if complete_only:
+        if skip_incomplete:
             host_complete = torch.stack([tokens[m].host_lengths > 0 for m in parts]).all(dim=0)
             if host_complete.all():
                 host_complete = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fusion.models.audio import DAVEnetEncoder
+from fusion.models.davenet import DAVEnetEncoder
 
 ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder}
 

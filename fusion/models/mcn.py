@@ -56,7 +56,7 @@ class MCN(AVLnet):
         self,
         inputs: Mapping[str, Tokens],
         combinations: Iterable[str] | None = None,
-        complete_only: bool = False,
+        skip_incomplete: bool = False,
         seeds: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Embed a batch, see :meth:`fusion.models.avlnet.AVLnet.forward`.

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusion.models.audio import DAVEnetEncoder
+from fusion.models.davenet import DAVEnetEncoder
 from fusion.models.encoders import build_encoder
-from fusion.models.layers import GatedProjection
+from fusion.models.transformer import GatedProjection
 from fusion.tokens import Tokens
 
 Pooled = tuple[Tensor, Tensor]

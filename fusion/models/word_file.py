@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fusion.models.text import WordVectors
+from fusion.models.word_vectors import WordVectors
 
 REFERENCE = "word_vectors.json"
 MADE_BY = "python tools/convert.py {path} --out FILE.safetensors"

@@ -12,7 +12,7 @@ MOST = 10  # steps in a row without a finite gradient
 MOST_SCALED = 40  # the same with fp16, whose scale begins too high on purpose
 
 
-class GradientGuard:
+class NonFiniteGuard:
     """Clips the gradient of each step and leaves out steps where it is not finite.
 
     Args:

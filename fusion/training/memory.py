@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fusion.losses.exchange import num_ranks
+from fusion.distributed import world_size
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import Embed
@@ -55,7 +55,7 @@ class Agreement:
 
     def __init__(self) -> None:
         self.group: Any = None  # torch's own types of it differ between versions
-        if num_ranks() > 1:
+        if world_size() > 1:
             self.group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
 
     def vote(self, well: bool) -> bool:
@@ -75,7 +75,7 @@ class Agreement:
         """Learn the number of every rank."""
         if self.group is None:
             return [number]
-        numbers = torch.zeros(num_ranks(), dtype=torch.int64)
+        numbers = torch.zeros(world_size(), dtype=torch.int64)
         numbers[dist.get_rank()] = number
         dist.all_reduce(numbers, group=self.group)
         return numbers.tolist()
@@ -86,7 +86,7 @@ class ChunkSize:
 
     Args:
         share: clips of this rank in each batch.
-        cut: the size is a multiple of it, see :func:`fusion.models.batchnorm.smallest_cut`; None
+        cut: the size is a multiple of it, see :func:`.batch_granularity`; None
             if the share cannot be cut.
         most: no chunk is larger; None: the share is whole if it fits.
 
@@ -197,7 +197,7 @@ def free_bytes(device: torch.device) -> int:
     return max(0, free)
 
 
-def give_back_memory() -> None:
+def empty_cache() -> None:
     """Return what nobody uses any more to the device."""
     gc.collect()
     if torch.cuda.is_available():

@@ -14,17 +14,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fusion.losses.exchange import ask_before_exchanges, average_over_ranks
+from fusion.distributed import ask_before_exchanges, average_over_ranks
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import Embed, Loss, accumulate, backward_in_chunks
-from fusion.training.guard import GradientGuard
+from fusion.training.guard import NonFiniteGuard
 from fusion.training.memory import (
     Agreement,
     ChunkSize,
     OtherRankFailed,
     OutOfMemory,
-    give_back_memory,
+    empty_cache,
     is_out_of_memory,
     probe,
 )
@@ -53,7 +53,7 @@ class ExactStep:
         embed: Embed,
         loss: Loss,
         optimizer: Any,
-        guard: GradientGuard,
+        guard: NonFiniteGuard,
         chunk: ChunkSize,
         report: Callable[[list[int]], None],
     ) -> None:
@@ -152,7 +152,7 @@ class ExactStep:
     def _undo(self) -> None:
         self.optimizer.zero_grad()
         self.undo()
-        give_back_memory()
+        empty_cache()
         if (scaler := self.accelerator.scaler) is not None:
             scaler.scale(torch.zeros((), device=self.accelerator.device))  # it begins when used
             scaler.update(scaler.get_scale())  # forgets that it has unscaled gradients

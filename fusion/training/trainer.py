@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from fusion.checkpoint import load_weights, read_state
-from fusion.losses.exchange import copy_from_first_rank
-from fusion.models.batchnorm import smallest_cut
+from fusion.distributed import copy_from_first_rank
+from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
-from fusion.training.folder import RunFolder, write_checkpoint
-from fusion.training.guard import GradientGuard
+from fusion.training.guard import NonFiniteGuard
 from fusion.training.launch import any_rank
 from fusion.training.log import RunLog
 from fusion.training.memory import ChunkSize
 from fusion.training.optim import allocate_state, make_optimizer, make_schedule
-from fusion.training.order import EpochBatches, clip_seeds, make_loader, mix
+from fusion.training.run_folder import RunFolder, write_checkpoint
+from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix
 from fusion.training.settings import Settings
 from fusion.training.step import ExactStep
 from fusion.training.stop import Stopped, StopRequest
@@ -56,7 +56,7 @@ class Trainer:
         model: maps the inputs of a batch to named (B, …) outputs.
         loss: maps the outputs and the presence of each modality to a scalar and its named terms. If
             it compares clips, it asks the other processes for theirs, and its gradients are times
-            their number, see :mod:`fusion.losses.exchange`. If its attribute ``compares_clips`` is
+            their number, see :mod:`fusion.distributed`. If its attribute ``compares_clips`` is
             False, it is a mean over single clips, and chunks are embedded once instead of twice.
             What lasts from step to step is up to its methods ``commit``, which is called when a
             step is taken, ``undo``, when it is not, ``state_dict`` and ``load_state_dict``.
@@ -96,7 +96,7 @@ class Trainer:
         self.accelerator, self.folder = accelerator, folder
         self.write_model, self.evaluate, self.arguments = write_model, evaluate, arguments
         ranks = accelerator.num_processes
-        self.batches = EpochBatches(
+        self.batches = EpochBatchSampler(
             len(train_set),  # type: ignore[arg-type]
             settings.batch_size,
             seed,
@@ -109,7 +109,7 @@ class Trainer:
         )
         self.steps = settings.epochs * len(self.batches)
         self.chunk = ChunkSize(
-            settings.batch_size // ranks, smallest_cut(model), settings.chunk_size
+            settings.batch_size // ranks, batch_granularity(model), settings.chunk_size
         )
         self.chunks = [self.chunk.size] * ranks
         self.found_chunk = settings.chunk_size is not None
@@ -133,7 +133,7 @@ class Trainer:
             settings.schedule, optimizer, settings.warmup_steps, self.steps, settings.epochs
         )
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
-        self.guard = GradientGuard(self.accelerator, settings.max_grad_norm)
+        self.guard = NonFiniteGuard(self.accelerator, settings.max_grad_norm)
         self.step = ExactStep(
             self.accelerator,
             self.model,

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.captions import Caption
-from fusion.data.source import ClipSet
-from fusion.evaluation.embedded import Embedded, keep_complete
-from fusion.evaluation.examples import find_examples
+from fusion.data.captions.table import Caption
+from fusion.data.datasets.source import ClipSet
+from fusion.evaluation.embed import Embedded, keep_complete
 from fusion.evaluation.metrics import (
     bootstrap_interval,
     bootstrap_interval_of_clips,
@@ -17,9 +16,10 @@ from fusion.evaluation.metrics import (
     retrieval_metrics,
 )
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
-from fusion.evaluation.tables import describe_evaluation, format_table
 from fusion.modalities import directions
-from tests.evaluation.test_report import RECALLS, evaluation, written
+from fusion.report.examples import find_examples
+from fusion.report.tables import describe_evaluation, format_table
+from tests.report.test_run_page import RECALLS, evaluation, written
 
 SHOWS = [0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 4, 5]
 NAMES = ("text", "video", "audio")

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import torch
 
-from fusion.data.encode import write_clip
-from fusion.data.store import FeatureStore
+from fusion.data.features.store import FeatureStore
+from fusion.data.media.encode import write_clip
 from fusion.extract.backbone import Backbone, Source
 from fusion.extract.decoding import Film
 from fusion.extract.networks_2d import BACKBONES_2D

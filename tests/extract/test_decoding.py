@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from fusion.data.media import MediaError, read_audio
-from fusion.data.spectrogram import RATE as SPECTROGRAM_RATE
+from fusion.data.media.log_mel import RATE as SPECTROGRAM_RATE
+from fusion.data.media.reader import MediaError, read_audio
 from fusion.extract import pictures as module
 from fusion.extract.decoding import Film
 from fusion.extract.sampling import Sampling

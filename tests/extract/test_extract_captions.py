@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from fusion.data.captions import read_captions
+from fusion.data.captions.table import read_captions
 from fusion.extract.job import extract
 from tests.extract.films import TINY
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.media import read_audio
-from fusion.data.spectrogram import log_mel
-from fusion.data.store import FeatureStore
-from fusion.data.store_writer import StoreWriter
+from fusion.data.features.store import FeatureStore
+from fusion.data.features.writer import StoreWriter
+from fusion.data.media.log_mel import log_mel
+from fusion.data.media.reader import read_audio
 from fusion.extract import job, work
 from fusion.extract.decoding import Film
 from fusion.extract.job import extract

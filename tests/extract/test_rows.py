@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.spectrogram import log_mel
+from fusion.data.media.log_mel import log_mel
 from fusion.extract.backbone import Backbone, Source
 from fusion.extract.decoding import Piece
+from fusion.extract.log_mel import Spectrogram, log_mel_in_blocks
 from fusion.extract.rows import FilmRows
 from fusion.extract.sampling import Sampling
-from fusion.extract.spectrogram import Spectrogram, log_mel_in_blocks
 from tests.extract.films import RATE, tone
 
 

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from fusion.data.store import FeatureStore
-from fusion.data.store_writer import StoreWriter
-from fusion.extract import report as reports
+from fusion.data.features.store import FeatureStore
+from fusion.data.features.writer import StoreWriter
+from fusion.extract import table as reports
 from fusion.extract import work
 from fusion.extract.job import extract
 from tests.extract.films import TINY, content

@@ -14,15 +14,16 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fusion.losses import CombinatorialLoss, exchange, mms, nce
-from fusion.losses.cluster import ClusterLoss
-from fusion.losses.exchange import (
+from fusion import distributed as exchange
+from fusion.distributed import (
+    all_gather,
     average_over_ranks,
     copy_from_first_rank,
     exchange_counts,
     first_row,
-    gather_rows,
 )
+from fusion.losses import CombinatorialLoss, mms, nce
+from fusion.losses.clusters import ClusterLoss
 from tests import plain
 
 NAMES = ("text", "video", "audio")
@@ -93,7 +94,7 @@ def check_loss(loss, embeddings, present, counts, mine):
 def check_gather(counts, mine):
     rows = torch.arange(sum(counts) * 2, dtype=torch.float64).reshape(-1, 2)
     own = rows[mine].clone().requires_grad_()
-    everything = gather_rows(own, counts)
+    everything = all_gather(own, counts)
     close(everything.detach(), rows, "rows")
     (everything * rows).sum().backward()
     close(own.grad, rows[mine] * dist.get_world_size(), "gradient of rows")

@@ -61,10 +61,10 @@ def test_padding_never_reaches_an_embedding(model, modality):
 SIX = {"t|v": 1.0, "t|a": 0.5, "v|a": 0.5, "t|va": 1.0, "v|ta": 0.1, "a|tv": 0.1}
 
 
-def loss_and_gradients(model, complete_only, inputs):
+def loss_and_gradients(model, skip_incomplete, inputs):
     model.zero_grad()
     loss = CombinatorialLoss(model.modalities, SIX)
-    embeddings = model(inputs, loss.combinations, complete_only)
+    embeddings = model(inputs, loss.combinations, skip_incomplete)
     value, _ = loss(embeddings, {m: tokens.present for m, tokens in inputs.items()})
     value.backward()
     gradients = {
@@ -93,11 +93,11 @@ def test_clips_that_no_term_reads_can_be_left_out(changes):
 
 def test_what_is_left_out_is_not_computed(monkeypatch):
     rows = {}
-    for complete_only in (True, False):
+    for skip_incomplete in (True, False):
         model = build()
         mlp = model.transformers["shared"].blocks[0].mlp[0]
-        mlp.register_forward_hook(lambda m, x, y, key=complete_only: rows.update({key: len(y)}))
-        model(batch(clips()), ["t", "v", "tv"], complete_only)
+        mlp.register_forward_hook(lambda m, x, y, key=skip_incomplete: rows.update({key: len(y)}))
+        model(batch(clips()), ["t", "v", "tv"], skip_incomplete)
     assert rows[False] == (3 + 5 + 1 + 2) * 2 + (4 + 1 + 2 + 1) * 2  # 1: the masking token
     assert rows[True] == (3 + 5 + 2) + (4 + 2 + 1) + (3 + 4) + (2 + 1)
 
@@ -137,11 +137,11 @@ def test_a_batch_without_a_modality_trains_the_others(gone):
     assert not gradients[f"heads.{gone}.project.weight"].any()
 
 
-@pytest.mark.parametrize("complete_only", [True, False])
-def test_a_step_never_asks_the_device_for_a_number(complete_only):
+@pytest.mark.parametrize("skip_incomplete", [True, False])
+def test_a_step_never_asks_the_device_for_a_number(skip_incomplete):
     model = build().to("meta").train()  # meta tensors have shapes and no numbers to ask for
     inputs = {m: tokens.to("meta") for m, tokens in batch(clips()).items()}
-    _, value, _ = loss_and_gradients(model, complete_only, inputs)
+    _, value, _ = loss_and_gradients(model, skip_incomplete, inputs)
     assert value.is_meta
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from fusion.models.layers import GatedProjection
+from fusion.models.transformer import GatedProjection
 from tests import golden_cases as golden
 from tests import plain
 
 CASES = golden.case_names("eao_")
 
 
-def run(name, fast, dtype=torch.float32, precision=None, complete_only=False):
+def run(name, fast, dtype=torch.float32, precision=None, skip_incomplete=False):
     case, expected = golden.read_case(name)
     model = golden.build_model(case, golden.combinations_of(expected, "eval")).to(dtype).train()
     inputs = golden.read_inputs(case, model.modalities)
@@ -19,7 +19,7 @@ def run(name, fast, dtype=torch.float32, precision=None, complete_only=False):
     present = {m: tokens.present for m, tokens in inputs.items()}
     with torch.autocast("cpu", precision, enabled=precision is not None):
         if fast:
-            embeddings = model(inputs, complete_only=complete_only)
+            embeddings = model(inputs, skip_incomplete=skip_incomplete)
         else:
             embeddings = plain.embed(model, inputs)
     embeddings = {c: e.to(dtype) for c, e in embeddings.items()}
@@ -57,7 +57,7 @@ def test_in_float64_nothing_but_rounding_differs(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_leaving_out_what_the_loss_does_not_read_changes_neither_loss_nor_gradient(name):
-    outputs, gradients = run(name, True, torch.float64, complete_only=True)
+    outputs, gradients = run(name, True, torch.float64, skip_incomplete=True)
     plain_outputs, plain_gradients = run(name, False, torch.float64)
     torch.testing.assert_close(outputs["loss"], plain_outputs["loss"], rtol=1e-12, atol=0)
     assert largest_deviation(gradients, plain_gradients) < 1e-10

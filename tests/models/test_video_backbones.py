@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.models.video.published import load_resnext101, load_s3d
 from fusion.models.video.s3d import S3D
+from fusion.models.video.weight_names import load_resnext101, load_s3d
 from tests.golden_cases import GOLDEN, weight
 
 LOADERS = {"resnext101": load_resnext101, "s3d": load_s3d}

@@ -27,15 +27,15 @@ from safetensors.torch import save_model
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fusion.checkpoint import WEIGHTS
-from fusion.data.collate import collate
+from fusion.data.datasets.collate import collate
+from fusion.distributed import ask_before_exchanges
 from fusion.losses import CombinatorialLoss, MCNLoss
-from fusion.losses.exchange import ask_before_exchanges
 from fusion.models import EAO, MCN
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.models.encoders import ENCODERS
 from fusion.tokens import Tokens
-from fusion.training.folder import RunFolder
-from fusion.training.order import EpochBatches
+from fusion.training.run_folder import RunFolder
+from fusion.training.sampler import EpochBatchSampler
 from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer
 from tests import plain
@@ -63,7 +63,7 @@ STAGES = (
 def make_clips(lacking, dtype):
     """Draw clips; with "audio on a rank" the first half of every batch has no sound."""
     generator = torch.Generator().manual_seed(0)
-    order = [clip for batch in EpochBatches(BATCH * STEPS, BATCH, SEED) for clip in batch]
+    order = [clip for batch in EpochBatchSampler(BATCH * STEPS, BATCH, SEED) for clip in batch]
     silent = {clip for place, clip in enumerate(order) if place % BATCH < BATCH // 2}
     clips = []
     for number in range(BATCH * STEPS):
@@ -140,7 +140,7 @@ def make_trainer(folder, lacking, kind, dtype, chunk=None, loss=None, cpu=True):
         folder=run,
         write_model=lambda path, model: save_model(model, path / WEIGHTS),
         evaluate=lambda model: {"score": 0.0},
-        arguments=lambda clips: {"complete_only": True, "seeds": clips.seeds},
+        arguments=lambda clips: {"skip_incomplete": True, "seeds": clips.seeds},
     )
 
 

@@ -53,7 +53,7 @@ def run(size, lacking="nothing", dtype=torch.float64, accelerator=None, **change
         value, terms = backward_in_chunks(
             accelerator or Accelerator(cpu=True),
             model,
-            lambda clips: model(clips.inputs, loss.combinations, complete_only=True),
+            lambda clips: model(clips.inputs, loss.combinations, skip_incomplete=True),
             loss,
             batch.chunks(size),
         )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusion.models.batchnorm import GroupedBatchNorm, smallest_cut
+from fusion.models.batchnorm import GroupedBatchNorm, batch_granularity
 from fusion.training import memory
 from fusion.training.memory import ChunkSize, free_bytes, is_out_of_memory, probe
 from tests.training import cuts
@@ -63,7 +63,7 @@ def test_cuts_that_would_change_the_result_are_refused(words, message):
     ],
 )
 def test_batchnorm_says_where_a_batch_can_be_cut(norms, cut):
-    assert smallest_cut(torch.nn.Sequential(torch.nn.Linear(3, 3), *norms)) == cut
+    assert batch_granularity(torch.nn.Sequential(torch.nn.Linear(3, 3), *norms)) == cut
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fusion.data.collate import collate
+from fusion.data.datasets.collate import collate
 from fusion.losses import CombinatorialLoss
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.tokens import Batch
-from fusion.training.folder import RunFolder
 from fusion.training.guard import MOST
 from fusion.training.log import read_metrics
+from fusion.training.run_folder import RunFolder
 from fusion.training.settings import Settings
 from fusion.training.stop import Stopped
 from fusion.training.trainer import Trainer

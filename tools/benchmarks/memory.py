@@ -65,7 +65,7 @@ def step(model, batch, chunk):
     loss = make_loss()
 
     def embed(clips):
-        return model(clips.inputs, loss.combinations, complete_only=True)
+        return model(clips.inputs, loss.combinations, skip_incomplete=True)
 
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     with one_update(model):

@@ -79,7 +79,7 @@ def plain_step(model, loss, inputs):
 
 def fast_step(model, loss, inputs):
     """Embed as training does."""
-    return model(inputs, loss.combinations, complete_only=True)
+    return model(inputs, loss.combinations, skip_incomplete=True)
 
 
 def loss_of(way, loss, embeddings, inputs):

@@ -10,13 +10,14 @@ import psutil
 import torch
 from torch.utils.data import DataLoader
 
-from fusion.data.caption_store_writer import write_caption_store
-from fusion.data.captions import Caption
-from fusion.data.collate import collate
-from fusion.data.howto100m import HowTo100M
-from fusion.data.store import FeatureStore
-from fusion.data.windows import feature_range, spectrogram_range
-from fusion.pack import pack_howto100m
+from fusion.commands.pack import pack_howto100m
+from fusion.data.captions.index_writer import write_caption_store
+from fusion.data.captions.table import Caption
+from fusion.data.datasets.collate import collate
+from fusion.data.datasets.howto100m import HowTo100M
+from fusion.data.datasets.windows import feature_range
+from fusion.data.features.store import FeatureStore
+from fusion.data.media.log_mel import spectrogram_range
 
 CLIP = 8.0  # seconds
 ROWS = {"2d": 1.0, "3d": 1.5, "audio": 100.0}  # per second

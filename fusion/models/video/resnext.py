@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
 class ResNeXt101(nn.Module):
     """The convolutional network without its classifier; the mean over frames and pixels at its end.
 
-    :func:`fusion.models.video.published.load_resnext101` gives it with the published weights.
+    :func:`fusion.models.video.weight_names.load_resnext101` gives it with the published weights.
 
     Input, as the published extractor (github.com/antoine77340/video_feature_extractor) makes it:
 

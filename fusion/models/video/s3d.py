@@ -93,7 +93,7 @@ class InceptionBlock(nn.Module):
 class S3D(nn.Module):
     """The video half of the model that embeds video and text into one space.
 
-    :func:`fusion.models.video.published.load_s3d` gives it with the published weights.
+    :func:`fusion.models.video.weight_names.load_s3d` gives it with the published weights.
 
     Input: RGB in 0..1, that is /255, with no mean subtracted. The weights were trained on T = 32
     frames at 10 per second (3.2 s) of 200 x 200 pixels; their authors recommend 32 frames, call 16

@@ -1,0 +1,244 @@
+"""HowTo100M (arXiv:1906.03327): features in published folders or in a store, and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from fusion.data.captions.index import CaptionStore
+from fusion.data.captions.index_cache import open_captions
+from fusion.data.datasets.narrated import NarratedClips, video_id
+from fusion.data.datasets.protocols import Protocol, choose_protocol
+from fusion.data.features.format import Field
+from fusion.data.features.origin import describe_features, open_store
+from fusion.data.features.problems import POLICIES, check_max_bad, judge, name_some
+from fusion.data.features.readers import AUDIO, PublishedFolders, Reader, read_paths
+from fusion.data.features.store import FeatureStore
+
+
+class Published(NamedTuple):
+    """Where the published code has features of one kind, below ``DATA_ROOT/howto``."""
+
+    videos: str
+    folder: str
+    fields: Mapping[str, Field]
+
+
+KINDS = {
+    "resnet": Published(
+        "HowTo100M_1166_videopaths.txt",
+        "features",
+        {"2d": Field(2048, 1.0), "3d": Field(2048, 1.5), "audio": AUDIO},
+    ),
+    "s3d": Published(
+        "HowTo100M_1166_videopaths_s3d.txt",
+        "new_s3d_features",
+        {"3d": Field(1024, 1.0), "audio": AUDIO},
+    ),
+    "clip": Published(
+        "HowTo100M_1166_videopaths_CLIP.txt",
+        "clip_features",
+        {"2d": Field(512, 1.0), "audio": AUDIO},
+    ),
+}
+
+
+def expected(features: str) -> str:
+    """Name what a folder of data sets has of HowTo100M, and where that comes from."""
+    kind = KINDS[features]
+    return (
+        f"howto/caption.pickle, howto/{kind.videos}, howto/{kind.folder} and howto/audio_features,"
+        " made as AVLnet's training.md (github.com/roudimit/AVLnet) says"
+    )
+
+
+class HowTo100M:
+    """Random clips of narrated videos, see :class:`fusion.data.datasets.narrated.NarratedClips`.
+
+    Args:
+        root: folder of data sets (``data_root``); the files are in ``howto`` below it.
+        features: ``resnet`` (2D and 3D), ``s3d`` or ``clip``.
+        store: a feature store, see :mod:`fusion.data.features.store`, in place of the published
+            folders; ``tools/pack.py`` makes one. Its videos are those of the list that it has, in
+            the order of the list; all, sorted by name, if neither ``root`` nor ``videos`` gives a
+            list.
+        captions: ``caption.pickle`` (or the same as JSON), which is converted into the cache when
+            it is first used, or a caption store.
+        videos: csv file with a column ``path``.
+        validation_videos: the last so many videos of the list are for choosing the best checkpoint,
+            one clip of each, always the same.
+        clips_per_video: clips of a video in an epoch; they stay together in a batch.
+        min_seconds: the least duration of a clip.
+        max_video_tokens: later ones of a clip are cut off.
+        max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
+        shift_audio: take the sound half of ``min_seconds`` later than the text.
+        bad: what becomes of a clip with features that cannot be read: ``missing``, it goes without
+            them, or ``leave_out``, another clip is drawn in its place.
+        max_bad: the share of clips that may have such features, and of listed videos that the store
+            may lack.
+
+    Raises:
+        ValueError: a name is unknown, ``max_bad`` is no share, or the files are not there.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        features: str = "resnet",
+        store: str | None = None,
+        captions: str | None = None,
+        videos: str | None = None,
+        validation_videos: int = 0,
+        clips_per_video: int = 10,
+        min_seconds: float = 8.0,
+        max_video_tokens: int = 12,
+        max_audio_frames: int = 768,
+        shift_audio: bool = True,
+        bad: str = "missing",
+        max_bad: float = 0.05,
+    ) -> None:
+        if features not in KINDS:
+            raise ValueError(f"data.features: unknown {features!r}; choose from {', '.join(KINDS)}")
+        check_max_bad(max_bad)
+        if bad not in POLICIES:
+            raise ValueError(f"data.bad: unknown {bad!r}; choose from {', '.join(POLICIES)}")
+        kind = KINDS[features]
+        if root is None and (captions is None or (store is None and videos is None)):
+            raise ValueError(
+                f"where is the data? add data_root=FOLDER with {expected(features)}; or data.store"
+                " and data.captions"
+            )
+        folder = Path(root or ".").expanduser() / "howto"
+        self.features, self.store = features, store
+        self._has_root, self._listed_by_user = root is not None, videos is not None
+        self._videos_file = Path(videos).expanduser() if videos else folder / kind.videos
+        self._captions_file = Path(captions).expanduser() if captions else folder / "caption.pickle"
+        self._folders = folder / kind.folder, folder / "audio_features"
+        self.validation_videos, self.clips_per_video = validation_videos, clips_per_video
+        self.settings: dict[str, Any] = {
+            "min_seconds": min_seconds,
+            "max_video_tokens": max_video_tokens,
+            "max_audio_frames": max_audio_frames,
+            "shift_audio": shift_audio,
+            "bad": bad,
+            "max_bad": max_bad,
+        }
+        self._opened: tuple[Reader, CaptionStore, dict[str, Sequence[str]]] | None = None
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that there are."""
+        return ["train", "validation"] if self.validation_videos else ["train"]
+
+    def extract(self) -> None:
+        """Convert the captions, if that has not been done."""
+        open_captions(self._captions_file)
+
+    def texts(self, split: str) -> list[str]:
+        """The captions' texts, to learn words from."""
+        _, captions, _ = self._open()
+        return [
+            caption.text
+            for video in self._videos(split)
+            if video_id(video) in captions
+            for caption in captions.captions(video_id(video))
+        ]
+
+    def clips(self, split: str, text_encoder: Callable[[str], Tensor]) -> NarratedClips:
+        """Open a split.
+
+        Raises:
+            ValueError: there is no such split, or the files are not there.
+        """
+        reader, captions, _ = self._open()
+        per_video = self.clips_per_video if split == "train" else 1
+        videos = self._videos(split)
+        return NarratedClips(reader, captions, videos, text_encoder, per_video, **self.settings)
+
+    def protocol(self, split: str) -> Protocol:
+        """How a table on this split is counted."""
+        return choose_protocol("all")
+
+    def describe(self, split: str) -> str:
+        """Say what the clips of this split are."""
+        reader, _, _ = self._open()
+        made = f"features of {self.features}"
+        if isinstance(reader, FeatureStore):
+            made = describe_features(reader)
+        return f"a clip of each of {len(self._videos(split))} videos of HowTo100M, {made}"
+
+    def ceiling(self, split: str) -> None:
+        """Nobody knows what can be reached at best."""
+
+    def _open(self) -> tuple[Reader, CaptionStore, dict[str, Sequence[str]]]:
+        if self._opened is None:
+            captions = open_captions(self._captions_file)
+            reader: Reader
+            if self.store is not None:
+                store = open_store(self.store)
+                _check_fields(store, self.features)
+                reader, videos = store, self._divide(self._listed() or store.videos)
+                videos = {split: self._keep_stored(videos[split], store) for split in videos}
+            else:
+                fields = KINDS[self.features].fields
+                reader = PublishedFolders(self._videos_file, *self._folders, fields)
+                videos = self._divide(reader.videos)
+            self._opened = reader, captions, videos
+        return self._opened
+
+    def _listed(self) -> list[str] | None:
+        """Read the list of the videos, if there is one beside the store."""
+        if self._listed_by_user or (self._has_root and self._videos_file.exists()):
+            return read_paths(self._videos_file)
+        return None
+
+    def _divide(self, videos: Sequence[str]) -> dict[str, Sequence[str]]:
+        """Hold the last videos out, before those that a store lacks are left out."""
+        first = len(videos) - self.validation_videos
+        if not 0 < first <= len(videos):
+            raise ValueError(
+                f"data.validation_videos ({self.validation_videos}) must be less than the"
+                f" number of videos ({len(videos)})"
+            )
+        return {"train": videos[:first], "validation": videos[first:]}
+
+    def _keep_stored(self, videos: Sequence[str], store: FeatureStore) -> Sequence[str]:
+        """Leave out the videos that the store lacks, and name them."""
+        kept = [video for video in videos if video in store]
+        if len(kept) == len(videos):
+            return kept
+        lacking = name_some([video for video in videos if video not in store])
+        said = (
+            f"{self._videos_file}: {self.store} lacks {len(videos) - len(kept)} of {len(videos)}"
+            f" videos ({lacking})"
+        )
+        if not kept:
+            raise ValueError(f"{said}; name the list of its own videos under data.videos")
+        judge(said, 1 - len(kept) / len(videos), self.settings["max_bad"], "leave_out")
+        return kept
+
+    def _videos(self, split: str) -> Sequence[str]:
+        if split not in self.splits:
+            raise ValueError(
+                f"HowTo100M has no split {split!r}; for one to choose the best checkpoint by set"
+                " data.validation_videos, for a test evaluate by configs/msrvtt or configs/youcook2"
+            )
+        return self._open()[2][split]
+
+
+def _check_fields(store: FeatureStore, features: str) -> None:
+    """Refuse a store of another published kind; features of one's own networks may be any."""
+    found = {name: field.width for name, field in store.fields.items()}
+    kinds = {
+        kind: {name: field.width for name, field in published.fields.items()}
+        for kind, published in KINDS.items()
+    }
+    for kind, widths in kinds.items():
+        if found == widths and kind != features:
+            raise ValueError(
+                f"{store.location} has features {found} (name: width), but data.features={features}"
+                f" are {kinds[features]}; set data.features={kind}, or name another store"
+            )

@@ -1,0 +1,198 @@
+"""YouCook2 and MSR-VTT in the published layout: pickled lists with a dict for each clip.
+
+Read as EAO (arXiv:2112.04446), MCN (arXiv:2104.12671) and AVLnet (arXiv:2006.09199) distribute
+them. An entry has ``id``, ``caption`` (a text, or a list of which training takes one at random),
+``eval_caption``, ``audio`` (40, T) and features of pictures and of motion, of full length (N, D) or
+pooled (D,). S3D and CLIP features are in a file beside the first, entry by entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.data.features.problems import Problem, common_width, find_problem, name_some, report
+from fusion.data.media.log_mel import NUM_MELS
+from fusion.data.untrusted.pickle import load_pickle
+
+Entry = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+class Kind(NamedTuple):
+    """Where an entry has its features of pictures and of motion; the first that fits is taken."""
+
+    features_2d: tuple[str, ...]
+    features_3d: tuple[str, ...]
+
+
+KINDS = {
+    "resnet": Kind(("2d_full", "2d", "2d_pooled"), ("3d_full", "3d", "3d_pooled")),
+    "s3d": Kind((), ("s3d",)),
+    "clip": Kind(("clip",), ()),
+}
+
+
+@dataclasses.dataclass
+class PickledClip:
+    """One entry.
+
+    Attributes:
+        id: name of the clip.
+        text: the text that it is evaluated with; may be empty.
+        texts: those that training chooses from.
+        features: ``2d`` (N, D), ``3d`` (N, D) and ``audio`` (T, 40), as far as they are there.
+        problems: what is wrong with features that were there and cannot be used.
+    """
+
+    id: str
+    text: str
+    texts: tuple[str, ...]
+    features: dict[str, NDArray[Any]]
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def read_clips(
+    file: Path,
+    kind: str = "resnet",
+    beside: Path | None = None,
+    pooled: bool = False,
+    bad: str = "missing",
+    max_bad: float = 0.05,
+    needs: str | None = None,
+) -> list[PickledClip]:
+    """Read a file.
+
+    Args:
+        file: the pickle.
+        kind: which features, one of ``KINDS``.
+        beside: the pickle that has these features, if it is another one.
+        pooled: take pooled features where there are some.
+        bad: what becomes of features that cannot be used: ``missing``, their clip goes without, or
+            ``leave_out``, their clip is left out.
+        max_bad: the share of clips that may have such features.
+        needs: leave out the entries of ``file`` that lack this key.
+
+    Raises:
+        ValueError: it is no such list, the two files do not belong together, or too much of it
+            cannot be used.
+    """
+    pairs = _keep_with(_read_pairs(file, beside), needs, file)
+    clips = [_make_clip(*pair, KINDS[kind], pooled) for pair in pairs]
+    problems = _take_out_problems(clips)
+    report(problems, len(clips), str(file), bad, max_bad)
+    if bad == "leave_out":
+        named = {problem.clip for problem in problems}
+        clips = [clip for clip in clips if clip.id not in named]
+    if not any("2d" in clip.features or "3d" in clip.features for clip in clips):
+        raise _no_video(pairs[0][2], KINDS[kind], beside or file)
+    return clips
+
+
+def _read_entries(file: Path) -> list[Entry]:
+    entries = load_pickle(file)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{file} is not a list of clips; take a pickle of the published layout")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{file}: entry {number} is a {type(entry).__name__}, not a dict")
+    return entries
+
+
+def _read_pairs(file: Path, beside: Path | None) -> list[tuple[str, Entry, Entry]]:
+    """Read for each entry its name, itself, and the one with its video features."""
+    entries = _read_entries(file)
+    others = _read_entries(beside) if beside else entries
+    if len(others) != len(entries):
+        raise ValueError(
+            f"{beside} has {len(others)} entries, but {file} has {len(entries)}; take two files of"
+            " one split"
+        )
+    pairs = []
+    for number, (entry, other) in enumerate(zip(entries, others, strict=True)):
+        name = entry.get("id", number)
+        if other.get("id", name) != name:
+            raise ValueError(
+                f"entry {number} of {beside} is {other['id']!r}, but that of {file} is {name!r};"
+                " take two files of one split"
+            )
+        pairs.append((str(name), entry, other))
+    return pairs
+
+
+def _keep_with(
+    pairs: list[tuple[str, Entry, Entry]], key: str | None, file: Path
+) -> list[tuple[str, Entry, Entry]]:
+    """Leave out the entries that lack a key, and name them."""
+    if key is None:
+        return pairs
+    kept = [pair for pair in pairs if pair[1].get(key) is not None]
+    if not kept:
+        raise ValueError(
+            f"{file}: no entry has {key!r}, by which the protocol chooses its clips; take EAO's"
+            " file or another data.protocol"
+        )
+    if len(kept) < len(pairs):
+        lacking = [name for name, entry, _ in pairs if entry.get(key) is None]
+        logger.warning(
+            "%s: %d of %d entries have no %r (%s); left out, as the protocol says",
+            *(file, len(lacking), len(pairs), key, name_some(lacking)),
+        )
+    return kept
+
+
+def _no_video(entry: Entry, kind: Kind, file: Path) -> ValueError:
+    names = [name for names in kind for name in names]
+    pooled = [name for name in names if np.ndim(entry.get(name, 0)) == 1]
+    hint = f"; {pooled[0]} is pooled over time: set data.max_video_tokens=0" if pooled else ""
+    return ValueError(
+        f"{file} has no video features that can be used: none under {', '.join(names)};"
+        f" its entries have {', '.join(sorted(map(str, entry)))}{hint}"
+    )
+
+
+def _make_clip(name: str, entry: Entry, other: Entry, kind: Kind, pooled: bool) -> PickledClip:
+    captions = entry.get("caption", ())
+    texts = (captions,) if isinstance(captions, str) else tuple(map(str, captions))
+    text = str(entry.get("eval_caption", texts[0] if texts else ""))
+    features = {}
+    for what, keys in zip(("2d", "3d"), kind, strict=True):
+        if (rows := _choose(other, keys, pooled)) is not None:
+            features[what] = rows
+    if entry.get("audio") is not None:
+        sound = np.asarray(entry["audio"])
+        features["audio"] = sound.T if sound.ndim == 2 else sound
+    return PickledClip(name, text, texts or (text,), features)
+
+
+def _choose(entry: Entry, names: Sequence[str], pooled: bool) -> NDArray[Any] | None:
+    """Take the features of full length, or if they are to be pooled those that are."""
+    there = [np.asarray(entry[name]) for name in names if entry.get(name) is not None]
+    flat = [values for values in there if values.ndim == 1]
+    full = [values for values in there if values.ndim != 1]
+    if pooled and flat:
+        return flat[-1][None]
+    return full[0] if full else None
+
+
+def _take_out_problems(clips: Sequence[PickledClip]) -> list[Problem]:
+    """Take features that cannot be used out of their clips, and name them."""
+    problems = []
+    for name in ("2d", "3d", "audio"):
+        there = [clip for clip in clips if name in clip.features]
+        width = common_width(clip.features[name].shape for clip in there)
+        if name == "audio":
+            width = NUM_MELS
+        for clip in there:
+            if why := find_problem(clip.features[name], width):
+                problems.append(Problem(clip.id, name, why))
+                clip.problems.append(f"{name} of {clip.id}: {why}")
+                del clip.features[name]
+    return problems

@@ -1,0 +1,1 @@
+"""Features of videos: the feature store and everything else that they are read from."""

@@ -1,0 +1,269 @@
+"""The bytes of a feature store: ``store.json``, shards, index pieces.
+
+What they mean is described in :mod:`fusion.data.features.store`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMAT = 1
+HALF = np.dtype("<f2")
+SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-\d{5,}-[0-9a-f]{12}")
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_DTYPES = {"<f2": "F16", "<i8": "I64", "|u1": "U8"}  # as numpy and safetensors call them
+MEND = "remove what there is of its .safetensors and .json, and add its videos again"
+
+
+class StoreError(ValueError):
+    """A feature store that cannot be used; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One kind of features that a store holds.
+
+    Attributes:
+        width: numbers in a row.
+        per_second: rows per second of video.
+
+    Raises:
+        ValueError: one of them is not positive.
+    """
+
+    width: int
+    per_second: float
+
+    def __post_init__(self) -> None:
+        if not (self.width > 0 and 0 < self.per_second < math.inf):
+            raise ValueError(
+                f"a field needs a positive width and positive rows per second; got {self}"
+            )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.width * HALF.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What an index piece says of its shard.
+
+    Attributes:
+        size: bytes of the shard.
+        sha256: of the shard, in hexadecimal.
+        videos: for each video ``fields``, field -> [rows, offset in bytes from the beginning of
+            the shard], and ``facts``.
+    """
+
+    size: int
+    sha256: str
+    videos: dict[str, dict[str, Any]]
+
+
+def encode_fields(fields: Mapping[str, Field]) -> str:
+    """Write ``store.json``.
+
+    Raises:
+        ValueError: no field, or a name that could not be part of a tensor's name.
+    """
+    for name in fields:
+        if not _FIELD_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a field; use letters, digits, '_', '.', '-'")
+    if not fields:
+        raise ValueError("a store needs at least one field, such as {'2d': Field(2048, 1.0)}")
+    described = {
+        name: {"width": int(field.width), "per_second": float(field.per_second), "dtype": "float16"}
+        for name, field in fields.items()
+    }
+    return json.dumps({"format": FORMAT, "fields": described}, indent=2) + "\n"
+
+
+def decode_fields(content: bytes, place: str) -> dict[str, Field]:
+    """Read ``store.json``.
+
+    Args:
+        content: what is in it.
+        place: where it lies, for the message.
+
+    Raises:
+        StoreError: it is damaged, or of a format that is not known here.
+    """
+    try:
+        described = json.loads(content)
+        if described["format"] != FORMAT:
+            raise StoreError(
+                f"{place} is of format {described['format']} and only {FORMAT} can be read here;"
+                " use the version of fusion that wrote it, or a newer one"
+            )
+        if others := {field["dtype"] for field in described["fields"].values()} - {"float16"}:
+            raise ValueError(f"it has features of {', '.join(map(str, others))}, not float16")
+        fields = {
+            name: Field(int(field["width"]), float(field["per_second"]))
+            for name, field in described["fields"].items()
+        }
+    except StoreError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"{place} is damaged ({_first_line(error)}); copy it from a backup, or write it anew:"
+            " a StoreWriter of the same fields does so once it is gone"
+        ) from None
+    return fields
+
+
+def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> np.ndarray:
+    """Check features and copy them to float16.
+
+    Args:
+        name: of the video and the field, for the message.
+        field: what they should be.
+        features: (rows, width).
+
+    Raises:
+        ValueError: they are of another shape, not finite, or too large for float16.
+    """
+    shape = tuple(features.shape)
+    if len(shape) != 2 or shape[1] != field.width:
+        turned = len(shape) == 2 and shape[0] == field.width
+        hint = "it looks transposed: time comes first" if turned else "check the extractor"
+        raise ValueError(f"{name} must have the shape (rows, {field.width}); got {shape}; {hint}")
+    if isinstance(features, Tensor):
+        features = features.detach().cpu()
+        half = features.to(torch.float16, copy=True).contiguous().numpy()
+    else:
+        if features.dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be numbers; got {features.dtype}; convert it")
+        with np.errstate(over="ignore"):
+            half = np.array(features, HALF, order="C")
+    if not np.isfinite(half).all():
+        row, column = np.argwhere(~np.isfinite(half))[0]
+        value = float(features[row, column])
+        expected = f"at most {np.finfo(HALF).max:g} for float16" if np.isfinite(value) else "finite"
+        raise ValueError(
+            f"{name} must be {expected}; got {value:g} at row {row}, column {column};"
+            " extract it again or leave it out"
+        )
+    return half
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """Write an index piece."""
+    content = {"format": FORMAT, **vars(piece)}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def piece_digest(content: bytes) -> str:
+    """Return the last part of a shard's name, which its index piece decides."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piece:
+    """Read an index piece and see whether it can be true.
+
+    Args:
+        name: of the shard.
+        content: of the index piece.
+        fields: those of the store.
+
+    Raises:
+        StoreError: it was changed since it was written, or it describes bytes outside of the
+            shard, or the same bytes twice.
+    """
+    if piece_digest(content) != name.rpartition("-")[2]:
+        raise StoreError(f"{name}.json is damaged: its name does not fit to it; {MEND}")
+    try:
+        described = json.loads(content)
+        piece = Piece(described["size"], described["sha256"], described["videos"])
+        _check_places(piece, fields)
+    except KeyError as error:
+        raise StoreError(f"{name}.json cannot be true: no {error} is known; {MEND}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreError(f"{name}.json cannot be true: {_first_line(error)}; {MEND}") from None
+    return piece
+
+
+def _check_places(piece: Piece, fields: Mapping[str, Field]) -> None:
+    """Refuse what would let a video be read from anywhere but its own bytes."""
+    end = 8  # of what was described so far; a safetensors file begins with 8 bytes of length
+    for video, entry in piece.videos.items():
+        video.encode()  # a JSON string can hold what is no text
+        if not isinstance(entry["facts"], dict):
+            raise ValueError(f"the facts of {video!r} are no dict")
+        for field, (rows, offset) in entry["fields"].items():
+            if not (type(rows) is type(offset) is int and rows > 0 and offset >= end):
+                raise ValueError(f"{field} of {video!r} overlaps with what is before it")
+            end = offset + rows * fields[field].row_bytes
+    if not (isinstance(piece.size, int) and end <= piece.size < 2**62):
+        raise ValueError(f"it reaches to byte {end} of {piece.size}")
+
+
+def encode_header(
+    tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, int]]:
+    """Write the beginning of a safetensors file.
+
+    Unlike the library this says where the tensors will lie before there is a file, and leaves
+    them in the order given.
+
+    Returns:
+        The bytes before those of the tensors, and each tensor's offset in the file.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offsets, end = {}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        entries[name] = {
+            "dtype": _DTYPES[tensor.dtype.str],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+        offsets[name] = begin
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: len(header) + offset for name, offset in offsets.items()}
+
+
+def decode_header(
+    read: Callable[[int, int], bytes | bytearray],
+) -> tuple[dict[str, str], dict[str, tuple[tuple[int, ...], int, int]]]:
+    """Read the beginning of a safetensors file.
+
+    Args:
+        read: gives bytes of the file, from an offset, so many.
+
+    Returns:
+        The metadata, and for each tensor its shape and where in the file it begins and ends.
+
+    Raises:
+        ValueError: it is no safetensors file.
+    """
+    length = int.from_bytes(read(0, 8), "little")
+    if length > 100_000_000:  # the library's own limit
+        raise ValueError(f"a header of {length} bytes")
+    tensors = {}
+    try:
+        header = json.loads(bytes(read(8, length)))
+        metadata = header.pop("__metadata__", {})
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            tensors[name] = tuple(entry["shape"]), 8 + length + begin, 8 + length + end
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"a header without {error}") from None
+    return metadata, tensors
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,147 @@
+"""Rows of the features of whole videos, whatever they are stored in."""
+
+from __future__ import annotations
+
+import csv
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fusion.data.features.format import Field
+from fusion.data.features.problems import find_wrong_shape
+from fusion.data.media.log_mel import NUM_MELS, spectrogram_seconds
+from fusion.data.untrusted.npz import read_npz
+from fusion.files import missing_folder
+
+AUDIO = Field(NUM_MELS, 100.0)
+KEPT = 3  # videos in memory, as clips of one video are often asked for in turn
+
+
+class Reader(Protocol):
+    """What a :class:`~fusion.data.features.store.FeatureStore` offers, and what stands in for it.
+
+    Attributes:
+        fields: which features there are: of ``2d``, ``3d`` and ``audio``.
+        videos: names of the videos.
+    """
+
+    fields: Mapping[str, Field]
+    videos: Sequence[str]
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows a video has of a field."""
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows: (last - first, width), less where the video has no more."""
+
+
+def seconds_of(reader: Reader, video: str) -> float:
+    """Return for how long a video has features; 0 if it has none.
+
+    Those of its sound or of its pictures, whichever are longer; where there are 2D features, 3D
+    ones do not count.
+    """
+    frames = reader.rows(video, "audio") if "audio" in reader.fields else 0
+    rows = [
+        reader.rows(video, name) / reader.fields[name].per_second
+        for name in ("2d", "3d")
+        if name in reader.fields
+    ]
+    return max([spectrogram_seconds(frames) if frames else 0.0, *rows[:1]])
+
+
+class PublishedFolders:
+    """HowTo100M's features in a file for each video and kind, as published.
+
+    ``FEATURES/PATH/ID_2d.npz`` or ``FEATURES/PATH_2d.npz``, ``FEATURES/PATH/ID_3d.npz`` or
+    ``ID.npz`` (``features``, (rows, width)), ``AUDIO/PATH/ID_spec.npz`` (``arr_0``, (40, frames)).
+    A file is read as a whole even for a few rows; ``tools/pack.py`` makes a store of them.
+
+    Args:
+        videos: a csv file with a column ``path``.
+        features: folder of the video features.
+        audio: folder of the spectrograms.
+        fields: which features there are and how wide.
+
+    Raises:
+        ValueError: the csv file cannot be read.
+    """
+
+    def __init__(
+        self, videos: Path, features: Path, audio: Path, fields: Mapping[str, Field]
+    ) -> None:
+        self.fields, self.features, self.audio = fields, features, audio
+        self.videos: Sequence[str] = read_paths(videos)
+        self._kept: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows a video has of a field.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        return len(self._whole(video, field))
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows of a field.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        return self._whole(video, field)[max(first, 0) : last]
+
+    def path(self, video: str, field: str) -> Path:
+        """Find the file of a video; the first place if it is nowhere."""
+        name = video.rsplit("/", 1)[-1]
+        folder = (self.audio if field == "audio" else self.features) / video
+        places = {
+            "2d": [folder / f"{name}_2d.npz", folder.parent / f"{name}_2d.npz"],
+            "3d": [folder / f"{name}_3d.npz", folder / f"{name}.npz"],
+            "audio": [folder / f"{name}_spec.npz"],
+        }[field]
+        return next((place for place in places if place.exists()), places[0])
+
+    def _whole(self, video: str, field: str) -> Tensor:
+        if (video, field) not in self._kept:
+            path = self.path(video, field)
+            values = read_npz(path, "arr_0" if field == "audio" else "features")
+            values = values.T if field == "audio" and values.ndim == 2 else values
+            if why := find_wrong_shape(values, self.fields[field].width):
+                raise ValueError(f"{path}: {why}")
+            self._kept[video, field] = torch.from_numpy(_as_floats(values))
+            while len(self._kept) > KEPT * len(self.fields):
+                self._kept.popitem(last=False)
+        self._kept.move_to_end((video, field))
+        return self._kept[video, field]
+
+
+def _as_floats(values: NDArray[Any]) -> NDArray[Any]:
+    """Copy numbers of any type into one that torch can hold: float16 as it is, else float32."""
+    with np.errstate(over="ignore"):  # what becomes infinite is found where it is used
+        return np.array(values, np.float16 if values.dtype == np.float16 else np.float32)
+
+
+def read_paths(file: Path) -> list[str]:
+    """Read the column ``path`` of a csv file, without the ``None/`` that some begin with.
+
+    Raises:
+        ValueError: the file is missing or has no such column.
+    """
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            rows = list(csv.DictReader(opened))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{file} is missing{missing_folder(file)}; it lists the videos in a column 'path'"
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} cannot be read ({error}); it lists the videos") from None
+    if not rows or "path" not in rows[0]:
+        raise ValueError(f"{file} has no column 'path', which names the videos")
+    return [row["path"].replace("None/", "") for row in rows]

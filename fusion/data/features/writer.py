@@ -1,0 +1,279 @@
+"""Writing a feature store, from as many processes and machines as there are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from torch import Tensor
+
+from fusion.data.features.files import LocalFiles, lock, unlock
+from fusion.data.features.format import (
+    Field,
+    Piece,
+    StoreError,
+    decode_fields,
+    encode_features,
+    encode_fields,
+    encode_header,
+    encode_piece,
+    piece_digest,
+)
+from fusion.data.features.index_open import open_index
+from fusion.files import write_atomically
+
+
+class StoreWriter:
+    """Add videos to a feature store, which is created if it is not there.
+
+        fields = {"2d": Field(2048, 1.0), "spectrogram": Field(40, 100.0)}
+        with StoreWriter(folder, fields, name=f"rank{rank}") as writer:
+            for video in videos:
+                if not writer.done(video):
+                    writer.add(video, extract(video), {"duration": 390.0})
+
+    Use it in a ``with``: leaving it writes the open shard; leaving it by an exception drops the
+    open shard and keeps the finished ones. Many writers may be at work on one store; a video that
+    two of them add is read from the first shard by name.
+
+    Args:
+        folder: of the store.
+        fields: what a video can have; the same for all writers of a store.
+        name: of the writer, its own on all machines: the shards are named after it.
+        shard_bytes: a shard is written when it has so many; until then it is in memory.
+
+    Raises:
+        ValueError: a name that cannot be part of the name of a file, or impossible fields.
+        StoreError: the store has other fields, or a writer of this name is at work in it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        fields: Mapping[str, Field],
+        name: str,
+        shard_bytes: int = 256 * 2**20,
+    ) -> None:
+        if "://" in str(folder):
+            raise ValueError(f"cannot write to {folder}; write to a folder and copy it there")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise ValueError(f"{name!r} cannot name a writer; use letters, digits, '_', '.', '-'")
+        self.folder, self.fields = Path(folder).expanduser().absolute(), dict(fields)
+        self.name, self.shard_bytes = name, shard_bytes
+        self._shards = self.folder / "shards"
+        self._shards.mkdir(parents=True, exist_ok=True)
+        _describe(self.folder / "store.json", self.fields)
+        self._lock: IO[bytes] | None = None
+        alone = self._take_name()
+        self._count = self._tidy(alone)
+        self._index = open_index(LocalFiles(self.folder), self.fields, keep=False)
+        self._added: set[str] = set()
+        self._open: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
+        self._open_bytes = 0
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self._open.clear()
+            if self._lock:
+                unlock(self._lock.fileno())
+                self._lock.close()
+            self._lock = None
+
+    def done(self, video: str) -> bool:
+        """Tell whether a video is there: added here, or by anybody before this writer began."""
+        return video in self._added or self._index.find(video) >= 0
+
+    def add(
+        self,
+        video: str,
+        features: Mapping[str, Tensor | np.ndarray],
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a video.
+
+        Args:
+            video: its name; any text.
+            features: (rows, width) of any of the fields, by time; kept as float16. The video has
+                none of a field that is left out or has no rows.
+            facts: a few things to note about the video, such as its duration; must fit into JSON.
+
+        Raises:
+            ValueError: the video is there already; or features of an unknown field, of another
+                shape, not finite, or too large for float16. Nothing is added then.
+            OSError: the shard is full and cannot be written, see :meth:`flush`.
+        """
+        self._check_video(video)
+        matrices = {
+            field: encode_features(f"{video}: {field}", self.fields[field], features[field])
+            for field in self.fields
+            if field in features
+        }
+        if unknown := [field for field in features if field not in self.fields]:
+            raise ValueError(
+                f"{video}: the store {self.folder} has no field {unknown[0]!r}; choose from"
+                f" {list(self.fields)}"
+            )
+        try:
+            noted = json.dumps(dict(facts or {}), ensure_ascii=False, allow_nan=False)
+            noted.encode()
+        except (TypeError, ValueError) as problem:
+            raise ValueError(
+                f"{video}: the facts must fit into JSON ({problem}); use numbers and texts"
+            ) from None
+        self._open[video] = {name: m for name, m in matrices.items() if len(m)}, json.loads(noted)
+        self._added.add(video)
+        self._open_bytes += sum(matrix.nbytes for matrix in matrices.values())
+        if self._open_bytes >= self.shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the open shard, so that its videos are there for everybody.
+
+        Raises:
+            OSError: it cannot be written; the videos are kept and can be flushed again.
+        """
+        if not self._open:
+            return
+        tensors = {
+            f"{video}/{field}": matrix
+            for video, (matrices, _) in self._open.items()
+            for field, matrix in matrices.items()
+        }
+        header, offsets = encode_header(tensors, {"format": "pt"})
+        videos = {
+            video: {
+                "fields": {f: [len(m), offsets[f"{video}/{f}"]] for f, m in matrices.items()},
+                "facts": facts,
+            }
+            for video, (matrices, facts) in self._open.items()
+        }
+        matrices_as_bytes = [matrix.reshape(-1).view(np.uint8) for matrix in tensors.values()]
+        self._write([header, *matrices_as_bytes], videos)
+        self._count += 1
+        self._open.clear()
+        self._open_bytes = 0
+
+    def _write(self, blocks: list[Any], videos: dict[str, dict[str, Any]]) -> None:
+        """Write a shard, and when it is safely there its index piece."""
+        begin = f"{self.name}-{self._count:05d}"
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{begin}.new-", dir=self._shards)
+        shard: Path | None = None
+        try:
+            digest, size = hashlib.sha256(), 0
+            with os.fdopen(descriptor, "wb") as file:
+                for block in blocks:
+                    digest.update(block)
+                    size += file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            content = encode_piece(Piece(size, digest.hexdigest(), videos))
+            shard = self._shards / f"{begin}-{piece_digest(content)}.safetensors"
+            os.replace(temporary, shard)
+            _flush_folder(self._shards)  # the shard's name before the index piece's
+            write_atomically(shard.with_suffix(".json"), content)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            if shard and not shard.with_suffix(".json").exists():
+                shard.unlink(missing_ok=True)
+            raise
+
+    def _check_video(self, video: str) -> None:
+        if self._lock is None:
+            raise ValueError(f"{video}: the writer of {self.folder} is closed; open another one")
+        if self.done(video):
+            raise ValueError(
+                f"{video}: already in {self.folder}; ask done() first, or remove its shard"
+            )
+        try:
+            empty = not video.encode()
+        except UnicodeEncodeError:
+            empty = True
+        if empty:
+            raise ValueError(f"{video!r} cannot name a video; use a text that UTF-8 can write")
+
+    def _take_name(self) -> bool:
+        """Take the name until the writer is closed or dies; whether that can be known here."""
+        self._lock = open(self._shards / f".{self.name}.lock", "ab")  # noqa: SIM115
+        try:
+            return lock(self._lock.fileno())
+        except BlockingIOError:
+            self._lock.close()
+            raise StoreError(
+                f"{self.folder}: a writer named {self.name!r} is at work there; give each process"
+                " a name of its own"
+            ) from None
+
+    def _tidy(self, alone: bool) -> int:
+        """Remove what killed writers of this name left; return the next shard's number."""
+        own = re.compile(
+            re.escape(self.name) + r"-(\d{5,})(-[0-9a-f]{12})?(\.safetensors|\.json)?(\.new-.*)?"
+        )
+        count = 0
+        names = set(os.listdir(self._shards))
+        for name in names:
+            if not (match := own.fullmatch(name)):
+                continue
+            number, _, kind, temporary = match.groups()
+            unfinished = kind == ".safetensors" and name.removesuffix(kind) + ".json" not in names
+            if alone and (temporary or unfinished):
+                (self._shards / name).unlink(missing_ok=True)
+            else:
+                count = max(count, int(number) + 1)
+        return count
+
+
+def _describe(path: Path, fields: dict[str, Field]) -> None:
+    """Write ``store.json`` unless it is there; of several who try at once the first one wins."""
+    content = encode_fields(fields)
+    if not path.exists():
+        new = path.with_name(f"store.json.{secrets.token_hex(8)}")
+        write_atomically(new, content)
+        try:
+            os.link(new, path)  # unlike a rename it does not replace
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+    found = decode_fields(path.read_bytes(), str(path))
+    if found != fields:
+        raise StoreError(
+            f"{path.parent} has the fields {_in_words(found)} and not {_in_words(fields)}; write"
+            " to another folder"
+        )
+
+
+def _in_words(fields: Mapping[str, Field]) -> str:
+    return ", ".join(f"{name} ({f.width} wide, {f.per_second:g}/s)" for name, f in fields.items())
+
+
+def _flush_folder(path: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

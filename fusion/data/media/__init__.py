@@ -1,0 +1,1 @@
+"""Read and write films; what is computed from pictures and sound."""

@@ -1,0 +1,1 @@
+"""Readers of files from strangers: none runs code or takes more memory than it says."""

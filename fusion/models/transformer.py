@@ -1,0 +1,190 @@
+"""Layers shared by all models. None of them knows what a modality is.
+
+Shapes: B clips, N tokens of all clips, D width, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fusion.models.packing import Grid
+
+LAYER_NORM_EPS = 1e-6
+CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+class GatedProjection(nn.Module):
+    """Linear projection whose outputs are gated by one another, ``y * sigmoid(G y + c)``.
+
+    The "context gating" of Miech et al., arXiv:1706.06905; EAO projects every input token and
+    every final embedding with it.
+
+    Args:
+        in_dim: width of the input.
+        out_dim: width of the output.
+
+    Shape:
+        (rows, in_dim) -> (rows, out_dim)
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(in_dim, out_dim)
+        self.gate = nn.Linear(out_dim, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project and gate ``x``."""
+        y = self.project(x)
+        in_dim, out_dim = self.project.in_features, self.project.out_features
+        if len(x) * (out_dim - in_dim) > out_dim * in_dim:
+            # G (W x + b) + c = (G W) x + (G b + c): fewer products for many rows of narrow inputs.
+            bias = torch.addmv(self.gate.bias, self.gate.weight, self.project.bias)
+            gate = F.linear(x, self.gate.weight @ self.project.weight, bias)
+        else:
+            gate = self.gate(y)
+        return y * gate.sigmoid()
+
+
+PROJECTIONS: dict[str, type[nn.Module]] = {"gated": GatedProjection, "linear": nn.Linear}
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention: its weights, and how heads are cut and joined.
+
+    Args:
+        dim: D, a multiple of ``num_heads``.
+        num_heads: H.
+
+    Raises:
+        ValueError: ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"token_dim ({dim}) must be a multiple of num_heads ({num_heads})")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix the values that each query may see.
+
+        Args:
+            queries: (B, Q, D).
+            keys: (B, K, D).
+            values: (B, K, D).
+            mask: bool, broadcasts to (B, H, Q, K); None if every query sees all.
+
+        Returns:
+            (B, Q, D), still to be projected by ``out``.
+        """
+        q, k, v = (
+            rearrange(x, "b l (h d) -> b h l d", h=self.num_heads) for x in (queries, keys, values)
+        )
+        return rearrange(_attention(q, k, v, mask), "b h l d -> b l (h d)")
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then a two-layer perceptron, each added to its input.
+
+    Args:
+        dim: D.
+        num_heads: H.
+        mlp_ratio: hidden width of the perceptron, in units of D.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attention = SelfAttention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor, source: Grid, target: Grid, pool: bool = False) -> Tensor:
+        """Transform the tokens of ``source`` into the rows of ``target``.
+
+        Norm, queries, keys and values are computed once for a token, however many rows of
+        ``target`` it has. With ``pool`` the perceptron's second layer, which is linear, comes after
+        the mean.
+
+        Args:
+            x: (N, D), the tokens of ``source``.
+            source: where they lie.
+            target: the rows to compute.
+            pool: average each span of the result.
+
+        Returns:
+            (N', D), one row for each of ``target``; with ``pool`` (spans, B, D).
+        """
+        widths = [x.shape[-1]] * 3
+        queries, keys, values = source.pad(self.attention.qkv(self.norm1(x))).split(widths, dim=-1)
+        context = self.attention.attend(
+            source.spread(queries, target), keys, values, source.attention_mask(target)
+        )
+        x = target.pack(source.spread(source.pad(x), target))
+        x = x + self.attention.out(target.pack(context))
+        hidden = self.mlp[1](self.mlp[0](self.norm2(x)))
+        if pool:
+            return target.mean(x) + self.mlp[2](target.mean(hidden))
+        return x + self.mlp[2](hidden)
+
+
+class Transformer(nn.Module):
+    """Blocks one after the other, initialised as ViT does (arXiv:2010.11929).
+
+    Args:
+        num_blocks: 0 passes the tokens through.
+        dim: D.
+        num_heads: H.
+        mlp_ratio: see :class:`Block`.
+    """
+
+    def __init__(self, num_blocks: int, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(num_blocks))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, tokens: Grid, rows: Grid, pooled: Grid) -> Tensor:
+        """Run several passes over the same tokens and average their outputs.
+
+        Args:
+            x: (N, D), the tokens of ``tokens``.
+            tokens: every token once.
+            rows: a row for each token of each pass.
+            pooled: those spans of ``rows`` whose average is wanted.
+
+        Returns:
+            (spans of ``pooled``, B, D).
+        """
+        if not self.blocks:
+            return pooled.mean(pooled.pack(tokens.spread(tokens.pad(x), pooled)))
+        source = tokens
+        for block in self.blocks[:-1]:
+            x, source = block(x, source, rows), rows
+        return self.blocks[-1](x, source, pooled, pool=True)
+
+
+def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attend with the kernel that is right for the device: (B, H, L, D / H) each."""
+    if queries.is_cuda:
+        # With a mask, cuDNN's kernel returns NaN gradients at some lengths (pytorch#196678).
+        with sdpa_kernel(CUDA_KERNELS):
+            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    if queries.device.type == "cpu" and queries.dtype in (torch.bfloat16, torch.float16):
+        # Three times as fast as PyTorch's kernel in bf16.
+        scores = queries * queries.shape[-1] ** -0.5 @ keys.mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        return scores.softmax(dim=-1).to(values.dtype) @ values
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)

@@ -1,0 +1,146 @@
+"""What a page can show of a clip: a frame, a strip of frames, a picture of its sound, a short film.
+
+Shapes: T frames, H height and W width in pixels, S samples of sound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import logging
+import math
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fusion.data.media.decode import decode_from, open_media, video_stream
+from fusion.data.media.encode import encode_jpeg, write_clip
+from fusion.data.media.log_mel import log_mel
+from fusion.data.media.reader import read_audio, read_frames
+
+logger = logging.getLogger(__name__)
+
+FRAMES_PER_SECOND = 10.0
+SAMPLE_RATE = 16_000  # hertz
+SECONDS = 8.0  # of a longer clip, its middle is shown
+AREA = 160 * 120  # pixels of a frame, whatever its shape
+BLACK = 32  # no value of a black picture is above it
+SILENT = 1e-3  # no sample of a silent clip is louder: 60 dB below full scale
+LOUDNESS_RANGE = 45.0  # decibels from the darkest to the brightest colour
+# From quiet to loud: dark blue, violet, orange, pale yellow, as red, green, blue.
+SOUND_COLOURS = np.array([[17, 17, 39], [87, 44, 122], [222, 104, 72], [252, 236, 168]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Snippet:
+    """What is shown of a clip; a picture is a JPEG file, empty if there is none.
+
+    Attributes:
+        poster: the frame in the middle.
+        strip: three frames side by side.
+        sound: the spectrogram, time from left to right.
+        player: an mp4 file with what there is of picture and sound; empty if that is nothing.
+        has_picture: whether anything is to be seen; false for a black picture.
+        has_sound: whether anything is to be heard; false for a silent sound track.
+        readable: whether the file could be read.
+    """
+
+    poster: bytes = b""
+    strip: bytes = b""
+    sound: bytes = b""
+    player: bytes = b""
+    has_picture: bool = False
+    has_sound: bool = False
+    readable: bool = True
+
+
+def read_snippet(path: str | Path | None, start: float, end: float) -> Snippet:
+    """Read a clip, or the middle of a long one, and encode it in a few ten kilobytes.
+
+    Never raises: the report that ends hours of training must not fail over one file. A file that
+    cannot be read gives an unreadable snippet and a warning in the log.
+
+    Args:
+        path: media file; None if there is none.
+        start: where the clip begins in the file, in seconds.
+        end: where it ends, in seconds.
+    """
+    if path is None:
+        return Snippet()
+    try:
+        excess = max(0.0, end - start - SECONDS) / 2
+        return _read(path, start + excess, end - excess)
+    except Exception as error:
+        logger.warning("no thumbnail of %s, %.2f to %.2f s: %s", path, start, end, error)
+        return Snippet(readable=False)
+
+
+def _read(path: str | Path, start: float, end: float) -> Snippet:
+    height, width = _frame_size(path)
+    frames = read_frames(path, FRAMES_PER_SECOND, height, width, start, end)  # (T, H, W, 3)
+    wave = read_audio(path, SAMPLE_RATE, start, end)  # (S,)
+    poster = strip = sound = player = b""
+    if len(frames):
+        poster = encode_jpeg(frames[len(frames) // 2])
+        strip = encode_jpeg(draw_strip(frames))
+    has_sound = bool(len(wave) and np.abs(wave).max() > SILENT)
+    if has_sound:
+        sound = encode_jpeg(draw_sound(wave))
+    if len(frames) or has_sound:
+        buffer = io.BytesIO()
+        write_clip(
+            buffer, frames, FRAMES_PER_SECOND, wave if has_sound else None, SAMPLE_RATE, crf=30
+        )
+        player = buffer.getvalue()
+    has_picture = bool(len(frames) and frames.max() > BLACK)
+    return Snippet(poster, strip, sound, player, has_picture, has_sound)
+
+
+def draw_strip(frames: NDArray[np.uint8], number: int = 3) -> NDArray[np.uint8]:
+    """Put frames from early, middle and late of a clip side by side, at half their size.
+
+    Args:
+        frames: (T, H, W, 3), H and W multiples of 4, T at least 1.
+        number: of frames to show.
+
+    Returns:
+        (H / 2, number * W / 2, 3)
+    """
+    chosen = frames[[len(frames) * (2 * i + 1) // (2 * number) for i in range(number)]]
+    n, height, width, _ = chosen.shape
+    blocks = chosen.reshape(n, height // 2, 2, width // 2, 2, 3)
+    small = blocks.mean(axis=(2, 4)).round().astype(np.uint8)  # (number, H / 2, W / 2, 3)
+    return np.concatenate(list(small), axis=1)
+
+
+def draw_sound(wave: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Draw the log-mel spectrogram of (S,) samples: time to the right, low tones at the bottom.
+
+    Returns:
+        (40, T, 3) with about 50 columns per second.
+    """
+    enough = np.pad(wave, (0, max(0, SAMPLE_RATE // 10 - len(wave))))
+    decibels = log_mel(torch.from_numpy(enough)).numpy()  # (T, 40), 100 per second
+    decibels = decibels[: len(decibels) // 4 * 4].reshape(-1, 2, decibels.shape[1]).mean(axis=1)
+    level = 1 + (decibels - decibels.max()) / LOUDNESS_RANGE  # 1 at the loudest
+    stops = np.linspace(0, 1, len(SOUND_COLOURS))
+    channels = [np.interp(level.T[::-1], stops, colour) for colour in SOUND_COLOURS.T]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def _frame_size(path: str | Path) -> tuple[int, int]:
+    """Height and width with the proportions of the film: multiples of 4, about ``AREA``."""
+    proportion = 4 / 3
+    with open_media(path) as container:
+        stream = video_stream(container)
+        frame = next(decode_from(container, stream, 0.0, path), None) if stream else None
+        if stream and isinstance(frame, av.VideoFrame):
+            proportion = frame.width / frame.height * float(stream.sample_aspect_ratio or 1)
+            if round(frame.rotation) % 180:
+                proportion = 1 / proportion
+    proportion = min(max(proportion, 0.4), 2.5)
+    height = math.sqrt(AREA / proportion)
+    return round(height / 4) * 4, round(height * proportion / 4) * 4

@@ -1,0 +1,123 @@
+"""Which clips make up which batch: a function of the seed and the epoch, of nothing else."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fusion.tokens import Batch
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """The share of one rank in every batch of one epoch.
+
+    The order of the clips is a permutation drawn from (seed, epoch). Each batch is the next
+    ``batch_size`` of them, cut into equal parts, one for each rank; the incomplete batch at the end
+    is left out. So a run on several processes sees the batches that a run on one sees. Clips of a
+    group, such as those of one video, keep together.
+
+    Args:
+        num_clips: size of the training set.
+        batch_size: clips in a batch, over all ranks.
+        seed: of the run.
+        rank: which share to give.
+        world_size: how many shares there are.
+        group: so many neighbours are permuted as one.
+
+    Attributes:
+        epoch: the epoch whose batches to give; set it before iterating.
+        first: number of batches to leave out at the beginning, when a run goes on within an epoch.
+
+    Raises:
+        ValueError: the batch is larger than the data or cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        group: int = 1,
+    ) -> None:
+        if batch_size < 1 or batch_size > num_clips:
+            raise ValueError(
+                f"trainer.batch_size ({batch_size}) must be between 1 and the number of training"
+                f" clips ({num_clips})"
+            )
+        if batch_size % world_size:
+            raise ValueError(
+                f"trainer.batch_size ({batch_size}) must be a multiple of the number of processes"
+                f" ({world_size})"
+            )
+        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+        self.rank, self.world_size, self.group = rank, world_size, group
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self.num_clips // self.group * self.group // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Give this rank's clips of each batch from ``first`` on."""
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        order = torch.randperm(self.num_clips // self.group, generator=generator)
+        share = self.batch_size // self.world_size
+        for batch in range(self.first, len(self)):
+            start = batch * self.batch_size + self.rank * share
+            places = torch.arange(start, start + share)
+            yield (order[places // self.group] * self.group + places % self.group).tolist()
+
+
+def make_loader(
+    clips: Dataset[Any],
+    collate: Callable[[Sequence[Any]], Batch],
+    batches: EpochBatchSampler,
+    num_workers: int,
+    device: torch.device,
+) -> DataLoader[Any]:
+    """Build what reads the clips of each batch.
+
+    Args:
+        clips: what ``collate`` makes batches of.
+        collate: see ``torch.utils.data.DataLoader``.
+        batches: which clips each batch has.
+        num_workers: processes that read.
+        device: where the batches will go.
+    """
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # its own, so that it takes no number from the global one
+    )
+
+
+def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:
+    """Draw a seed for each clip, which follows from these three alone: (B,) int64."""
+    clips = np.array([zlib.crc32(name.encode()) for name in ids], dtype=np.uint64)
+    return torch.from_numpy(_stir(clips ^ np.uint64(mix(seed, epoch))).view(np.int64))
+
+
+def mix(*numbers: int) -> int:
+    """Make one seed of several numbers, so that neighbours have nothing in common."""
+    mixed = 0x9E3779B97F4A7C15
+    for number in numbers:
+        mixed = int(_stir(np.array([mixed ^ (number & 0xFFFFFFFFFFFFFFFF)], dtype=np.uint64))[0])
+    return mixed
+
+
+def _stir(numbers: np.ndarray) -> np.ndarray:
+    """Do the rounds of splitmix64 (Steele et al., OOPSLA 2014) on uint64 numbers."""
+    numbers = numbers * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))

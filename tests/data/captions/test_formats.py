@@ -1,0 +1,142 @@
+import json
+
+import pytest
+
+from fusion.data.captions.formats import captions_by_video, read_caption_file
+from fusion.data.captions.table import Caption, CaptionError
+from tests.data.captions.caption_fixtures import entry, write
+
+CUE = "00:01.000 --> 00:02.000\nhello\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.vtt", "", "a.vtt: the file is empty; make or download it again"),
+        ("a.srt", "\n \n", "a.srt: the file is empty"),
+        ("a.json", "", "a.json: the file is empty"),
+        ("a.vtt", "<html>\n", "a.vtt, line 1: '<html>' is not WEBVTT"),
+        ("a.srt", "<html>\n", "a.srt: no times such as 00:00:01,000 --> 00:00:02,500"),
+        ("a.vtt", f"WEBVTT\n\n{CUE}00:0x.000 --> 00:03.000\n", "a.vtt, line 6: '00:0x.000 -->"),
+        ("a.vtt", f"WEBVTT\n\n{CUE}2\n12.5 --> 13.5\n", "line 7: '12.5 --> 13.5' are no times; w"),
+        ("a.srt", f"1\n{CUE}2\n-00:01 --> 00:02\n", "a.srt, line 6: '-00:01 --> 00:02' are no ti"),
+        ("a.srt", f"1\n{CUE}2\n0:03 -->\n", "a.srt, line 6: '0:03 -->' are no times"),
+        (
+            "a.vtt",
+            f"WEBVTT\n\n{CUE}01:03.000 --> 01:02.000\nhello\n",
+            "a.vtt, line 6: end (62.000 s) is not after start (63.000 s); correct one of them",
+        ),
+        ("a.vtt", "WEBVTT\n\n0:01 --> 0:01\nhello\n", "a.vtt, line 3: end (1.000 s) is not after"),
+        ("a.vtt", f"WEBVTT\n\n{CUE}caf\xe9\n".encode("latin-1"), "a.vtt, line 6: not UTF-8"),
+        ("a.srt", f"1\n{CUE}".encode("utf-16"), "a.srt, line 1: not UTF-8"),
+        ("a.txt", "hello", "a.txt: captions cannot be read from .txt; use .csv, .json, .vtt, .srt"),
+        ("a", "hello", "a: captions cannot be read from a file without ending"),
+        ("a.csv", "video,start\n", "a.csv, line 1: no column end, text"),
+        ("a.json", "hello", "a.json: not JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("a.json", "[" * 100_000, "a.json: not JSON (maximum recursion depth"),
+        ("a.json", "[" + "9" * 5000 + "]", "a.json: not JSON ("),
+        ("a.json", "3", "a.json: 3 is neither a list nor a mapping of captions"),
+        ("a.json", "[]", "a.json: no captions of any video"),
+        ("a.json", "[3]", "a.json, entry 1: 3 needs video, start, end, text"),
+        ("a.json", '[{"video": "a", "start": 1}]', "a.json, entry 1: {'start': 1, 'video': 'a'}"),
+        (
+            "a.json",
+            '{"text": "hello", "segments": []}',
+            "a.json, video 'text': 'hello' must be lists start, end, text of one length",
+        ),
+        (
+            "a.json",
+            '{"a": {"start": [1], "end": [2, 3], "text": ["x"]}}',
+            "a.json, video 'a': {'end': [2, 3], 'start': [1], 'text': ['x']} must be lists",
+        ),
+    ],
+)
+def test_bad_files_are_refused_with_their_place(tmp_path, name, content, message):
+    with pytest.raises(CaptionError) as error:
+        read_caption_file(write(tmp_path, content, name))
+    assert message in str(error.value)
+    assert str(error.value).startswith(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    for name in ["none.vtt", "none.srt", "none.json", "none.csv"]:
+        with pytest.raises(CaptionError, match=f"{name}: no such file; check the path"):
+            read_caption_file(tmp_path / name)
+    with pytest.raises(CaptionError, match="cannot be read"):
+        read_caption_file(write(tmp_path, "", "b.vtt/a").parent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start": "soon"}, "entry 2: start is 'soon', end is 2.5; they must be seconds from 0 on"),
+        ({"start": None}, "entry 2: start is None"),
+        ({"start": [1]}, "entry 2: start is [1]"),
+        ({"end": None}, "entry 2: start is 1, end is None; they must be seconds"),
+        ({"start": -1}, "entry 2: start is -1"),
+        ({"start": 2.5}, "entry 2: start is 2.5, end is 2.5"),
+        ({"end": float("nan")}, "entry 2: start is 1, end is nan"),
+        ({"end": float("inf")}, "entry 2: start is 1, end is inf"),
+        ({"end": 10**400}, "entry 2: start is 1, end is 1000"),
+        ({"text": None}, "entry 2: text is None; put it in quotes"),
+        ({"video": 7}, "entry 2: video is 7; put it in quotes"),
+        ({"video": " "}, "entry 2: video is ' '"),
+    ],
+)
+def test_impossible_values_in_json_are_named(tmp_path, changes, message):
+    path = write(tmp_path, json.dumps([entry(), entry(**changes)]), "a.json")
+    with pytest.raises(CaptionError) as error:
+        read_caption_file(path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_json_lists_keep_their_order(tmp_path):
+    rows = [entry(video="b", text=" two\nlines "), entry(start=5, end="6.5"), entry(text="")]
+    captions = [Caption("b", 1, 2.5, "two lines"), Caption("a", 5, 6.5, "hello"),
+                Caption("a", 1, 2.5, "")]  # fmt: skip
+    path = write(tmp_path, json.dumps(rows), "a.json")
+    assert read_caption_file(path) == captions
+    assert read_caption_file(path, "b") == captions[:1]
+    with pytest.raises(CaptionError, match="no captions of c; check the name"):
+        read_caption_file(path, "c")
+
+
+def test_json_without_times_is_about_whole_videos(tmp_path):
+    whole = [
+        {"video_id": "a", "sentence": "x"},
+        entry(start=None, end=None),
+        {"video": "a"} | {"text": "y"},
+    ]
+    captions = read_caption_file(write(tmp_path, json.dumps(whole), "a.json"))
+    assert [c.text for c in captions if c.is_whole] == ["x", "hello", "y"]
+    with pytest.raises(CaptionError, match="without both of start and end it is about the whole"):
+        read_caption_file(
+            write(tmp_path, json.dumps([{"video": "a", "text": "x", "end": 3}]), "a.json")
+        )
+
+
+def test_the_layout_of_howto100m_is_read(tmp_path):
+    data = {
+        "x1": {"start": [3.5, 1], "end": [4, 2], "text": ["later", "sooner"]},
+        "x2": {"start": [], "end": [], "text": []},
+    }
+    sorted_captions = [Caption("x1", 1, 2, "sooner"), Caption("x1", 3.5, 4, "later")]
+    assert read_caption_file(write(tmp_path, json.dumps(data), "a.json")) == sorted_captions
+    assert list(captions_by_video(data, "caption.pickle")) == [("x1", sorted_captions), ("x2", [])]
+
+
+def test_the_video_is_named_by_the_caller_or_the_file(tmp_path):
+    names = {
+        "holiday.vtt": "holiday",
+        "holiday.en.vtt": "holiday",
+        "holiday.zh-Hans.VTT": "holiday",
+        "holiday.part2.vtt": "holiday.part2",
+        "holiday.mov.vtt": "holiday.mov",
+        "holiday.mp4.vtt": "holiday.mp4",
+        ".en.vtt": ".en",
+    }
+    for name, video in names.items():
+        path = write(tmp_path, f"WEBVTT\n\n{CUE}", name)
+        assert read_caption_file(path) == [Caption(video, 1, 2, "hello")]
+        assert read_caption_file(path, "x.mp4") == [Caption("x.mp4", 1, 2, "hello")]

@@ -1,0 +1,161 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fusion.data.datasets.captioned import CaptionedVideos
+from fusion.data.datasets.collate import collate
+from fusion.data.features import computed as features_module
+from fusion.data.media.encode import write_clip
+from fusion.data.media.reader import MediaError
+
+RATE = 16_000
+
+
+def encode_words(text):
+    return torch.ones(len(text.split()), 3)
+
+
+def write_film(path, seconds=4.0, picture=True, sound=True):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (int(10 * seconds), 48, 64, 3), dtype=np.uint8)
+    wave = 0.3 * np.sin(np.arange(int(RATE * seconds)) * 0.2).astype(np.float32)
+    write_clip(path, frames if picture else None, 10, wave if sound else None, RATE)
+
+
+@pytest.fixture
+def videos(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "cache"))
+    write_film(tmp_path / "both.mp4")
+    write_film(tmp_path / "mute.mp4", sound=False)
+    write_film(tmp_path / "blind.mp4", picture=False)
+    rows = ["both.mp4,0.5,3.5,a red star", "mute.mp4,0,2,a blue ring", "blind.mp4,1,4,a flute"]
+    rows += ["both.mp4,0,2,", "both.mp4,0,2,the same window again"]
+    (tmp_path / "train.csv").write_text("\n".join(["video,start,end,text", *rows]))
+    return tmp_path
+
+
+def open_clips(folder, **settings):
+    return CaptionedVideos(train=str(folder / "train.csv"), **settings).clips("train", encode_words)
+
+
+def test_a_clip_is_what_is_said_seen_and_heard_in_its_window(videos):
+    clip = open_clips(videos)[0]
+    assert clip["id"] == "both.mp4@0.5-3.5"
+    assert clip["text"].shape == (3, 3)
+    assert clip["video"].shape == (11, 125)  # 10/3 rows per second, both ends included
+    assert clip["audio"].shape == (300, 40)
+    assert all(clip[m].dtype == torch.float32 for m in ("text", "video", "audio"))
+
+
+def test_what_a_file_lacks_is_a_missing_modality(videos):
+    clips = open_clips(videos)
+    lengths = [[len(clips[i][m]) for m in ("text", "video", "audio")] for i in range(5)]
+    assert [[bool(n) for n in row] for row in lengths] == [
+        [True, True, True],
+        [True, True, False],
+        [True, False, True],
+        [False, True, True],
+        [True, True, True],
+    ]
+
+
+def test_ids_are_unique(videos):
+    ids = open_clips(videos).ids
+    assert len(set(ids)) == 5
+    assert ids[-1] == "both.mp4@0-2#2"
+
+
+def test_limits_cut_long_clips(videos):
+    clip = open_clips(videos, max_video_tokens=4, max_audio_frames=64)[0]
+    assert (len(clip["video"]), len(clip["audio"])) == (4, 64)
+
+
+def test_random_crops_depend_on_seed_and_clip_alone(videos):
+    clips = open_clips(videos, random_crop_seconds=0.5)
+    whole = len(clips[0]["audio"])
+    clips.draw_anew(1)
+    first = [len(clips[i]["audio"]) for i in range(5)]
+    assert first == [len(clips[i]["audio"]) for i in range(5)]
+    clips.draw_anew(2)
+    assert first != [len(clips[i]["audio"]) for i in range(5)]
+    assert whole - 101 <= first[0] < whole
+
+
+def test_features_are_computed_once_and_again_when_the_file_changes(videos, monkeypatch):
+    count = []
+    compute = features_module.EXTRACTORS["descriptors"].compute
+    counting = dataclasses.replace(
+        features_module.EXTRACTORS["descriptors"],
+        compute=lambda path: count.append(path.name) or compute(path),
+    )
+    monkeypatch.setitem(features_module.EXTRACTORS, "descriptors", counting)
+    before = open_clips(videos)[0]["video"]
+    assert open_clips(videos)[0]["video"].equal(before)
+    assert sorted(count) == ["blind.mp4", "both.mp4", "mute.mp4"]
+    write_film(videos / "both.mp4", seconds=5.0)
+    open_clips(videos)
+    assert sorted(count) == ["blind.mp4", "both.mp4", "both.mp4", "mute.mp4"]
+
+
+def test_a_damaged_cache_is_made_again(videos):
+    before = open_clips(videos)[0]["audio"]
+    for file in (videos / "cache" / "features").rglob("*.safetensors"):
+        file.write_bytes(b"damaged")
+    assert open_clips(videos)[0]["audio"].equal(before)
+
+
+def test_features_that_are_not_finite_are_refused_with_the_clips_name(videos, monkeypatch):
+    poisoned = dataclasses.replace(
+        features_module.EXTRACTORS["descriptors"],
+        compute=lambda path: (torch.full((9, 75), float("nan")), torch.ones(14, 50)),
+    )
+    monkeypatch.setitem(features_module.EXTRACTORS, "descriptors", poisoned)
+    clips = open_clips(videos)
+    with pytest.raises(ValueError, match=r"video of clip both.mp4@0.5-3.5: .* not finite"):
+        clips[0]
+
+
+def test_videos_beside_the_captions_may_be_named_without_ending(videos):
+    (videos / "train.csv").write_text("video_id,caption\nmute,a ring\nboth.mp4,a star\n")
+    clips = open_clips(videos)
+    assert clips.ids == ["mute.mp4", "both.mp4"]
+    assert clips.captions[1].end == pytest.approx(4.0, abs=0.05)
+
+
+def test_a_missing_video_is_explained(videos):
+    (videos / "both.mp4").unlink()
+    with pytest.raises(MediaError, match=r"both.mp4: no such file; name it relative to"):
+        open_clips(videos)
+
+
+def test_a_missing_split_is_explained(videos):
+    with pytest.raises(
+        ValueError, match=r"no split 'test' \(it has: train\); choose one of them, or name"
+    ):
+        CaptionedVideos(train=str(videos / "train.csv")).clips("test", encode_words)
+
+
+def test_unknown_features_are_explained(videos):
+    with pytest.raises(ValueError, match=r"unknown 'resnet'; choose from \['descriptors'\]"):
+        CaptionedVideos(video_features="resnet")
+
+
+def test_clips_become_a_batch(videos):
+    clips = open_clips(videos)
+    batch = collate([clips[i] for i in range(5)])
+    assert batch.ids == tuple(clips.ids)
+    assert batch.present["audio"].tolist() == [True, False, True, True, True]
+    assert batch.inputs["text"].lengths.tolist() == [3, 3, 2, 0, 4]
+
+
+def test_a_clip_without_any_modality_is_none_that_anything_counts():
+    nothing = {"id": "empty.mp4@0-1", "text": torch.zeros(0, 3), "audio": torch.zeros(0, 40)}
+    assert not any(flags.any() for flags in collate([nothing]).present.values())
+
+
+def test_widths_that_differ_are_named():
+    clips = [{"id": str(n), "video": torch.zeros(2, n)} for n in (3, 4)]
+    with pytest.raises(ValueError, match=r"'4' has video features of width \[4\], but '3' has"):
+        collate(clips)

@@ -1,0 +1,118 @@
+"""Runs that training really made, as compare.py reads them."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from fusion.commands.compare import compare, read_run
+from fusion.commands.train import train
+from fusion.config import ConfigError, load_config
+from fusion.training.trainer import Trainer
+from tests.commands.test_train import config, write_pickle
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train(config(folder, test=write_pickle(folder / "test.pkl", 4)))
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def read(run, name):
+    return json.loads((run / name).read_text())
+
+
+def test_a_run_is_read_with_its_cost_and_its_ranks(run):
+    read_again, _ = read_run(str(run))
+    assert list(read_again.ids) == [f"test{i}" for i in range(4)]
+    assert read_again.clips.tolist() == [0, 1, 2, 3]
+    assert len(read_again.test) == 64
+    assert read_again.result["protocol_parts"]["data"] == "test.pkl, resnet features"
+    assert read_again.result["protocol_parts"]["rule"].startswith("all: every clip")
+    for way, row in read_again.result["directions"].items():
+        assert len(read_again.found[way]) == pytest.approx(row["R@1"] * 4 / 100)
+    cost = read_again.cost
+    assert (cost["training_clips"], cost["processes"], cost["threads"]) == (16, 1, 1)
+    assert cost["training_seconds"] > 0 and cost["peak_memory_bytes"] > 2**20
+    assert cost["gflop_per_clip"] > 0 and cost["parameters"] > 0
+
+
+def test_a_finished_run_of_an_older_version_is_evaluated_again_and_keeps_its_cost(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    new = (run / "config.yaml").read_text().replace("seed: 0", "seed: 1")
+    (other / "config.yaml").write_text(new)
+    result, log = read(run, "results.json"), (run / "metrics.jsonl").read_bytes()
+    arrays = dict(np.load(run / "ranks.npz"))
+    del arrays["test"]
+    np.savez(run / "ranks.npz", **arrays)
+    older = {key: value for key, value in result.items() if key != "protocol_parts"}
+    (run / "results.json").write_text(json.dumps(older))
+    cost = read(run, "cost.json")
+    del cost["threads"], cost["processes"]
+    (run / "cost.json").write_text(json.dumps(cost))
+    take_the_way_out([run, other], tmp_path / "out")
+    assert read(run, "cost.json") == cost
+    assert read(run, "results.json") == result
+    assert (run / "metrics.jsonl").read_bytes() == log
+    comparison = compare([str(run), str(other)], tmp_path / "out")
+    (method,) = comparison["methods"].values()
+    assert method["seeds"] == [0, 1]
+
+
+def take_the_way_out(runs, out):
+    """Run the command that the error of a comparison tells."""
+    with pytest.raises(ConfigError) as caught:
+        compare([str(run) for run in runs], out)
+    file, words = re.findall(r"python tools/train\.py (\S+) (.*?) ends it", str(caught.value))[0]
+    train(load_config(file, words.split()))
+
+
+def test_of_a_run_that_was_interrupted_the_training_time_is_unknown(
+    run, trained, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", stop_in_the_second_epoch)
+        with pytest.raises(InterruptedError):
+            train(load_config(run / "config.yaml", [f"output={run}", "overwrite=true"]))
+    take_the_way_out([run, trained], tmp_path / "out")
+    assert read_run(str(run))[0].cost["training_seconds"] is None
+
+
+def test_a_run_that_is_trained_anew_has_its_own_cost(run):
+    cost = read(run, "cost.json") | {"training_seconds": None}
+    (run / "cost.json").write_text(json.dumps(cost))
+    shutil.rmtree(run / "last")
+    train(load_config(run / "config.yaml", [f"output={run}", "resume=true"]))
+    assert read(run, "cost.json")["training_seconds"] > 0
+
+
+_end_epoch = Trainer._end_epoch
+
+
+def stop_in_the_second_epoch(trainer):
+    if trainer.position.epoch:
+        raise InterruptedError
+    _end_epoch(trainer)
+
+
+def test_the_digest_is_that_of_names_and_texts(run, trained, tmp_path):
+    """Another file and other features of the same clips are one test; other sentences are not."""
+    same = tmp_path / "copy.pkl"
+    shutil.copy(trained.parent / "test.pkl", same)
+    digests = []
+    for words in (b"one two three", b"one two tree!"):
+        same.write_bytes(same.read_bytes().replace(b"one two three", words))
+        out = tmp_path / f"run-{len(digests)}"
+        overrides = [f"data.test={same}", f"output={out}", "trainer.epochs=1"]
+        train(load_config(run / "config.yaml", overrides))
+        digests.append(read_run(str(out))[0].test)
+    assert digests[0] == read_run(str(run))[0].test != digests[1]

@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from fusion.config import ConfigError
+from fusion.training.run_folder import RunFolder
+
+CONFIG = {"seed": 1, "output": "x", "resume": False, "overwrite": False, "trainer": {"e": 1}}
+WHOLE = CONFIG | {name: {} for name in ("data", "text_encoder", "model", "loss", "evaluation")}
+
+
+def claim(folder, begin=True, **changes):
+    run = RunFolder(folder, WHOLE | changes)
+    try:
+        goes_on = run.claim()
+        if begin:
+            run.begin()
+        return goes_on
+    finally:
+        run.release()
+
+
+def test_a_new_folder_is_claimed(tmp_path):
+    assert claim(tmp_path / "run") is False
+    assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_another_run_is_not_overwritten(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "last").mkdir()
+    with pytest.raises(ConfigError, match="holds a run already; go on with it by resume=true"):
+        claim(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{}, {"resume": True}])
+def test_a_run_that_ended_before_its_first_checkpoint_is_not_in_the_way(tmp_path, changes):
+    """As one with a mistake does that only the first step finds."""
+    claim(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}))
+    assert claim(tmp_path, trainer={"e": 2}, **changes) is False
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("part", ["last", "best", "results.json"])
+def test_whatever_is_left_of_a_run_is_a_run(tmp_path, part):
+    claim(tmp_path)
+    (tmp_path / part).mkdir()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        claim(tmp_path)
+    claim(tmp_path, resume=True)
+    assert (tmp_path / part).exists()
+
+
+@pytest.mark.parametrize("changes", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_checkpoint_is_no_place_for_a_run(tmp_path, changes):
+    claim(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ConfigError, match="is a checkpoint; choose another output=DIR"):
+        claim(tmp_path, **changes)
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
+        claim(tmp_path, overwrite=True)
+
+
+def test_resuming_needs_the_same_config(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "last").mkdir()
+    assert claim(tmp_path, resume=True, output="elsewhere") is True
+    with pytest.raises(ConfigError, match=r"was begun with trainer.e=1 and cannot .* with 2"):
+        claim(tmp_path, resume=True, trainer={"e": 2})
+
+
+def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "last").mkdir()
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}))
+    (tmp_path / "notes.txt").write_text("mine")
+    assert claim(tmp_path, overwrite=True) is False
+    assert not (tmp_path / "last").exists()
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_nothing_is_deleted_before_the_run_begins(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "last").mkdir()
+    assert claim(tmp_path, begin=False, overwrite=True) is False
+    assert (tmp_path / "last").exists()
+
+
+def test_a_run_that_never_began_leaves_a_folder_that_can_be_used(tmp_path):
+    claim(tmp_path / "run", begin=False)
+    assert claim(tmp_path / "run") is False
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    run = RunFolder(tmp_path, WHOLE)
+    run.claim()
+    with pytest.raises(ConfigError, match="another process is writing to"):
+        claim(tmp_path, resume=True)
+    run.release()
+    claim(tmp_path, resume=True)

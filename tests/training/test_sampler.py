@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
+
+
+def epoch(batches, number):
+    batches.epoch = number
+    return list(batches)
+
+
+def test_each_clip_occurs_at_most_once_in_an_epoch():
+    batches = epoch(EpochBatchSampler(23, 4, seed=0), 0)
+    assert len(batches) == 5
+    chosen = [clip for batch in batches for clip in batch]
+    assert len(set(chosen)) == len(chosen) == 20
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    one, same, other = (EpochBatchSampler(23, 4, seed=s) for s in (0, 0, 1))
+    assert epoch(one, 0) == epoch(same, 0) != epoch(other, 0)
+    assert epoch(one, 0) != epoch(one, 1)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_ranks_share_each_batch(ranks):
+    whole = epoch(EpochBatchSampler(23, 4, seed=3), 2)
+    shares = [epoch(EpochBatchSampler(23, 4, 3, rank, ranks), 2) for rank in range(ranks)]
+    together = [[c for part in parts for c in part] for parts in zip(*shares, strict=True)]
+    assert together == whole
+
+
+def test_an_epoch_can_be_entered_in_the_middle():
+    batches = EpochBatchSampler(23, 4, seed=0)
+    whole = epoch(batches, 1)
+    batches.first = 3
+    assert epoch(batches, 1) == whole[3:]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "ranks", "message"),
+    [
+        (24, 1, "trainer.batch_size \\(24\\) must be between 1 and .* \\(23\\)"),
+        (0, 1, "trainer.batch_size \\(0\\)"),
+        (5, 2, "\\(5\\) must be a multiple of the number of processes \\(2\\)"),
+    ],
+)
+def test_impossible_batches_are_explained(batch_size, ranks, message):
+    with pytest.raises(ValueError, match=message):
+        EpochBatchSampler(23, batch_size, 0, 0, ranks)
+
+
+def test_mixed_seeds_differ_where_their_parts_differ():
+    seeds = {mix(a, b, c) for a in range(5) for b in range(5) for c in range(5)}
+    assert len(seeds) == 125
+
+
+def test_the_seed_of_a_clip_follows_from_run_epoch_and_clip_alone():
+    ids = [f"clip {i}" for i in range(1000)]
+    seeds = clip_seeds(ids, 3, 1)
+    assert seeds.dtype == torch.int64
+    assert len(set(seeds.tolist())) == 1000
+    assert clip_seeds(ids[500:], 3, 1).equal(seeds[500:])
+    for other in (clip_seeds(ids, 4, 1), clip_seeds(ids, 3, 2)):
+        assert not (other == seeds).any()
+    assert 400 < (seeds < 0).sum() < 600  # all 64 bits are used
