@@ -34,7 +34,8 @@ def save_checkpoint(
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(weights, folder / WEIGHTS)
     (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    text_encoder.save(folder)
+    if text_encoder is not None:
+        text_encoder.save(folder)
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:

@@ -18,9 +18,16 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-SETTINGS = ("seed", "output", "resume", "overwrite", "data_root", "init")
+SETTINGS = ("task", "seed", "output", "resume", "overwrite", "data_root", "init")
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
-DEFAULTS = {"seed": 0, "resume": False, "overwrite": False, "data_root": None, "init": None}
+DEFAULTS = {
+    "task": "retrieval",
+    "seed": 0,
+    "resume": False,
+    "overwrite": False,
+    "data_root": None,
+    "init": None,
+}
 
 
 class ConfigError(ValueError):
@@ -202,9 +209,11 @@ def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
         if key not in config:
             raise ConfigError(f"{path}: {key} is missing; see configs/eao.yaml for an example")
     for key in SECTIONS:
+        if config[key] is None and key == "text_encoder":
+            continue
         if not isinstance(config[key], Mapping):
             raise ConfigError(f"{path}: {key} must be a section of `key: value` lines")
-    kinds = {"seed": int, "output": str, "resume": bool, "overwrite": bool}
+    kinds = {"task": str, "seed": int, "output": str, "resume": bool, "overwrite": bool}
     kinds |= {"data_root": str | None, "init": str | None}  # type: ignore[dict-item]
     for key, kind in kinds.items():
         _check_type(key, config[key], kind)

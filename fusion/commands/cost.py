@@ -1,4 +1,4 @@
-"""What a run costs, for comparisons: parameters, arithmetic, time, memory."""
+"""The cost of a run, for comparisons: parameters, arithmetic, time, memory."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusion.data.datasets.collate import collate
-from fusion.data.datasets.source import ClipSet
 
-FEW = 16  # clips that arithmetic is counted on
+FEW = 16  # clips whose arithmetic is counted
 
 
 def describe_cost(
     model: nn.Module,
-    clips: ClipSet,
+    clips: Any,
     training_seconds: float | None,
     peak_bytes: int,
     seen: int,
     processes: int,
 ) -> dict[str, Any]:
-    """Put the cost of a run together, ready for JSON.
+    """Describe the cost of a run, ready for JSON.
 
     Args:
         model: on its device.
         clips: those of the test.
-        training_seconds: with the validation and the checkpoints of each epoch; None where the run
-            was interrupted, so that nobody knows.
+        training_seconds: with the validation and the checkpoints of each epoch; None: unknown,
+            because the run was interrupted.
         peak_bytes: see :func:`peak_memory`.
-        seen: training clips, each as often as it was seen.
-        processes: that trained; ``threads`` are what each of them computes with on the CPU.
+        seen: number of training clips, counted each time they were seen.
+        processes: number of processes that trained.
     """
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -50,8 +49,8 @@ def describe_cost(
     }
 
 
-def count_flop(model: nn.Module, clips: ClipSet) -> float:
-    """Count the arithmetic of embedding a clip in every combination; a mean over the first few."""
+def count_flop(model: nn.Module, clips: Any) -> float:
+    """Count the floating-point operations of one clip's forward pass, a mean over a few clips."""
     few = [clips[i] for i in range(min(FEW, len(clips)))]
     device = next(model.parameters()).device
     batch = collate(few).to(device)
@@ -62,10 +61,10 @@ def count_flop(model: nn.Module, clips: ClipSet) -> float:
 
 
 def peak_memory(accelerator: Accelerator) -> int:
-    """Give the most memory that any process has had so far, in bytes; to be called on all.
+    """Return the peak memory of any process so far, in bytes; call it on all processes.
 
-    It is that of tensors on a GPU; without one that of the process in its whole life, so with what
-    preparing the data took.
+    On a GPU it is that of tensors. On a CPU it is that of the whole process, with the preparation
+    of the data.
     """
     return max(gather_object([_peak_of_process(accelerator.device)]))
 

@@ -1,4 +1,4 @@
-"""What all command-line tools do alike: one line for a mistake, the right exit code."""
+"""Shared error handling of the command-line tools: one-line messages and exit codes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fusion.training.memory import OutOfMemory, is_out_of_memory
 from fusion.training.stop import Stopped
 
 MISTAKE = 2  # exit code
-LAST_WORDS = 20.0  # seconds in which the first process of a machine says what all have found
+LAST_WORDS = 20.0  # seconds that the other processes leave the first one to print a message
 
 
 def run(command: Callable[[], object]) -> None:
-    """Call a command; end the program with one line and an exit code if it fails.
+    """Call a command; if it fails, print one line and exit with a code.
 
-    ``FUSION_DEBUG=1`` in the environment shows the traceback instead.
+    With ``FUSION_DEBUG=1`` in the environment it shows the traceback instead.
     """
     if os.environ.get("FUSION_DEBUG"):
         command()
@@ -31,7 +31,11 @@ def run(command: Callable[[], object]) -> None:
         _end(str(stop), 128 + stop.signal)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
-    except (ConfigError, LaunchError, OutOfMemory) as error:  # all find it; one says it
+    except (
+        ConfigError,
+        LaunchError,
+        OutOfMemory,
+    ) as error:  # every process finds it; one prints it
         if os.environ.get("LOCAL_RANK", "0") != "0":
             _wait_to_be_ended()
         _end(f"error: {_one_line(error)}")
@@ -41,16 +45,16 @@ def run(command: Callable[[], object]) -> None:
         if not is_out_of_memory(error):
             raise
         _end(
-            "error: out of memory outside of the steps of training, which take fewer clips by"
-            " themselves; what was saved is whole: lower evaluation.batch_size and go on with"
-            f" resume=true, or use tools/evaluate.py ({_one_line(error)})"
+            "error: out of memory outside of the training steps (those use smaller chunks by"
+            " themselves); saved checkpoints are complete: lower evaluation.batch_size and go on"
+            f" with resume=true, or use tools/evaluate.py ({_one_line(error)})"
         )
 
 
 def _wait_to_be_ended() -> None:
-    """Let the first process speak: when one ends, the launcher kills the others, spoken or not.
+    """Wait for the first process to print the message: the launcher kills all when one ends.
 
-    Whoever is still there afterwards found something that the first one did not, and says it.
+    A process that is still alive afterwards found a mistake that the first did not; it prints it.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(LAST_WORDS)
@@ -58,7 +62,7 @@ def _wait_to_be_ended() -> None:
 
 def _one_line(error: Exception) -> str:
     text = str(error).strip()
-    if text.startswith("Caught "):  # in a process that loads data, with its traceback
+    if text.startswith("Caught "):  # a DataLoader worker's error comes with its traceback
         text = text.splitlines()[-1].partition(": ")[2]
     return " ".join(text.split()) or type(error).__name__
 

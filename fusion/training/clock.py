@@ -1,4 +1,4 @@
-"""How long the parts of a job take."""
+"""Time that the parts of a job take."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Clock:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Count the body of the ``with`` as a part of the job."""
+        """Add the time of the ``with`` block to a part of the job."""
         start = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
     def __str__(self) -> str:
-        """Give the parts and the whole."""
+        """Write the seconds of each part and of the whole."""
         whole = time.perf_counter() - self._start
         parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self.seconds.items())
         return f"{parts}; {whole:.0f} s in all"

@@ -2,18 +2,21 @@
 
 Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
 arXiv:2101.06983. A contrastive loss needs the embeddings of the whole batch, but not all
-activations at a time: embed all chunks without keeping any, take the loss and its gradient by each
-embedding, then embed each chunk again and go on from there. When the batch is one chunk, it is
-embedded once.
+activations at the same time:
 
-Ranks meet in the loss alone: within a chunk nobody waits for anybody, and each rank may cut its
-share as its memory allows. The gradients of the parameters are this rank's own; averaging them
-over the ranks is up to the caller.
+1. embed every chunk without keeping activations;
+2. compute the loss of the batch and its gradient with respect to each embedding;
+3. embed each chunk again and continue the backward pass from the gradients of its embeddings.
+
+When the batch is one chunk, it is embedded once.
+
+Ranks communicate only inside the loss, so each rank may use another chunk size. The gradients of
+the parameters are those of this rank; the caller averages them over the ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -21,33 +24,29 @@ from torch import Tensor, nn
 
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
-
-Embed = Callable[[Batch], Mapping[str, Tensor]]
-Named = Mapping[str, Tensor]
-Loss = Callable[[Named, Named], tuple[Tensor, dict[str, Tensor]]]
+from fusion.training.protocols import Embed, Loss, Named, Result
 
 
 def backward_in_chunks(
     accelerator: Accelerator, model: nn.Module, embed: Embed, loss: Loss, chunks: Sequence[Batch]
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Result:
     """Accumulate in ``model`` the gradient of ``loss`` over all chunks taken as one batch.
 
-    A model must treat every clip alone, but for BatchNorm over groups of clips
-    (:class:`fusion.models.batchnorm.GroupedBatchNorm`), between which the chunks must be cut.
+    The model must treat every clip alone, except for BatchNorm over groups of clips
+    (:class:`fusion.models.batchnorm.GroupedBatchNorm`); chunks are cut between groups.
 
     Args:
         accelerator: scales the loss.
-        model: whose running statistics see each chunk once.
+        model: its running statistics see each chunk once.
         embed: calls the model with a chunk; gives named (B, …) outputs, the same each time.
-        loss: maps the outputs of all chunks, and which of their clips have which modality, to a
-            scalar and its named terms.
+        loss: see :class:`fusion.training.protocols.Loss`.
         chunks: this rank's share of the batch, in pieces that fit into memory one at a time.
 
     Returns:
         The loss and its terms, detached.
     """
     if len(chunks) == 1:
-        value, terms = loss(embed(chunks[0]), _present(chunks, accelerator))
+        value, terms = loss(embed(chunks[0]), *_known(chunks, accelerator))
         accelerator.backward(value)
         return _detached(value, terms)
     with torch.no_grad():
@@ -56,9 +55,9 @@ def backward_in_chunks(
     del parts
     for leaf in leaves.values():
         leaf.requires_grad_(leaf.is_floating_point())
-    value, terms = loss(leaves, _present(chunks, accelerator))
+    value, terms = loss(leaves, *_known(chunks, accelerator))
     accelerator.backward(value)  # as far as the embeddings
-    value, terms = _detached(value, terms)  # whose graph holds all embeddings
+    value, terms = _detached(value, terms)  # the graph holds all embeddings
     read = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
     del leaves, leaf
     first = 0
@@ -76,16 +75,15 @@ def backward_in_chunks(
 
 def accumulate(
     accelerator: Accelerator, embed: Embed, loss: Loss, chunks: Sequence[Batch]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Add up the gradients of chunk after chunk, for a loss that is a mean over single clips.
+) -> Result:
+    """Accumulate the gradients of chunk after chunk, for a loss that is a mean over single clips.
 
-    Each chunk is embedded once. For a contrastive loss the result would be another: the negatives
-    of a clip would be those of its chunk.
+    Each chunk is embedded once. A contrastive loss would see only the negatives of one chunk.
 
     Args:
         accelerator: see :func:`backward_in_chunks`.
         embed: see :func:`backward_in_chunks`.
-        loss: the mean over the given clips, and its named terms.
+        loss: one whose ``compares_clips`` is False.
         chunks: see :func:`backward_in_chunks`.
 
     Returns:
@@ -94,7 +92,7 @@ def accumulate(
     count = sum(len(chunk.ids) for chunk in chunks)
     total, sums = torch.zeros((), device=accelerator.device), dict[str, Tensor]()
     for chunk in chunks:
-        value, terms = loss(embed(chunk), _present([chunk], accelerator))
+        value, terms = loss(embed(chunk), *_known([chunk], accelerator))
         share = len(chunk.ids) / count
         accelerator.backward(share * value)
         total = total + share * value.detach()
@@ -102,14 +100,16 @@ def accumulate(
     return total, sums
 
 
-def _present(chunks: Sequence[Batch], accelerator: Accelerator) -> dict[str, Tensor]:
-    """Say, on the device, which clips of all chunks have which modality."""
-    parts = [chunk.present for chunk in chunks]
-    together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return {
-        name: flags.to(accelerator.device, non_blocking=True) for name, flags in together.items()
-    }
+def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, Tensor]]:
+    """Return on the device which clips have which modality, and their targets, if any."""
+
+    def together(parts: Sequence[Named]) -> dict[str, Tensor]:
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return {name: x.to(accelerator.device, non_blocking=True) for name, x in whole.items()}
+
+    known = [together([chunk.present for chunk in chunks])]
+    return known + ([together([c.targets for c in chunks])] if chunks[0].targets else [])
 
 
-def _detached(value: Tensor, terms: Named) -> tuple[Tensor, dict[str, Tensor]]:
+def _detached(value: Tensor, terms: Named) -> Result:
     return value.detach(), {name: term.detach() for name, term in terms.items()}

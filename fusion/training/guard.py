@@ -1,4 +1,4 @@
-"""Steps whose gradient is not finite are left out, without asking the device in every step."""
+"""Skip steps whose gradient is not finite, without a device synchronisation in every step."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 MOST = 10  # steps in a row without a finite gradient
-MOST_SCALED = 40  # the same with fp16, whose scale begins too high on purpose
+MOST_SCALED = 40  # the same with fp16, whose loss scale begins too high on purpose
 
 
 class NonFiniteGuard:
-    """Clips the gradient of each step and leaves out steps where it is not finite.
+    """Clips the gradient of each step and skips steps where it is not finite.
 
     Args:
-        accelerator: unscales gradients; its fp16 scaler leaves out steps by itself.
-        max_norm: longer gradients are clipped; None for never.
+        accelerator: unscales gradients; its fp16 scaler skips steps by itself.
+        max_norm: gradients with a larger norm are clipped; None: never.
     """
 
     def __init__(self, accelerator: Accelerator, max_norm: float | None) -> None:
@@ -27,15 +27,15 @@ class NonFiniteGuard:
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)  # since the last look
         self._in_a_row = torch.zeros((), dtype=torch.int64, device=device)
         self._norm = torch.zeros((), device=device)
-        self._bad_norm = torch.zeros((), device=device)  # of the newest that was not finite
+        self._bad_norm = torch.zeros((), device=device)  # the last that was not finite
         self._bad = torch.zeros((), dtype=torch.bool, device=device)
 
     def check(self, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients and tell the optimizer whether to leave the step out.
+        """Clip the gradients and tell the optimizer whether to skip the step.
 
         Args:
             parameters: those with gradients.
-            optimizer: a fused one, which takes the answer without handing it to the CPU.
+            optimizer: a fused one, which reads the answer on the device.
         """
         parameters = list(parameters)
         if self.max_norm is None:
@@ -50,26 +50,26 @@ class NonFiniteGuard:
 
     @property
     def bad(self) -> Tensor:
-        """Whether the gradient that was checked last is not finite; a scalar on the device."""
+        """Whether the last checked gradient is not finite; a scalar on the device."""
         return self._bad
 
     def count(self) -> None:
-        """Count the step whose gradients were checked, once it is sure to be taken."""
+        """Count the step whose gradients were checked; call it once all ranks have agreed."""
         self._bad_norm = torch.where(self._bad, self._norm, self._bad_norm)
         self._skipped += self._bad
         self._in_a_row = (self._in_a_row + 1) * self._bad
 
     def look(self, step: int) -> str | None:
-        """Ask the device.
+        """Read the counters back from the device.
 
         Args:
-            step: the newest.
+            step: number of the last step.
 
         Returns:
-            What to tell the user about steps that were left out since the last look.
+            A message about steps that were skipped since the last call; None if there are none.
 
         Raises:
-            FloatingPointError: too many in a row were left out.
+            FloatingPointError: too many steps in a row were skipped.
         """
         skipped, in_a_row = int(self._skipped), int(self._in_a_row)
         self._skipped = torch.zeros_like(self._skipped)

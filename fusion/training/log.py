@@ -1,4 +1,4 @@
-"""What a run says while it trains: a progress bar, ``metrics.jsonl`` and Accelerate's trackers."""
+"""Logging of a run: a progress bar, ``metrics.jsonl`` and Accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RunLog:
         path: ``metrics.jsonl``; rows are appended.
         accelerator: its trackers get the same values.
         steps: number of steps of the whole run, for the progress bar.
-        done: steps that an earlier part of the run has done; later rows are dropped.
-        epochs_done: epochs that it has completed; rows of later validations are dropped.
+        done: steps that the run had done when it was interrupted; later rows are dropped.
+        epochs_done: epochs that it had completed; rows of later validations are dropped.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class RunLog:
         self.bar.update()
 
     def train(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
-        """Log the loss, its terms and what else belongs to a step."""
+        """Log the loss, its terms and the learning rate of a step."""
         elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
         speed, self._clips = self._clips / elapsed, 0
         self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} clips/s", refresh=False)
@@ -91,7 +91,7 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of ``metrics.jsonl``; a last line that was cut off is left out."""
+    """Read the rows of ``metrics.jsonl``; an incomplete last line is dropped."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -102,7 +102,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def tracker_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a config to what every tracker can hold."""
+    """Flatten a config to plain values, which every tracker can store."""
     plain = (int, float, str, bool)
     return {k: v if isinstance(v, plain) else _text(v) for k, v in flatten(config).items()}
 

@@ -1,7 +1,7 @@
-"""How many clips are in memory at a time, and what to do when they are too many.
+"""How many clips are in memory at a time.
 
-The chunk is a matter of memory and speed, never of the result; so it is found by a probe, and
-halved when memory runs out. Each rank has its own.
+The chunk size changes memory and speed, never the result. A probe chooses it, and it is halved when
+memory runs out. Each rank has its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fusion.distributed import world_size
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
-from fusion.training.gradcache import Embed
+from fusion.training.protocols import Embed
 
 USED = 0.8  # share of the free memory that a probe fills; the next batch may have more tokens
 FEWEST = 16  # clips that a probe looks at, or one group: clips differ
@@ -34,18 +34,18 @@ CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.l
 
 
 class OutOfMemory(RuntimeError):
-    """Not even the smallest chunk fits; one line that says what would."""
+    """Not even the smallest chunk fits; the message says what would."""
 
 
 class OtherRankFailed(Exception):
-    """Another rank ran out of memory; this one stops where it is, to repeat the step with it."""
+    """Another rank ran out of memory; this rank discards its step too."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that an allocation failed, on any device."""
+    """Return whether an error means that an allocation failed, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    if isinstance(error, dist.DistError):  # the ranks can no longer talk
+    if isinstance(error, dist.DistError):  # the ranks can no longer communicate
         return False
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
@@ -88,7 +88,7 @@ class ChunkSize:
         share: clips of this rank in each batch.
         cut: the size is a multiple of it, see :func:`.batch_granularity`; None
             if the share cannot be cut.
-        most: no chunk is larger; None: the share is whole if it fits.
+        most: the largest chunk size; None: the whole share, if it fits.
 
     Raises:
         ValueError: the share, or ``most``, cannot be cut like that.
@@ -118,14 +118,14 @@ class ChunkSize:
             self.size = min(most, share)
 
     def limit(self, clips: int) -> None:
-        """Let no chunk be larger than ``clips``, and make all about as large as one another."""
+        """Make chunks of at most ``clips`` clips, all of about the same size."""
         if self.cut is not None and clips < self.size:
             clips = max(self.cut, clips - clips % self.cut)
             even = math.ceil(self.share / math.ceil(self.share / clips))
             self.size = math.ceil(even / self.cut) * self.cut
 
     def halve(self) -> bool:
-        """Make chunks half as large; say whether that is possible."""
+        """Halve the chunk size; return whether that is possible."""
         before = self.size
         self.limit(before // 2)
         return self.size < before
@@ -135,8 +135,8 @@ def probe(chunk: ChunkSize, model: nn.Module, batch: Batch, embed: Embed) -> Non
     """Choose the largest chunk that is likely to fit, by embedding two very small ones.
 
     Args:
-        chunk: to be limited.
-        model: left as it is.
+        chunk: gets the new limit.
+        model: is not changed.
         batch: this rank's share of a batch.
         embed: calls the model with some clips.
     """
@@ -159,18 +159,18 @@ def probe(chunk: ChunkSize, model: nn.Module, batch: Batch, embed: Embed) -> Non
 
 
 def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> tuple[int, int]:
-    """Measure the memory that embedding some clips and the way back take, and the outputs alone."""
+    """Measure the bytes of the forward and backward pass of some clips, and of their outputs."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    if device.type == "cpu":  # nobody counts here; as much again for what lives for a short time
+    if device.type == "cpu":  # no allocator statistics: count saved tensors, twice for temporaries
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             outputs = embed(clips)
         return 2 * sum(kept.values()), sum(output.nbytes for output in outputs.values())
-    for _ in range(2):  # the first time takes memory that stays
+    for _ in range(2):  # the first pass allocates memory that is kept
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         outputs = embed(clips)
@@ -182,7 +182,7 @@ def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> tuple[int, in
 
 
 def free_bytes(device: torch.device) -> int:
-    """Say how much memory can still be allocated."""
+    """Return how many bytes can still be allocated."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -191,14 +191,14 @@ def free_bytes(device: torch.device) -> int:
     for file in CONTAINER_LIMITS:
         try:
             limit = int(Path(file).read_text())
-        except (OSError, ValueError):  # no container, or one without a limit
+        except (OSError, ValueError):  # no container, or no limit
             continue
         free = min(free, limit // ranks - psutil.Process().memory_info().rss)
     return max(0, free)
 
 
 def empty_cache() -> None:
-    """Return what nobody uses any more to the device."""
+    """Return unused cached memory to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -15,7 +15,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
-# Learning rate in units of the highest, after a share of the steps and a number of epochs.
+# Share of the highest learning rate, as a function of the share of steps done and of the epoch.
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "constant": lambda progress, epoch: 1.0,
     "linear": lambda progress, epoch: 1.0 - progress,
@@ -34,18 +34,18 @@ def make_optimizer(
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"trainer.optimizer: unknown {name!r}; choose from {list(OPTIMIZERS)}")
-    # Fused: faster, and it can leave a step out without handing the reason to the CPU.
+    # Fused: faster, and it can skip a step without a device synchronisation.
     parameters = [p for p in parameters if p.requires_grad]
     return OPTIMIZERS[name](parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def allocate_state(optimizer: torch.optim.Optimizer) -> None:
-    """Have a fused optimizer take the memory of its state now, before the first step needs it."""
+    """Make a fused optimizer allocate its state now, before the first step."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.found_inf = torch.ones((), device=parameters[0].device)  # type: ignore[attr-defined]
-    optimizer.step()  # left out, as if the gradient were not finite
+    optimizer.step()  # skipped, as if the gradient were not finite
     optimizer.zero_grad()
 
 
@@ -56,8 +56,8 @@ def make_schedule(
 
     Args:
         name: one of ``SCHEDULES``.
-        optimizer: its learning rate is the highest that is reached.
-        warmup_steps: number of steps until then.
+        optimizer: its learning rate is the highest.
+        warmup_steps: number of steps until the learning rate is at its highest.
         steps: number of steps of the whole run.
         epochs: number of epochs of the whole run.
 

@@ -1,10 +1,10 @@
-"""The folder of a run: who may write to it, and what is in it.
+"""The folder of a run: its lock and its files.
 
 config.yaml    the resolved config           metrics.jsonl  one line per logged step
 best/          checkpoint of the best epoch  tensorboard/   the same as curves
-last/          newest checkpoint, with all that is needed to go on
+last/          newest checkpoint, with all that is needed to continue
 results.json   table of the test             ranks.npz      the rank of every query
-cost.json      time, memory, arithmetic      report.html    all of it to look at
+cost.json      time, memory, arithmetic      report.html    all of it as a page
 """
 
 from __future__ import annotations
@@ -26,23 +26,20 @@ FILES = (
     *("config.yaml", "metrics.jsonl"),
     *("results.json", "ranks.npz", "cost.json", "report.html"),
 )
-# Between a run and its resumption, as they do not change the result.
+# These keys may change when a run is resumed: they do not change the result.
 FREE_TO_CHANGE = (
     *("output", "resume", "overwrite"),
-    *("trainer.chunk_size", "trainer.num_workers", "evaluation.batch_size"),
+    *("trainer.chunk_size", "trainer.num_workers", "trainer.num_processes"),
+    "evaluation.batch_size",
 )
 
 
 class RunFolder:
-    """A run's folder, held by one run at a time.
+    """The folder of a run, locked by one run at a time.
 
     Args:
         path: the folder.
-        config: the resolved config of the run that wants to write here.
-
-    Raises:
-        ConfigError: another run is writing here; or a run is here and ``resume`` and ``overwrite``
-            are false; or it had another config.
+        config: the resolved config of the new run.
     """
 
     def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
@@ -52,10 +49,14 @@ class RunFolder:
         self._lock: IO[str] | None = None
 
     def claim(self) -> bool:
-        """Take the folder for this run, changing nothing in it; call on one process only.
+        """Lock the folder for this run and change nothing else in it; call on one process only.
 
         Returns:
-            Whether there is a checkpoint to go on from.
+            Whether there is a checkpoint to continue from.
+
+        Raises:
+            ConfigError: another run is writing here; or the folder holds a run and ``resume`` and
+                ``overwrite`` are false; or that run had another config.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / LOCK).touch()
@@ -81,9 +82,9 @@ class RunFolder:
         return self.last.exists() and not self.config["overwrite"]
 
     def begin(self) -> None:
-        """Delete the run that is overwritten, and write the config; on one process only.
+        """Delete the run that is overwritten, and write the config; call on one process only.
 
-        To be called once the data have proved good: a mistake must not cost the old run.
+        Call it after the data were checked: a mistake must not cost the old run.
         """
         if self.config["overwrite"] or not self._holds_a_run():
             for part in [self.best, self.last, self.path / "tensorboard"]:
@@ -93,13 +94,13 @@ class RunFolder:
         write_atomically(self.path / "config.yaml", to_yaml(self.config))
 
     def release(self) -> None:
-        """Let another run write here."""
+        """Unlock the folder."""
         if self._lock:
             self._lock.close()
             self._lock = None
 
     def _holds_a_run(self) -> bool:
-        """Say whether there is anything to lose: not if a run ended before its first checkpoint."""
+        """Return whether there is anything to lose: a checkpoint or a result."""
         return any(part.exists() for part in (self.last, self.best, self.path / "results.json"))
 
     def _hold(self) -> None:
@@ -127,15 +128,15 @@ class RunFolder:
 
 
 def write_checkpoint(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder and put it in the place of the one at ``path``.
+    """Replace the checkpoint at ``path`` by a folder that ``write`` fills.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: it cannot be written; the old checkpoint is still there.
     """
     try:
         with replace_folder(path) as folder:
             write(folder)
-    except (SafetensorError, RuntimeError, OSError) as error:  # a full disk has many names
+    except (SafetensorError, RuntimeError, OSError) as error:  # all of them mean a full disk
         raise OSError(
             f"{path} cannot be written ({error}); make room there and go on with resume=true"
         ) from error

@@ -1,4 +1,4 @@
-"""Which clips make up which batch: a function of the seed and the epoch, of nothing else."""
+"""Which clips make up which batch: a function of the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from fusion.tokens import Batch
 
@@ -18,21 +18,21 @@ class EpochBatchSampler(Sampler[list[int]]):
     """The share of one rank in every batch of one epoch.
 
     The order of the clips is a permutation drawn from (seed, epoch). Each batch is the next
-    ``batch_size`` of them, cut into equal parts, one for each rank; the incomplete batch at the end
-    is left out. So a run on several processes sees the batches that a run on one sees. Clips of a
-    group, such as those of one video, keep together.
+    ``batch_size`` clips, cut into equal parts, one for each rank; the incomplete batch at the end
+    is dropped. So a run on several processes sees the same batches as a run on one. Clips of a
+    group, such as those of one video, stay together.
 
     Args:
         num_clips: size of the training set.
         batch_size: clips in a batch, over all ranks.
         seed: of the run.
-        rank: which share to give.
-        world_size: how many shares there are.
-        group: so many neighbours are permuted as one.
+        rank: which share to return.
+        world_size: number of shares.
+        group: number of neighbouring clips that are permuted as one.
 
     Attributes:
-        epoch: the epoch whose batches to give; set it before iterating.
-        first: number of batches to leave out at the beginning, when a run goes on within an epoch.
+        epoch: the epoch whose batches are returned; set it before iterating.
+        first: number of batches to skip at the beginning, when a run resumes within an epoch.
 
     Raises:
         ValueError: the batch is larger than the data or cannot be shared out evenly.
@@ -66,7 +66,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         return self.num_clips // self.group * self.group // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give this rank's clips of each batch from ``first`` on."""
+        """Yield this rank's clips of each batch, beginning with batch ``first``."""
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
         order = torch.randperm(self.num_clips // self.group, generator=generator)
         share = self.batch_size // self.world_size
@@ -77,20 +77,20 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 def make_loader(
-    clips: Dataset[Any],
+    clips: Any,
     collate: Callable[[Sequence[Any]], Batch],
     batches: EpochBatchSampler,
     num_workers: int,
     device: torch.device,
 ) -> DataLoader[Any]:
-    """Build what reads the clips of each batch.
+    """Build the loader that reads the clips of each batch.
 
     Args:
-        clips: what ``collate`` makes batches of.
+        clips: the data set; ``collate`` makes batches of its items.
         collate: see ``torch.utils.data.DataLoader``.
         batches: which clips each batch has.
         num_workers: processes that read.
-        device: where the batches will go.
+        device: the batches will be moved there.
     """
     return DataLoader(
         clips,
@@ -98,18 +98,18 @@ def make_loader(
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # its own, so that it takes no number from the global one
+        generator=torch.Generator(),  # else it would draw from the global one
     )
 
 
 def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:
-    """Draw a seed for each clip, which follows from these three alone: (B,) int64."""
+    """Compute a seed for each clip from its id, the seed and the epoch: (B,) int64."""
     clips = np.array([zlib.crc32(name.encode()) for name in ids], dtype=np.uint64)
     return torch.from_numpy(_stir(clips ^ np.uint64(mix(seed, epoch))).view(np.int64))
 
 
 def mix(*numbers: int) -> int:
-    """Make one seed of several numbers, so that neighbours have nothing in common."""
+    """Hash several numbers to one seed, so that neighbouring numbers give unrelated seeds."""
     mixed = 0x9E3779B97F4A7C15
     for number in numbers:
         mixed = int(_stir(np.array([mixed ^ (number & 0xFFFFFFFFFFFFFFFF)], dtype=np.uint64))[0])
@@ -117,7 +117,7 @@ def mix(*numbers: int) -> int:
 
 
 def _stir(numbers: np.ndarray) -> np.ndarray:
-    """Do the rounds of splitmix64 (Steele et al., OOPSLA 2014) on uint64 numbers."""
+    """Apply the rounds of splitmix64 (Steele et al., OOPSLA 2014) to uint64 numbers."""
     numbers = numbers * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))

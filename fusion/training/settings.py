@@ -12,22 +12,24 @@ class Settings:
     Attributes:
         epochs: passes over the training set.
         batch_size: clips in a step, over all processes; whatever the memory.
-        chunk_size: the most clips that are in memory at a time on one process; it changes memory
-            and speed, never the result. null for as many as are likely to fit. Either way, chunks
-            are halved when memory runs out.
-        learning_rate: the highest that is reached.
+        chunk_size: the largest number of clips in memory at a time on one process; it changes
+            memory and speed, never the result. null: as many as are likely to fit. Either way,
+            chunks are halved when memory runs out.
+        learning_rate: the highest, after the warm-up.
         optimizer: one of :data:`fusion.training.optim.OPTIMIZERS`.
         schedule: one of :data:`fusion.training.optim.SCHEDULES`.
         warmup_steps: steps until the learning rate is at its highest.
         weight_decay: of the optimizer.
-        max_grad_norm: longer gradients are clipped; null for never.
-        mixed_precision: ``no``, ``fp16`` or ``bf16``; what the launcher says if null.
-        compile: fuse what can be fused with ``torch.compile``; slow to start, then faster.
+        max_grad_norm: gradients with a larger norm are clipped; null: never.
+        mixed_precision: ``no``, ``fp16`` or ``bf16``; null: what the launcher says.
+        compile: use ``torch.compile`` for parts of the model; slow to start, then faster.
         num_workers: processes that load data, for each process that trains.
+        num_processes: how many processes must run; a launch of another number is an error. null:
+            any number.
         log_every: steps between two rows of ``metrics.jsonl``.
-        save_every: steps between two checkpoints; at the end of each epoch there is one anyway.
-        best: which result of the evaluation picks the best checkpoint, larger is better; the first
-            one if null.
+        save_every: steps between two checkpoints, besides the one at the end of each epoch.
+        best: the result of the evaluation that selects the best checkpoint, larger is better;
+            null: the first result.
 
     Raises:
         ValueError: a number is out of its range.
@@ -45,6 +47,7 @@ class Settings:
     mixed_precision: str | bool | None = None
     compile: bool = False
     num_workers: int = 0
+    num_processes: int | None = None
     log_every: int = 10
     save_every: int | None = None
     best: str | None = None
@@ -52,7 +55,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         least = {"epochs": 1, "batch_size": 1, "chunk_size": 1, "log_every": 1, "save_every": 1}
-        least |= {"warmup_steps": 0, "num_workers": 0, "weight_decay": 0}
+        least |= {"num_processes": 1, "warmup_steps": 0, "num_workers": 0, "weight_decay": 0}
         for name, bound in least.items():
             if (value := getattr(self, name)) is not None and not value >= bound:
                 raise ValueError(f"trainer.{name} must be at least {bound}; got {value}")

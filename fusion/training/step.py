@@ -1,8 +1,8 @@
 """One exact step: the batch that was asked for, in whatever memory there is.
 
-Out of memory is an event: every rank notices at its next exchange with the others, all undo what
-they did of the step, whoever ran out halves its chunk, and the step is done again. Nothing that
-lasts is touched before all ranks have agreed that the gradient is there.
+If any rank runs out of memory, all ranks discard the step at their next collective, that rank
+halves its chunk, and the step is retried. Parameters, running statistics and the state of the loss
+change only after all ranks have agreed that the gradient is complete.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from fusion.distributed import ask_before_exchanges, average_over_ranks
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
-from fusion.training.gradcache import Embed, Loss, accumulate, backward_in_chunks
+from fusion.training.gradcache import accumulate, backward_in_chunks
 from fusion.training.guard import NonFiniteGuard
 from fusion.training.memory import (
     Agreement,
@@ -28,8 +28,7 @@ from fusion.training.memory import (
     is_out_of_memory,
     probe,
 )
-
-Result = tuple[Tensor, dict[str, Tensor]]
+from fusion.training.protocols import Embed, Loss, Result
 
 
 class ExactStep:
@@ -37,13 +36,13 @@ class ExactStep:
 
     Args:
         accelerator: the ranks of the run.
-        model: whose parameters and running statistics move.
+        model: its parameters and running statistics are updated.
         embed: calls the model with some clips; gives named (B, …) outputs, the same each time.
-        loss: see :class:`fusion.training.trainer.Trainer`.
+        loss: see :class:`fusion.training.protocols.Loss`.
         optimizer: a fused one, as prepared by the accelerator.
-        guard: clips gradients and leaves out steps.
+        guard: clips gradients; skips steps without a finite gradient.
         chunk: how many clips are in memory at a time.
-        report: is told, on every rank, the chunk of each rank that fits, when one has changed.
+        report: called on every rank with the chunk size of each rank, when one has changed.
     """
 
     def __init__(
@@ -61,17 +60,15 @@ class ExactStep:
         self.optimizer, self.guard, self.chunk, self.report = optimizer, guard, chunk, report
         self.agreement = Agreement()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.compares_clips = getattr(loss, "compares_clips", True)
-        self.commit, self.undo = (getattr(loss, name, lambda: None) for name in ("commit", "undo"))
 
     def __call__(self, batch: Batch) -> Result:
-        """Take a step; give the loss and its terms, detached.
+        """Take a step; return the loss and its terms, detached.
 
         Args:
             batch: this rank's share.
 
         Raises:
-            OutOfMemory: some rank cannot do it in any way.
+            OutOfMemory: not even the smallest chunk fits on some rank.
         """
         sizes = None
         while True:
@@ -86,13 +83,13 @@ class ExactStep:
         if sizes:
             self.report(sizes)
         self.guard.count()
-        self.commit()
+        self.loss.commit()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return result
 
     def probe(self, batch: Batch) -> None:
-        """Choose a chunk for batches like this one, of which each rank gives its share."""
+        """Choose a chunk size for batches like this one; every rank calls this with its share."""
         failed = False
         try:
             probe(self.chunk, self.model, batch, self.embed)
@@ -102,15 +99,19 @@ class ExactStep:
             failed = True
         if failed:
             self._undo()
-            self.chunk.limit(1)  # two very small chunks are too much already: take the smallest
+            self.chunk.limit(1)  # two very small chunks did not fit: take the smallest
         self.report(self.agreement.gather(self.chunk.size))
 
     def _attempt(self, batch: Batch, norms: list[GroupedBatchNorm]) -> tuple[Result | None, bool]:
-        """Do all that can be undone; give None if a rank failed, and whether this one did."""
+        """Do all that can be undone.
+
+        Returns:
+            The result, None if a rank failed; and whether this rank failed.
+        """
         chunks = batch.chunks(self.chunk.size)
         try:
             with ask_before_exchanges(self.agreement.check):
-                if self.compares_clips:
+                if self.loss.compares_clips:
                     result = backward_in_chunks(
                         self.accelerator, self.model, self.embed, self.loss, chunks
                     )
@@ -121,27 +122,27 @@ class ExactStep:
                 self.guard.check(self.parameters, self.optimizer.optimizer)
                 for norm in norms:
                     norm.leave_out(self.guard.bad)
-            self.agreement.check()  # from here on there is no way back
+            self.agreement.check()  # from here on the step cannot be undone
         except OtherRankFailed:
             return None, False
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            # To be left before anything else: the traceback holds the tensors that are in the way.
+            # Return before freeing memory: the traceback still holds the tensors of this step.
             return None, True
         return result, False
 
     def _average(self, norms: list[GroupedBatchNorm]) -> None:
         for parameter in self.parameters:
-            if parameter.grad is None:  # on this rank; another's clips may have needed it
+            if parameter.grad is None:  # here; clips of another rank may have used it
                 parameter.grad = torch.zeros_like(parameter)
         sums = [norm.sums for norm in norms if norm.sums is not None]
         average_over_ranks([*(p.grad for p in self.parameters if p.grad is not None), *sums])
 
     def _recover(self, failed: bool) -> list[int]:
-        """Undo the attempt and halve the chunk; give the chunk of each rank."""
+        """Undo the attempt and halve the chunk; return the chunk size of each rank."""
         if failed:
-            self.agreement.vote(False)  # where the others ask whether all are well
+            self.agreement.vote(False)  # answers the vote that the other ranks wait in
         self._undo()
         goes_on = not failed or self.chunk.halve()
         sizes = self.agreement.gather(self.chunk.size if goes_on else -1)
@@ -151,11 +152,11 @@ class ExactStep:
 
     def _undo(self) -> None:
         self.optimizer.zero_grad()
-        self.undo()
+        self.loss.undo()
         empty_cache()
         if (scaler := self.accelerator.scaler) is not None:
-            scaler.scale(torch.zeros((), device=self.accelerator.device))  # it begins when used
-            scaler.update(scaler.get_scale())  # forgets that it has unscaled gradients
+            scaler.scale(torch.zeros((), device=self.accelerator.device))  # initialises it
+            scaler.update(scaler.get_scale())  # clears its note that gradients are unscaled
 
     def _explain(self, rank: int) -> str:
         where = f" of process {rank}" if self.accelerator.num_processes > 1 else ""

@@ -1,4 +1,4 @@
-"""A run that is told to stop saves its state first."""
+"""Signals: a run saves its state before it stops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Stopped(Exception):
-    """A signal ended the run after its state was saved; ``signal`` is its number."""
+    """A signal ended the run; its state is saved. ``signal`` is the number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; go on with resume=true")
@@ -15,7 +15,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Takes note of SIGTERM and SIGINT while it is entered; ``signal`` is the last one, or 0."""
+    """Records SIGTERM and SIGINT inside its ``with`` block; ``signal`` is the last one, or 0."""
 
     def __init__(self) -> None:
         self.signal = 0

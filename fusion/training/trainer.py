@@ -1,10 +1,9 @@
-"""The training loop: any model, any loss, any data, one process or many.
+"""The training loop: any model, any loss, any data, on one process or many.
 
-A run is a function of its config: the order of the clips follows from (seed, epoch), all other
-random numbers from (seed, epoch, clip). So the position in the run, two numbers, is all the random
-state there is, and a run that was killed goes on from its last checkpoint as if nothing had
-happened. How many processes there are, and how many clips are in memory at a time, changes nothing
-but rounding.
+A run is a function of its config. The order of the clips is a function of (seed, epoch), all other
+random numbers are functions of (seed, epoch, clip). So the position in the run is the whole random
+state: a run that was killed continues from its last checkpoint with the same losses. The number of
+processes and the chunk size change only rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from fusion.checkpoint import load_weights, read_state
 from fusion.distributed import copy_from_first_rank
@@ -32,6 +30,7 @@ from fusion.training.launch import any_rank
 from fusion.training.log import RunLog
 from fusion.training.memory import ChunkSize
 from fusion.training.optim import allocate_state, make_optimizer, make_schedule
+from fusion.training.protocols import Loss, TrainingSet
 from fusion.training.run_folder import RunFolder, write_checkpoint
 from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix
 from fusion.training.settings import Settings
@@ -43,7 +42,7 @@ STATE = "trainer.pt"
 
 @dataclasses.dataclass
 class Position:
-    """Where a run is: complete epochs, and batches of the one that is under way."""
+    """Where a run is: complete epochs, and batches of the current one."""
 
     epoch: int = 0
     batch: int = 0
@@ -54,25 +53,18 @@ class Trainer:
 
     Args:
         model: maps the inputs of a batch to named (B, …) outputs.
-        loss: maps the outputs and the presence of each modality to a scalar and its named terms. If
-            it compares clips, it asks the other processes for theirs, and its gradients are times
-            their number, see :mod:`fusion.distributed`. If its attribute ``compares_clips`` is
-            False, it is a mean over single clips, and chunks are embedded once instead of twice.
-            What lasts from step to step is up to its methods ``commit``, which is called when a
-            step is taken, ``undo``, when it is not, ``state_dict`` and ``load_state_dict``.
-        train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
-            that is called before each epoch, and ``end_epoch()`` after each. Its attribute
-            ``group`` says how many neighbours keep together in a batch.
-        collate: see ``torch.utils.data.DataLoader``.
+        loss: see :class:`fusion.training.protocols.Loss`.
+        train_set: see :class:`fusion.training.protocols.TrainingSet`.
+        collate: makes a batch of items, see ``torch.utils.data.DataLoader``.
         settings: how to train.
         seed: of the order of the clips and of every other random number.
         accelerator: the processes of the run.
         folder: where checkpoints and metrics go.
         write_model: writes a model into an empty folder.
-        evaluate: gives named results of a model; called after each epoch, on every process. If it
-            gives none, the last epoch is taken for the best.
-        arguments: gives further arguments of the model in training for some clips, such as which
-            outputs the loss reads, or their ``seeds``.
+        evaluate: returns named results of a model; called after each epoch, on every process. If
+            it returns none, the last epoch counts as the best.
+        arguments: returns further arguments of the model in training for some clips, such as which
+            outputs the loss reads, or the clips' ``seeds``.
 
     Raises:
         ValueError: a setting does not fit the data or the model, see :class:`Settings`.
@@ -81,8 +73,8 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-        train_set: Dataset[Any],
+        loss: Loss,
+        train_set: TrainingSet,
         collate: Callable[[Sequence[Any]], Batch],
         settings: Settings,
         seed: int,
@@ -97,12 +89,12 @@ class Trainer:
         self.write_model, self.evaluate, self.arguments = write_model, evaluate, arguments
         ranks = accelerator.num_processes
         self.batches = EpochBatchSampler(
-            len(train_set),  # type: ignore[arg-type]
+            len(train_set),
             settings.batch_size,
             seed,
             accelerator.process_index,
             ranks,
-            getattr(train_set, "group", 1),
+            train_set.group,
         )
         self.loader = make_loader(
             train_set, collate, self.batches, settings.num_workers, accelerator.device
@@ -113,7 +105,7 @@ class Trainer:
         )
         self.chunks = [self.chunk.size] * ranks
         self.found_chunk = settings.chunk_size is not None
-        # Not spread by DDP: nothing may wait for other ranks within a chunk, see ExactStep.
+        # No DDP wrapper: it would communicate within a chunk, see ExactStep.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
         copy_from_first_rank([*model.parameters(), *model.buffers()])
         self._prepare_steps()
@@ -147,19 +139,19 @@ class Trainer:
 
     @property
     def steps_done(self) -> int:
-        """Steps from the beginning of the run to where it is."""
+        """Number of steps since the beginning of the run."""
         return self.position.epoch * len(self.batches) + self.position.batch
 
     @property
     def unwrapped(self) -> nn.Module:
-        """The model itself, without what spreads it over processes."""
+        """The model itself, without Accelerate's wrappers."""
         return self.accelerator.unwrap_model(self.model)
 
     def fit(self) -> None:
-        """Train to the end, from where the run is.
+        """Train from the current position to the end.
 
         Raises:
-            Stopped: SIGTERM or SIGINT came; the state is saved.
+            Stopped: SIGTERM or SIGINT was received; the state is saved.
             FloatingPointError: the gradient was not finite in too many steps.
         """
         self.log = RunLog(
@@ -175,17 +167,16 @@ class Trainer:
                 self._end_epoch()
 
     def resume(self) -> None:
-        """Go on from the last checkpoint."""
+        """Continue from the last checkpoint."""
         load_weights(self.unwrapped, self.folder.last)
         state = read_state(self.folder.last / STATE)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if hasattr(self.loss, "load_state_dict"):
-            self.loss.load_state_dict(state["loss"])
+        self.loss.load_state_dict(state["loss"] or {})
         self.position, self.best = Position(**state["position"]), float(state["best"])
-        if state["chunk_size"] == self.settings.chunk_size:  # otherwise the user knows better
+        if state["chunk_size"] == self.settings.chunk_size:  # else the user has changed it
             self.chunk.limit(min(state["chunks"]))
             self.chunks = [self.chunk.size] * self.accelerator.num_processes
             self.found_chunk = True
@@ -202,7 +193,7 @@ class Trainer:
             self.position.batch += 1
             self.log.step(self.settings.batch_size)
             looks = self.steps_done % self.settings.log_every == 0
-            if looks:  # the only place where the CPU waits for the device
+            if looks:  # reading values back from the device forces a synchronisation
                 self._check_gradients()
                 self._log_step(value, terms)
             alone = self.accelerator.num_processes == 1
@@ -216,20 +207,20 @@ class Trainer:
 
     def _rest_of_epoch(self) -> Iterator[Batch]:
         self.batches.epoch, self.batches.first = self.position.epoch, self.position.batch
-        if hasattr(self.train_set, "draw_anew"):
-            self.train_set.draw_anew(mix(self.seed, self.position.epoch))
+        self.train_set.set_epoch(mix(self.seed, self.position.epoch))
         for batch in self.loader:
             seeds = clip_seeds(batch.ids, self.seed, self.position.epoch)
             yield dataclasses.replace(batch, seeds=seeds)
-            del batch  # or it would be there while the next one is read
+            del batch  # free it before the next one is read
 
     def _embed(self, clips: Batch) -> Mapping[str, Tensor]:
-        # For what a model draws by torch's own means; only the clips' own seeds survive a new cut.
+        # Seeds torch's own generators; only draws from the clips' own seeds are independent of the
+        # chunk size.
         seed = mix(self.seed, self.position.epoch, zlib.crc32(clips.ids[0].encode()))
         torch.default_generator.manual_seed(seed)
         if self.accelerator.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        # Clip by clip what is needed: a batch of any size stays in the memory of the CPU.
+        # Move chunk by chunk: a batch of any size stays in the memory of the CPU.
         clips = clips.to(self.accelerator.device, non_blocking=True)
         return self.model(clips.inputs, **self.arguments(clips))
 
@@ -257,8 +248,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         self._check_gradients()
-        if hasattr(self.train_set, "end_epoch"):
-            self.train_set.end_epoch()
+        self.train_set.end_epoch()
         self.model.eval()
         results = self.evaluate(self.unwrapped)
         epoch = self.position.epoch + 1
@@ -268,7 +258,7 @@ class Trainer:
             raise ValueError(
                 f"trainer.best: the evaluation has no {name!r}; choose from {', '.join(results)}"
             )
-        score = results[name] if name else float(epoch)  # without results the newest is the best
+        score = results[name] if name else float(epoch)  # without results the last is the best
         self.log.say(f"epoch {epoch}: {name} {score:.1f}" if name else f"epoch {epoch}")
         self.position = Position(epoch, 0)
         if score > self.best:
@@ -286,7 +276,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "loss": self.loss.state_dict() if hasattr(self.loss, "state_dict") else None,
+            "loss": self.loss.state_dict(),
             "position": dataclasses.asdict(self.position),
             "best": self.best,
             "chunks": self.chunks,
@@ -297,4 +287,4 @@ class Trainer:
     def _write(self, path: Path, write: Callable[[Path], None]) -> None:
         if self.accelerator.is_main_process:
             write_checkpoint(path, write)
-        self.accelerator.wait_for_everyone()  # the others may read it, or end the run
+        self.accelerator.wait_for_everyone()  # the others may read it next

@@ -1,0 +1,25 @@
+"""Tasks, by the names that configs use (``task:``)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fusion.config import ConfigError
+from fusion.tasks.retrieval import Retrieval
+from fusion.tasks.task import Evaluation, Task
+
+TASKS: dict[str, Any] = {"retrieval": Retrieval}
+
+__all__ = ["TASKS", "Evaluation", "Retrieval", "Task", "make_task"]
+
+
+def make_task(config: Mapping[str, Any]) -> Task:
+    """Check a config and make the task that it names.
+
+    Raises:
+        ConfigError: the task is unknown, or the config cannot be used.
+    """
+    name = config["task"]
+    if name not in TASKS:
+        raise ConfigError(f"task: unknown {name!r}; choose from {', '.join(TASKS)}")
+    task: Task = TASKS[name](config)
+    return task

@@ -1,0 +1,173 @@
+"""Retrieval: find a clip by any combination of modalities, in every direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from fusion.builders import check_config
+from fusion.config import ConfigError, check
+from fusion.data.datasets.source import ClipSet, Source
+from fusion.evaluation.metrics import RECALLS, flatten_metrics
+from fusion.evaluation.rescoring import Rescoring
+from fusion.evaluation.retrieval import rank_directions, retrieval_table
+from fusion.modalities import directions
+from fusion.models import TEXT_ENCODERS
+from fusion.report.examples import find_examples
+from fusion.report.gallery import EVENLY_CHOSEN
+from fusion.tasks.inputs import check_widths, find_text_encoder
+from fusion.tasks.retrieval_table import describe_result, embed_bank, embed_clips, pack_ranks
+from fusion.tasks.task import Evaluation
+from fusion.tokens import Batch
+from fusion.training.protocols import Loss
+
+
+def evaluation_settings(
+    batch_size: int = 256,
+    queries_in_report: int = 8,
+    model: dict[str, Any] | None = None,
+    rescoring: list[str] | None = None,
+    dual_softmax_scale: float = 100.0,
+    qb_norm_scale: float = 20.0,
+    qb_norm_bank: int = 5000,
+) -> dict[str, Any]:
+    """Check the ``evaluation`` section of a config.
+
+    Args:
+        batch_size: clips embedded at a time by one process; it changes the speed alone.
+        queries_in_report: number of queries in the report's gallery.
+        model: changes that ``tools/evaluate.py`` makes to the model's own config, such as the
+            number of spectrogram frames; the weights must still fit.
+        rescoring: rows that the table has beside the plain ones, out of ``dual_softmax`` and
+            ``qb_norm``; none if not given.
+        dual_softmax_scale: see :class:`fusion.evaluation.rescoring.Rescoring`.
+        qb_norm_scale: see there.
+        qb_norm_bank: see there.
+
+    Raises:
+        ConfigError: a name is unknown or a number too small.
+    """
+    numbers = {"batch_size": batch_size, "queries_in_report": queries_in_report}
+    for name, least in {"batch_size": 1, "queries_in_report": 0}.items():
+        if numbers[name] < least:
+            raise ConfigError(f"evaluation.{name} must be at least {least}; got {numbers[name]}")
+    names = tuple(map(str, rescoring or ()))
+    try:
+        settings = Rescoring(names, dual_softmax_scale, qb_norm_scale, qb_norm_bank)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return numbers | {"rescoring": settings}
+
+
+class Retrieval:
+    """See :class:`fusion.tasks.task.Task`.
+
+    Args:
+        config: see :func:`fusion.config.load_config`.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config, self.builders = config, check_config(config)
+        check("evaluation", config["evaluation"], evaluation_settings)
+        self.settings = evaluation_settings(**config["evaluation"])
+        self.text_encoder: Any = None
+        self.source: Source
+
+    def build(self) -> tuple[nn.Module, Loss]:
+        """Build the model and the loss."""
+        model: nn.Module = self.builders["model"]()
+        return model, self.builders["loss"](modalities=model.modalities)
+
+    def check(self, model: Any, loss: Any, best: str | None) -> None:
+        """Check that the model embeds what the loss and ``trainer.best`` need."""
+        embedded = set(model.combinations)
+        if lacking := sorted(set(loss.combinations) - embedded):
+            raise ConfigError(
+                f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks;"
+                " add it there, or take its terms out by a weight of 0"
+            )
+        ways = [d for d in directions(model.modalities) if {*d.query, *d.gallery} <= embedded]
+        if best is not None and best not in [f"{way} R@{k}" for way in ways for k in RECALLS]:
+            raise ConfigError(
+                f"trainer.best: {best!r} is not evaluated with these modalities and"
+                f" model.combinations; choose a direction of {', '.join(map(str, ways))} and a"
+                f" metric of {', '.join(f'R@{k}' for k in RECALLS)}"
+            )
+
+    def open_data(self) -> None:
+        """Open the data set."""
+        self.source = self.builders["data"]()
+
+    def extract(self) -> None:
+        """Compute the features that are missing."""
+        self.source.extract()
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Names of the splits of the data."""
+        return self.source.splits
+
+    def open_encoders(self, checkpoint: Path | None, own_first: bool = False) -> None:
+        """Read the text encoder of a checkpoint, or train one on the training texts."""
+        spec = self.config["text_encoder"]
+        if checkpoint is not None:
+            self.text_encoder = find_text_encoder(checkpoint, spec, own_first)
+        else:
+            texts = self.source.texts("train") if TEXT_ENCODERS[spec["name"]].learns else ()
+            build = self.builders["text_encoder"]
+            self.text_encoder = build(sentences=texts, seed=self.config["seed"])
+
+    def clips(self, split: str) -> ClipSet:
+        """Read a split and check that its features fit the model."""
+        clips = self.source.clips(split, self.text_encoder)
+        check_widths(self.config["model"], clips[0])
+        return clips
+
+    def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
+        """Compute only the combinations that the loss reads, with the seeds of the clips."""
+        return lambda clips: {
+            "combinations": loss.combinations,
+            "skip_incomplete": True,
+            "seeds": clips.seeds,
+        }
+
+    def measure(
+        self, model: nn.Module, clips: ClipSet, accelerator: Accelerator
+    ) -> dict[str, float]:
+        """Evaluate clips in every direction, without intervals."""
+        embedded = embed_clips(model, clips, accelerator, self.settings["batch_size"])
+        ranked, counted = rank_directions(embedded), embedded.num_clips
+        return flatten_metrics(retrieval_table(ranked, counted, embedded.captions, intervals=False))
+
+    def evaluate(
+        self, model: nn.Module, clips: ClipSet, split: str, accelerator: Accelerator
+    ) -> Evaluation:
+        """Rank the clips of a split in every direction, as its protocol says."""
+        rescoring, batch_size = self.settings["rescoring"], self.settings["batch_size"]
+        bank = None
+        if rescoring.needs_bank:
+            queries = self._bank_clips(accelerator)
+            bank = embed_bank(model, queries, accelerator, batch_size, rescoring.qb_norm_bank)
+        embedded = embed_clips(model, clips, accelerator, batch_size)
+        result, gallery, ranked = describe_result(self.source, split, embedded, rescoring, bank)
+        examples = find_examples(embedded, clips, self.settings["queries_in_report"])
+        return Evaluation(result, pack_ranks(gallery, ranked), examples, EVENLY_CHOSEN)
+
+    def _bank_clips(self, accelerator: Accelerator) -> ClipSet:
+        lacking = "evaluation.rescoring: qb_norm takes its bank of queries from the training split"
+        if "train" not in self.splits:
+            raise ConfigError(
+                f"{lacking}, which the data lacks; name one under data.train, or leave qb_norm out"
+            )
+        try:
+            with accelerator.local_main_process_first():
+                return self.source.clips("train", self.text_encoder)
+        except ValueError as error:
+            raise ConfigError(f"{lacking}: {error}") from None
