@@ -1,7 +1,7 @@
 """From a YAML file to objects: bases, overrides, and errors that name the right key.
 
-A config names what to build (``name:``) and the arguments; it is checked against the signature of
-what it builds, before anything slow begins.
+A section of a config says what to build (``name:``) and with which arguments. It is checked against
+the signature of the class or function, before anything slow begins.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ DEFAULTS = {
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message is one line for its author."""
+    """A config that cannot be used; the message is one line."""
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Read a config: its ``base`` first, then the file, then the overrides.
 
-    What is not mentioned stays as in the base, but a section with another ``name`` is all new.
+    A key that is not given keeps the value of the base. A section with another ``name`` replaces
+    the whole section of the base.
 
     Args:
         path: YAML file. ``base: other.yaml`` in it is relative to the file itself.
@@ -47,8 +48,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
         Nested dicts and lists, interpolations resolved.
 
     Raises:
-        ConfigError: the file is missing or no YAML, the bases go round in a circle, a top-level
-            key is unknown or missing.
+        ConfigError: the file is missing or no YAML, its bases form a circle, or a top-level key is
+            unknown or missing.
     """
     try:
         own = _with_bases(Path(path), ())
@@ -66,12 +67,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
 
 
 def check(section: str, values: Any, target: Callable[..., Any], given: Sequence[str] = ()) -> None:
-    """Compare a section of a config with the arguments of what it builds.
+    """Check a section of a config against the signature of what it builds.
 
     Args:
-        section: where the values stand, such as ``trainer``.
+        section: its name, such as ``trainer``.
         values: the section, without ``name``.
-        target: what will be called with the values.
+        target: the class or function that is called with the values.
         given: arguments that the program passes itself; a config cannot set them.
 
     Raises:
@@ -92,13 +93,13 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
 def choose(
     section: str, values: Mapping[str, Any], table: Mapping[str, Any], given: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """Find what a section names in a table and check its arguments.
+    """Look up the name of a section in a table and check its arguments.
 
     Returns:
         The entry of ``table``, with the section's values bound to it.
 
     Raises:
-        ConfigError: the name is missing or unknown, or see :func:`check`.
+        ConfigError: the name is missing or unknown, or an argument is wrong (:func:`check`).
     """
     arguments = {str(k): v for k, v in values.items() if k != "name"}
     name = str(values.get("name"))
@@ -118,7 +119,7 @@ def choose(
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write nested keys with dots: ``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    """Join nested keys by dots: ``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -136,10 +137,10 @@ def merge(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def change_config(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply overrides such as ``data.protocol=all`` to a config that is read already.
+    """Apply overrides such as ``data.protocol=all`` to a config.
 
     Raises:
-        ConfigError: an override is none, or its key is unknown.
+        ConfigError: an override is not ``key=value``, or its key is unknown.
     """
     merged = OmegaConf.to_container(_merge(OmegaConf.create(dict(config)), _dotlist(overrides)))
     assert isinstance(merged, dict)
@@ -171,7 +172,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
 
 
 def _merge(base: Any, changes: Any) -> Any:
-    """Change a config; a section of another name replaces the base's, whose keys are others."""
+    """Merge changes into a config; a section with another name replaces the old section."""
     kept = base.copy()
     for section in SECTIONS:
         name, before = (OmegaConf.select(c, f"{section}.name") for c in (changes, base))
@@ -192,7 +193,7 @@ def _dotlist(overrides: Iterable[str]) -> Any:
 
 
 def _check_given(config: Any, path: str | Path) -> None:
-    """See that nothing is left to the user, also what others refer to: ``${data_root}/x``."""
+    """Check that the user has given every ``???``, also those in ``${data_root}/x``."""
     plain = OmegaConf.to_container(config, resolve=False)
     left = [key for key, value in flatten(plain).items() if value == "???"]  # type: ignore[arg-type]
     if left:

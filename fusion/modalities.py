@@ -1,10 +1,12 @@
-"""The words ``t``, ``va``, ``t|va``, ``t->v+a`` and what they mean.
+"""The notation ``t``, ``va``, ``t|va``, ``t->v+a`` and its meaning.
 
-A modality has a name (``text``) and a letter, the first of its name (``t``). A *combination* is a
-set of modalities, written as its letters: ``va``. A *term* is a pair of combinations that share no
-modality and that the loss pulls together: ``t|va``. A *direction* leads from the combination that
-asks to the one that is searched: ``t->va``; there, ``v+a`` is the average of two single embeddings
-instead of one embedding of both. How many modalities there are is for the config to say.
+* A *modality* has a name (``text``) and a letter, the first of its name (``t``).
+* A *combination* is a set of modalities, written as its letters: ``va``.
+* A *term* is a pair of disjoint combinations that the loss pulls together: ``t|va``.
+* A *direction* goes from the combination of the query to the combination of the gallery:
+  ``t->va``. In a direction, ``v+a`` is the average of two single embeddings (late average).
+
+The config says which modalities there are, in any number.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
-ORDER = ("text", "video", "audio")  # how combinations are spelt; other names follow by alphabet
+ORDER = ("text", "video", "audio")  # of the letters in a combination; other names follow, sorted
 
 
 def letters_of(names: Iterable[str]) -> dict[str, str]:
-    """Map the letter of each modality to its name, in the order in which combinations are spelt.
+    """Map the letter of each modality to its name, in the order of letters in a combination.
 
     Raises:
         ValueError: two names begin with the same letter, or there is none.
@@ -37,10 +39,10 @@ def letters_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def members(combination: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Name the modalities of a combination: ``"va"`` or ``"av"`` -> video, audio.
+    """Return the modalities of a combination: ``"va"`` or ``"av"`` -> video, audio.
 
     Raises:
-        ValueError: a letter is unknown or stands there twice, or there is none.
+        ValueError: a letter is unknown or given twice, or there is none.
     """
     letters = letters_of(names)
     for letter in combination:
@@ -91,11 +93,11 @@ def _place(name: str) -> tuple[int, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Direction:
-    """A query and what it searches; each side is one or more combinations that are averaged.
+    """From a query to a gallery; embeddings of the combinations of one side are averaged.
 
     Attributes:
-        query: combinations whose embeddings, averaged, ask: ``("t",)``.
-        gallery: combinations whose embeddings, averaged, are searched: ``("v", "a")`` is ``v+a``.
+        query: combinations of the query: ``("t",)``.
+        gallery: combinations of the gallery: ``("v", "a")`` is ``v+a``.
     """
 
     query: tuple[str, ...]

@@ -66,7 +66,7 @@ def test_a_config_survives_being_written(write):
     [
         ("a: [1", (), "not a YAML file that can be read: line"),
         ("- a\n- b", (), "must hold `key: value` lines"),
-        ("just text", (), "just text is unknown; known are seed"),
+        ("just text", (), "just text is unknown; known are task, seed"),
         (MINIMAL | {"modle": {}}, (), "modle is unknown; did you mean 'model'"),
         (MINIMAL, ["sed=1"], "sed is unknown; did you mean 'seed'"),
         (MINIMAL, ["seed"], "override 'seed' must be key=value"),

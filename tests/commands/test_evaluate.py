@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fusion.commands import evaluate as evaluate_module
-from fusion.commands.evaluate import describe_result, embed_clips, evaluate
+from fusion.commands.evaluate import evaluate
 from fusion.commands.train import Job, train
 from fusion.config import load_config
 from fusion.data.captions.table import Caption
@@ -15,6 +15,8 @@ from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.embed import Embedded, keep_complete
 from fusion.evaluation.rescoring import Rescoring
 from fusion.report.tables import describe_evaluation, format_table
+from fusion.tasks import retrieval_table
+from fusion.tasks.retrieval_table import describe_result, embed_clips
 from tests.tiny import CONFIG, write_config
 
 WORDS = ["the", "a", "red", "blue", "star", "ring", "while", "and", "is"]
@@ -104,7 +106,7 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
         whole, shows = None, range(3)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate_module, "embed", lambda *_: embedded)
+        patch.setattr(retrieval_table, "embed", lambda *_: embedded)
         found = embed_clips(None, Captions(), None, 1)
     assert found.unknown.tolist() == [False, True, False]
     assert keep_complete(found, ["text"]).unknown.tolist() == [False]
@@ -129,6 +131,6 @@ def test_the_table_says_that_its_gallery_is_not_the_published_one():
         def ceiling(self, split):
             return None
 
-    result, _ = describe_result(Source(), "test", embedded, Rescoring(()), None)
+    result = describe_result(Source(), "test", embedded, Rescoring(()), None)[0]
     assert "(here 2, not 968: not the published gallery); features of res" in result["protocol"]
     assert result["protocol"] in format_table(result)

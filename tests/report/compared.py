@@ -8,11 +8,11 @@ import torch
 import yaml
 
 from fusion.commands.compare import compare
-from fusion.commands.evaluate import pack_ranks
 from fusion.config import ConfigError
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.retrieval import Ranked, retrieval_table
 from fusion.report.tables import describe_evaluation
+from fusion.tasks.retrieval_table import pack_ranks
 from tests.tiny import CONFIG
 
 COST = {

@@ -39,6 +39,7 @@ from fusion.training.sampler import EpochBatchSampler
 from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer
 from tests import plain
+from tests.training.doubles import ClipList, StatelessLoss
 
 SEED, BATCH, STEPS, GROUP = 3, 32, 5, 2
 NAMES = ("text", "video", "audio")
@@ -76,7 +77,7 @@ def make_clips(lacking, dtype):
             values = torch.randn(count, width, generator=generator, dtype=torch.float64)
             clip[name] = values[: 0 if name in gone else count].to(dtype)
         clips.append(clip)
-    return clips
+    return ClipList(clips)
 
 
 class SoundEncoder(torch.nn.Module):
@@ -303,7 +304,7 @@ def place():
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-class LocalNegatives:
+class LocalNegatives(StatelessLoss):
     """The loss of plain DDP: each process compares its own clips, and gradients are averaged."""
 
     def __init__(self):

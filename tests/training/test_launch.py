@@ -1,72 +1,74 @@
 import pytest
+import torch
 from accelerate.utils import DistributedType
 
-from fusion.training.launch import (
-    LaunchError,
-    _check_launch,
-    _is_launcher,
-    _launch_options,
-    _processes_of_launch,
-    make_accelerator,
-)
-
-ASKED = ["--cpu", "--num_processes", "2", "tools/train.py", "--num_processes", "9"]
+from fusion.training import launch
+from fusion.training.launch import LaunchError, _check_launch, make_accelerator
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["python", "/usr/bin/accelerate", "launch", *ASKED],
-        ["accelerate", "launch", "--num-processes=2", "tools/train.py"],
-        ["python", "/venv/bin/accelerate-launch", *ASKED],
-        ["python", "-m", "accelerate.commands.launch", *ASKED],
-        ["python", "-m", "accelerate.commands.accelerate_cli", "launch", *ASKED],
-        ["python", "site-packages/accelerate/commands/launch.py", *ASKED],
-    ],
-)
-def test_what_was_asked_is_read_from_the_command(words):
-    assert _processes_of_launch(words) == 2
-    assert _is_launcher(words)
+def test_another_number_of_processes_than_was_asked_for_is_refused():
+    with pytest.raises(LaunchError, match="2 processes were asked for but 1 started; .* torchrun"):
+        make_accelerator("no", None, num_processes=2)
+    assert make_accelerator("no", None, num_processes=1).num_processes == 1
 
 
-def test_torchrun_is_a_launcher_and_a_shell_is_none():
-    assert _is_launcher(["python", "/venv/bin/torchrun", "--nproc_per_node", "2", "x.py"])
-    assert _is_launcher(["python", "-m", "torch.distributed.run", "x.py"])
-    assert not _is_launcher(["bash", "-c", "python tools/train.py"])
+def test_a_launcher_that_started_fewer_processes_than_it_says_is_refused(monkeypatch):
+    class One:
+        num_processes = 1
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(LaunchError, match="4 processes were asked for but 1 started"):
+        launch._check_processes(One(), None)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["bash"],
-        ["python", "launch", "tools/train.py"],
-        ["accelerate", "launch", "--config_file", "nowhere.yaml", "tools/train.py"],
-        ["pytest", "--num_processes", "2"],
-    ],
-)
-def test_other_commands_ask_for_one(words):
-    assert _processes_of_launch(words) == 1
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_accelerate_on_a_cpu_says_that_it_starts_one_process(monkeypatch, capsys, on_cpu):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", str(on_cpu))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    make_accelerator("no", None)
+    said = "accelerate launch starts one process on a CPU, whatever --num_processes says"
+    assert (said in capsys.readouterr().err) == on_cpu
 
 
-def test_accumulation_by_the_launcher_is_left_out_and_explained(monkeypatch, capsys):
+def test_accumulation_by_the_launcher_is_ignored_and_explained(monkeypatch, capsys):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     accelerator = make_accelerator("no", None)
     assert accelerator.gradient_accumulation_steps == 1
     said = capsys.readouterr().err
-    assert "gradient_accumulation_steps=4 of the launcher is left out" in said
+    assert "gradient_accumulation_steps=4 of the launcher is ignored" in said
     assert "only their own small batch as negatives" in said
     assert "trainer.chunk_size" in said
 
 
-def test_accumulation_is_read_from_the_command_too():
-    words = ["accelerate", "launch", "--gradient_accumulation_steps", "4", "tools/train.py", "x=1"]
-    assert _launch_options(words)["gradient_accumulation_steps"] == "4"
-    assert "gradient_accumulation_steps" not in _launch_options(["python", *words[2:]])
-
-
-def test_ways_to_spread_a_model_that_are_not_known_are_refused(monkeypatch):
-    class Spread:
+def test_sharded_models_are_refused():
+    class Sharded:
         distributed_type = DistributedType.FSDP
 
     with pytest.raises(LaunchError, match="the launcher chose FSDP, but here every process has"):
-        _check_launch(Spread())
+        _check_launch(Sharded())
+
+
+@pytest.mark.parametrize(("chosen", "threads"), [(False, 2), (True, 1)])
+def test_threads_of_the_launcher_are_replaced_and_those_of_the_user_kept(
+    monkeypatch, chosen, threads
+):
+    """Launchers set OMP_NUM_THREADS; the user's own value is in the launcher's environment."""
+
+    class Parent:
+        def parent(self):
+            return self
+
+        def environ(self):
+            return {"OMP_NUM_THREADS": "1"} if chosen else {}
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setattr(launch.psutil, "Process", Parent)
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    try:
+        torch.set_num_threads(1)
+        launch._use_all_cores()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from fusion.training.run_folder import RunFolder
 from fusion.training.settings import Settings
 from fusion.training.stop import Stopped
 from fusion.training.trainer import Trainer
+from tests.training.doubles import ClipList
 
 NAMES = ("text", "video")
 
@@ -46,7 +47,7 @@ def items(count=24, poison=None):
     if poison is not None:
         for clip in clips:
             clip["text"] = clip["text"] * poison
-    return clips
+    return ClipList(clips)
 
 
 def make(folder, resume=False, data=None, evaluate=None, **settings):
@@ -105,20 +106,18 @@ def test_training_lowers_the_loss_and_moves_what_the_loss_needs(undisturbed):
     assert after["unused.weight"].equal(before["unused.weight"])
 
 
-class Interrupter:
+class Interrupter(ClipList):
     """Data that sends this process a signal when a clip is read for the n-th time."""
 
     def __init__(self, clips, after):
-        self.clips, self.left = clips, after
-
-    def __len__(self):
-        return len(self.clips)
+        super().__init__(clips)
+        self.left = after
 
     def __getitem__(self, index):
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(signal.SIGTERM)
-        return self.clips[index]
+        return super().__getitem__(index)
 
 
 @pytest.mark.parametrize("read", [3, 20, 24, 50, 71])
@@ -222,8 +221,8 @@ def test_too_many_bad_gradients_end_the_run(tmp_path):
 def test_data_are_drawn_anew_in_each_epoch(tmp_path):
     seeds, ends = [], []
 
-    class Drawn(list):
-        def draw_anew(self, seed):
+    class Drawn(ClipList):
+        def set_epoch(self, seed):
             seeds.append(seed)
 
         def end_epoch(self):

@@ -9,10 +9,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fusion.commands.evaluate import describe_result, embed_clips
 from fusion.data.datasets.msrvtt_youcook2 import PickledVideos
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.rescoring import Rescoring
+from fusion.tasks.retrieval_table import describe_result, embed_clips
 
 CLIPS = 20
 SILENT, SHORT = (3, 7, 8), (5, 11)  # clips without sound; without features of full length
