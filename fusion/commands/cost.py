@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fusion.data.datasets.collate import collate
 
@@ -51,6 +50,8 @@ def describe_cost(
 
 def count_flop(model: nn.Module, clips: Any) -> float:
     """Count the floating-point operations of one clip's forward pass, a mean over a few clips."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes a second
+
     few = [clips[i] for i in range(min(FEW, len(clips)))]
     device = next(model.parameters()).device
     batch = collate(few).to(device)

@@ -212,10 +212,10 @@ def test_one_checkpoint_has_the_same_results_on_two_processes(finished, tool, tm
 
 
 @pytest.mark.slow  # .ci/run does it, too
-def test_a_launch_that_silently_starts_one_process_is_noticed(tool, tmp_path):
+def test_a_launch_of_fewer_processes_than_were_asked_for_is_refused(tool, tmp_path):
     code, _, errors = tool(
         TRAIN,
-        write_config(tmp_path),
+        write_config(tmp_path, trainer={"num_processes": 2}),
         launcher=(*ACCELERATE, "--cpu", "--num_processes", "2"),
     )
     assert code != 0
