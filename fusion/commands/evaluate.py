@@ -56,9 +56,9 @@ def evaluate(
     result = task.evaluate(model, clips, split, accelerator).result
     if accelerator.is_main_process:
         print(format_table(result))
-        # The texts of other vectors would mean nothing to the model.
-        texts = getattr(task.text_encoder, "path", None) or f"encoder in {path}"
-        print(f"texts     {texts}", file=sys.stderr)
+        if task.text_encoder is not None:  # which vectors matters: others mean nothing to the model
+            texts = getattr(task.text_encoder, "path", None) or f"encoder in {path}"
+            print(f"texts     {texts}", file=sys.stderr)
         if json_path:
             write_atomically(json_path, json.dumps(result, indent=1))
     del model

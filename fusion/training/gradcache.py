@@ -17,6 +17,7 @@ the parameters are those of this rank; the caller averages them over the ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -100,15 +101,20 @@ def accumulate(
     return total, sums
 
 
-def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, Tensor]]:
+def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, Any]]:
     """Return on the device which clips have which modality, and their targets, if any."""
 
-    def together(parts: Sequence[Named]) -> dict[str, Tensor]:
-        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return {name: x.to(accelerator.device, non_blocking=True) for name, x in whole.items()}
+    def together(parts: Sequence[Any]) -> Any:
+        if isinstance(parts[0], Tensor):
+            return torch.cat(list(parts)).to(accelerator.device, non_blocking=True)
+        return [value for part in parts for value in part]
 
-    known = [together([chunk.present for chunk in chunks])]
-    return known + ([together([c.targets for c in chunks])] if chunks[0].targets else [])
+    known = [[chunk.present for chunk in chunks], [chunk.targets for chunk in chunks]]
+    return [
+        {name: together([part[name] for part in parts]) for name in parts[0]}
+        for parts in known
+        if parts[0]
+    ]
 
 
 def _detached(value: Tensor, terms: Named) -> Result:

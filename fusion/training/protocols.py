@@ -27,7 +27,7 @@ class Loss(Protocol):
 
     compares_clips: bool
 
-    def __call__(self, outputs: Named, present: Named, /, *targets: Named) -> Result:
+    def __call__(self, outputs: Named, present: Named, /, *targets: Mapping[str, Any]) -> Result:
         """Compute the loss and its named terms, all scalars.
 
         Args:
