@@ -1,0 +1,126 @@
+"""A task that is not retrieval goes through the same tools, trainer, checkpoints and report."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from fusion.tasks import make_task
+from tests.tiny import CONFIG
+
+TOY = "tests/tasks/toy.py"
+LABELS = [f"folder {i}" for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Clips of eight folders, each around a centre of its own."""
+    folder, random = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0)
+    centres = random.normal(size=(len(LABELS), 12))
+    for split, count in {"train": 12, "validation": 3, "test": 5}.items():
+        for label, centre in zip(LABELS, centres, strict=True):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(count):
+                tokens = centre + random.normal(size=(1 + number % 3, 12))
+                np.save(folder / split / label / f"{number}.npy", tokens.astype(np.float32))
+    return folder
+
+
+def write_config(folder, data, **changes):
+    config = {
+        "task": "classification",
+        "output": str(folder / "run"),
+        "data": {"name": "labelled_folders", "root": str(data)},
+        "text_encoder": None,
+        "model": {"name": "classifier", "dim": 12, "classes": len(LABELS)},
+        "loss": {"name": "cross_entropy"},
+        "trainer": {"epochs": 6, "batch_size": 16, "learning_rate": 0.05, "best": "top-1"},
+        "evaluation": {},
+    }
+    for key, value in changes.items():
+        config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(data, tool, tmp_path_factory):
+    """Two runs that differ in their seed, and what the first one printed."""
+    folder = tmp_path_factory.mktemp("toy")
+    config = write_config(folder, data)
+    said = ""
+    for seed in (0, 1):
+        words = [f"output={folder / f'toy-{seed}'}", f"seed={seed}"]
+        code, output, errors = tool(TOY, "tools/train.py", config, *words)
+        assert code == 0, errors
+        said = said or output
+    return folder, said
+
+
+def test_it_trains_and_reports(finished):
+    folder, said = finished
+    result = json.loads((folder / "toy-0" / "results.json").read_text())
+    row = result["answers"]["label"]
+    assert row["top-1"] > 60 > result["chance"]["top-1"] == 12.5
+    assert row["top-5"] >= row["top-1"]
+    assert "top-1" in said and "label" in said
+    page = (folder / "toy-0" / "report.html").read_text()
+    assert "Classification" in page and "Top-5" in page and "folder 0/0" in page
+    assert json.loads((folder / "toy-0" / "cost.json").read_text())["parameters"] == 13 * 8
+
+
+def test_its_checkpoint_is_evaluated_by_the_same_tool(finished, tool, tmp_path):
+    run = finished[0] / "toy-0"
+    code, _, errors = tool(TOY, "tools/evaluate.py", run, "--json", tmp_path / "r.json")
+    assert code == 0, errors
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(
+        (run / "results.json").read_text()
+    )
+    assert "encoder in" not in errors
+
+
+def test_a_killed_run_of_it_goes_on_from_its_checkpoint(finished, data, tool, tmp_path):
+    whole, config = finished[0] / "toy-0", write_config(tmp_path, data)
+    shorter = [f"output={tmp_path / 'run'}", "trainer.save_every=2"]
+    code, _, errors = tool(TOY, "tools/train.py", config, *shorter)
+    assert code == 0, errors
+    (tmp_path / "run" / "results.json").unlink()
+    code, output, errors = tool(TOY, "tools/train.py", config, *shorter, "resume=true")
+    assert code == 0, errors
+    assert "going on" in output
+    assert (tmp_path / "run/results.json").read_text() == (whole / "results.json").read_text()
+
+
+def test_its_runs_are_compared_by_the_same_tool(finished, data, tool, tmp_path):
+    folder = finished[0]
+    other = write_config(tmp_path, data, trainer={"learning_rate": 1e-5})
+    code, _, errors = tool(TOY, "tools/train.py", other)
+    assert code == 0, errors
+    runs = [f"fast={folder / 'toy-0'}", f"fast={folder / 'toy-1'}", f"slow={tmp_path / 'run'}"]
+    code, output, errors = tool(TOY, "tools/compare.py", *runs, "--out", tmp_path / "comparison")
+    assert code == 0, errors
+    assert "fast" in output and "slow" in output and "top-1" in output
+    assert list((tmp_path / "comparison").glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "classifcation"}, "task: unknown 'classifcation'"),
+        ({"trainer": {"best": "t->v R@1"}}, "trainer.best: unknown 't->v R@1'"),
+        ({"model": {"dim": 13}}, "model.modalities.video.dim is 13, but the data are 12 wide"),
+        ({"evaluation": {"example": 1}}, "evaluation.example is unknown; did you mean 'examples'"),
+    ],
+)
+def test_mistakes_are_one_line(data, tool, tmp_path, changes, message):
+    code, _, errors = tool(TOY, "tools/train.py", write_config(tmp_path, data, **changes))
+    assert code == 2
+    assert message in errors and len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_configs_without_a_task_are_about_retrieval():
+    config = CONFIG | {"task": "retrieval", "output": "x"}
+    assert type(make_task(config)).__name__ == "Retrieval"
