@@ -1,9 +1,8 @@
-"""Train with batches of several sizes and draw what the size does to retrieval.
+"""Train with several batch sizes and draw R@1 against the batch size.
 
-Each size is trained twice: once on as many clips as 10 epochs of configs/eao.yaml show, so with
-fewer steps the larger the batch, and once with as many steps as those epochs take. All else is as
-the config says, the learning rate too. A run that is there already is not done again. Needs the
-extra "plots".
+Each size is trained twice: once on as many clips as 10 epochs of configs/eao.yaml show (a larger
+batch then has fewer steps), and once with as many steps as these epochs take. Everything else,
+including the learning rate, is as in the config. Finished runs are not repeated.
 """
 
 import argparse
@@ -26,12 +25,12 @@ MEASURE = "t->va R@1"
 
 
 def epochs(kind, size):
-    """Count the epochs that make as many steps, or show as many clips, as the config does."""
+    """Return how many epochs have as many steps, or show as many clips, as the config."""
     return EPOCHS if kind == "clips" else round(STEPS / (CLIPS // size))
 
 
 def train(folder, kind, size, seed):
-    """Train, unless it is done, and give the best result on the validation split."""
+    """Train, unless the run is finished; return the best result on the validation split."""
     output = folder / f"{kind}-{size}-{seed}"
     if not (output / "results.json").exists():
         print(f"training {output.name}", file=sys.stderr)
@@ -43,7 +42,7 @@ def train(folder, kind, size, seed):
 
 
 def draw(results, path):
-    """Draw the mean over seeds of each kind against the size, and every seed as a dot."""
+    """Draw the mean over seeds against the batch size, and every seed as a dot."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -68,12 +67,16 @@ def draw(results, path):
 
 
 def main():
-    """Train all and draw."""
+    """Train all runs and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figure", type=Path, help="SVG file to write")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="batches (clips)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="runs of each")
-    parser.add_argument("--runs", type=Path, default=Path("runs/batch_size"), help="their folder")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="batch sizes (clips)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1], help="seeds of each batch size"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/batch_size"), help="folder of the runs"
+    )
     arguments = parser.parse_args()
     results = {
         (kind, size, seed): train(arguments.runs, kind, size, seed)

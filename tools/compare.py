@@ -1,4 +1,4 @@
-"""Compare trained runs: one table and one picture of methods on the same test clips."""
+"""Compare trained runs: one table and one picture of all methods, on the same test clips."""
 
 import argparse
 
@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   python tools/compare.py runs/eao-0 runs/eao-1 runs/mcn-0 runs/mcn-1 --out eao_and_mcn
   python tools/compare.py MCN=runs/mcn "EAO, no pairs=runs/no_pairs" --baseline MCN
 
-Runs whose configs differ in the seed alone are one method: means over its seeds are compared.
+Runs whose configs differ in the seed alone are one method. Means over its seeds are compared.
 """
 
 
@@ -23,20 +23,20 @@ def main() -> None:
         "runs",
         nargs="*",
         metavar="RUN",
-        help="folder that tools/train.py wrote, or NAME=FOLDER to call its method NAME; two or"
-        " more",
+        help="folder of a run (output=FOLDER of tools/train.py), or NAME=FOLDER to name its method;"
+        " two or more",
     )
     parser.add_argument(
         "--out",
         metavar="FOLDER",
         default="comparison",
-        help="where comparison.html, .svg and .json are written (default: comparison)",
+        help="folder for comparison.html, .svg and .json (default: comparison)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers to FILE")
     parser.add_argument(
         "--baseline",
         metavar="RUN",
-        help="run, or name of a method, that the others are tested against (default: the first)",
+        help="run, or name of a method, with which the others are compared (default: the first)",
     )
     arguments = parser.parse_intermixed_args()
     run(lambda: compare(arguments.runs, arguments.out, arguments.json, arguments.baseline))

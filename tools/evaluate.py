@@ -19,18 +19,21 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "checkpoint", help="folder of a run, of which the best checkpoint is taken, or a checkpoint"
+        "checkpoint", help="folder of a run (its best checkpoint is used), or a checkpoint"
     )
     parser.add_argument(
         "--set",
         metavar="NAME_OR_CONFIG",
-        help="split of the data that the model was trained on (default: test), or a config whose"
-        " data, its test split, is taken instead",
+        help="split of the training data (default: test), or a config: evaluate the test split of"
+        " its data",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the config, as in training"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="changes to the config, as in tools/train.py",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the result there as well")
+    parser.add_argument("--json", metavar="FILE", help="also write the result to FILE")
     arguments = parser.parse_intermixed_args()
     run(lambda: evaluate(arguments.checkpoint, arguments.set, arguments.json, arguments.overrides))
 

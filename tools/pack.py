@@ -1,4 +1,4 @@
-"""Pack published features into a feature store, of which training reads a few rows at a time."""
+"""Pack published features into a feature store, from which training reads single clips."""
 
 import argparse
 from pathlib import Path
@@ -11,8 +11,8 @@ EXAMPLES = """examples:
   torchrun --nproc_per_node 8 tools/pack.py howto100m DATA_ROOT --out STORE --features s3d
   python tools/pack.py pickle DATA_ROOT/msrvtt/resnet/msrvtt_jsfusion_test.pkl --out STORE
 
-What is in the store already is skipped, so the same command goes on where it was stopped. Train
-from it by data.store=STORE.
+Videos that are in the store are skipped, so the same command continues a stopped job. Train from
+the store with data.store=STORE.
 """
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("kind", choices=["howto100m", "pickle"], help="what to pack")
     parser.add_argument(
-        "source", type=Path, help="folder with howto/features and so on; or a pickle of clips"
+        "source", type=Path, help="folder with howto/features and the like, or a pickle of clips"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the store")
     parser.add_argument(

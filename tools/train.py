@@ -1,4 +1,4 @@
-"""Train a model as a config says, evaluate it in every direction and write a report."""
+"""Train the model of a config, evaluate it in every direction and write a report."""
 
 import argparse
 import sys
@@ -13,11 +13,11 @@ EXAMPLES = """examples:
   accelerate launch tools/train.py configs/eao.yaml output=runs/second seed=1 resume=true
   torchrun --nproc_per_node 2 tools/train.py configs/eao.yaml output=runs/two
 
-overrides that everyone needs:
-  output=DIR                       where checkpoints, metrics and the report go
-  seed=1                           of everything random
-  resume=true                      go on with the run that is in output
-  overwrite=true                   delete the run that is in output first
+frequent overrides:
+  output=DIR                       folder for checkpoints, metrics and the report
+  seed=1                           seed of all random numbers
+  resume=true                      continue the run in output
+  overwrite=true                   delete the run in output first
   trainer.epochs=1                 passes over the training clips
   trainer.batch_size=512           clips in a step, over all processes
   trainer.mixed_precision=bf16     or fp16, or no
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="YAML file, see configs/")
+    parser.add_argument("config", help="YAML file, such as those in configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

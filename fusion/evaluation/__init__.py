@@ -1,0 +1,1 @@
+"""Embed a split, rank it in every direction, and compute metrics with intervals."""
