@@ -29,7 +29,7 @@ from fusion.convert.summary import (
 )
 from fusion.convert.variant import Variant, check_is_eao, detect, is_text_video
 from fusion.data.untrusted.torch_file import Stored, TorchFile, TorchFileError
-from fusion.data.untrusted.torch_pickle import Foreign, printable
+from fusion.data.untrusted.unpickler import Foreign, printable
 from fusion.files import replace_folder
 from fusion.models import MODELS
 
