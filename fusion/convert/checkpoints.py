@@ -29,7 +29,7 @@ from fusion.convert.summary import (
 )
 from fusion.convert.variant import Variant, check_is_eao, detect, is_text_video
 from fusion.data.untrusted.torch_file import Stored, TorchFile, TorchFileError
-from fusion.data.untrusted.torch_pickle import Foreign, printable
+from fusion.data.untrusted.unpickler import Foreign, printable
 from fusion.files import replace_folder
 from fusion.models import MODELS
 
@@ -57,7 +57,7 @@ def convert_checkpoint(
         out: the folder to write; empty or not there yet.
         num_heads: attention heads, if the file does not say and they are not 64 wide.
         word_vectors: file of the text encoder, which the folder then refers to, see
-            :class:`fusion.models.word_file.WordVectorFile`.
+            :class:`fusion.models.word_vectors.WordVectorFile`.
 
     Returns:
         What was found, dropped, assumed and written, in lines.

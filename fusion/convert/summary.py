@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusion.data.untrusted.torch_pickle import printable
+from fusion.data.untrusted.unpickler import printable
 from fusion.models.davenet import WIDTHS
 
 WORD_VECTORS = "GoogleNews-vectors-negative300.bin"  # of the published models

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fusion.data.untrusted.torch_pickle import printable
+from fusion.data.untrusted.unpickler import printable
 from fusion.models.davenet import BLOCKS, POOLING, WIDTHS
 
 HEAD_WIDTH = 64  # of every published model: 4096 / 64 heads, 2048 / 32, 1024 / 16

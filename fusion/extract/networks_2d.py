@@ -19,7 +19,7 @@ from fusion.extract.weights import (
     hub_address,
     hub_file,
     is_offline,
-    load_weights,
+    load_backbone_weights,
     random_network,
     reachable,
     without_hub,
@@ -78,7 +78,7 @@ def _network(timm: Any, name: str, source: Source) -> nn.Module:
         network = untrained()
         heads = getattr(published, "classifier", None) or ()
         heads = [heads] if isinstance(heads, str) else heads
-        load_weights(network, name, source.file, heads)
+        load_backbone_weights(network, name, source.file, heads)
         return network
     if source.random:
         size = getattr(published, "input_size", None) or (3, 224, 224)

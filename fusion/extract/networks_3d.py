@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fusion.extract.backbone import Backbone, Source, import_package
 from fusion.extract.sampling import Sampling
-from fusion.extract.weights import blots, fetch, load_weights, random_network
+from fusion.extract.weights import blots, fetch, load_backbone_weights, random_network
 from fusion.models.video.resnext import ResNeXt101
 from fusion.models.video.s3d import S3D
 from fusion.models.video.weight_names import (
@@ -80,7 +80,7 @@ def _torchvision(frames_per_second: float, frames: int, stride: int) -> Builder:
         scale = [255 * x for x in seen.mean], [255 * x for x in seen.std]
         network, head, dim = _headless(models.get_model(plain, weights=None))
         if source.file:
-            load_weights(network, name, source.file, [head])
+            load_backbone_weights(network, name, source.file, [head])
         elif source.random:
             network = random_network(
                 lambda: _headless(models.get_model(plain, weights=None))[0],

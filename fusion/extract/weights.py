@@ -55,7 +55,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): weight for name, weight in content.items()}
 
 
-def load_weights(network: nn.Module, name: str, path: str | Path, unused: Sequence[str]) -> None:
+def load_backbone_weights(
+    network: nn.Module, name: str, path: str | Path, unused: Sequence[str]
+) -> None:
     """Read the weights of a network from a file.
 
     Args:

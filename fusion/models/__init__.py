@@ -13,8 +13,7 @@ from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
 from fusion.models.mcn import MCN
 from fusion.models.transformer import GatedProjection
-from fusion.models.word_file import WordVectorFile
-from fusion.models.word_vectors import WordVectors
+from fusion.models.word_vectors import WordVectorFile, WordVectors
 
 MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
 TEXT_ENCODERS: dict[str, Any] = {

@@ -6,16 +6,20 @@ of those of its words that have one, at most ``max_words``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from fusion.data.untrusted.word_vectors import read_word_vectors
 from fusion.words import words_of
 
 VECTORS, VOCABULARY = "word_vectors.safetensors", "vocabulary.txt"
+REFERENCE = "word_vectors.json"
 
 
 class WordVectors:
@@ -30,7 +34,7 @@ class WordVectors:
         ValueError: vocabulary and vectors differ in number.
     """
 
-    learns = True  # from the training captions, so that a checkpoint has its own
+    learns = True  # from the training captions, so a checkpoint has its own vectors
 
     def __init__(self, vocabulary: Sequence[str], vectors: Tensor, max_words: int = 20) -> None:
         if len(vocabulary) != len(vectors):
@@ -101,6 +105,82 @@ class WordVectors:
         except (OSError, KeyError, safetensors.SafetensorError) as error:
             raise ValueError(f"{folder} has no word vectors that can be read: {error}") from None
         return cls(vocabulary, vectors, max_words)
+
+
+class WordVectorFile(WordVectors):
+    """Fixed vectors from a file that others have made, such as GoogleNews' word2vec.
+
+    The original file costs each process its whole size (3.6 GB). Converted by tools/convert.py it
+    is mapped into memory: all processes share it, and only the vectors that are used are read.
+
+    Args:
+        path: see :func:`fusion.data.untrusted.word_vectors.read_word_vectors`.
+        limit: read only so many words, the first ones: in the published files the most frequent.
+            Ignored for converted files, which are not read as a whole anyway.
+        max_words: later words of a sentence are cut off.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged.
+    """
+
+    learns = False
+
+    def __init__(self, path: str | Path, limit: int | None = None, max_words: int = 20) -> None:
+        self.path, self.limit, self.max_words = Path(path).expanduser(), limit, max_words
+        if not self.path.exists():
+            raise ValueError(
+                f"text_encoder.path: there is no {self.path}; GoogleNews-vectors-negative300.bin is"
+                " at code.google.com/archive/p/word2vec"
+            )
+        self.index, self.vectors = read_word_vectors(self.path, limit)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the file anew in a process that loads data, instead of sending it there."""
+        return WordVectorFile, (self.path, self.limit, self.max_words)
+
+    @classmethod
+    def train(  # type: ignore[override]
+        cls,
+        path: str | None = None,
+        limit: int | None = None,
+        max_words: int = 20,
+        sentences: Iterable[str] = (),
+        seed: int = 0,
+    ) -> WordVectorFile:
+        """Open the file; nothing is learnt, and ``sentences`` and ``seed`` are not used.
+
+        Raises:
+            ValueError: see the class.
+        """
+        if path is None:
+            raise ValueError("where are the word vectors? add text_encoder.path=FILE")
+        return cls(path, limit, max_words)
+
+    def save(self, folder: Path) -> None:
+        """Write into a checkpoint's folder where the file is; it is not copied."""
+        facts = {"path": str(self.path.resolve()), "limit": self.limit, "max_words": self.max_words}
+        (folder / REFERENCE).write_text(json.dumps(facts), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> WordVectorFile:
+        """Open the file that a checkpoint was trained with.
+
+        Raises:
+            ValueError: the checkpoint names none, or it is not there any more.
+        """
+        try:
+            facts = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{folder} has no copy of the word vectors that it was trained with; add"
+                " text_encoder.path=FILE"
+            ) from None
+        if not Path(facts["path"]).exists():
+            raise ValueError(
+                f"the word vectors of {folder} are not at {facts['path']} any more; add"
+                " text_encoder.path=FILE"
+            )
+        return cls(**facts)
 
 
 def _whiten(vectors: Tensor) -> Tensor:

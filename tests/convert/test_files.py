@@ -13,31 +13,8 @@ import safetensors.torch
 import torch
 
 from fusion.convert import convert_checkpoint
-from fusion.data.untrusted.torch_file import LEGACY_MAGIC, TorchFile
 from tests import golden_cases as golden
 from tests.convert.test_tool import published_state, save
-
-
-def test_a_tensor_is_read_as_torch_reads_it(tmp_path):
-    whole = torch.arange(24.0).reshape(2, 3, 4)
-    tensors = {
-        "part": whole[1:, ::2],
-        "turned": whole.permute(2, 0, 1),
-        "scalar": torch.tensor(7),
-        "flags": torch.tensor([True, False]),
-        "narrow": torch.arange(3, dtype=torch.bfloat16),
-        "parameter": torch.nn.Parameter(torch.ones(2)),
-    }
-    for old in (False, True):
-        torch.save(tensors, tmp_path / "t.pth", _use_new_zipfile_serialization=not old)
-        file = TorchFile(tmp_path / "t.pth")
-        for name, tensor in tensors.items():
-            read = file.read(file.content[name])
-            assert read.dtype == tensor.dtype
-            assert torch.equal(read, tensor), name
-            assert read.data_ptr() % read.itemsize == 0, name
-        assert not file.foreign
-
 
 EMPTY_ZIP = b"PK\5\6" + bytes(18)
 
@@ -148,20 +125,6 @@ def test_a_pickle_cannot_ask_for_more_than_its_length(pickle, tmp_path):
         convert_checkpoint(tmp_path / "a.pth", tmp_path / "out")
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
-def test_a_pickle_cannot_make_its_items_again_and_again(old, tmp_path):
-    """It has them once, and names them in two bytes."""
-    items = b"]q\x01(" + b"".join(b"V%d\nN\x86" % i for i in range(9000)) + b"e0"
-    calls = b"ccollections\nOrderedDict\nq\x02](" + b"h\x02h\x01\x85R" * 9
-    content = b"\x80\x02" + items + calls + b"e."
-    write_raw(tmp_path / "a.pth", content)
-    if old:
-        magic = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
-        (tmp_path / "a.pth").write_bytes(magic + b"N.N." + content)
-    with pytest.raises(ValueError, match="it takes the same items again and again"):
-        TorchFile(tmp_path / "a.pth")
-
-
 def test_a_large_pickle_is_refused(tmp_path):
     write_raw(tmp_path / "a.pth", b"N0" * 10_000_000 + b"N.")
     with pytest.raises(ValueError, match="20,000,002 bytes beside the data of its tensors"):
@@ -215,14 +178,6 @@ def test_damage_to_the_weights_is_noticed(old, tmp_path):
         with pytest.raises(ValueError, match="the checksum of .*/data/[0-9]+ in it is wrong"):
             convert_checkpoint(path, tmp_path / "out", 4)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_tensor_at_the_end_that_is_cut_off_is_noticed(tmp_path):
-    torch.save([torch.ones(9)], tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    (tmp_path / "a.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:-1])
-    file = TorchFile(tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a.pth is damaged \(it is cut off\)"):
-        file.read(file.content[0])
 
 
 def test_tensors_larger_than_their_data_are_refused(tmp_path):

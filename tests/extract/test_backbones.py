@@ -13,7 +13,13 @@ from fusion.extract.backbone import Source
 from fusion.extract.backbones import build_backbone
 from fusion.extract.networks_3d import BACKBONES_3D
 from fusion.extract.sampling import Sampling
-from fusion.extract.weights import RANDOM, load_weights, name_weights, random_network, read_weights
+from fusion.extract.weights import (
+    RANDOM,
+    load_backbone_weights,
+    name_weights,
+    random_network,
+    read_weights,
+)
 
 WIDE = (360, 640)  # of a film, in pixels
 
@@ -239,10 +245,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     for message, content in cases.items():
         torch.save(content, tmp_path / "weights.pth")
         with pytest.raises(ValueError, match=f"weights.pth is not of small: it {message}"):
-            load_weights(model, "small", tmp_path / "weights.pth", ["head"])
+            load_backbone_weights(model, "small", tmp_path / "weights.pth", ["head"])
     wrapped = {f"module.{k}": v for k, v in good.items()} | {"module.head.weight": torch.ones(1)}
     torch.save(wrapped, tmp_path / "weights.pth")
-    load_weights(Small(), "small", tmp_path / "weights.pth", ["head"])
+    load_backbone_weights(Small(), "small", tmp_path / "weights.pth", ["head"])
 
 
 def test_a_server_that_does_not_answer_is_noticed_at_once(monkeypatch):

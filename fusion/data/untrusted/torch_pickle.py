@@ -1,194 +1,188 @@
-"""Follow a pickle without obeying it: plain data are made, everything else is only described.
+"""The pickles that ``torch.save`` writes: tensors are described, other objects left out.
 
-A pickle is a program that names classes and functions and calls them. Here its instructions are
-taken one by one (Python's ``pickletools`` decodes them and does nothing else). Those for plain data
-are followed. A class or function is a :class:`Name`, two texts that nobody looks up; what a call
-would have made is what the reader of the file says, or else a :class:`Foreign`.
-
-Nothing is imported, called or allocated because a pickle says so: what it costs is proportional to
-its length.
+``torch.load(weights_only=True)`` refuses a file that holds an object of a class that it does not
+know; without ``weights_only`` the code of the file runs. Here such an object becomes a
+:class:`~fusion.data.untrusted.unpickler.Foreign`, and the tensors come.
 """
 
 from __future__ import annotations
 
-import pickletools
-from collections.abc import Callable, Iterable, Iterator
+import io
+from collections.abc import Mapping
+from functools import partial
+from mmap import mmap
 from typing import Any, NamedTuple
 
-Key = str | bytes | int | float | None
+import torch
+
+from fusion.data.untrusted.kinds import LEGACY_TORCH
+from fusion.data.untrusted.unpickler import Budget, Foreign, Function, StandIn, Unpickler, scan
+
+MAX_PICKLE = 2**22  # bytes; the pickle of a published model has 100,000
+MAX_AXES = 8  # of a tensor
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
 
 
-class Name(NamedTuple):
-    """What a pickle calls a class or a function."""
+class Data(NamedTuple):
+    """The data of tensors: their type, their name in the file and the number of elements."""
 
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        """Write it with a dot."""
-        return f"{self.module}.{self.name}"
+    dtype: torch.dtype
+    key: str
+    numel: int
 
 
-class Foreign:
-    """Stands where an object would be.
+class Stored(NamedTuple):
+    """A tensor in a file, as the file describes it; its place may be wrong."""
 
-    Attributes:
-        name: of the class or function that would have made it.
-    """
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    data: Data
+    offset: int  # this and the strides in elements
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
 
 
-def printable(text: str) -> str:
-    """Make a text from a file fit for a terminal: short, and without what would steer it."""
-    short = text if len(text) <= 80 else f"{text[:79]}\N{HORIZONTAL ELLIPSIS}"
-    return short if short.isprintable() else ascii(short)
+class Place(NamedTuple):
+    """Where data lie in a file, in bytes."""
+
+    begin: int
+    size: int
 
 
-class Pickle:
-    """What a pickle holds.
+class StateDict(dict[Any, Any]):
+    """Stands for an ``OrderedDict``; the attributes that PyTorch adds to it are not kept."""
 
-    Lists, dicts, tuples, texts, bytes and numbers are what they are. A set is a list, and a dict
-    has no other keys than texts, bytes and numbers: hashing anything else is for the file to abuse.
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore the attributes."""
+
+
+class _Kind(StandIn):
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
+class _OddTensor(Foreign):
+    """A tensor that is not put together as PyTorch does it."""
+
+    __slots__ = ()
+    name = "torch._utils._rebuild_tensor_v2"
+
+
+class TorchPickle(Unpickler):
+    """One pickle of ``torch.save``.
+
+    Lists, dicts, tuples, sets, texts, bytes and numbers are what they are. A tensor or parameter is
+    a :class:`Stored`, an object of another class a :class:`Foreign`.
 
     Args:
-        file: to read from, up to the end of the pickle and not further.
-        make: given a name and the arguments of a call, what to put there; ``NotImplemented`` for a
-            :class:`Foreign`.
-        load: the same, given a persistent id.
+        content: has the pickle and perhaps more.
+        begin: where the pickle begins.
 
     Attributes:
-        content: the value.
-        names: of all classes and functions that the pickle mentions, in its order.
+        value: what was saved.
+        end: where the pickle ends.
+        data: all data of tensors, by key.
+        foreign: see :class:`Unpickler`.
 
     Raises:
         Exception: of many kinds, if the file is damaged or no pickle.
     """
 
-    def __init__(
-        self,
-        file: Any,
-        make: Callable[[Name, tuple[Any, ...]], Any] = lambda name, arguments: NotImplemented,
-        load: Callable[[Any], Any] = lambda identity: NotImplemented,
-    ) -> None:
-        self.names: dict[str, None] = {}
-        self._make, self._load = make, load
-        self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the stack under each mark
-        self._memo: dict[int, Any] = {}
-        for instruction, argument, _ in pickletools.genops(file):
-            self._follow(instruction.name, argument)
-        self.content = self._stack.pop()
+    def __init__(self, content: bytes, begin: int = 0) -> None:
+        self.end = scan(content, begin, objects=True)
+        self.data: dict[str, Data] = {}
+        pickled = content[begin : self.end]
+        super().__init__(io.BytesIO(pickled), _stand_ins(len(pickled)), describe=True)
+        self.value = self.load()
 
-    def _follow(self, name: str, argument: Any) -> None:
-        """Follow one instruction that makes, keeps or fetches plain data."""
-        if name in _WITH_VALUE:
-            self._push(argument)
-        elif name in _FIXED:
-            self._push(_FIXED[name])
-        elif name in _NEW:
-            self._push(_NEW[name]())
-        elif name in _OF_MARKED:
-            self._push(_OF_MARKED[name](self._pop_marked()))
-        elif name in _OF_LAST:
-            self._push(self._pop_last(_OF_LAST[name]))
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self._memo[argument] = self._stack[-1]
-        elif name == "MEMOIZE":
-            self._memo[len(self._memo)] = self._stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            self._push(self._memo[argument])
-        elif name in ("APPEND", "APPENDS", "ADDITEMS"):
-            items = self._pop_last(1) if name == "APPEND" else self._pop_marked()
-            if type(self._stack[-1]) is list:
-                self._stack[-1].extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = self._pop_last(2) if name == "SETITEM" else self._pop_marked()
-            if type(self._stack[-1]) is dict:
-                self._stack[-1].update(_pairs(items))
-        else:
-            self._follow_rare(name, argument)
-
-    def _follow_rare(self, name: str, argument: Any) -> None:
-        """Follow one instruction about the stack or about objects."""
-        if name == "MARK":
-            self._below.append(self._stack)
-            self._stack = []
-        elif name == "POP" and self._stack:
-            self._stack.pop()
-        elif name in ("POP", "POP_MARK"):
-            self._pop_marked()
-        elif name == "DUP":
-            self._push(self._stack[-1])
-        elif name == "BUILD":
-            self._stack.pop()  # the state of an object, which is not there
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            words = argument.split(" ", 1) if name == "GLOBAL" else self._pop_last(2)
-            self._push(self._name(*words))
-        elif name in ("REDUCE", "NEWOBJ"):
-            self._push(self._called(*self._pop_last(2)))
-        elif name == "NEWOBJ_EX":
-            kind, arguments, _ = self._pop_last(3)
-            self._push(self._called(kind, arguments))
-        elif name == "INST":
-            arguments = tuple(self._pop_marked())
-            self._push(self._called(self._name(*argument.split(" ", 1)), arguments))
-        elif name == "OBJ":
-            kind, *items = self._pop_marked()
-            self._push(self._called(kind, tuple(items)))
-        elif name in ("BINPERSID", "PERSID"):
-            loaded = self._load(self._stack.pop() if name == "BINPERSID" else argument)
-            self._push(Foreign("an id") if loaded is NotImplemented else loaded)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise ValueError(f"instruction {name} is not known here")
-
-    def _name(self, module: Any, name: Any) -> Name:
-        if not (isinstance(module, str) and isinstance(name, str)):
-            raise ValueError("a name is no text")
-        found = Name(module, name)
-        self.names[str(found)] = None
-        return found
-
-    def _called(self, kind: Any, arguments: Any) -> Any:
-        if type(kind) is not Name or not isinstance(arguments, tuple):
-            return Foreign("an unnamed object")
-        made = self._make(kind, arguments)
-        return Foreign(str(kind)) if made is NotImplemented else made
-
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)  # looked up now: what made the value may have changed the stack
-
-    def _pop_marked(self) -> list[Any]:
-        items, self._stack = self._stack, self._below.pop()
-        return items
-
-    def _pop_last(self, count: int) -> tuple[Any, ...]:
-        items = tuple(self._stack[-count:])
-        del self._stack[-count:]
-        return items
+    def persistent_load(self, identity: Any) -> Any:
+        """Describe what an id stands for: the data of tensors, or a class with its source code."""
+        match identity:
+            case ("storage", _Kind() as kind, str() as key, str(), int() as numel, *view):
+                if view in ([], [None]):  # PyTorch 0.1 could save a part of other data
+                    self.data[key] = Data(kind.dtype, key, numel)
+                    return self.data[key]
+            case ("module", type() as foreign, *_):
+                return foreign
+        return Foreign()
 
 
-def _pairs(items: Iterable[Any]) -> Iterator[tuple[Key, Any]]:
-    each = iter(items)
-    for key, value in zip(each, each, strict=True):
-        if key is None or type(key) in (str, bytes, int, float, bool):
-            yield key, value
+def read_legacy(
+    content: bytes | mmap, max_pickle: int = MAX_PICKLE
+) -> tuple[TorchPickle, dict[str, Place]]:
+    """Read the format before PyTorch 1.6: five pickles, then for each storage a count and the data.
+
+    The pickles are a magic number, the version, sizes of number types, the object and the keys.
+
+    Args:
+        content: of the file.
+        max_pickle: bytes that the pickles may have together.
+
+    Returns:
+        The pickle of what was saved, and the place of the data under each key. A place may be
+        beyond the end.
+
+    Raises:
+        Exception: of many kinds, if it is anything else.
+    """
+    head = content[:max_pickle]
+    if not head.startswith(LEGACY_TORCH):
+        raise ValueError("a pickle, but none that torch.save writes")
+    version = TorchPickle(head, len(LEGACY_TORCH))
+    sizes_of_numbers = TorchPickle(head, version.end)
+    saved = TorchPickle(head, sizes_of_numbers.end)
+    keys = TorchPickle(head, saved.end)
+    places, position = {}, keys.end
+    for key in keys.value:
+        count = int.from_bytes(content[position : position + 8], "little")
+        places[key] = Place(position + 8, count * saved.data[key].dtype.itemsize)
+        position = places[key].begin + places[key].size
+    return saved, places
 
 
-_WITH_VALUE = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+def _stand_ins(size: int) -> Mapping[tuple[str, str], StandIn]:
+    """Give all names that are known, for a pickle of ``size`` bytes."""
+    return _KINDS | {
+        ("collections", "OrderedDict"): Function(partial(_state_dict, Budget(size))),
+        ("torch._utils", "_rebuild_parameter"): Function(lambda tensor, *_: tensor),
+        ("torch._utils", "_rebuild_tensor"): Function(_tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
+    }
+
+
+def _state_dict(budget: Budget, items: Any = ()) -> StateDict:
+    budget.take(items=len(items))  # Python 2 gives them here; they could be repeated
+    return StateDict(items)
+
+
+def _tensor(data: object, offset: object, shape: Any, stride: Any, *_: object) -> object:
+    counts = _are_counts([offset]) and _are_counts(shape) and _are_counts(stride)
+    if type(data) is Data and counts and len(shape) == len(stride) <= MAX_AXES:
+        return Stored(data, offset, tuple(shape), tuple(stride))  # type: ignore[arg-type]
+    return _OddTensor()
+
+
+def _are_counts(values: Any) -> bool:
+    return type(values) in (tuple, list) and all(type(n) is int and n >= 0 for n in values)
+
+
+_KINDS: dict[tuple[str, str], StandIn] = {
+    (module, name): _Kind(dtype)
+    for module in ("torch", "torch.cuda")
+    for name, dtype in DTYPES.items()
 }
-_FIXED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_NEW = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
-_OF_MARKED: dict[str, Callable[[list[Any]], Any]] = {
-    "LIST": list,
-    "TUPLE": tuple,
-    "FROZENSET": list,
-    "DICT": lambda items: dict(_pairs(items)),
-}
-_OF_LAST = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.untrusted import pickle as safe_pickle
 from fusion.data.untrusted.pickle import load_pickle
+from fusion.data.untrusted.unpickler import Unpickler
 from tests.data.untrusted.pickle_fixtures import SIX, assert_same, line_of, write
 
 PLAIN = [
@@ -83,7 +83,7 @@ def test_old_pickles_are_read(tmp_path):
 
 
 def test_it_is_the_fast_unpickler():
-    assert issubclass(safe_pickle._Unpickler, _pickle.Unpickler)
+    assert issubclass(Unpickler, _pickle.Unpickler)
 
 
 def test_high_memo_numbers_are_read_where_the_file_is_long_enough(tmp_path):

@@ -1,7 +1,6 @@
-"""What :mod:`fusion.data.untrusted.pickle` makes in place of what a pickle names.
+"""Stand-ins for arrays, tensors and collections in the pickles of published data.
 
-A pickle names what it holds a second time in two bytes, so a call that copies or unpacks its
-argument could turn a short file into gigabytes. Each file has a :class:`Budget` for that.
+NumPy's own ``dtype`` and ``ndarray`` would believe what a file says about sizes.
 """
 
 from __future__ import annotations
@@ -11,72 +10,16 @@ import re
 from collections.abc import Callable
 from functools import partial
 from reprlib import repr as short
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.untrusted.pickle_tensors import read_storage
+from fusion.data.untrusted.torch_pickle import Data, Place, read_legacy
+from fusion.data.untrusted.unpickler import Budget, Function, StandIn, refuse
 
+_STORAGE_HEADER = 400  # bytes before the numbers of a pickled tensor; about 240 are used
 _NUMBERS_AND_TEXT = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]{0,8}")
-
-
-class Refused(Exception):
-    """What is not read, and why."""
-
-
-def refuse(why: str) -> NoReturn:
-    """Stop reading.
-
-    Raises:
-        Refused: always.
-    """
-    raise Refused(why)
-
-
-class Budget:
-    """What the calls of one file may make; what pickling writes never comes near it.
-
-    Old protocols have bytes as text, which becomes bytes, then an array: three of each in the file.
-    An item of a set or a dict takes at least a byte there.
-
-    Args:
-        size: of the file in bytes.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._bytes, self._items = 4 * size, size
-
-    def take(self, num_bytes: int = 0, items: int = 0) -> None:
-        """Ask before something is made.
-
-        Raises:
-            Refused: the file has made too much.
-        """
-        self._bytes -= num_bytes
-        self._items -= items
-        if self._bytes < 0 or self._items < 0:
-            refuse("it takes the same data again and again, to fill the memory")
-
-
-class StandIn:
-    """What the unpickler handles instead of the real thing; a pickle cannot change or hash it."""
-
-    __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
-
-    def __setstate__(self, state: object) -> None:
-        refuse("it changes what is no data")
-
-
-class _Function(StandIn):
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-
-    def __call__(self, *args: object) -> object:
-        return self._function(*args)
 
 
 class _Dtype(StandIn):
@@ -192,17 +135,30 @@ def _of_list(kind: Callable[[Any], Any], name: str, budget: Budget, items: objec
 
 
 class _Storage(StandIn):
+    """The numbers of a tensor, as AVLnet's files have them: a small file of ``torch.save``."""
+
     __slots__ = ("flat",)
 
     def __init__(self, budget: Budget, content: object) -> None:
-        """Find the numbers of a tensor, which ``torch.save`` wrote; AVLnet's files have tensors."""
         content = _as_bytes(budget, content)
         if type(content) is not bytes:
             refuse(f"a tensor's numbers are {short(content)} instead of bytes")
         try:
-            self.flat = read_storage(content)
+            self.flat = _read_storage(content)
         except Exception:  # of many kinds: the bytes may come from anybody
             refuse("a tensor's numbers are not what torch saves")
+
+
+def _read_storage(content: bytes) -> NDArray[Any]:
+    """Give the numbers (N,) where they lie; they cannot be written to."""
+    saved, places = read_legacy(content, _STORAGE_HEADER)
+    data: Data = saved.value
+    dtype = np.dtype(str(data.dtype).removeprefix("torch."))
+    (place,) = places.values()
+    begin = len(content) - data.numel * dtype.itemsize
+    if place != Place(begin, len(content) - begin):
+        raise ValueError(f"{data.numel} numbers are said to be at {place}")
+    return np.frombuffer(content, dtype, data.numel, begin)
 
 
 def _tensor(
@@ -213,17 +169,16 @@ def _tensor(
     whole = all(type(number) is int and number >= 0 for number in numbers)
     if type(storage) is not _Storage or len(shape) != len(strides) or not whole:
         refuse("a tensor is not put together as torch does it")
-    last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    count = math.prod(shape)
-    if count and offset + last >= len(storage.flat):
+    flat, count = storage.flat, math.prod(shape)
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if count and last >= len(flat):
         refuse(f"a tensor of shape {short(shape)} shows more numbers than it has")
-    if count > len(storage.flat):
+    if count > len(flat):
         refuse(f"a tensor of shape {short(shape)} repeats its numbers")
-    budget.take(count * storage.flat.itemsize)
-    bytes_apart = [stride * storage.flat.itemsize for stride in strides]
-    result = ArrayStandIn(budget)
-    part = storage.flat[offset:]
-    result.array = np.lib.stride_tricks.as_strided(part, shape, bytes_apart).copy()
+    size = flat.itemsize
+    budget.take(count * size)
+    result, steps = ArrayStandIn(budget), [stride * size for stride in strides]
+    result.array = np.ndarray(shape, flat.dtype, flat, offset * size, steps).copy()
     return result
 
 
@@ -257,5 +212,5 @@ def stand_ins(size: int) -> dict[tuple[str, str], StandIn]:
         size: of the file in bytes; what the calls may make in all depends on it.
     """
     budget = Budget(size)
-    functions = {name: _Function(partial(make, budget)) for name, make in _FUNCTIONS.items()}
+    functions = {name: Function(partial(make, budget)) for name, make in _FUNCTIONS.items()}
     return {("numpy", "ndarray"): StandIn(), **functions}
