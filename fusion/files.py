@@ -34,7 +34,14 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
             if file.is_file():
                 flush_to_disk(file)
         flush_to_disk(temporary)
-        _exchange(temporary, path)
+        os.chmod(temporary, 0o755)  # mkdtemp made it private
+        old = path.with_name(f"{path.name}.old")
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        temporary.rename(path)
+        flush_to_disk(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -50,7 +57,7 @@ def recover_folder(path: str | Path) -> Path:
         ``path``, which exists if it was ever complete.
     """
     path = Path(path)
-    old = _old(path)
+    old = path.with_name(f"{path.name}.old")
     if old.exists() and not path.exists():
         old.rename(path)
     for leftover in [old, *path.parent.glob(f"{path.name}.new-*")]:
@@ -112,18 +119,3 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/fusion"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fusion"
-
-
-def _exchange(new: Path, path: Path) -> None:
-    os.chmod(new, 0o755)  # mkdtemp made it private
-    old = _old(path)
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    new.rename(path)
-    flush_to_disk(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f"{path.name}.old")

@@ -127,23 +127,23 @@ class CaptionStore:
     def _read_manifest(self) -> dict[str, Any]:
         try:
             manifest = json.loads((self.path / MANIFEST).read_bytes())
-            if manifest["version"] != VERSION:
-                raise CaptionError(
-                    f"{self.path}: a caption store of version {manifest['version']!r}, not "
-                    f"{VERSION}; write it again"
-                )
-            sizes = [manifest["files"][name]["bytes"] for name in FILES]
-            if all(type(n) is int for n in (manifest["videos"], manifest["captions"], *sizes)):
-                return dict(manifest)
+            version = manifest["version"]
+            if known := version == VERSION:
+                sizes = [manifest["files"][name]["bytes"] for name in FILES]
+                numbers = [manifest["videos"], manifest["captions"], *sizes]
         except OSError as error:
             raise CaptionError(
                 f"{self.path}: no caption store ({MANIFEST}: {error.strerror}); check the path"
             ) from error
-        except CaptionError:
-            raise
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise _damaged(self.path, f"{MANIFEST} cannot be read") from error
-        raise _damaged(self.path, f"{MANIFEST} lacks numbers")
+        if not known:
+            raise CaptionError(
+                f"{self.path}: caption store of version {version!r}, not {VERSION}; write it again"
+            )
+        if not all(type(number) is int for number in numbers):
+            raise _damaged(self.path, f"{MANIFEST} lacks numbers")
+        return dict(manifest)
 
     def _check_sizes(self) -> None:
         files, videos, captions = self._files, self._manifest["videos"], self.num_captions

@@ -44,9 +44,7 @@ class Field:
 
     def __post_init__(self) -> None:
         if not (self.width > 0 and 0 < self.per_second < math.inf):
-            raise ValueError(
-                f"a field needs a positive width and positive rows per second; got {self}"
-            )
+            raise ValueError(f"width and rows per second of a field must be positive; got {self}")
 
     @property
     def row_bytes(self) -> int:
@@ -100,25 +98,23 @@ def decode_fields(content: bytes, place: str) -> dict[str, Field]:
     """
     try:
         described = json.loads(content)
-        if described["format"] != FORMAT:
-            raise StoreError(
-                f"{place} is of format {described['format']}, and this version of fusion reads only"
-                f" format {FORMAT}; use the version that wrote it, or a newer one"
-            )
-        if others := {field["dtype"] for field in described["fields"].values()} - {"float16"}:
-            raise ValueError(f"it has features of {', '.join(map(str, others))}, not float16")
-        fields = {
-            name: Field(int(field["width"]), float(field["per_second"]))
-            for name, field in described["fields"].items()
-        }
-    except StoreError:
-        raise
+        version, fields = described["format"], described.get("fields")
+        if version == FORMAT:
+            if others := {field["dtype"] for field in fields.values()} - {"float16"}:
+                raise ValueError(f"it has features of {', '.join(map(str, others))}, not float16")
+            return {
+                name: Field(int(field["width"]), float(field["per_second"]))
+                for name, field in fields.items()
+            }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(
-            f"{place} is damaged ({_first_line(error)}); copy it from a backup, or delete it: a"
-            " StoreWriter of the same fields writes it again"
+            f"{place} is damaged ({error}); copy it from a backup, or delete it: a StoreWriter of"
+            " the same fields writes it again"
         ) from None
-    return fields
+    raise StoreError(
+        f"{place} is of format {version}, and this version of fusion reads only format {FORMAT};"
+        " use the version that wrote it, or a newer one"
+    )
 
 
 def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> np.ndarray:
@@ -138,11 +134,10 @@ def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> n
         hint = "it looks transposed: time comes first" if turned else "check the extractor"
         raise ValueError(f"{name} must have the shape (rows, {field.width}); got {shape}; {hint}")
     if isinstance(features, Tensor):
-        features = features.detach().cpu()
-        half = features.to(torch.float16, copy=True).contiguous().numpy()
+        half = features.detach().to("cpu", torch.float16, copy=True).contiguous().numpy()
+    elif features.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be numbers; got {features.dtype}; convert it")
     else:
-        if features.dtype.kind not in "fiu":
-            raise ValueError(f"{name} must be numbers; got {features.dtype}; convert it")
         with np.errstate(over="ignore"):
             half = np.array(features, HALF, order="C")
     if not np.isfinite(half).all():
@@ -185,10 +180,9 @@ def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piec
         described = json.loads(content)
         piece = Piece(described["size"], described["sha256"], described["videos"])
         _check_places(piece, fields)
-    except KeyError as error:
-        raise StoreError(f"{name}.json cannot be true: it lacks {error}; {MEND}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StoreError(f"{name}.json cannot be true: {_first_line(error)}; {MEND}") from None
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise StoreError(f"{name}.json cannot be true ({reason}); {MEND}") from None
     return piece
 
 
@@ -220,13 +214,12 @@ def encode_header(
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     offsets, end = {}, 0
     for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
+        offsets[name], end = end, end + tensor.nbytes
         entries[name] = {
             "dtype": _DTYPES[tensor.dtype.str],
             "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
+            "data_offsets": [offsets[name], end],
         }
-        offsets[name] = begin
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
     header = len(text).to_bytes(8, "little") + text
@@ -260,7 +253,3 @@ def decode_header(
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its header lacks {error}") from None
     return metadata, tensors
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

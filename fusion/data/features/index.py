@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import mmap
+import re
 import time
 from array import array
 from collections.abc import Iterable, Mapping
@@ -167,28 +168,32 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
     """
     shards = files.shards()
     if shards is None:
-        state = _published(files)
+        published = (_fetch(files, "index/current") or b"").decode(errors="replace").strip()
+        state = published if re.fullmatch("[0-9a-f]{32}", published) else "none"
     else:  # the names of shards depend on their content
         identity = "\n".join([INDEX_VERSION, encode_fields(fields), *shards])
         state = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    folders = [_cache(files)]
+    place = str(files.folder.resolve()) if isinstance(files, LocalFiles) else files.location
+    folder = cache_folder() / "stores" / hashlib.sha256(place.encode()).hexdigest()[:16]
+    paths = [folder / f"{state}.safetensors"]
     if isinstance(files, LocalFiles):
-        folders.insert(0, files.folder / "index")
-    for folder in folders:
-        index = map_index(folder / f"{state}.safetensors")
+        paths.insert(0, files.folder / "index" / paths[0].name)
+    elif not map_index(paths[0]) and (content := _fetch(files, f"index/{paths[0].name}")):
+        write_atomically(paths[0], content)
+        _remove_unused(paths[0])
+    for path in paths:
+        index = map_index(path)
         if index and not (shards and _mended(files, fields, index)):
-            if folder != folders[-1]:
-                _publish(folder, state)
+            if path != paths[-1]:
+                _publish(path)
             return index
-    content = None if isinstance(files, LocalFiles) else _download(files, state)
-    if content is None or (shards and _mended(files, fields, Index(content))):
-        if shards is None:
-            raise StoreError(
-                f"{files.location}: its shards cannot be listed, and it has no index; open it once"
-                " where it lies in a folder, and copy it again"
-            )
-        content = build_index(zip(shards, files.pieces(shards), strict=True), fields)
-    return _keep(content, state, folders) if keep else Index(content)
+    if shards is None:
+        raise StoreError(
+            f"{files.location}: its shards cannot be listed, and it has no index; open it once"
+            " where it lies in a folder, and copy it again"
+        )
+    content = build_index(zip(shards, files.pieces(shards), strict=True), fields)
+    return _keep(content, paths) if keep else Index(content)
 
 
 def map_index(path: Path) -> Index | None:
@@ -211,25 +216,19 @@ def _hashes(names: Iterable[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int6
     return sort_hashes(np.fromiter(map(hash_name, names), np.uint64))
 
 
-def _cache(files: StoreFiles) -> Path:
-    place = str(files.folder.resolve()) if isinstance(files, LocalFiles) else files.location
-    return cache_folder() / "stores" / hashlib.sha256(place.encode()).hexdigest()[:16]
-
-
-def _published(files: StoreFiles) -> str:
-    """Read which index is the newest, where the shards cannot be listed."""
+def _fetch(files: StoreFiles, name: str) -> bytes | None:
     try:
-        return files.content("index/current").decode().strip()
+        return files.content(name)
     except Exception:  # each kind of storage has its own
-        return "none"
+        return None
 
 
-def _publish(folder: Path, state: str) -> None:
-    """Write which index is the newest, for those who cannot list the shards."""
-    current = folder / "current"
+def _publish(path: Path) -> None:
+    """Write which index is the newest, for servers that cannot list the shards."""
+    current = path.with_name("current")
     with contextlib.suppress(OSError):  # this process does not need it
-        if not current.exists() or current.read_text() != state:
-            write_atomically(current, state)
+        if not current.exists() or current.read_text() != path.stem:
+            write_atomically(current, path.stem)
 
 
 def _mended(files: StoreFiles, fields: Mapping[str, Field], index: Index) -> bool:
@@ -241,27 +240,17 @@ def _mended(files: StoreFiles, fields: Mapping[str, Field], index: Index) -> boo
     return False
 
 
-def _download(files: StoreFiles, state: str) -> bytes | None:
-    try:
-        content = files.content(f"index/{state}.safetensors")
-        Index(content)  # raises if it is damaged
-    except Exception:  # missing, damaged, or an error of the storage's own kind: make the index
-        return None
-    return content
-
-
-def _keep(content: bytes, state: str, folders: list[Path]) -> Index:
-    """Write an index into the first folder that can be written to."""
-    for folder in folders:
-        path = folder / f"{state}.safetensors"
+def _keep(content: bytes, paths: list[Path]) -> Index:
+    """Write an index into the first folder that can be written to, and map it."""
+    for path in paths:
         try:
             write_atomically(path, content)
         except OSError:
-            if folder == folders[-1]:
+            if path == paths[-1]:
                 raise
             continue
-        if folder != folders[-1]:
-            _publish(folder, state)
+        if path != paths[-1]:
+            _publish(path)
         _remove_unused(path)
         break
     return map_index(path) or Index(content)

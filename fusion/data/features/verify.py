@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from typing import NamedTuple
 
 from fusion.data.features.format import MEND, Piece, StoreError, decode_header, decode_piece
 from fusion.data.features.store import FeatureStore
@@ -12,22 +13,12 @@ from fusion.data.features.store import FeatureStore
 _BLOCK = 8 * 2**20  # bytes read at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class DamagedShard:
-    """A shard that cannot be trusted.
-
-    Attributes:
-        name: of the shard.
-        problem: what is wrong and what to do.
-        videos: names of its videos, sorted, as far as they are known.
-    """
+class DamagedShard(NamedTuple):
+    """A shard that cannot be trusted: its name, what to do, and its videos as far as known."""
 
     name: str
     problem: str
-    videos: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.problem} (videos: {', '.join(self.videos) or 'unknown'})"
+    videos: list[str]
 
 
 def find_damaged_shards(
@@ -39,30 +30,26 @@ def find_damaged_shards(
         store: the feature store.
         progress: called with the number of bytes read since the last call, of
             ``sum(store.index.sizes)``; for example ``tqdm(...).update``.
-
-    Returns:
-        The shards that are damaged or missing.
     """
     damaged, shards = [], store.index.shards
     for name, content in zip(shards, store.files.pieces(shards), strict=True):
-        videos: Collection[str] | None = None
+        piece = None
         try:
             piece = decode_piece(name, content, store.fields)
-            videos = piece.videos
             _check_shard(store, name, piece, progress)
         except StoreError as error:
-            if videos is None:
-                videos = _videos_in(store, name)
-            damaged.append(DamagedShard(name, str(error), tuple(sorted(videos))))
+            videos = piece.videos if piece else _videos_in(store, name)
+            damaged.append(DamagedShard(name, str(error), sorted(videos)))
     return damaged
 
 
 def _check_shard(
     store: FeatureStore, name: str, piece: Piece, progress: Callable[[int], object]
 ) -> None:
+    read = functools.partial(store.files.read, name, piece.size)
     digest = hashlib.sha256()
     for start in range(0, piece.size, _BLOCK):
-        block = store.files.read(name, piece.size, start, min(_BLOCK, piece.size - start))
+        block = read(start, min(_BLOCK, piece.size - start))
         digest.update(block)
         progress(len(block))
     shard = f"{store.location}: {name}.safetensors"
@@ -74,7 +61,7 @@ def _check_shard(
         for field, (rows, offset) in entry["fields"].items()
     }
     try:
-        tensors = _tensors_in(store, name, piece.size)
+        _, tensors = decode_header(read)
     except ValueError as error:
         raise StoreError(f"{shard} is not a safetensors file ({error}); {MEND}") from None
     if described != {tensor: (shape, begin) for tensor, (shape, begin, _) in tensors.items()}:
@@ -82,14 +69,9 @@ def _check_shard(
 
 
 def _videos_in(store: FeatureStore, name: str) -> set[str]:
-    """Name the videos of a shard without its index piece."""
+    """Name the videos of a shard from the shard itself."""
     try:
-        return {tensor.rpartition("/")[0] for tensor in _tensors_in(store, name, None)}
+        _, tensors = decode_header(functools.partial(store.files.read, name, None))
+        return {tensor.rpartition("/")[0] for tensor in tensors}
     except ValueError:
         return set()
-
-
-def _tensors_in(
-    store: FeatureStore, name: str, size: int | None
-) -> dict[str, tuple[tuple[int, ...], int, int]]:
-    return decode_header(lambda at, length: store.files.read(name, size, at, length))[1]

@@ -192,7 +192,7 @@ def test_what_makes_no_sense_is_found_where_it_is_read(store, name, place, value
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "a caption store of version 2, not 1; write it again"),
+        ({"version": 2}, "caption store of version 2, not 1; write it again"),
         ({"videos": "5"}, "damaged caption store, store.json lacks numbers"),
         ({"videos": 6}, "damaged caption store, its files do not fit together"),
         ({"captions": 7}, "damaged caption store, its files do not fit together"),

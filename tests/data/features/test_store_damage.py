@@ -34,7 +34,7 @@ def test_reading_from_a_damaged_shard_is_refused_and_verify_names_it(folder, dam
     (report,) = find_damaged_shards(store)
     assert report.name == shard.stem
     assert set(report.videos) == set(json.loads(shard.with_suffix(".json").read_text())["videos"])
-    assert str(caught.value) in str(report) and video in str(report)
+    assert str(caught.value) in report.problem and video in report.videos
 
 
 def test_a_shard_cut_while_it_is_open_is_refused(folder):

@@ -59,7 +59,7 @@ def test_facts_and_names_that_cannot_be_kept_are_refused(tmp_path):
         StoreWriter(tmp_path, FIELDS, "a/b")
     with pytest.raises(ValueError, match="'a/b' cannot name a field"):
         StoreWriter(tmp_path / "new", {"a/b": Field(1, 1.0)}, "w")
-    with pytest.raises(ValueError, match="needs a positive width"):
+    with pytest.raises(ValueError, match="width and rows per second of a field must be"):
         Field(0, 1.0)
     with pytest.raises(ValueError, match="cannot write to s3://b/x; write to a folder"):
         StoreWriter("s3://b/x", FIELDS, "w")
