@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and where things are cached."""
+"""Writing files and folders that appear whole or not at all, and the cache folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
 def replace_folder(path: str | Path) -> Iterator[Path]:
-    """Fill a folder that appears, whole, only when the body of the ``with`` succeeds.
+    """Fill a folder that appears, whole, when the body of the ``with`` succeeds.
 
-    An existing folder stays readable at ``path`` until the new one is complete; between the two
-    renames of the exchange it is found at ``path`` + ``.old``, see :func:`recover_folder`.
+    An existing folder stays readable at ``path`` until the new one is complete. It is then renamed
+    to ``path`` + ``.old``, before the new one is renamed to ``path``; see :func:`recover_folder`.
 
     Args:
         path: the folder to create or to replace.
@@ -31,16 +32,23 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                _flush_to_disk(file)
-        _flush_to_disk(temporary)
-        _exchange(temporary, path)
+                flush_to_disk(file)
+        flush_to_disk(temporary)
+        os.chmod(temporary, 0o755)  # mkdtemp made it private
+        old = path.with_name(f"{path.name}.old")
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        temporary.rename(path)
+        flush_to_disk(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def recover_folder(path: str | Path) -> Path:
-    """Undo an exchange that was cut off between its two renames; remove what others left.
+    """Undo an exchange that was stopped between its two renames; remove temporary folders.
 
     Args:
         path: a folder written by :func:`replace_folder`. No other process may be writing it.
@@ -49,7 +57,7 @@ def recover_folder(path: str | Path) -> Path:
         ``path``, which exists if it was ever complete.
     """
     path = Path(path)
-    old = _old(path)
+    old = path.with_name(f"{path.name}.old")
     if old.exists() and not path.exists():
         old.rename(path)
     for leftover in [old, *path.parent.glob(f"{path.name}.new-*")]:
@@ -57,15 +65,20 @@ def recover_folder(path: str | Path) -> Path:
     return path
 
 
-def write_atomically(path: str | Path, data: str | bytes) -> None:
-    """Write a file that is seen either as it was before or complete."""
+def write_atomically(path: str | Path, *blocks: Any) -> None:
+    """Write a file; readers see it as it was before, or complete.
+
+    Args:
+        path: the file; its folder is created.
+        blocks: the content, in parts: texts, or anything with a buffer, such as bytes or arrays.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = data.encode() if isinstance(data, str) else data
     descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.new-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            for block in blocks:
+                file.write(block.encode() if isinstance(block, str) else block)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -75,10 +88,21 @@ def write_atomically(path: str | Path, data: str | bytes) -> None:
         raise
 
 
-def missing_folder(path: str | Path) -> str:
-    """Say which folder on the way to a file is not there: `` (there is no folder …)``, or nothing.
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
-    A mistyped folder shows so, however much of a path a program has added to it.
+
+def missing_folder(path: str | Path) -> str:
+    """Name the first folder of a path that does not exist, as `` (there is no folder …)``.
+
+    Empty if all exist. It shows a mistyped folder even if a program added more to the path.
     """
     if "://" in str(path):
         return ""
@@ -87,7 +111,7 @@ def missing_folder(path: str | Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Name the folder for what can be made again: ``FUSION_CACHE``, else the platform's own."""
+    """Return the folder for files that can be made again: ``FUSION_CACHE``, or the platform's."""
     if chosen := os.environ.get("FUSION_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -95,28 +119,3 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/fusion"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fusion"
-
-
-def _exchange(new: Path, path: Path) -> None:
-    os.chmod(new, 0o755)  # mkdtemp made it private
-    old = _old(path)
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    new.rename(path)
-    _flush_to_disk(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f"{path.name}.old")
-
-
-def _flush_to_disk(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,63 +1,83 @@
-"""Captions of millions of videos in flat files: opened at once, read in part, shared.
+"""The caption store: captions of millions of videos in flat files that processes share.
 
 HowTo100M's captions, 136 million of 1.2 million videos, take tens of gigabytes as Python objects,
-in every process that loads data. Here a process has views of files, and all processes of a
-machine share what they read of them.
+in every process that loads data. Here a process maps the files, and all processes of a machine
+share the parts that they read. For V videos, in the order written, and C captions, those of a
+video side by side, the files are (little-endian):
 
-The files are those of :mod:`fusion.data.captions.index_format`.
+    names.txt names.i8 hashes.u8 places.i8    the videos: ``names``, ``ends``, ``hashes`` and
+                                              ``rows`` of a :class:`.features.name_index.NameIndex`
+    captions.i8  (V + 1,) the first caption of each video
+    times.f8     (C, 2) start and end in seconds; float32 would round them to milliseconds
+    texts.txt    the texts in UTF-8, end to end
+    texts.i8     (C + 1,) the byte at which each text begins
+    store.json   version, V, C, and the size and SHA-256 of each file
+
+:func:`fusion.data.captions.index_writer.write_caption_store` writes them.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.captions.index_format import FILES, MANIFEST, VERSION, check_captions, hash_name
 from fusion.data.captions.table import Caption, CaptionError
+from fusion.data.features.name_index import NameIndex
+
+VERSION = 1
+MANIFEST = "store.json"
+NAMES = ("names.txt", "names.i8", "hashes.u8", "places.i8")
+FILES = {
+    "names.txt": "u1", "names.i8": "<i8", "hashes.u8": "<u8", "places.i8": "<i8",
+    "captions.i8": "<i8", "times.f8": "<f8", "texts.txt": "u1", "texts.i8": "<i8",
+}  # fmt: skip
 
 
 class CaptionStore:
-    """Reads what :func:`fusion.data.captions.index_writer.write_caption_store` wrote.
+    """Reads a caption store.
 
-    May be pickled, and used in forked and spawned processes: each maps the files for itself.
+    It can be pickled, and used in forked and spawned processes; each maps the files for itself.
 
     Args:
         path: the folder.
 
+    Attributes:
+        videos: names of the videos in the order written; not in memory.
+
     Raises:
-        CaptionError: no such store, one of another version, or files that are not as long as they
-            were. What has changed inside them is found by :meth:`verify`, and where it makes no
-            sense also by :meth:`captions`.
+        CaptionError: there is no store, it is of another version, or the size of a file is wrong.
+            Changes inside of a file are found by :meth:`verify`, and impossible values also by
+            :meth:`captions`.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()  # a spawned process may be somewhere else
+        self.path = Path(path).absolute()  # a spawned process may have another working directory
         self._manifest = self._read_manifest()
         self._files = {name: self._map(name) for name in FILES}
-        self._check_lengths()
+        names, ends, hashes, rows = (self._files[name] for name in NAMES)
+        error = functools.partial(_damaged, self.path)
+        self.videos = NameIndex(names, ends, hashes, rows, error)
+        self._check_sizes()
 
     def __len__(self) -> int:
-        return int(self._manifest["videos"])
+        return len(self.videos)
 
     def __contains__(self, video: object) -> bool:
-        return isinstance(video, str) and self._find(video) is not None
+        return video in self.videos
 
     @property
     def num_captions(self) -> int:
         """How many captions all videos have."""
         return int(self._manifest["captions"])
-
-    @property
-    def videos(self) -> Sequence[str]:
-        """The videos' names in the order written, each read when it is asked for."""
-        return _Videos(self)
 
     def captions(self, video: str) -> list[Caption]:
         """Read the captions of a video, sorted by start.
@@ -66,13 +86,13 @@ class CaptionStore:
             KeyError: the store does not have the video.
             CaptionError: the store is damaged.
         """
-        place = self._find(video)
-        if place is None:
+        row = self.videos.find(video)
+        if row < 0:
             raise KeyError(f"{self.path}: no captions of {video!r}; check the name")
-        first, last = self._files["captions.i8"][place : place + 2].tolist()
+        first, last = self._files["captions.i8"][row : row + 2].tolist()
         offsets = self._files["texts.i8"][max(first, 0) : last + 1].tolist()
         if not 0 <= first <= last <= self.num_captions or [0, *offsets] != sorted([0, *offsets]):
-            raise self._damaged(f"captions of {video!r} lead nowhere")
+            raise _damaged(self.path, f"captions of {video!r} lead nowhere")
         text = self._files["texts.txt"][offsets[0] : offsets[-1]].tobytes()
         pieces = [text[a - offsets[0] : b - offsets[0]] for a, b in itertools.pairwise(offsets)]
         times = self._files["times.f8"][2 * first : 2 * last].reshape(-1, 2).tolist()
@@ -83,7 +103,7 @@ class CaptionStore:
             ]
             check_captions(captions, video)
         except ValueError as error:
-            raise self._damaged(f"captions of {video!r}: {error}") from error
+            raise _damaged(self.path, f"captions of {video!r}: {error}") from error
         return captions
 
     def verify(self) -> None:
@@ -93,10 +113,8 @@ class CaptionStore:
             CaptionError: a file has changed.
         """
         for name in FILES:
-            with open(self.path / name, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != self._manifest["files"][name]["sha256"]:
-                raise self._damaged(f"{name} has changed")
+            if sha256_of(self.path / name) != self._manifest["files"][name]["sha256"]:
+                raise _damaged(self.path, f"{name} has changed")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self._manifest}
@@ -104,86 +122,68 @@ class CaptionStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
         if self._manifest != state["manifest"]:
-            raise CaptionError(f"{self.path}: written anew while in use; open it again")
-
-    def _find(self, video: str) -> int | None:
-        """Find the place of a video by the hash of its name."""
-        name = video.encode(errors="surrogatepass")
-        wanted = hash_name(name)
-        hashes, places = self._files["hashes.u8"], self._files["places.i8"]
-        for k in range(int(np.searchsorted(hashes, np.uint64(wanted))), len(self)):
-            if hashes[k] != wanted:
-                break
-            place = int(places[k])
-            if 0 <= place < len(self) and self._name(place) == name:
-                return place
-        return None
-
-    def _name(self, place: int) -> bytes:
-        begin, end = self._files["names.i8"][place : place + 2].tolist()
-        return self._files["names.txt"][max(begin, 0) : max(end, 0)].tobytes()
+            raise CaptionError(f"{self.path}: written again while in use; open it again")
 
     def _read_manifest(self) -> dict[str, Any]:
         try:
             manifest = json.loads((self.path / MANIFEST).read_bytes())
-            if manifest["version"] != VERSION:
-                raise CaptionError(
-                    f"{self.path}: a caption store of version {manifest['version']!r}, not "
-                    f"{VERSION}; write it again"
-                )
-            sizes = [manifest["files"][name]["bytes"] for name in FILES]
-            if all(type(n) is int for n in (manifest["videos"], manifest["captions"], *sizes)):
-                return dict(manifest)
+            version = manifest["version"]
+            if known := version == VERSION:
+                sizes = [manifest["files"][name]["bytes"] for name in FILES]
+                numbers = [manifest["videos"], manifest["captions"], *sizes]
         except OSError as error:
             raise CaptionError(
                 f"{self.path}: no caption store ({MANIFEST}: {error.strerror}); check the path"
             ) from error
-        except CaptionError:
-            raise
         except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise self._damaged(f"{MANIFEST} cannot be read") from error
-        raise self._damaged(f"{MANIFEST} lacks numbers")
+            raise _damaged(self.path, f"{MANIFEST} cannot be read") from error
+        if not known:
+            raise CaptionError(
+                f"{self.path}: caption store of version {version!r}, not {VERSION}; write it again"
+            )
+        if not all(type(number) is int for number in numbers):
+            raise _damaged(self.path, f"{MANIFEST} lacks numbers")
+        return dict(manifest)
+
+    def _check_sizes(self) -> None:
+        files, videos, captions = self._files, self._manifest["videos"], self.num_captions
+        sizes = [len(files[name]) for name in ("hashes.u8", "captions.i8", "times.f8", "texts.i8")]
+        fit = sizes == [videos, videos + 1, 2 * captions, captions + 1]
+        for name, end in {"captions.i8": captions, "texts.i8": len(files["texts.txt"])}.items():
+            fit = fit and files[name][0] == 0 and files[name][-1] == end
+        if not fit:
+            raise _damaged(self.path, "its files do not fit together")
 
     def _map(self, name: str) -> NDArray[Any]:
         path, expected = self.path / name, self._manifest["files"][name]["bytes"]
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
-            raise self._damaged(f"{name} has {size} bytes instead of {expected}")
+            raise _damaged(self.path, f"{name} has {size} bytes instead of {expected}")
         if not size:  # cannot be mapped
             return np.empty(0, FILES[name])
-        return np.asarray(np.memmap(path, FILES[name], mode="r"))  # a plain view is faster to cut
-
-    def _check_lengths(self) -> None:
-        files, videos, captions = self._files, len(self), self.num_captions
-        names, texts = len(files["names.txt"]), len(files["texts.txt"])
-        lengths = [videos + 1, videos, videos, videos + 1, 2 * captions, captions + 1]
-        fit = [len(file) for name, file in files.items() if name.endswith("8")] == lengths
-        for name, end in {"names.i8": names, "captions.i8": captions, "texts.i8": texts}.items():
-            fit = fit and files[name][0] == 0 and files[name][-1] == end
-        if not fit:
-            raise self._damaged("its files do not fit together")
-
-    def _damaged(self, what: str) -> CaptionError:
-        return CaptionError(f"{self.path}: damaged caption store, {what}; write it again")
+        return np.asarray(np.memmap(path, FILES[name], mode="r"))  # a plain array is faster to cut
 
 
-class _Videos(Sequence[str]):
-    """The names of a store's videos."""
+def check_captions(captions: Iterable[Caption], video: str) -> None:
+    """Refuse captions that a store cannot have.
 
-    def __init__(self, store: CaptionStore) -> None:
-        self._store = store
+    Raises:
+        ValueError: a caption of another video, or with impossible times.
+    """
+    for caption in captions:
+        if caption.video != video:
+            raise ValueError(f"one is of {caption.video!r}; put it with its own video")
+        if not 0 <= caption.start < caption.end < math.inf:
+            raise ValueError(
+                f"one is from {caption.start} to {caption.end} s; the end must be after the start"
+            )
 
-    def __len__(self) -> int:
-        return len(self._store)
 
-    def __contains__(self, video: object) -> bool:
-        return video in self._store
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def __getitem__(self, index: Any) -> Any:
-        places = range(len(self))[index]
-        if isinstance(places, range):
-            return [self[place] for place in places]
-        try:
-            return self._store._name(places).decode()
-        except UnicodeDecodeError as error:
-            raise self._store._damaged(f"name {places} is not UTF-8") from error
+
+def _damaged(path: Path, what: str) -> CaptionError:
+    return CaptionError(f"{path}: damaged caption store, {what}; write it again")

@@ -15,11 +15,10 @@ from fusion.data.datasets.clips import Clips, TextEncoder
 from fusion.data.datasets.lost_clips import without_lost
 from fusion.data.datasets.protocols import Protocol, choose_protocol
 from fusion.data.demo import demo_corpus
-from fusion.data.features.computed import EXTRACTORS, VideosInMemory, extract_all
-from fusion.data.features.origin import describe_features, open_store
+from fusion.data.features.computed import EXTRACTORS, ComputedFeatures
 from fusion.data.features.problems import POLICIES, check_max_bad
 from fusion.data.features.readers import Reader
-from fusion.data.features.store import FeatureStore
+from fusion.data.features.store import FeatureStore, open_store
 
 
 class CaptionedVideos:
@@ -109,7 +108,7 @@ class CaptionedVideos:
         for folder in dict.fromkeys(map(self._folder, self.files)):
             splits = [split for split in self.files if self._folder(split) == folder]
             videos = [caption.video for split in splits for caption in self._captions(split)]
-            extract_all(folder, videos, self.video_features)
+            ComputedFeatures(folder, videos, self.video_features)
 
     def texts(self, split: str) -> list[str]:
         """The captions' texts, to learn words from."""
@@ -153,7 +152,7 @@ class CaptionedVideos:
         only = f", the videos of {self.only[split].name}" if split in self.only else ""
         features = f"video features: {self.video_features}"
         if self.store is not None:
-            features = describe_features(self._open_store())
+            features = self._open_store().describe()
         return f"{file.parent.name}/{file.name}{only}, {features}"
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
@@ -179,10 +178,7 @@ class CaptionedVideos:
         if self.store is not None:
             return self._open_store()
         videos = (caption.video for caption in self._captions(split))
-        return VideosInMemory(
-            extract_all(self._folder(split), videos, self.video_features),
-            EXTRACTORS[self.video_features],
-        )
+        return ComputedFeatures(self._folder(split), videos, self.video_features)
 
     def _open_store(self) -> FeatureStore:
         if self._opened is None:

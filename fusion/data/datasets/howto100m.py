@@ -13,10 +13,9 @@ from fusion.data.captions.index_cache import open_captions
 from fusion.data.datasets.narrated import NarratedClips, video_id
 from fusion.data.datasets.protocols import Protocol, choose_protocol
 from fusion.data.features.format import Field
-from fusion.data.features.origin import describe_features, open_store
 from fusion.data.features.problems import POLICIES, check_max_bad, judge, name_some
 from fusion.data.features.readers import AUDIO, PublishedFolders, Reader, read_paths
-from fusion.data.features.store import FeatureStore
+from fusion.data.features.store import FeatureStore, open_store
 
 
 class Published(NamedTuple):
@@ -167,7 +166,7 @@ class HowTo100M:
         reader, _, _ = self._open()
         made = f"features of {self.features}"
         if isinstance(reader, FeatureStore):
-            made = describe_features(reader)
+            made = reader.describe()
         return f"a clip of each of {len(self._videos(split))} videos of HowTo100M, {made}"
 
     def ceiling(self, split: str) -> None:

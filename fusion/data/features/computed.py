@@ -29,6 +29,11 @@ from fusion.files import cache_folder, write_atomically
 
 SPECTROGRAM_VERSION = 1  # raise it when log_mel or the reading of sound changes
 FEW_VIDEOS = 40  # starting a process takes as long as reading so many short videos
+_CACHED_AS = {"2d": "features_2d", "3d": "features_3d", "audio": "spectrogram"}  # in a cache file
+
+Features = dict[str, Tensor]
+"""Features of one video: ``2d`` (T2, D2) and ``3d`` (T3, D3) float32, ``audio`` (F, 40) float16
+log-mel in dB, 100 frames per second. No rows where the video has no picture or no sound."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Extractor:
     """A way to turn the picture of a video into features.
 
     Attributes:
-        version: names the numbers that come out; raise it when they change.
+        version: of the numbers that it computes; raise it when they change.
         per_second_2d: rows of 2D features per second.
         per_second_3d: rows of 3D features per second.
         compute: maps a media file to (T2, D2) and (T3, D3) float32 features; no rows without
@@ -68,68 +73,11 @@ EXTRACTORS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class VideoFeatures:
-    """Features of one video; no rows where it has no picture or no sound.
+class ComputedFeatures:
+    """Features of some videos, in memory; a :class:`fusion.data.features.readers.Reader`.
 
-    Attributes:
-        features_2d: (T2, D2) float32.
-        features_3d: (T3, D3) float32.
-        spectrogram: (F, 40) float16, log-mel in dB, 100 frames per second.
-    """
-
-    features_2d: Tensor
-    features_3d: Tensor
-    spectrogram: Tensor
-
-
-class VideosInMemory:
-    """Features of a few videos, read as from a store, see :mod:`fusion.data.features.readers`.
-
-    Args:
-        features: of each video.
-        extractor: that they were computed by.
-    """
-
-    def __init__(self, features: Mapping[str, VideoFeatures], extractor: Extractor) -> None:
-        self.features = features
-        self.videos: Sequence[str] = list(features)
-        some = next(iter(features.values()))
-        self.fields: Mapping[str, Field] = {
-            "2d": Field(some.features_2d.shape[1], extractor.per_second_2d),
-            "3d": Field(some.features_3d.shape[1], extractor.per_second_3d),
-            "audio": Field(some.spectrogram.shape[1], 100.0),
-        }
-
-    def rows(self, video: str, field: str) -> int:
-        """Return how many rows a video has of a field."""
-        return len(self._all(video, field))
-
-    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Read some rows of a field."""
-        return self._all(video, field)[max(first, 0) : last]
-
-    def _all(self, video: str, field: str) -> Tensor:
-        features = self.features[video]
-        kinds = {"2d": features.features_2d, "3d": features.features_3d}
-        return kinds.get(field, features.spectrogram)
-
-
-def extract(path: Path, extractor: Extractor) -> VideoFeatures:
-    """Compute the features of one video.
-
-    Raises:
-        MediaError: the file cannot be read.
-    """
-    features_2d, features_3d = extractor.compute(path)
-    spectrogram = log_mel(torch.from_numpy(read_audio(path))).half()
-    return VideoFeatures(features_2d, features_3d, spectrogram)
-
-
-def extract_all(folder: Path, videos: Iterable[str], extractor: str) -> dict[str, VideoFeatures]:
-    """Get the features of some videos from the cache; compute those that are not there.
-
-    A file that changes is read again. What is done stays done when the work is interrupted.
+    They are read from the cache. Those that are not there are computed first; what is done stays
+    done when the work is interrupted. A file that changes is read again.
 
     Args:
         folder: what the names are relative to.
@@ -139,17 +87,33 @@ def extract_all(folder: Path, videos: Iterable[str], extractor: str) -> dict[str
     Raises:
         MediaError: a file cannot be read.
     """
-    names = sorted(set(videos))
-    found = {name: _read(_cache_file(folder / name, extractor)) for name in names}
-    missing = [name for name, features in found.items() if features is None]
-    if missing:
-        _fill_cache([folder / name for name in missing], extractor)
-        found |= {name: _read(_cache_file(folder / name, extractor)) for name in missing}
-    return {name: features for name, features in found.items() if features is not None}
+
+    def __init__(self, folder: Path, videos: Iterable[str], extractor: str) -> None:
+        found = {name: _read(folder / name, extractor) for name in sorted(set(videos))}
+        if missing := [name for name, features in found.items() if features is None]:
+            _fill_cache([folder / name for name in missing], extractor)
+            found |= {name: _read(folder / name, extractor) for name in missing}
+        self._features = {name: features for name, features in found.items() if features}
+        self.videos: Sequence[str] = list(self._features)
+        width = {field: rows.shape[1] for field, rows in self._features[self.videos[0]].items()}
+        made = EXTRACTORS[extractor]
+        self.fields: Mapping[str, Field] = {
+            "2d": Field(width["2d"], made.per_second_2d),
+            "3d": Field(width["3d"], made.per_second_3d),
+            "audio": Field(width["audio"], 100.0),
+        }
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows a video has of a field."""
+        return len(self._features[video][field])
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows of a field."""
+        return self._features[video][field][max(first, 0) : last]
 
 
 def _fill_cache(paths: list[Path], extractor: str) -> None:
-    work = partial(_extract_to_cache, extractor=extractor)
+    work = partial(_compute_to_cache, extractor=extractor)
     with tqdm(desc="extracting features", total=len(paths), unit="video") as bar:
         if len(paths) >= FEW_VIDEOS:
             # Not forked: the threads of torch would not survive it.
@@ -169,13 +133,24 @@ def _fill_cache(paths: list[Path], extractor: str) -> None:
             bar.update()
 
 
-def _extract_to_cache(path: Path, extractor: str) -> None:
-    features = extract(path, EXTRACTORS[extractor])
-    write_atomically(_cache_file(path, extractor), safetensors.torch.save(vars(features)))
+def _compute_to_cache(path: Path, extractor: str) -> None:
+    features_2d, features_3d = EXTRACTORS[extractor].compute(path)
+    spectrogram = log_mel(torch.from_numpy(read_audio(path))).half()
+    content = dict(zip(_CACHED_AS.values(), (features_2d, features_3d, spectrogram), strict=True))
+    write_atomically(_cache_file(path, extractor), safetensors.torch.save(content))
+
+
+def _read(path: Path, extractor: str) -> Features | None:
+    """Read the features of a video from the cache; None: not there, or damaged."""
+    try:
+        found = safetensors.torch.load_file(_cache_file(path, extractor))
+        return {field: found[name] for field, name in _CACHED_AS.items()}
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def _cache_file(path: Path, extractor: str) -> Path:
-    """Name the place in the cache of a file as it is now."""
+    """Return the cache file of a media file as it is now."""
     try:
         state = path.stat()
     except OSError:
@@ -184,10 +159,3 @@ def _cache_file(path: Path, extractor: str) -> Path:
     identity = f"{version} {path.resolve()} {state.st_size} {state.st_mtime_ns}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
     return cache_folder() / "features" / digest[:2] / f"{digest}.safetensors"
-
-
-def _read(cache: Path) -> VideoFeatures | None:
-    try:
-        return VideoFeatures(**safetensors.torch.load_file(cache))
-    except (OSError, SafetensorError, TypeError):
-        return None  # not there, or damaged

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from fusion.data.features.format import MEND, SHARD_NAME, StoreError
 
 MAX_OPEN = 256  # shards at a time and process; 1,024 files is a common limit
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows
 
 
-class StoreFiles(Protocol):
-    """The files of a store."""
+class LocalFiles:
+    """The files of a store in a folder."""
 
-    location: str
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser().absolute()  # files are opened later
+        self.location = str(self.folder)
+        opening = functools.partial(_open_shard, self.folder / "shards")
+        self._open: Callable[[str, int | None], _Shard] = functools.lru_cache(MAX_OPEN)(opening)
 
     def content(self, name: str) -> bytes:
         """Read a whole file; ``name`` is relative to the store.
@@ -26,12 +29,22 @@ class StoreFiles(Protocol):
         Raises:
             FileNotFoundError: there is none.
         """
+        return (self.folder / name).read_bytes()
 
     def pieces(self, shards: Sequence[str]) -> Iterator[bytes]:
-        """Read the index pieces of shards; empty where one is gone."""
+        """Read the index pieces of shards; empty where one is missing."""
+        for shard in shards:
+            try:
+                yield self.content(f"shards/{shard}.json")
+            except FileNotFoundError:
+                yield b""
 
     def shards(self) -> list[str] | None:
-        """Name the shards that have an index piece, sorted; None: it cannot be found out."""
+        """Name the shards that have an index piece, sorted; None: they cannot be listed."""
+        try:
+            return _shard_names(os.listdir(self.folder / "shards"))
+        except FileNotFoundError:
+            return []
 
     def read(self, shard: str, size: int | None, start: int, length: int) -> bytearray:
         """Read a part of a shard.
@@ -45,92 +58,27 @@ class StoreFiles(Protocol):
         Raises:
             StoreError: it is missing, cannot be read, or is not as long as it should be.
         """
-
-
-def open_files(location: str | Path) -> StoreFiles:
-    """Open the files of a store.
-
-    Args:
-        location: a folder, or a URL that fsspec understands.
-
-    Raises:
-        StoreError: the URL is of a kind that is unknown or needs a package that is not installed.
-    """
-    return RemoteFiles(str(location)) if "://" in str(location) else LocalFiles(location)
-
-
-class LocalFiles:
-    """The files of a store in a folder."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser().absolute()  # files are opened later
-        self.location = str(self.folder)
-        opening = functools.partial(_Shard, self.folder / "shards")
-        self._open: Callable[[str, int | None], _Shard] = functools.lru_cache(MAX_OPEN)(opening)
-
-    def content(self, name: str) -> bytes:
-        """Read a whole file."""
-        return (self.folder / name).read_bytes()
-
-    def pieces(self, shards: Sequence[str]) -> Iterator[bytes]:
-        """Read the index pieces of shards; empty where one is gone."""
-        for shard in shards:
-            try:
-                yield self.content(f"shards/{shard}.json")
-            except FileNotFoundError:
-                yield b""
-
-    def shards(self) -> list[str]:
-        """Name the shards that have an index piece, sorted."""
+        file = self._open(shard, size)
         try:
-            return _shard_names(os.listdir(self.folder / "shards"))
-        except FileNotFoundError:
-            return []
-
-    def read(self, shard: str, size: int | None, start: int, length: int) -> bytearray:
-        """Read a part of a shard."""
-        opened = self._open(shard, size)
-        try:
-            data = bytearray(read_at(opened.descriptor, length, start))
+            data = bytearray(read_at(file, length, start))
             while len(data) < length:  # one call reads at most 2 GiB
-                more = read_at(opened.descriptor, length - len(data), start + len(data))
+                more = read_at(file, length - len(data), start + len(data))
                 if not more:
-                    raise StoreError(f"{opened.path} ends at byte {start + len(data)}; {MEND}")
+                    raise StoreError(f"{file.name} ends at byte {start + len(data)}; {MEND}")
                 data += more
         except OSError as error:
             raise StoreError(
-                f"{opened.path} cannot be read at byte {start} ({error.strerror}); {MEND}"
+                f"{file.name} cannot be read at byte {start} ({error.strerror}); {MEND}"
             ) from None
         return data
 
 
-class _Shard:
-    """An open file. It closes with its last reader, which may outlive its place in the cache."""
-
-    def __init__(self, folder: Path, name: str, size: int | None) -> None:
-        self.path = folder / f"{name}.safetensors"
-        try:
-            self.descriptor = os.open(self.path, os.O_RDONLY | _BINARY)
-        except FileNotFoundError:
-            raise StoreError(f"{self.path} is missing; {MEND}") from None
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be opened ({error.strerror}); check it") from None
-        found = os.fstat(self.descriptor).st_size
-        if size is not None and found != size:
-            raise StoreError(f"{self.path} has {found} bytes instead of {size}; {MEND}")
-        # Otherwise, once clips of a video lie side by side, the kernel takes them for the beginning
-        # of a long read: of 10 adjoining clips of each of 50 videos it read 4.4 times the bytes
-        # used (8 MiB of read-ahead), of random ones 1.19 times; so it is 1.02 and 1.07 times.
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
 class RemoteFiles:
-    """The files of a store behind a URL."""
+    """The files of a store behind a URL, read by fsspec; methods as in :class:`LocalFiles`.
+
+    Raises:
+        StoreError: the URL is of an unknown kind, or needs a package that is not installed.
+    """
 
     def __init__(self, url: str) -> None:
         self.location = url.rstrip("/")
@@ -155,7 +103,7 @@ class RemoteFiles:
             raise self._unreadable(name, error) from None
 
     def pieces(self, shards: Sequence[str]) -> Iterator[bytes]:
-        """Read the index pieces of shards, many at a time; empty where one is gone."""
+        """Read the index pieces of shards, many at a time."""
         for begin in range(0, len(shards), MAX_OPEN):
             paths = [f"{self._root}/shards/{s}.json" for s in shards[begin : begin + MAX_OPEN]]
             found = self._files.cat(paths, on_error="return")
@@ -168,11 +116,11 @@ class RemoteFiles:
                 yield content
 
     def shards(self) -> list[str] | None:
-        """Name the shards that have an index piece, sorted; None where nothing can be listed."""
+        """Name the shards that have an index piece."""
         self._files.invalidate_cache()
         try:
             paths = self._files.ls(f"{self._root}/shards", detail=False)
-        except Exception:  # plain web servers answer in many ways that they do not list
+        except Exception:  # plain web servers cannot list, and say so in many ways
             return None
         return _shard_names(path.rpartition("/")[2] for path in paths) or None
 
@@ -200,12 +148,20 @@ class RemoteFiles:
         )
 
 
-def read_at(descriptor: int, length: int, start: int) -> bytes:
-    """Read from a file at a place, whatever others read from it meanwhile."""
+StoreFiles = LocalFiles | RemoteFiles
+
+
+def open_files(location: str | Path) -> StoreFiles:
+    """Open the files of a store in a folder, or behind a URL that fsspec can read."""
+    return RemoteFiles(str(location)) if "://" in str(location) else LocalFiles(location)
+
+
+def read_at(file: io.FileIO, length: int, start: int) -> bytes:
+    """Read from a file at a place, independent of other readers of the same file."""
     if hasattr(os, "pread"):
-        return os.pread(descriptor, length, start)
-    os.lseek(descriptor, start, os.SEEK_SET)  # Windows, where nothing is inherited by a fork
-    return os.read(descriptor, length)
+        return os.pread(file.fileno(), length, start)
+    file.seek(start)  # Windows, where no process inherits the file by a fork
+    return file.read(length)
 
 
 def lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -215,7 +171,7 @@ def lock(descriptor: int, *, shared: bool = False) -> bool:
         Whether it is locked; not all file systems can do that.
 
     Raises:
-        BlockingIOError: another has locked it.
+        BlockingIOError: another process has locked it.
     """
     try:
         import fcntl
@@ -232,15 +188,39 @@ def lock(descriptor: int, *, shared: bool = False) -> bool:
 
 def unlock(descriptor: int) -> None:
     """Undo :func:`lock`, also for the copies of the file that forked processes have."""
-    try:
+    with contextlib.suppress(ImportError, OSError):
         import fcntl
-    except ImportError:
-        return
-    with contextlib.suppress(OSError):
+
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+class _Shard(io.FileIO):
+    """An open shard. It closes with its last reader, which may outlive its place in the cache."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _open_shard(folder: Path, name: str, size: int | None) -> _Shard:
+    path = folder / f"{name}.safetensors"
+    try:
+        file = _Shard(path)
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; {MEND}") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened ({error.strerror}); check it") from None
+    found = os.fstat(file.fileno()).st_size
+    if size is not None and found != size:
+        raise StoreError(f"{path} has {found} bytes instead of {size}; {MEND}")
+    # Without this, adjoining clips of a video look to the kernel like the beginning of a long
+    # read: for 10 adjoining clips of each of 50 videos it read 4.4 times the bytes used (8 MiB of
+    # read-ahead), for random clips 1.19 times. With it, 1.02 and 1.07 times.
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+    return file
+
+
 def _shard_names(files: Iterable[str]) -> list[str]:
-    """Name the shards of which there is an index piece among some files."""
+    """Name the shards that have an index piece among some files."""
     pieces = (file.removesuffix(".json") for file in files if file.endswith(".json"))
     return sorted(piece for piece in pieces if SHARD_NAME.fullmatch(piece))

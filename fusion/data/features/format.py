@@ -1,7 +1,4 @@
-"""The bytes of a feature store: ``store.json``, shards, index pieces.
-
-What they mean is described in :mod:`fusion.data.features.store`.
-"""
+"""The bytes of a feature store's files; :mod:`fusion.data.features.store` says what they mean."""
 
 from __future__ import annotations
 
@@ -21,8 +18,9 @@ FORMAT = 1
 HALF = np.dtype("<f2")
 SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-\d{5,}-[0-9a-f]{12}")
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_DTYPES = {"<f2": "F16", "<i8": "I64", "|u1": "U8"}  # as numpy and safetensors call them
-MEND = "remove what there is of its .safetensors and .json, and add its videos again"
+# Names of types in numpy and in safetensors.
+_DTYPES = {"<f2": "F16", "<i8": "I64", "<u8": "U64", "|u1": "U8"}
+MEND = "remove its .safetensors and .json, if they exist, and add its videos again"
 
 
 class StoreError(ValueError):
@@ -31,7 +29,7 @@ class StoreError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One kind of features that a store holds.
+    """One kind of features in a store.
 
     Attributes:
         width: numbers in a row.
@@ -46,9 +44,7 @@ class Field:
 
     def __post_init__(self) -> None:
         if not (self.width > 0 and 0 < self.per_second < math.inf):
-            raise ValueError(
-                f"a field needs a positive width and positive rows per second; got {self}"
-            )
+            raise ValueError(f"width and rows per second of a field must be positive; got {self}")
 
     @property
     def row_bytes(self) -> int:
@@ -58,7 +54,7 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What an index piece says of its shard.
+    """The content of an index piece, which describes a shard.
 
     Attributes:
         size: bytes of the shard.
@@ -76,7 +72,7 @@ def encode_fields(fields: Mapping[str, Field]) -> str:
     """Write ``store.json``.
 
     Raises:
-        ValueError: no field, or a name that could not be part of a tensor's name.
+        ValueError: no field, or a name that cannot be part of a tensor's name.
     """
     for name in fields:
         if not _FIELD_NAME.fullmatch(name):
@@ -94,33 +90,31 @@ def decode_fields(content: bytes, place: str) -> dict[str, Field]:
     """Read ``store.json``.
 
     Args:
-        content: what is in it.
-        place: where it lies, for the message.
+        content: of the file.
+        place: of the file, for the message.
 
     Raises:
-        StoreError: it is damaged, or of a format that is not known here.
+        StoreError: it is damaged, or of an unknown format.
     """
     try:
         described = json.loads(content)
-        if described["format"] != FORMAT:
-            raise StoreError(
-                f"{place} is of format {described['format']} and only {FORMAT} can be read here;"
-                " use the version of fusion that wrote it, or a newer one"
-            )
-        if others := {field["dtype"] for field in described["fields"].values()} - {"float16"}:
-            raise ValueError(f"it has features of {', '.join(map(str, others))}, not float16")
-        fields = {
-            name: Field(int(field["width"]), float(field["per_second"]))
-            for name, field in described["fields"].items()
-        }
-    except StoreError:
-        raise
+        version, fields = described["format"], described.get("fields")
+        if version == FORMAT:
+            if others := {field["dtype"] for field in fields.values()} - {"float16"}:
+                raise ValueError(f"it has features of {', '.join(map(str, others))}, not float16")
+            return {
+                name: Field(int(field["width"]), float(field["per_second"]))
+                for name, field in fields.items()
+            }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(
-            f"{place} is damaged ({_first_line(error)}); copy it from a backup, or write it anew:"
-            " a StoreWriter of the same fields does so once it is gone"
+            f"{place} is damaged ({error}); copy it from a backup, or delete it: a StoreWriter of"
+            " the same fields writes it again"
         ) from None
-    return fields
+    raise StoreError(
+        f"{place} is of format {version}, and this version of fusion reads only format {FORMAT};"
+        " use the version that wrote it, or a newer one"
+    )
 
 
 def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> np.ndarray:
@@ -128,11 +122,11 @@ def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> n
 
     Args:
         name: of the video and the field, for the message.
-        field: what they should be.
+        field: the width that is expected.
         features: (rows, width).
 
     Raises:
-        ValueError: they are of another shape, not finite, or too large for float16.
+        ValueError: the shape is another, or a value is not finite or too large for float16.
     """
     shape = tuple(features.shape)
     if len(shape) != 2 or shape[1] != field.width:
@@ -140,11 +134,10 @@ def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> n
         hint = "it looks transposed: time comes first" if turned else "check the extractor"
         raise ValueError(f"{name} must have the shape (rows, {field.width}); got {shape}; {hint}")
     if isinstance(features, Tensor):
-        features = features.detach().cpu()
-        half = features.to(torch.float16, copy=True).contiguous().numpy()
+        half = features.detach().to("cpu", torch.float16, copy=True).contiguous().numpy()
+    elif features.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be numbers; got {features.dtype}; convert it")
     else:
-        if features.dtype.kind not in "fiu":
-            raise ValueError(f"{name} must be numbers; got {features.dtype}; convert it")
         with np.errstate(over="ignore"):
             half = np.array(features, HALF, order="C")
     if not np.isfinite(half).all():
@@ -165,12 +158,12 @@ def encode_piece(piece: Piece) -> bytes:
 
 
 def piece_digest(content: bytes) -> str:
-    """Return the last part of a shard's name, which its index piece decides."""
+    """Return the last part of a shard's name, a hash of its index piece."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piece:
-    """Read an index piece and see whether it can be true.
+    """Read an index piece and check it.
 
     Args:
         name: of the shard.
@@ -182,28 +175,27 @@ def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piec
             shard, or the same bytes twice.
     """
     if piece_digest(content) != name.rpartition("-")[2]:
-        raise StoreError(f"{name}.json is damaged: its name does not fit to it; {MEND}")
+        raise StoreError(f"{name}.json is damaged: its hash is not that in its name; {MEND}")
     try:
         described = json.loads(content)
         piece = Piece(described["size"], described["sha256"], described["videos"])
         _check_places(piece, fields)
-    except KeyError as error:
-        raise StoreError(f"{name}.json cannot be true: no {error} is known; {MEND}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StoreError(f"{name}.json cannot be true: {_first_line(error)}; {MEND}") from None
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise StoreError(f"{name}.json cannot be true ({reason}); {MEND}") from None
     return piece
 
 
 def _check_places(piece: Piece, fields: Mapping[str, Field]) -> None:
-    """Refuse what would let a video be read from anywhere but its own bytes."""
-    end = 8  # of what was described so far; a safetensors file begins with 8 bytes of length
+    """Refuse an index piece that would let a video be read from any but its own bytes."""
+    end = 8  # of the matrices so far; a safetensors file begins with 8 bytes of length
     for video, entry in piece.videos.items():
-        video.encode()  # a JSON string can hold what is no text
+        video.encode()  # raises for lone surrogates, which JSON allows
         if not isinstance(entry["facts"], dict):
-            raise ValueError(f"the facts of {video!r} are no dict")
+            raise ValueError(f"the facts of {video!r} are not a dict")
         for field, (rows, offset) in entry["fields"].items():
             if not (type(rows) is type(offset) is int and rows > 0 and offset >= end):
-                raise ValueError(f"{field} of {video!r} overlaps with what is before it")
+                raise ValueError(f"{field} of {video!r} overlaps with the matrix before it")
             end = offset + rows * fields[field].row_bytes
     if not (isinstance(piece.size, int) and end <= piece.size < 2**62):
         raise ValueError(f"it reaches to byte {end} of {piece.size}")
@@ -212,10 +204,9 @@ def _check_places(piece: Piece, fields: Mapping[str, Field]) -> None:
 def encode_header(
     tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, int]]:
-    """Write the beginning of a safetensors file.
+    """Write the header of a safetensors file.
 
-    Unlike the library this says where the tensors will lie before there is a file, and leaves
-    them in the order given.
+    Unlike the library, this keeps the order of the tensors and returns where they will lie.
 
     Returns:
         The bytes before those of the tensors, and each tensor's offset in the file.
@@ -223,13 +214,12 @@ def encode_header(
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     offsets, end = {}, 0
     for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
+        offsets[name], end = end, end + tensor.nbytes
         entries[name] = {
             "dtype": _DTYPES[tensor.dtype.str],
             "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
+            "data_offsets": [offsets[name], end],
         }
-        offsets[name] = begin
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
     header = len(text).to_bytes(8, "little") + text
@@ -239,20 +229,20 @@ def encode_header(
 def decode_header(
     read: Callable[[int, int], bytes | bytearray],
 ) -> tuple[dict[str, str], dict[str, tuple[tuple[int, ...], int, int]]]:
-    """Read the beginning of a safetensors file.
+    """Read the header of a safetensors file.
 
     Args:
-        read: gives bytes of the file, from an offset, so many.
+        read: maps an offset and a number of bytes to these bytes of the file.
 
     Returns:
-        The metadata, and for each tensor its shape and where in the file it begins and ends.
+        The metadata, and for each tensor its shape, and its begin and end in the file in bytes.
 
     Raises:
-        ValueError: it is no safetensors file.
+        ValueError: it is not a safetensors file.
     """
     length = int.from_bytes(read(0, 8), "little")
     if length > 100_000_000:  # the library's own limit
-        raise ValueError(f"a header of {length} bytes")
+        raise ValueError(f"its header has {length} bytes")
     tensors = {}
     try:
         header = json.loads(bytes(read(8, length)))
@@ -261,9 +251,5 @@ def decode_header(
             begin, end = entry["data_offsets"]
             tensors[name] = tuple(entry["shape"]), 8 + length + begin, 8 + length + end
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"a header without {error}") from None
+        raise ValueError(f"its header lacks {error}") from None
     return metadata, tensors
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,43 +1,55 @@
 """The index of a feature store: which video lies where, in one file that processes share.
 
-It is made from the index pieces of the shards and can be made again.
-:mod:`fusion.data.features.store` describes it.
-
-Shapes: N videos, S fields.
+It is made from the index pieces of the shards and can be made again;
+:mod:`fusion.data.features.store` describes where it lies. Shapes: N videos, S fields.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import itertools
 import json
 import mmap
+import re
+import time
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fusion.data.features.files import LocalFiles, StoreFiles, lock
 from fusion.data.features.format import (
     Field,
     StoreError,
     decode_header,
     decode_piece,
+    encode_fields,
     encode_header,
 )
+from fusion.data.features.name_index import NameIndex, hash_name, sort_hashes
+from fusion.files import cache_folder, write_atomically
 
-_STRETCH = 512  # names
+INDEX_VERSION = "2"  # raise it when build_index writes anything else
+_LEFT_BEHIND = 3600  # seconds after which a temporary file belongs to no running process
+_DTYPES = {"names": "u1", "facts": "u1", "shards": "u1", "name_hashes": "<u8"}  # others: <i8
 
 
 class Index:
-    """Which video lies where.
+    """Finds the rows of a video.
 
     Args:
-        data: what :func:`build_index` returned, in memory or mapped.
-        path: where it is mapped from, if it is.
+        data: what :func:`build_index` returned, in memory or mapped. Version 1, which has no
+            hashes of the names, can be read too.
+        path: the file that it is mapped from; None: it is in memory.
 
     Attributes:
-        shards: their names.
+        videos: names of the videos, sorted by Unicode, and their rows in the index.
+        shards: names of the shards.
         sizes: bytes of each shard; 0 if its index piece is damaged.
         damaged: shards whose index piece is damaged, and how; their videos are not in the index.
 
@@ -46,161 +58,215 @@ class Index:
     """
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
-        self.path, self._data = path, data
+        self.path = path
+        error = functools.partial(_damaged, path)
         try:
             metadata, tensors = decode_header(lambda start, size: data[start : start + size])
-            self.damaged: dict[str, str] = json.loads(metadata["damaged"])
             if max(end for _, _, end in tensors.values()) != len(data):
                 raise ValueError("it is cut off")
-            _, begin, end = tensors["shards"]
-            self.shards = data[begin:end].decode().split()
-            self._stride = tensors["places"][0][1]
-            self._names, self._facts = tensors["names"][1], tensors["facts"][1]
-        except (ValueError, KeyError, IndexError) as error:
-            raise StoreError(f"{path} is a damaged index ({error}); delete it") from None
-        view = memoryview(data)
+            content = np.frombuffer(data, np.uint8)
+            parts: dict[str, NDArray[Any]] = {
+                name: content[begin:end].view(_DTYPES.get(name, "<i8"))
+                for name, (_, begin, end) in tensors.items()
+            }
+            self.damaged: dict[str, str] = json.loads(metadata["damaged"])
+            self.shards = parts["shards"].tobytes().decode().split()
+            self.sizes: list[int] = parts["sizes"].tolist()
+            self._places = parts["places"].reshape(tensors["places"][0])
+            self._facts, self._facts_ends = parts["facts"], parts["facts_ends"]
+            names, ends = parts["names"], parts["name_ends"]
+            if "name_hashes" not in parts:  # version 1
+                text, cuts = names.tobytes(), ends.tolist()
+                all_names = (text[a:b] for a, b in itertools.pairwise(cuts))
+                parts["name_hashes"], parts["name_rows"] = _hashes(all_names)
+            self.videos = NameIndex(names, ends, parts["name_hashes"], parts["name_rows"], error)
+        except StoreError:
+            raise
+        except (ValueError, KeyError, IndexError, TypeError) as problem:
+            raise error(str(problem)) from None
 
-        def numbers(name: str) -> memoryview:
-            return view[slice(*tensors[name][1:])].cast("q")
+    def place(self, row: int, field: int) -> tuple[int, int, int]:
+        """Return where a video is: the number of its shard, its rows of a field, their offset."""
+        rows, offset = self._places[row, 1 + 2 * field : 3 + 2 * field].tolist()
+        return int(self._places[row, 0]), rows, offset
 
-        self._places, self.sizes = numbers("places"), numbers("sizes")
-        self._name_ends, self._facts_ends = numbers("name_ends"), numbers("facts_ends")
-        # In a million names a binary search is a cache miss at every step: a few of them in a
-        # list leave it a stretch that fits into the processor.
-        self._landmarks = [self._name(number) for number in range(0, len(self), _STRETCH)]
-
-    def __len__(self) -> int:
-        return len(self._name_ends) - 1
-
-    def find(self, video: str) -> int:
-        """Return the number of a video; -1: it is not there."""
-        try:
-            wanted = video.encode()
-        except UnicodeEncodeError:
-            return -1
-        data, ends, names = self._data, self._name_ends, self._names
-        low = max(bisect_right(self._landmarks, wanted) - 1, 0) * _STRETCH
-        high = min(low + _STRETCH, len(self))
-        while low < high:  # names lie one after the other, each ends where the next one begins
-            middle = (low + high) // 2
-            if data[names + ends[middle] : names + ends[middle + 1]] < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self) and self._name(low) == wanted else -1
-
-    def name(self, number: int) -> str:
-        """Return the name of a video."""
-        return self._name(number).decode()
-
-    def facts(self, number: int) -> dict[str, Any]:
+    def facts(self, row: int) -> dict[str, Any]:
         """Return what was noted about a video."""
-        begin, end = self._facts_ends[number], self._facts_ends[number + 1]
-        return json.loads(self._data[self._facts + begin : self._facts + end] or b"{}")
-
-    def shard(self, number: int) -> int:
-        """Return the number of the shard that holds a video."""
-        return self._places[number * self._stride]
-
-    def place(self, number: int, field: int) -> tuple[int, int]:
-        """Return the rows that a video has of a field, and where in the shard they begin."""
-        at = number * self._stride + 1 + 2 * field
-        return self._places[at], self._places[at + 1]
-
-    def _name(self, number: int) -> bytes:
-        begin, end = self._name_ends[number], self._name_ends[number + 1]
-        return self._data[self._names + begin : self._names + end]
-
-
-class Videos(Sequence[str]):
-    """Names of the videos of an index, sorted, each read when it is asked for."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        if isinstance(at, slice):
-            return [self._index.name(number) for number in range(len(self))[at]]
-        return self._index.name(range(len(self))[at])
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._index.name, range(len(self)))
-
-    def __contains__(self, video: object) -> bool:
-        return isinstance(video, str) and self._index.find(video) >= 0
+        begin, end = self._facts_ends[row : row + 2].tolist()
+        return json.loads(self._facts[begin:end].tobytes() or b"{}")
 
 
 def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]) -> bytes:
     """Make an index.
 
     Args:
-        pieces: names of the shards and their index pieces, sorted: the first shard that has a
-            video counts.
+        pieces: names of the shards and their index pieces, sorted: if two shards have a video,
+            the first one counts.
         fields: those of the store.
 
     Returns:
-        A safetensors file of ``places`` (N, 1 + 2 S), for each video its shard and for each field
-        rows and offset; ``sizes`` of the shards; ``name_ends`` and ``facts_ends`` (N + 1,), where
-        in ``names`` and ``facts`` those of a video begin and end; ``shards``, their names. All
-        numbers are int64, all texts UTF-8.
+        A safetensors file. ``places`` (N, 1 + 2 S) has for each video its shard and for each field
+        the number of rows and the offset; ``sizes`` the bytes of each shard; ``names``,
+        ``name_ends``, ``name_hashes`` and ``name_rows`` are a :class:`.name_index.NameIndex`;
+        ``facts`` of each video begin and end at ``facts_ends`` (N + 1,), as JSON; ``shards`` are
+        their names. All texts are UTF-8, the hashes uint64, all other numbers int64.
     """
     names: list[bytes] = []
     facts: list[bytes] = []
     places, sizes, shards, damaged = array("q"), array("q"), [], {}
-    for name, content in pieces:
-        shards.append(name)
+    for shard, content in pieces:
+        shards.append(shard)
         try:
-            piece = decode_piece(name, content, fields)
+            piece = decode_piece(shard, content, fields)
         except StoreError as error:
-            damaged[name] = str(error)
+            damaged[shard] = str(error)
             sizes.append(0)
             continue
         for video, entry in piece.videos.items():
             names.append(video.encode())
-            facts.append(_compact(entry["facts"]))
+            facts.append(json.dumps(entry["facts"]).encode() if entry["facts"] else b"")
             places.append(len(sizes))
             for field in fields:
                 places.extend(entry["fields"].get(field, (0, 0)))
         sizes.append(piece.size)
-    order = _first_of_each(names)
-    rows = np.array(places, np.int64).reshape(-1, 1 + 2 * len(fields))[order]
-    names, facts = [names[at] for at in order], [facts[at] for at in order]
-    tensors = {
-        "places": rows,
+    first: dict[bytes, int] = {}
+    for at, name in enumerate(names):
+        first.setdefault(name, at)
+    names = sorted(first)
+    order = [first[name] for name in names]
+    facts = [facts[at] for at in order]
+    hashes, rows = _hashes(names)
+    tensors: dict[str, np.ndarray] = {
+        "places": np.array(places, np.int64).reshape(-1, 1 + 2 * len(fields))[order],
         "sizes": np.array(sizes, np.int64),
-        "name_ends": _ends(names),
-        "facts_ends": _ends(facts),
-        "names": _bytes(names),
-        "facts": _bytes(facts),
-        "shards": _bytes(["\n".join(shards).encode()]),
+        "name_ends": np.cumsum([0, *map(len, names)], dtype=np.int64),
+        "name_hashes": hashes,
+        "name_rows": rows,
+        "facts_ends": np.cumsum([0, *map(len, facts)], dtype=np.int64),
+        "names": np.frombuffer(b"".join(names), np.uint8),
+        "facts": np.frombuffer(b"".join(facts), np.uint8),
+        "shards": np.frombuffer("\n".join(shards).encode(), np.uint8),
     }
     header, _ = encode_header(tensors, {"damaged": json.dumps(damaged)})
     return b"".join([header, *(tensor.tobytes() for tensor in tensors.values())])
 
 
-def _first_of_each(names: list[bytes]) -> list[int]:
-    """Sort by name; of those that are equal keep the first."""
-    order = sorted(range(len(names)), key=names.__getitem__)
-    repeated = {order[i] for i in range(1, len(order)) if names[order[i]] == names[order[i - 1]]}
-    return [at for at in order if at not in repeated]  # sorted() keeps the order of equals
+def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = True) -> Index:
+    """Open the index of a store as it is now; make it if shards were added or removed.
+
+    Any number of processes may do so at once: the file of an index is named after its shards, so
+    the last process replaces it by an equal one.
+
+    Args:
+        files: those of the store.
+        fields: those of the store.
+        keep: write an index that had to be made: into the store, or into the cache if the store is
+            remote or cannot be written to.
+
+    Raises:
+        StoreError: the store is remote, its shards cannot be listed, and it has no index.
+    """
+    shards = files.shards()
+    if shards is None:
+        published = (_fetch(files, "index/current") or b"").decode(errors="replace").strip()
+        state = published if re.fullmatch("[0-9a-f]{32}", published) else "none"
+    else:  # the names of shards depend on their content
+        identity = "\n".join([INDEX_VERSION, encode_fields(fields), *shards])
+        state = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    place = str(files.folder.resolve()) if isinstance(files, LocalFiles) else files.location
+    folder = cache_folder() / "stores" / hashlib.sha256(place.encode()).hexdigest()[:16]
+    paths = [folder / f"{state}.safetensors"]
+    if isinstance(files, LocalFiles):
+        paths.insert(0, files.folder / "index" / paths[0].name)
+    elif not map_index(paths[0]) and (content := _fetch(files, f"index/{paths[0].name}")):
+        write_atomically(paths[0], content)
+        _remove_unused(paths[0])
+    for path in paths:
+        index = map_index(path)
+        if index and not (shards and _mended(files, fields, index)):
+            if path != paths[-1]:
+                _publish(path)
+            return index
+    if shards is None:
+        raise StoreError(
+            f"{files.location}: its shards cannot be listed, and it has no index; open it once"
+            " where it lies in a folder, and copy it again"
+        )
+    content = build_index(zip(shards, files.pieces(shards), strict=True), fields)
+    return _keep(content, paths) if keep else Index(content)
 
 
-def _ends(texts: list[bytes]) -> np.ndarray:
-    return np.cumsum([0, *map(len, texts)], dtype=np.int64)
+def map_index(path: Path) -> Index | None:
+    """Map the file of an index into memory; None: there is none, or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            # The map keeps the file open, and so the lock; see _remove_unused.
+            with contextlib.suppress(BlockingIOError):
+                lock(file.fileno(), shared=True)
+            return Index(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), path)
+    except (OSError, ValueError):  # mmap refuses an empty file
+        return None
 
 
-def _bytes(texts: list[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join(texts), np.uint8)
+def _damaged(path: Path | None, what: str) -> StoreError:
+    return StoreError(f"{path} is a damaged index ({what}); delete it")
 
 
-def _compact(facts: Mapping[str, Any]) -> bytes:
-    return json.dumps(facts).encode() if facts else b""
+def _hashes(names: Iterable[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    return sort_hashes(np.fromiter(map(hash_name, names), np.uint64))
+
+
+def _fetch(files: StoreFiles, name: str) -> bytes | None:
+    try:
+        return files.content(name)
+    except Exception:  # each kind of storage has its own
+        return None
+
+
+def _publish(path: Path) -> None:
+    """Write which index is the newest, for servers that cannot list the shards."""
+    current = path.with_name("current")
+    with contextlib.suppress(OSError):  # this process does not need it
+        if not current.exists() or current.read_text() != path.stem:
+            write_atomically(current, path.stem)
+
+
+def _mended(files: StoreFiles, fields: Mapping[str, Field], index: Index) -> bool:
+    """Tell whether an index piece that was damaged is whole again, such as from a backup."""
+    for shard, content in zip(index.damaged, files.pieces(list(index.damaged)), strict=True):
+        with contextlib.suppress(StoreError):
+            decode_piece(shard, content, fields)
+            return True
+    return False
+
+
+def _keep(content: bytes, paths: list[Path]) -> Index:
+    """Write an index into the first folder that can be written to, and map it."""
+    for path in paths:
+        try:
+            write_atomically(path, content)
+        except OSError:
+            if path == paths[-1]:
+                raise
+            continue
+        if path != paths[-1]:
+            _publish(path)
+        _remove_unused(path)
+        break
+    return map_index(path) or Index(content)
+
+
+def _remove_unused(kept: Path) -> None:
+    """Remove older indices that no process has open.
+
+    On network file systems a process that reads a mapped file dies when another machine deletes it.
+    """
+    for path in kept.parent.glob("*.safetensors*"):
+        with contextlib.suppress(OSError):  # also raised if another process has locked it
+            if path.suffix != ".safetensors":
+                if time.time() - path.stat().st_mtime > _LEFT_BEHIND:
+                    path.unlink()
+            elif path != kept:
+                with path.open("r+b") as file:
+                    if lock(file.fileno()):
+                        path.unlink()

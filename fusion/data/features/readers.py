@@ -1,4 +1,4 @@
-"""Rows of the features of whole videos, whatever they are stored in."""
+"""Reading rows of the features of videos: the interface, and the published folders."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fusion.data.untrusted.npz import read_npz
 from fusion.files import missing_folder
 
 AUDIO = Field(NUM_MELS, 100.0)
-KEPT = 3  # videos in memory, as clips of one video are often asked for in turn
+KEPT = 3  # videos in memory, as clips of one video are often read one after the other
 
 
 class Reader(Protocol):
-    """What a :class:`~fusion.data.features.store.FeatureStore` offers, and what stands in for it.
+    """Interface of :class:`.store.FeatureStore`, ``ComputedFeatures`` and ``PublishedFolders``.
 
     Attributes:
-        fields: which features there are: of ``2d``, ``3d`` and ``audio``.
+        fields: the kinds of features: some of ``2d``, ``3d`` and ``audio``.
         videos: names of the videos.
     """
 
@@ -42,10 +42,9 @@ class Reader(Protocol):
 
 
 def seconds_of(reader: Reader, video: str) -> float:
-    """Return for how long a video has features; 0 if it has none.
+    """Return the seconds of a video that have features of picture or sound; 0 if there are none.
 
-    Those of its sound or of its pictures, whichever are longer; where there are 2D features, 3D
-    ones do not count.
+    3D features count only if the reader has no 2D features.
     """
     frames = reader.rows(video, "audio") if "audio" in reader.fields else 0
     rows = [
@@ -67,7 +66,7 @@ class PublishedFolders:
         videos: a csv file with a column ``path``.
         features: folder of the video features.
         audio: folder of the spectrograms.
-        fields: which features there are and how wide.
+        fields: the kinds of features and their widths.
 
     Raises:
         ValueError: the csv file cannot be read.
@@ -122,8 +121,8 @@ class PublishedFolders:
 
 
 def _as_floats(values: NDArray[Any]) -> NDArray[Any]:
-    """Copy numbers of any type into one that torch can hold: float16 as it is, else float32."""
-    with np.errstate(over="ignore"):  # what becomes infinite is found where it is used
+    """Copy numbers of any type: float16 as it is, all others as float32."""
+    with np.errstate(over="ignore"):  # values that become infinite are reported where they are used
         return np.array(values, np.float16 if values.dtype == np.float16 else np.float32)
 
 

@@ -1,8 +1,8 @@
 """The feature store: features of up to millions of videos, read a few rows at a time.
 
-A video has one matrix (rows, width) of each field, such as "2d", "3d" and a spectrogram, whose
-rows are frames. Training needs some 20 of the thousands of rows of a video for a clip, so the
-rows of a clip lie side by side and are read alone. A store is a folder, or the same behind a URL:
+A video has one matrix (rows, width) of each field, such as "2d", "3d" and a spectrogram; rows are
+in the order of time. Training needs some 20 of the thousands of rows of a video for a clip. They
+lie side by side and are read alone. A store is a folder, or the same behind a URL:
 
 store.json                    ``{"format": 1, "fields": {"2d": {"width": 2048, "per_second": 1.0,
                               "dtype": "float16"}, …}}``; never changes.
@@ -10,27 +10,27 @@ shards/NAME.safetensors       an ordinary safetensors file of float16 matrices, 
 shards/NAME.json              its index piece: ``{"format": 1, "size": bytes of the shard,
                               "sha256": of the shard, "videos": {VIDEO: {"facts": {…}, "fields":
                               {FIELD: [rows, offset in the file]}}}}``, in the order of the bytes.
-index/STATE.safetensors       the index of all shards, see :func:`.store_index.build_index`;
-index/current                 STATE of the newest, for those who cannot list the shards.
+index/STATE.safetensors       the index of all shards, see :func:`.features.index.build_index`;
+index/current                 STATE of the newest index, for servers that cannot list the shards.
 
-* A shard exists when its index piece does, which is written last. Nothing that exists is changed
-  later: a store grows by whole shards, and a kill at any time costs the open shard alone.
-* NAME is WRITER-COUNT-DIGEST. The WRITER's name is its own, so writers need not talk; DIGEST is
-  the beginning of the index piece's SHA-256, so a name never means two contents, and the names
-  of the shards alone say whether an index is up to date (STATE is a hash of them).
-* If two shards have a video, the first by name counts.
-* To mend a store, remove a damaged shard and its index piece, and add its videos again. Folders
-  ``index`` can always be deleted.
+* A shard exists when its index piece does, which is written last. Existing files never change: a
+  store grows by whole shards, and a kill at any time loses only the shard that is not yet written.
+* NAME is WRITER-COUNT-DIGEST. Each writer has a name of its own, so writers need not communicate.
+  DIGEST is the beginning of the index piece's SHA-256, so one name never has two contents, and the
+  names of the shards alone tell whether an index is up to date (STATE is a hash of them).
+* If two shards have a video, the first shard by name counts.
+* To repair a store, remove a damaged shard and its index piece, and add its videos again. The
+  folder ``index`` can always be deleted.
 * To publish a store, open it once (which makes the index) and copy the folder.
 
-:class:`fusion.data.features.writer.StoreWriter` writes it.
+:class:`fusion.data.features.writer.StoreWriter` writes it; :mod:`.features.verify` checks it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,8 @@ from torch import Tensor
 
 from fusion.data.features.files import StoreFiles, open_files
 from fusion.data.features.format import HALF, Field, StoreError, decode_fields
-from fusion.data.features.index import Videos
-from fusion.data.features.index_open import map_index, open_index
-from fusion.data.features.verify import DamagedShard, verify
+from fusion.data.features.index import map_index, open_index
+from fusion.data.features.problems import warn
 from fusion.files import missing_folder
 
 logger = logging.getLogger(__name__)
@@ -62,12 +61,12 @@ class FeatureStore:
 
     Raises:
         StoreError: there is no store, or it cannot be opened. Videos whose index piece is damaged
-            are not in the store: a warning says so, :meth:`verify` names them.
+            are not in the store: a warning says so.
     """
 
     def __init__(self, location: str | Path) -> None:
         self._open(str(location))
-        for problem in self._index.damaged.values():
+        for problem in self.index.damaged.values():
             logger.warning("%s; %s", self.location, problem)
 
     def _open(self, location: str, index: Path | None = None) -> None:
@@ -82,29 +81,31 @@ class FeatureStore:
             ) from None
         self.fields: Mapping[str, Field] = decode_fields(description, f"{self.location}/store.json")
         mapped = map_index(index) if index else None
-        self._index = mapped or open_index(self._files, self.fields)
-        self.videos: Sequence[str] = Videos(self._index)
+        self.index = mapped or open_index(self._files, self.fields)
+        self.videos: Sequence[str] = self.index.videos
         self._numbers = {name: number for number, name in enumerate(self.fields)}
-        self._found = ("", self._index.find(""))  # the video asked for last and its number
+        self._found = ("", self.index.videos.find(""))  # the last video and its row in the index
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"location": self.location, "index": self._index.path}
+        return {"location": self.location, "index": self.index.path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._open(state["location"], state["index"])
 
     def __len__(self) -> int:
         """Number of videos."""
-        return len(self._index)
+        return len(self.videos)
 
     def __contains__(self, video: object) -> bool:
         """Whether a video is there."""
         return video in self.videos
 
     @property
-    def num_bytes(self) -> int:
-        """Size of all shards."""
-        return sum(self._index.sizes)
+    def files(self) -> StoreFiles:
+        """The files as this process opened them: connections do not survive a fork."""
+        if self._process != os.getpid():
+            self._files, self._process = open_files(self.location), os.getpid()
+        return self._files
 
     def rows(self, video: str, field: str) -> int:
         """Return how many rows a video has of a field; 0 if it has none of it.
@@ -115,7 +116,7 @@ class FeatureStore:
         return self._place(video, field)[1]
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Read some rows, and not a byte more.
+        """Read some rows, and no other byte of the shard.
 
         Args:
             video: name of the video.
@@ -129,19 +130,15 @@ class FeatureStore:
         Raises:
             StoreError: the video or the field is not there, or its shard is missing or damaged.
         """
-        number, rows, offset = self._place(video, field)
+        shard, rows, offset = self._place(video, field)
         first = min(max(first, 0), rows)
         last = rows if last is None else min(max(last, first), rows)
         width = self.fields[field].width
         if first == last:
             return torch.empty(0, width, dtype=torch.float16)
         row = width * HALF.itemsize
-        data = self._own_files().read(
-            self._index.shards[number],
-            self._index.sizes[number],
-            offset + first * row,
-            (last - first) * row,
-        )
+        name, size = self.index.shards[shard], self.index.sizes[shard]
+        data = self.files.read(name, size, offset + first * row, (last - first) * row)
         return torch.frombuffer(data, dtype=torch.float16).view(last - first, width)
 
     def facts(self, video: str) -> dict[str, Any]:
@@ -150,43 +147,56 @@ class FeatureStore:
         Raises:
             StoreError: the video is not there.
         """
-        return self._index.facts(self._find(video))
+        return self.index.facts(self._find(video))
 
-    def verify(self, progress: Callable[[int], object] | None = None) -> list[DamagedShard]:
-        """Read everything again and compare it with what was written.
+    def describe(self) -> str:
+        """Say which networks made the features, and the maker's warning if there is one.
 
-        Args:
-            progress: called with the number of bytes read since the last call, of
-                :attr:`num_bytes`; for example ``tqdm(total=store.num_bytes).update``.
-
-        Returns:
-            The shards that are damaged or missing; none: all is well.
+        They are among the facts of each video, ``networks`` and ``warning``, and the same for all
+        videos of a store that ``tools/extract.py`` made, so the first video is read.
         """
-        return verify(self._own_files(), self._index, self.fields, progress)
+        facts, name = self._first_facts(), Path(self.location).name
+        networks = facts.get("networks")
+        made = f"features of {name}"
+        if isinstance(networks, Mapping):
+            by = " and ".join(map(str, networks.values())) or "no network"
+            made = f"features of {by} ({name})"
+        if warning := facts.get("warning"):
+            made += f" [WARNING: {warning}]"
+        return made
+
+    def _first_facts(self) -> Mapping[str, Any]:
+        return self.facts(self.videos[0]) if len(self) else {}
 
     def _place(self, video: str, field: str) -> tuple[int, int, int]:
         """Return number of the shard, rows and offset."""
-        number = self._find(video)
+        row = self._find(video)
         if field not in self._numbers:
             raise StoreError(
                 f"{self.location} has no field {field!r}; choose from {list(self.fields)}"
             )
-        rows, offset = self._index.place(number, self._numbers[field])
-        return self._index.shard(number), rows, offset
+        return self.index.place(row, self._numbers[field])
 
     def _find(self, video: str) -> int:
-        known, number = self._found
+        known, row = self._found
         if video != known:
-            number = self._index.find(video)
-            self._found = (video, number)
-        if number < 0:
-            damaged = len(self._index.damaged)
+            row = self.index.videos.find(video)
+            self._found = (video, row)
+        if row < 0:
+            damaged = len(self.index.damaged)
             hint = f" ({damaged} of its index pieces are damaged)" if damaged else ""
             raise StoreError(f"{self.location} has no video {video!r}{hint}; see its .videos")
-        return number
+        return row
 
-    def _own_files(self) -> StoreFiles:
-        """Return the files as this process opened them: connections do not survive a fork."""
-        if self._process != os.getpid():
-            self._files, self._process = open_files(self.location), os.getpid()
-        return self._files
+
+def open_store(location: str | Path) -> FeatureStore:
+    """Open a feature store for use; repeat loudly the maker's warning, such as random weights.
+
+    Raises:
+        ValueError: see :class:`FeatureStore`.
+    """
+    store = FeatureStore(location)
+    if warning := store._first_facts().get("warning"):
+        frame = "!" * 100
+        warn(f"{frame}\n!!! {store.location}: {warning}\n{frame}")
+    return store

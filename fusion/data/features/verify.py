@@ -2,95 +2,76 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
+from typing import NamedTuple
 
-from fusion.data.features.files import StoreFiles
-from fusion.data.features.format import (
-    MEND,
-    Field,
-    Piece,
-    StoreError,
-    decode_header,
-    decode_piece,
-)
-from fusion.data.features.index import Index
+from fusion.data.features.format import MEND, Piece, StoreError, decode_header, decode_piece
+from fusion.data.features.store import FeatureStore
 
 _BLOCK = 8 * 2**20  # bytes read at a time
 
-Progress = Callable[[int], object]
 
-
-@dataclasses.dataclass(frozen=True)
-class DamagedShard:
-    """A shard that cannot be trusted.
-
-    Attributes:
-        name: of the shard.
-        problem: what is wrong and what to do.
-        videos: that are in it, sorted, as far as it can be told.
-    """
+class DamagedShard(NamedTuple):
+    """A shard that cannot be trusted: its name, what to do, and its videos as far as known."""
 
     name: str
     problem: str
-    videos: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.problem} (videos: {', '.join(self.videos) or 'unknown'})"
+    videos: list[str]
 
 
-def verify(
-    files: StoreFiles, index: Index, fields: Mapping[str, Field], progress: Progress | None = None
+def find_damaged_shards(
+    store: FeatureStore, progress: Callable[[int], object] = lambda size: None
 ) -> list[DamagedShard]:
-    """Compare all shards with their index pieces; see :meth:`.store.FeatureStore.verify`."""
-    report = []
-    for name, content in zip(index.shards, files.pieces(index.shards), strict=True):
-        videos: Collection[str] | None = None
+    """Read all shards and compare them with their index pieces.
+
+    Args:
+        store: the feature store.
+        progress: called with the number of bytes read since the last call, of
+            ``sum(store.index.sizes)``; for example ``tqdm(...).update``.
+    """
+    damaged, shards = [], store.index.shards
+    for name, content in zip(shards, store.files.pieces(shards), strict=True):
+        piece = None
         try:
-            piece = decode_piece(name, content, fields)
-            videos = piece.videos
-            _verify_shard(files, name, piece, fields, progress)
+            piece = decode_piece(name, content, store.fields)
+            _check_shard(store, name, piece, progress)
         except StoreError as error:
-            if videos is None:
-                videos = _videos_in(files, name)
-            report.append(DamagedShard(name, str(error), tuple(sorted(videos))))
-    return report
+            videos = piece.videos if piece else _videos_in(store, name)
+            damaged.append(DamagedShard(name, str(error), sorted(videos)))
+    return damaged
 
 
-def _verify_shard(
-    files: StoreFiles,
-    name: str,
-    piece: Piece,
-    fields: Mapping[str, Field],
-    progress: Progress | None,
+def _check_shard(
+    store: FeatureStore, name: str, piece: Piece, progress: Callable[[int], object]
 ) -> None:
+    read = functools.partial(store.files.read, name, piece.size)
     digest = hashlib.sha256()
     for start in range(0, piece.size, _BLOCK):
-        block = files.read(name, piece.size, start, min(_BLOCK, piece.size - start))
+        block = read(start, min(_BLOCK, piece.size - start))
         digest.update(block)
-        if progress:
-            progress(len(block))
-    shard = f"{files.location}: {name}.safetensors"
+        progress(len(block))
+    shard = f"{store.location}: {name}.safetensors"
     if digest.hexdigest() != piece.sha256:
         raise StoreError(f"{shard} is damaged: its SHA-256 is not that of its index piece; {MEND}")
     described = {
-        f"{video}/{field}": ((rows, fields[field].width), offset)
+        f"{video}/{field}": ((rows, store.fields[field].width), offset)
         for video, entry in piece.videos.items()
         for field, (rows, offset) in entry["fields"].items()
     }
     try:
-        _, tensors = decode_header(lambda at, length: files.read(name, piece.size, at, length))
+        _, tensors = decode_header(read)
     except ValueError as error:
         raise StoreError(f"{shard} is not a safetensors file ({error}); {MEND}") from None
     if described != {tensor: (shape, begin) for tensor, (shape, begin, _) in tensors.items()}:
         raise StoreError(f"{shard} does not hold what its index piece says; {MEND}")
 
 
-def _videos_in(files: StoreFiles, name: str) -> set[str]:
-    """Name the videos of a shard without its index piece."""
+def _videos_in(store: FeatureStore, name: str) -> set[str]:
+    """Name the videos of a shard from the shard itself."""
     try:
-        _, tensors = decode_header(lambda at, length: files.read(name, None, at, length))
+        _, tensors = decode_header(functools.partial(store.files.read, name, None))
+        return {tensor.rpartition("/")[0] for tensor in tensors}
     except ValueError:
         return set()
-    return {tensor.rpartition("/")[0] for tensor in tensors}

@@ -7,10 +7,8 @@ import json
 import os
 import re
 import secrets
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -28,8 +26,8 @@ from fusion.data.features.format import (
     encode_piece,
     piece_digest,
 )
-from fusion.data.features.index_open import open_index
-from fusion.files import write_atomically
+from fusion.data.features.index import open_index
+from fusion.files import flush_to_disk, write_atomically
 
 
 class StoreWriter:
@@ -41,19 +39,19 @@ class StoreWriter:
                 if not writer.done(video):
                     writer.add(video, extract(video), {"duration": 390.0})
 
-    Use it in a ``with``: leaving it writes the open shard; leaving it by an exception drops the
-    open shard and keeps the finished ones. Many writers may be at work on one store; a video that
-    two of them add is read from the first shard by name.
+    Use it in a ``with`` block. At its end the open shard is written; after an exception the open
+    shard is dropped, and the shards that were written before stay. Several writers may write to
+    one store at once; a video that two of them add is read from the first shard by name.
 
     Args:
         folder: of the store.
         fields: what a video can have; the same for all writers of a store.
-        name: of the writer, its own on all machines: the shards are named after it.
-        shard_bytes: a shard is written when it has so many; until then it is in memory.
+        name: of the writer, different for each writer on all machines; its shards begin with it.
+        shard_bytes: a shard is kept in memory and written when it has at least so many bytes.
 
     Raises:
-        ValueError: a name that cannot be part of the name of a file, or impossible fields.
-        StoreError: the store has other fields, or a writer of this name is at work in it.
+        ValueError: the name cannot be part of a file's name, or the fields are impossible.
+        StoreError: the store has other fields, or a writer of this name is writing to it.
     """
 
     def __init__(
@@ -73,8 +71,7 @@ class StoreWriter:
         self._shards.mkdir(parents=True, exist_ok=True)
         _describe(self.folder / "store.json", self.fields)
         self._lock: IO[bytes] | None = None
-        alone = self._take_name()
-        self._count = self._tidy(alone)
+        self._count = self._remove_unfinished(locked=self._lock_name())
         self._index = open_index(LocalFiles(self.folder), self.fields, keep=False)
         self._added: set[str] = set()
         self._open: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
@@ -83,12 +80,7 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             if error is None:
                 self.flush()
@@ -100,8 +92,8 @@ class StoreWriter:
             self._lock = None
 
     def done(self, video: str) -> bool:
-        """Tell whether a video is there: added here, or by anybody before this writer began."""
-        return video in self._added or self._index.find(video) >= 0
+        """Whether a video is there: added here, or by any writer before this one was opened."""
+        return video in self._added or video in self._index.videos
 
     def add(
         self,
@@ -113,13 +105,13 @@ class StoreWriter:
 
         Args:
             video: its name; any text.
-            features: (rows, width) of any of the fields, by time; kept as float16. The video has
-                none of a field that is left out or has no rows.
-            facts: a few things to note about the video, such as its duration; must fit into JSON.
+            features: (rows, width) of each field that the video has, in the order of time; kept as
+                float16. No rows mean the same as leaving the field out.
+            facts: notes about the video, such as its duration; must fit into JSON.
 
         Raises:
             ValueError: the video is there already; or features of an unknown field, of another
-                shape, not finite, or too large for float16. Nothing is added then.
+                shape, not finite, or too large for float16. Then nothing is added.
             OSError: the shard is full and cannot be written, see :meth:`flush`.
         """
         self._check_video(video)
@@ -147,10 +139,10 @@ class StoreWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the open shard, so that its videos are there for everybody.
+        """Write the open shard, so that readers opened from now on find its videos.
 
         Raises:
-            OSError: it cannot be written; the videos are kept and can be flushed again.
+            OSError: it cannot be written; its videos are kept, and ``flush`` can be called again.
         """
         if not self._open:
             return
@@ -167,34 +159,26 @@ class StoreWriter:
             }
             for video, (matrices, facts) in self._open.items()
         }
-        matrices_as_bytes = [matrix.reshape(-1).view(np.uint8) for matrix in tensors.values()]
-        self._write([header, *matrices_as_bytes], videos)
+        self._write([header, *tensors.values()], videos)
         self._count += 1
         self._open.clear()
         self._open_bytes = 0
 
-    def _write(self, blocks: list[Any], videos: dict[str, dict[str, Any]]) -> None:
-        """Write a shard, and when it is safely there its index piece."""
-        begin = f"{self.name}-{self._count:05d}"
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{begin}.new-", dir=self._shards)
-        shard: Path | None = None
+    def _write(self, blocks: Sequence[Any], videos: dict[str, dict[str, Any]]) -> None:
+        """Write a shard, and when it is safely on the disk its index piece."""
+        digest = hashlib.sha256()
+        for block in blocks:
+            digest.update(block)
+        size = sum(memoryview(block).nbytes for block in blocks)
+        content = encode_piece(Piece(size, digest.hexdigest(), videos))
+        name = f"{self.name}-{self._count:05d}-{piece_digest(content)}"
+        shard, piece = self._shards / f"{name}.safetensors", self._shards / f"{name}.json"
         try:
-            digest, size = hashlib.sha256(), 0
-            with os.fdopen(descriptor, "wb") as file:
-                for block in blocks:
-                    digest.update(block)
-                    size += file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            content = encode_piece(Piece(size, digest.hexdigest(), videos))
-            shard = self._shards / f"{begin}-{piece_digest(content)}.safetensors"
-            os.replace(temporary, shard)
-            _flush_folder(self._shards)  # the shard's name before the index piece's
-            write_atomically(shard.with_suffix(".json"), content)
+            write_atomically(shard, *blocks)
+            flush_to_disk(self._shards)  # the shard's name before the index piece's
+            write_atomically(piece, content)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            if shard and not shard.with_suffix(".json").exists():
+            if not piece.exists():
                 shard.unlink(missing_ok=True)
             raise
 
@@ -203,29 +187,29 @@ class StoreWriter:
             raise ValueError(f"{video}: the writer of {self.folder} is closed; open another one")
         if self.done(video):
             raise ValueError(
-                f"{video}: already in {self.folder}; ask done() first, or remove its shard"
+                f"{video}: already in {self.folder}; call done() first, or remove its shard"
             )
         try:
             empty = not video.encode()
         except UnicodeEncodeError:
             empty = True
         if empty:
-            raise ValueError(f"{video!r} cannot name a video; use a text that UTF-8 can write")
+            raise ValueError(f"{video!r} cannot name a video; use a text that UTF-8 can encode")
 
-    def _take_name(self) -> bool:
-        """Take the name until the writer is closed or dies; whether that can be known here."""
+    def _lock_name(self) -> bool:
+        """Lock the name until the writer is closed or dies; False where nothing can be locked."""
         self._lock = open(self._shards / f".{self.name}.lock", "ab")  # noqa: SIM115
         try:
             return lock(self._lock.fileno())
         except BlockingIOError:
             self._lock.close()
             raise StoreError(
-                f"{self.folder}: a writer named {self.name!r} is at work there; give each process"
-                " a name of its own"
+                f"{self.folder}: another writer named {self.name!r} is writing to it; give each"
+                " writer its own name"
             ) from None
 
-    def _tidy(self, alone: bool) -> int:
-        """Remove what killed writers of this name left; return the next shard's number."""
+    def _remove_unfinished(self, locked: bool) -> int:
+        """Remove the unfinished files of killed writers of this name; return the next number."""
         own = re.compile(
             re.escape(self.name) + r"-(\d{5,})(-[0-9a-f]{12})?(\.safetensors|\.json)?(\.new-.*)?"
         )
@@ -236,7 +220,7 @@ class StoreWriter:
                 continue
             number, _, kind, temporary = match.groups()
             unfinished = kind == ".safetensors" and name.removesuffix(kind) + ".json" not in names
-            if alone and (temporary or unfinished):
+            if locked and (temporary or unfinished):
                 (self._shards / name).unlink(missing_ok=True)
             else:
                 count = max(count, int(number) + 1)
@@ -244,13 +228,13 @@ class StoreWriter:
 
 
 def _describe(path: Path, fields: dict[str, Field]) -> None:
-    """Write ``store.json`` unless it is there; of several who try at once the first one wins."""
+    """Write ``store.json`` unless it is there; of several writers at once the first one wins."""
     content = encode_fields(fields)
     if not path.exists():
         new = path.with_name(f"store.json.{secrets.token_hex(8)}")
         write_atomically(new, content)
         try:
-            os.link(new, path)  # unlike a rename it does not replace
+            os.link(new, path)  # unlike a rename, this does not replace a file
         except FileExistsError:
             pass
         except OSError:  # a file system without links
@@ -267,13 +251,3 @@ def _describe(path: Path, fields: dict[str, Field]) -> None:
 
 def _in_words(fields: Mapping[str, Field]) -> str:
     return ", ".join(f"{name} ({f.width} wide, {f.per_second:g}/s)" for name, f in fields.items())
-
-
-def _flush_folder(path: Path) -> None:
-    if os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

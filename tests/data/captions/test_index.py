@@ -3,16 +3,17 @@ import json
 import multiprocessing
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fusion.data.captions import index as caption_store
 from fusion.data.captions import index_writer as caption_store_writer
-from fusion.data.captions.index import CaptionStore
-from fusion.data.captions.index_format import FILES, hash_name
+from fusion.data.captions.index import FILES, CaptionStore
 from fusion.data.captions.index_writer import write_caption_store
 from fusion.data.captions.table import Caption, CaptionError
+from fusion.data.features import name_index
+from fusion.data.features.name_index import hash_name
 
 ITEMS = [
     ("zebra", [Caption("zebra", 1 / 3, 2.0, "a naïve café"), Caption("zebra", 2.0, 1e5 + 0.1, "")]),
@@ -61,7 +62,7 @@ def test_an_empty_store_is_one(tmp_path):
 
 
 def test_names_with_one_hash_are_told_apart(tmp_path, monkeypatch):
-    for module in (caption_store, caption_store_writer):
+    for module in (name_index, caption_store_writer):
         monkeypatch.setattr(module, "hash_name", lambda name: len(name) % 3)
     names = [str(n) for n in range(120)]
     items = [(name, [Caption(name, 0.0, 1.0, f"of {name}")]) for name in names]
@@ -118,7 +119,7 @@ def test_a_store_written_anew_is_noticed(store):
     sent = pickle.dumps(store)
     write_caption_store(store.path, ITEMS[:1])
     assert texts_of(store) == ["sooner", "later"]  # the old one, as long as it is open
-    with pytest.raises(CaptionError, match="store: written anew while in use; open it again"):
+    with pytest.raises(CaptionError, match="store: written again while in use; open it again"):
         pickle.loads(sent)
 
 
@@ -191,7 +192,7 @@ def test_what_makes_no_sense_is_found_where_it_is_read(store, name, place, value
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "a caption store of version 2, not 1; write it again"),
+        ({"version": 2}, "caption store of version 2, not 1; write it again"),
         ({"videos": "5"}, "damaged caption store, store.json lacks numbers"),
         ({"videos": 6}, "damaged caption store, its files do not fit together"),
         ({"captions": 7}, "damaged caption store, its files do not fit together"),
@@ -225,3 +226,17 @@ def test_writing_takes_the_memory_of_one_video(tmp_path):
         tracemalloc.stop()
     assert (tmp_path / "store" / "texts.txt").stat().st_size == 200 * 10 * 1800
     assert peak < 500_000  # of 3.6 million bytes
+
+
+def test_a_store_that_version_0_1_wrote_opens_and_is_written_alike(tmp_path):
+    old = CaptionStore(Path(__file__).parent / "format_1")
+    old.verify()
+    items = [
+        ("zebra", [Caption("zebra", 1 / 3, 2.0, "a naïve café"), Caption("zebra", 0.5, 1.5, "")]),
+        ("silent", []),
+        ("☃", [Caption("☃", 0.0, 1.0, "snow")]),
+    ]
+    assert [(video, old.captions(video)) for video in old.videos] == items
+    write_caption_store(tmp_path / "store", items)
+    for path in old.path.iterdir():
+        assert (tmp_path / "store" / path.name).read_bytes() == path.read_bytes()

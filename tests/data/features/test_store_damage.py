@@ -8,16 +8,17 @@ import os
 import pytest
 import safetensors.torch
 
-from fusion.data.features import index_open as store_open
+from fusion.data.features import index as store_index
 from fusion.data.features.format import StoreError
 from fusion.data.features.store import FeatureStore
+from fusion.data.features.verify import find_damaged_shards
 from tests.data.features.store_fixtures import check, first_with_rows, names, shards, write
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "is missing; remove what"),
+        (lambda path: path.unlink(), "is missing; remove its"),
         (lambda path: os.truncate(path, 300), "has 300 bytes instead of"),
         (lambda path: path.open("ab").write(b"more"), "bytes instead of"),
     ],
@@ -30,10 +31,10 @@ def test_reading_from_a_damaged_shard_is_refused_and_verify_names_it(folder, dam
     with pytest.raises(StoreError, match=message) as caught:
         store.read(video, field)
     assert "\n" not in str(caught.value) and shard.name in str(caught.value)
-    (report,) = store.verify()
+    (report,) = find_damaged_shards(store)
     assert report.name == shard.stem
     assert set(report.videos) == set(json.loads(shard.with_suffix(".json").read_text())["videos"])
-    assert str(caught.value) in str(report) and video in str(report)
+    assert str(caught.value) in report.problem and video in report.videos
 
 
 def test_a_shard_cut_while_it_is_open_is_refused(folder):
@@ -51,9 +52,11 @@ def test_verify_finds_a_changed_bit(folder):
     content[-3] ^= 1
     shard.write_bytes(content)
     store, seen = FeatureStore(folder), []
-    (report,) = store.verify(seen.append)
+    (report,) = find_damaged_shards(store, seen.append)
     assert "SHA-256" in report.problem and report.name == shard.stem
-    assert sum(seen) == store.num_bytes == sum(path.stat().st_size for path in shards(folder))
+    assert (
+        sum(seen) == sum(store.index.sizes) == sum(path.stat().st_size for path in shards(folder))
+    )
 
 
 def forge(shard, change):
@@ -106,7 +109,7 @@ def test_an_index_piece_that_cannot_be_true_is_refused(folder, lie, caplog):
     for video in videos:
         with pytest.raises(StoreError, match=r"no video .* \(1 of its index pieces are damaged"):
             store.read(video, "2d")
-    (report,) = store.verify()
+    (report,) = find_damaged_shards(store)
     assert report.name == shard.stem and set(report.videos) <= videos and report.videos
     check(store, sorted(set(names(30)) - videos))
 
@@ -117,7 +120,7 @@ def test_a_lie_within_the_file_is_found_by_verify(folder):
         fields["2d"][0] -= 1
 
     shard = forge(shards(folder)[3], swap)
-    (report,) = FeatureStore(folder).verify()
+    (report,) = find_damaged_shards(FeatureStore(folder))
     assert "does not hold what its index piece says" in report.problem
     assert report.name == shard.stem
 
@@ -129,7 +132,7 @@ def test_a_damaged_index_piece_is_noticed_by_its_name_and_mended(folder, content
     shard.with_suffix(".json").write_bytes(content)
     store = FeatureStore(folder)
     assert not set(videos) & set(store.videos)
-    (report,) = store.verify()
+    (report,) = find_damaged_shards(store)
     assert f"{shard.stem}.json is damaged" in report.problem
     assert {v for v in videos if videos[v]["fields"]} == set(report.videos)
     assert not set(videos) & set(FeatureStore(folder).videos)
@@ -137,7 +140,7 @@ def test_a_damaged_index_piece_is_noticed_by_its_name_and_mended(folder, content
     shard.with_suffix(".json").unlink()
     write(folder, names(30), name="again")
     check(FeatureStore(folder), names(30))
-    assert FeatureStore(folder).verify() == []
+    assert find_damaged_shards(FeatureStore(folder)) == []
 
 
 def test_an_index_piece_that_came_back_is_read(folder):
@@ -157,7 +160,7 @@ def test_a_damaged_index_is_made_again(folder, damage):
     (index,) = (folder / "index").glob("*.safetensors")
     index.write_bytes(index.read_bytes()[:-9] if damage is None else damage)
     check(FeatureStore(folder), names(30))
-    assert len(safetensors.torch.load_file(index)) == 7
+    assert len(safetensors.torch.load_file(index)) == 9
 
 
 def test_files_of_others_among_the_shards_are_left_alone(folder):
@@ -165,18 +168,18 @@ def test_files_of_others_among_the_shards_are_left_alone(folder):
     (folder / "shards" / "w-00007-0123456789ab.safetensors").write_text("no index piece")
     store = FeatureStore(folder)
     check(store, names(30))
-    assert store.verify() == []
+    assert find_damaged_shards(store) == []
 
 
 def test_a_store_that_cannot_be_written_to_has_its_index_in_the_cache(folder, monkeypatch):
-    plain = store_open.write_atomically
+    plain = store_index.write_atomically
 
     def refuse(path, data):
         if folder in path.parents:
             raise PermissionError(path)
         plain(path, data)
 
-    monkeypatch.setattr(store_open, "write_atomically", refuse)
+    monkeypatch.setattr(store_index, "write_atomically", refuse)
     check(FeatureStore(folder), names(30))
-    monkeypatch.setattr(store_open, "build_index", None)  # the second time it is there
+    monkeypatch.setattr(store_index, "build_index", None)  # the second time it is there
     check(FeatureStore(folder), names(30))

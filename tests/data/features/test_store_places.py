@@ -11,6 +11,7 @@ from fusion.data.features import files as store_files
 from fusion.data.features.files import open_files
 from fusion.data.features.format import StoreError
 from fusion.data.features.store import FeatureStore
+from fusion.data.features.verify import find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from tests.data.features.store_fixtures import (
     FIELDS,
@@ -103,7 +104,7 @@ def test_a_store_behind_a_url_is_read_by_ranges(folder, memory, index):
     memory()
     store = FeatureStore("memory://published/")
     check(store, names(30))
-    assert store.verify() == []
+    assert find_damaged_shards(store) == []
     expected = features_of("v003")["2d"][2:5]
     assert np.array_equal(store.read("v003", "2d", 2, 5).numpy(), expected)
     check(pickle.loads(pickle.dumps(store)), names(30))
@@ -150,7 +151,7 @@ def test_an_index_piece_that_came_back_behind_a_url_is_read(folder, memory):
 def test_a_server_that_lists_nothing_needs_an_index(folder, memory, monkeypatch):
     files = memory()
     monkeypatch.setattr(files, "ls", lambda *a, **k: [])
-    with pytest.raises(StoreError, match="can neither be listed nor has it an index; open it once"):
+    with pytest.raises(StoreError, match="cannot be listed, and it has no index; open it once"):
         FeatureStore("memory://published")
     FeatureStore(folder)
     memory()
@@ -171,4 +172,4 @@ def test_a_remote_shard_that_is_short_missing_or_sent_whole_is_refused(folder, m
     files.rm(path)
     with pytest.raises(StoreError, match="is missing"):
         store.read(video, field)
-    assert [damaged.name for damaged in store.verify()] == [shard.stem]
+    assert [damaged.name for damaged in find_damaged_shards(store)] == [shard.stem]
