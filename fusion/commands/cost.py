@@ -13,8 +13,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fusion.data.datasets.collate import collate
-from fusion.data.datasets.source import ClipSet
+from fusion.data.datasets.dataset import ClipSet, collate
 
 FEW = 16  # clips that arithmetic is counted on
 

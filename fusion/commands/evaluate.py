@@ -21,8 +21,7 @@ from torch.utils.data import Subset
 from fusion.builders import build_text_encoder, check_config, evaluation_settings
 from fusion.checkpoint import load_model, load_text_encoder, read_config
 from fusion.config import ConfigError, change_config, load_config
-from fusion.data.datasets.collate import collate
-from fusion.data.datasets.source import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, Source, collate
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.rescoring import Rescoring, rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table

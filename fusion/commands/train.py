@@ -23,8 +23,7 @@ from fusion.commands.evaluate import (
     find_text_encoder,
 )
 from fusion.config import ConfigError
-from fusion.data.datasets.collate import collate
-from fusion.data.datasets.source import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, Source, collate
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.retrieval import rank_directions, retrieval_table

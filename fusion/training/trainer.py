@@ -60,7 +60,7 @@ class Trainer:
             False, it is a mean over single clips, and chunks are embedded once instead of twice.
             What lasts from step to step is up to its methods ``commit``, which is called when a
             step is taken, ``undo``, when it is not, ``state_dict`` and ``load_state_dict``.
-        train_set: items that ``collate`` makes batches of. If it has a method ``draw_anew(seed)``,
+        train_set: items that ``collate`` makes batches of. If it has a method ``set_epoch(seed)``,
             that is called before each epoch, and ``end_epoch()`` after each. Its attribute
             ``group`` says how many neighbours keep together in a batch.
         collate: see ``torch.utils.data.DataLoader``.
@@ -216,8 +216,8 @@ class Trainer:
 
     def _rest_of_epoch(self) -> Iterator[Batch]:
         self.batches.epoch, self.batches.first = self.position.epoch, self.position.batch
-        if hasattr(self.train_set, "draw_anew"):
-            self.train_set.draw_anew(mix(self.seed, self.position.epoch))
+        if hasattr(self.train_set, "set_epoch"):
+            self.train_set.set_epoch(mix(self.seed, self.position.epoch))
         for batch in self.loader:
             seeds = clip_seeds(batch.ids, self.seed, self.position.epoch)
             yield dataclasses.replace(batch, seeds=seeds)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.losses import CombinatorialLoss
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.tokens import Batch
@@ -223,7 +223,7 @@ def test_data_are_drawn_anew_in_each_epoch(tmp_path):
     seeds, ends = [], []
 
     class Drawn(list):
-        def draw_anew(self, seed):
+        def set_epoch(self, seed):
             seeds.append(seed)
 
         def end_epoch(self):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.source import ClipSet
-from fusion.data.datasets.video_tokens import check_finite, fit_video_tokens
-from fusion.data.datasets.windows import feature_range
+from fusion.data.datasets.dataset import ClipSet, TextEncoder
+from fusion.data.datasets.sampling import check_finite, video_tokens
+from fusion.data.features.problems import name_some, tolerate
 from fusion.data.features.readers import Reader, seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
-
-TextEncoder = Callable[[str], Tensor]
+from fusion.words import number_of
 
 
 class Clips(ClipSet):
@@ -31,22 +30,22 @@ class Clips(ClipSet):
         captions: one for each clip; an empty text means that there is no narration. One about a
             whole video ends, in ``self.captions``, where the features of the video end.
         reader: features of the videos; a clip of one that it lacks has neither video nor audio.
-        text_encoder: maps a sentence to (L, D) features.
+        text_encoder: encodes the texts; None: items have no text.
         max_video_tokens: later ones of a clip are cut off.
         max_audio_frames: later ones of a clip are cut off; 100 frames are a second.
-        random_crop_seconds: once :meth:`draw_anew` was called, a clip loses at random up to so much
-            of its beginning and of its end, at most a quarter of its length each.
+        random_crop_seconds: after :meth:`set_epoch` a clip loses at random up to so much of its
+            beginning and of its end, at most a quarter of its length each.
         group_captions: make one clip of the captions of one video and window, with the first text;
-            once :meth:`draw_anew` was called, with one of them at random.
+            after :meth:`set_epoch`, with one of them at random.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
 
     Each item is a dict of ``id`` and float32 features; a modality that the clip lacks has length 0:
         ``text``: (L, D), one row per known word.
-        ``video``: (L, D), one row per 3D feature, see :func:`fit_video_tokens`.
+        ``video``: (L, D), one row per 3D feature, see :func:`.sampling.fit_video_tokens`.
         ``audio``: (L, 40), one row per spectrogram frame.
 
-    A clip that begins after the end of its video has neither video nor audio. Features that are not
-    finite are refused when the clip is asked for.
+    A clip that begins after the end of its video has neither video nor audio. Reading a clip whose
+    features are not finite raises ValueError.
     """
 
     def __init__(
@@ -54,21 +53,25 @@ class Clips(ClipSet):
         folder: Path | None,
         captions: Sequence[Caption],
         reader: Reader,
-        text_encoder: TextEncoder,
+        text_encoder: TextEncoder | None,
         max_video_tokens: int,
         max_audio_frames: int,
         random_crop_seconds: float = 0.0,
         group_captions: bool = False,
         each_alone: bool = False,
     ) -> None:
-        self.each_alone = each_alone
-        self.random_crop_seconds = random_crop_seconds
+        self.each_alone, self.random_crop_seconds = each_alone, random_crop_seconds
         self._seed: int | None = None
         self.folder, self.reader, self.text_encoder = folder, reader, text_encoder
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self._texts: list[list[str]] | None = None
         if group_captions:
-            captions, self._texts = _group(captions)
+            first: dict[tuple[str, float, float], Caption] = {}
+            texts: dict[tuple[str, float, float], list[str]] = {}
+            for c in captions:
+                first.setdefault((c.video, c.start, c.end), c)
+                texts.setdefault((c.video, c.start, c.end), []).append(c.text)
+            captions, self._texts = list(first.values()), list(texts.values())
         self.ids = _unique_ids(captions)
         self._whole = [caption.is_whole for caption in captions]
         videos = dict.fromkeys(caption.video for caption in captions)
@@ -83,32 +86,36 @@ class Clips(ClipSet):
         """For each caption the number of its clip."""
         return range(len(self.captions)) if self.each_alone else super().shows
 
-    def draw_anew(self, seed: int) -> None:
-        """Crop each clip at random from now on, as the seed and the clip say."""
+    def set_epoch(self, seed: int) -> None:
+        """Crop each clip and choose its text at random from now on."""
         self._seed = seed
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Cut one clip out of the features of its video."""
-        caption, name = self.captions[index], self.ids[index]
-        window = self._window(index)
-        features = {
-            "text": self.text_encoder(self._text(index)),
-            "video": fit_video_tokens(
-                self._rows(caption.video, "2d", *window),
-                self._rows(caption.video, "3d", *window),
-                self.max_video_tokens,
-            ),
-            "audio": self._audio(caption.video, *window),
-        }
+        video, window = self.captions[index].video, self._window(index)
+
+        def read(field: str, first: int, last: int | None) -> Tensor:
+            if video in self._absent:
+                return torch.zeros(0, self.reader.fields[field].width)
+            return self.reader.read(video, field, first, last).float()
+
+        features = (
+            {} if self.text_encoder is None else {"text": self.text_encoder(self._text(index))}
+        )
+        features["video"] = video_tokens(read, self.reader.fields, *window, self.max_video_tokens)
+        features["audio"] = torch.zeros(0, NUM_MELS)
+        if "audio" in self.reader.fields:
+            first, last = (0, math.inf) if math.isinf(window[1]) else spectrogram_range(*window)
+            features["audio"] = read("audio", first, int(min(last, first + self.max_audio_frames)))
         for modality, values in features.items():
-            check_finite(values, f"{modality} of clip {name}")
-        return {"id": name, **features}
+            check_finite(values, f"{modality} of clip {self.ids[index]}")
+        return {"id": self.ids[index], **features}
 
     def _text(self, index: int) -> str:
         if self._texts is None or self._seed is None:
             return self.captions[index].text
         texts = self._texts[index]
-        # Another stream than that of the crops, so that text and window do not go together.
+        # Not the random numbers of the crops: text and window are independent.
         return texts[np.random.default_rng([self._seed, index, 1]).integers(len(texts))]
 
     def _window(self, index: int) -> tuple[float, float]:
@@ -120,35 +127,49 @@ class Clips(ClipSet):
         first, last = np.random.default_rng([self._seed, index]).uniform(0, most, 2)
         return caption.start + first, caption.end - last
 
-    def _rows(self, video: str, field: str, start: float, end: float) -> Tensor | None:
-        if field not in self.reader.fields:
-            return None
-        if math.isinf(end):
-            return self._read(video, field, 0, None)
-        rows = feature_range(start, end, self.reader.fields[field].per_second, accurate=False)
-        return self._read(video, field, *rows)
 
-    def _audio(self, video: str, start: float, end: float) -> Tensor:
-        if "audio" not in self.reader.fields:
-            return torch.zeros(0, NUM_MELS)
-        first, last = (0, math.inf) if math.isinf(end) else spectrogram_range(start, end)
-        return self._read(video, "audio", first, int(min(last, first + self.max_audio_frames)))
+def without_lost(
+    captions: Sequence[Caption], reader: Reader, place: str, file: Path, bad: str, max_bad: float
+) -> list[Caption]:
+    """Name the clips without features, of missing videos or after a video's end; leave them out.
 
-    def _read(self, video: str, field: str, first: int, last: int | None) -> Tensor:
-        if video in self._absent:
-            return torch.zeros(0, self.reader.fields[field].width)
-        return self.reader.read(video, field, first, last).float()
+    Args:
+        captions: of the clips.
+        reader: the features.
+        place: where these are, for the message.
+        file: where the captions are, for the message.
+        bad: with ``missing`` lost clips that have a text stay, see
+            :data:`fusion.data.features.problems.POLICIES`.
+        max_bad: the share of clips that may be lost.
 
-
-def _group(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:
-    """Join captions of one video and window: the first of each, and the texts of all."""
-    first: dict[tuple[str, float, float], Caption] = {}
-    texts: dict[tuple[str, float, float], list[str]] = defaultdict(list)
-    for caption in captions:
-        window = caption.video, caption.start, caption.end
-        first.setdefault(window, caption)
-        texts[window].append(caption.text)
-    return list(first.values()), [texts[window] for window in first]
+    Raises:
+        ValueError: more are, or none is left.
+    """
+    videos = dict.fromkeys(caption.video for caption in captions)
+    gone = dict.fromkeys(video for video in videos if video not in reader.videos)
+    seconds = {video: 0.0 if video in gone else seconds_of(reader, video) for video in videos}
+    absent = [caption for caption in captions if caption.video in gone]
+    late = [caption for caption in captions if 0 < seconds[caption.video] <= caption.start]
+    if not absent and not late:
+        return list(captions)
+    parts = []
+    if absent:
+        parts.append(
+            f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'video')} that"
+            f" {place} does not have ({name_some(list(gone))})"
+        )
+    if late:
+        names = [f"{c.name}, features end at {seconds[c.video]:.2f} s" for c in late]
+        parts.append(
+            f"{len(late)} of {len(captions)} clips begin after the features of {place} end"
+            f" ({name_some(names, '; ')}): a film was cut off, or their times are wrong"
+        )
+    said, lost = f"{file}: {'; '.join(parts)}", {*absent, *late}
+    tolerate(said, (len(absent) + len(late)) / len(captions), bad, max_bad)
+    kept = [c for c in captions if c not in lost or (bad == "missing" and c.text)]
+    if not kept:
+        raise ValueError(f"{said}; no clip is left: name the store of these videos")
+    return kept
 
 
 def _unique_ids(captions: Sequence[Caption]) -> list[str]:

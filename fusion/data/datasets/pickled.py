@@ -9,7 +9,6 @@ pooled (D,). S3D and CLIP features are in a file beside the first, entry by entr
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.features.problems import Problem, common_width, find_problem, name_some, report
+from fusion.data.features.problems import (
+    Problem,
+    common_width,
+    find_problem,
+    name_some,
+    report,
+    warn,
+)
 from fusion.data.media.log_mel import NUM_MELS
 from fusion.data.untrusted.pickle import load_pickle
 
 Entry = Mapping[str, Any]
-
-logger = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
@@ -75,7 +79,7 @@ def read_clips(
         kind: which features, one of ``KINDS``.
         beside: the pickle that has these features, if it is another one.
         pooled: take pooled features where there are some.
-        bad: what becomes of features that cannot be used: ``missing``, their clip goes without, or
+        bad: what is done to features that cannot be used: ``missing``, their clip goes without, or
             ``leave_out``, their clip is left out.
         max_bad: the share of clips that may have such features.
         needs: leave out the entries of ``file`` that lack this key.
@@ -84,7 +88,9 @@ def read_clips(
         ValueError: it is no such list, the two files do not belong together, or too much of it
             cannot be used.
     """
-    pairs = _keep_with(_read_pairs(file, beside), needs, file)
+    pairs = _read_pairs(file, beside)
+    if needs is not None:
+        pairs = _keep_with(pairs, needs, file)
     clips = [_make_clip(*pair, KINDS[kind], pooled) for pair in pairs]
     problems = _take_out_problems(clips)
     report(problems, len(clips), str(file), bad, max_bad)
@@ -128,24 +134,21 @@ def _read_pairs(file: Path, beside: Path | None) -> list[tuple[str, Entry, Entry
 
 
 def _keep_with(
-    pairs: list[tuple[str, Entry, Entry]], key: str | None, file: Path
+    pairs: list[tuple[str, Entry, Entry]], key: str, file: Path
 ) -> list[tuple[str, Entry, Entry]]:
     """Leave out the entries that lack a key, and name them."""
-    if key is None:
-        return pairs
-    kept = [pair for pair in pairs if pair[1].get(key) is not None]
-    if not kept:
+    lacking = [name for name, entry, _ in pairs if entry.get(key) is None]
+    if len(lacking) == len(pairs):
         raise ValueError(
             f"{file}: no entry has {key!r}, by which the protocol chooses its clips; take EAO's"
             " file or another data.protocol"
         )
-    if len(kept) < len(pairs):
-        lacking = [name for name, entry, _ in pairs if entry.get(key) is None]
-        logger.warning(
-            "%s: %d of %d entries have no %r (%s); left out, as the protocol says",
-            *(file, len(lacking), len(pairs), key, name_some(lacking)),
+    if lacking:
+        warn(
+            f"{file}: {len(lacking)} of {len(pairs)} entries have no {key!r}"
+            f" ({name_some(lacking)}); left out, as the protocol says"
         )
-    return kept
+    return [pair for pair in pairs if pair[1].get(key) is not None]
 
 
 def _no_video(entry: Entry, kind: Kind, file: Path) -> ValueError:
@@ -188,10 +191,9 @@ def _take_out_problems(clips: Sequence[PickledClip]) -> list[Problem]:
     for name in ("2d", "3d", "audio"):
         there = [clip for clip in clips if name in clip.features]
         width = common_width(clip.features[name].shape for clip in there)
-        if name == "audio":
-            width = NUM_MELS
         for clip in there:
-            if why := find_problem(clip.features[name], width):
+            expected = NUM_MELS if name == "audio" else width
+            if why := find_problem(clip.features[name], expected):
                 problems.append(Problem(clip.id, name, why))
                 clip.problems.append(f"{name} of {clip.id}: {why}")
                 del clip.features[name]

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.clips import TextEncoder
+from fusion.data.datasets.dataset import ClipSet, TextEncoder
 from fusion.data.datasets.pickled import PickledClip
-from fusion.data.datasets.source import ClipSet
-from fusion.data.datasets.video_tokens import fit_video_tokens
-from fusion.data.features.problems import judge, name_some
+from fusion.data.datasets.sampling import fit_video_tokens
+from fusion.data.features.problems import name_some, tolerate
 from fusion.data.media.log_mel import NUM_MELS
 
 FILLED = 0.7  # share of a part's frames below which it is dropped, as published
@@ -25,17 +24,12 @@ class PickledClips(ClipSet):
 
     Args:
         clips: see :func:`fusion.data.datasets.pickled.read_clips`.
-        text_encoder: maps a sentence to (L, D) features.
-        max_video_tokens: the most tokens of a clip; 0: one token, the maximum over time.
-        max_audio_frames: later ones of a clip are cut off; 100 are a second.
-        long_clips: see :func:`fusion.data.datasets.video_tokens.fit_video_tokens`.
-        cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
-            text of the whole. Parts after the first need 0.7 of the frames.
+        text_encoder: encodes the texts; None: items have no text.
+        max_video_tokens, max_audio_frames, long_clips: see
+            :class:`fusion.data.datasets.msrvtt_youcook2.PickledVideos`.
+        cut: into how many parts clips are cut, each of so many tokens and frames, with the text of
+            the whole. Parts after the first need 0.7 of the frames.
         every_caption: take each of a clip's ``texts`` in turn, not the one it is evaluated with.
-
-    Attributes:
-        captions: for each clip its name and the text it is evaluated with, or each of its texts.
-        folder: None; there are no media files.
 
     Each item is a dict of ``id``, ``text`` (L, D), ``video`` (L, D) and ``audio`` (L, 40) in
     float32; a modality that the clip lacks has length 0.
@@ -44,7 +38,7 @@ class PickledClips(ClipSet):
     def __init__(
         self,
         clips: Sequence[PickledClip],
-        text_encoder: TextEncoder,
+        text_encoder: TextEncoder | None,
         max_video_tokens: int = 12,
         max_audio_frames: int = 768,
         long_clips: str = "clip",
@@ -53,60 +47,51 @@ class PickledClips(ClipSet):
     ) -> None:
         self.clips, self.text_encoder, self.long_clips = list(clips), text_encoder, long_clips
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
+        self.cut = cut
         self._seed: int | None = None
-        self._shows = [
-            number
+        shown = [
+            (number, text)
             for number, clip in enumerate(clips)
-            for _ in range(len(clip.texts) if every_caption else 1)
+            for text in (clip.texts if every_caption else (clip.text,))
         ]
-        texts = [t for c in clips for t in (c.texts if every_caption else (c.text,))]
-        self.captions = [
-            Caption(clips[number].id, 0.0, 0.0, text)
-            for number, text in zip(self._shows, texts, strict=True)
-        ]
-        self.folder = None
+        self._shows = [number for number, _ in shown]
+        self.captions = [Caption(clips[number].id, 0.0, 0.0, text) for number, text in shown]
         self._parts = [
             (place, part)
             for place, number in enumerate(self._shows)
             for part in range(cut)
             if part == 0 or self._is_filled(clips[number], part)
         ]
-        self.cut = cut
         if cut > 1:
             self.whole = [place for place, _ in self._parts]
         # A clip without features still says how wide they would be.
-        self._widths = {
-            name: next(c.features[name].shape[1] for c in clips if name in c.features)
-            for name in ("2d", "3d", "audio")
-            if any(name in clip.features for clip in clips)
+        self._widths = {"audio": NUM_MELS} | {
+            name: clip.features[name].shape[1] for clip in clips for name in clip.features
         }
-        self._widths.setdefault("audio", NUM_MELS)
 
     @property
     def shows(self) -> Sequence[int]:
         """For each caption the number of its clip."""
         return self._shows
 
-    def draw_anew(self, seed: int) -> None:
+    def set_epoch(self, seed: int) -> None:
         """Take one of each clip's texts at random from now on, as the seed and the clip say."""
         self._seed = seed
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Give the features of one clip, or of a part."""
+        """Return the features of one clip, or of a part."""
         place, part = self._parts[index]
         clip = self.clips[self._shows[place]]
         tokens, frames = self.max_video_tokens, self.max_audio_frames
-        video = fit_video_tokens(
-            self._rows(clip, "2d"), self._rows(clip, "3d"), self.cut * tokens, self.long_clips
-        )
-        sound = self._rows(clip, "audio")
+        kinds, sound = (self._rows(clip, "2d"), self._rows(clip, "3d")), self._rows(clip, "audio")
+        video = fit_video_tokens(*kinds, self.cut * tokens, self.long_clips)
         assert sound is not None
-        return {
-            "id": clip.id,
-            "text": self.text_encoder(self._text(place)),
-            "video": video[part * tokens : (part + 1) * tokens] if self.cut > 1 else video,
-            "audio": sound[part * frames : (part + 1) * frames],
-        }
+        item: dict[str, Any] = {"id": clip.id}
+        if self.text_encoder is not None:
+            item["text"] = self.text_encoder(self._text(place))
+        item["video"] = video[part * tokens : (part + 1) * tokens] if self.cut > 1 else video
+        item["audio"] = sound[part * frames : (part + 1) * frames]
+        return item
 
     def is_empty(self, clip: PickledClip) -> bool:
         """Whether a clip has neither video nor audio nor a text with a known word."""
@@ -114,7 +99,8 @@ class PickledClips(ClipSet):
         has_video = any(kinds) if self.max_video_tokens == 0 else all(kinds)
         if has_video or "audio" in clip.features:
             return False
-        return not any(len(self.text_encoder(text)) for text in (clip.text, *clip.texts))
+        encode = self.text_encoder
+        return encode is None or not any(len(encode(text)) for text in (clip.text, *clip.texts))
 
     def _is_filled(self, clip: PickledClip, part: int) -> bool:
         frames = len(clip.features.get("audio", ())) - part * self.max_audio_frames
@@ -134,22 +120,21 @@ class PickledClips(ClipSet):
         return torch.from_numpy(clip.features[name].astype(np.float32))
 
 
-def report_empty(clips: PickledClips, file: str, most: float) -> None:
-    """Name the clips without picture, sound and words, of which nothing can be learnt or found.
+def report_empty(clips: PickledClips, file: str, max_bad: float) -> None:
+    """Name the clips without picture, sound and known words: nothing can be learnt from them.
 
     Args:
         clips: with the text encoder that says which words are known.
         file: where they come from.
-        most: the share of them that may be so.
+        max_bad: the share of them that may be so.
 
     Raises:
         ValueError: more are.
     """
-    names = [clip.id for clip in clips.clips if clips.is_empty(clip)]
-    if names:
+    if names := [clip.id for clip in clips.clips if clips.is_empty(clip)]:
         number = len(clips.clips)
         said = (
             f"{file}: {len(names)} of {number} clips have neither picture nor sound nor a word that"
-            f" the text encoder knows ({name_some(names)}), so that nothing counts them"
+            f" the text encoder knows ({name_some(names)}), so they count nowhere"
         )
-        judge(said, len(names) / number, most, "missing")
+        tolerate(said, len(names) / number, "missing", max_bad)
