@@ -9,7 +9,7 @@ from typing import Any
 
 from fusion.data.captions.match import ENDINGS, keep_listed, read_all
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.clips import Clips, without_lost
+from fusion.data.datasets.clips import Clips, join_captions, without_lost
 from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.demo import demo_corpus
@@ -116,16 +116,20 @@ class CaptionedVideos(Source):
         if split not in self._kept:  # what is left out is named once
             limits = (self.store or str(folder), self._place(split), self.bad, self.max_bad)
             self._kept[split] = without_lost(captions, reader, *limits)
+        kept, texts = self._kept[split], None
+        if self.group_captions and split == "train":
+            kept, texts = join_captions(kept)
         protocol = self.protocol(split)
         clips = Clips(
             folder,
-            self._kept[split],
+            kept,
             reader,
             text_encoder,
             self.max_video_tokens,
             self.max_audio_frames,
             self.random_crop_seconds,
-            group_captions=self.group_captions and split == "train",
+            texts,
+            stream=(1,),  # not that of the crops: text and window are independent
             # A protocol of so many clips with one caption each: YouCook2 has a window twice.
             each_alone=protocol.clips is not None and protocol.captions is None,
         )

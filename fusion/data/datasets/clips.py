@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from fusion.data.features.readers import Reader, seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
 from fusion.words import number_of
 
+FILLED = 0.7  # share of a part's frames below which it is dropped, as published
+
 
 class Clips(ClipSet):
     """The captions of one split and what is seen and heard while they last.
@@ -35,9 +37,13 @@ class Clips(ClipSet):
         max_audio_frames: later ones of a clip are cut off; 100 frames are a second.
         random_crop_seconds: after :meth:`set_epoch` a clip loses at random up to so much of its
             beginning and of its end, at most a quarter of its length each.
-        group_captions: make one clip of the captions of one video and window, with the first text;
-            after :meth:`set_epoch`, with one of them at random.
+        texts: for each clip those of which it has one at random after :meth:`set_epoch`; None: it
+            has the text of its caption.
+        stream: tells the random numbers that choose a text from others of the same seed and clip.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
+        long_clips: see :func:`.sampling.fit_video_tokens`.
+        cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
+            text of the whole. Parts after the first need 0.7 of the frames.
 
     Each item is a dict of ``id`` and float32 features; a modality that the clip lacks has length 0:
         ``text``: (L, D), one row per known word.
@@ -57,29 +63,34 @@ class Clips(ClipSet):
         max_video_tokens: int,
         max_audio_frames: int,
         random_crop_seconds: float = 0.0,
-        group_captions: bool = False,
+        texts: Sequence[Sequence[str]] | None = None,
+        stream: tuple[int, ...] = (),
         each_alone: bool = False,
+        long_clips: str = "clip",
+        cut: int = 1,
     ) -> None:
         self.each_alone, self.random_crop_seconds = each_alone, random_crop_seconds
         self._seed: int | None = None
         self.folder, self.reader, self.text_encoder = folder, reader, text_encoder
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self._texts: list[list[str]] | None = None
-        if group_captions:
-            first: dict[tuple[str, float, float], Caption] = {}
-            texts: dict[tuple[str, float, float], list[str]] = {}
-            for c in captions:
-                first.setdefault((c.video, c.start, c.end), c)
-                texts.setdefault((c.video, c.start, c.end), []).append(c.text)
-            captions, self._texts = list(first.values()), list(texts.values())
-        self.ids = _unique_ids(captions)
+        self.long_clips, self.cut = long_clips, cut
+        self._texts, self._stream = texts, stream
+        self.ids = unique_names([caption.name for caption in captions])
         self._whole = [caption.is_whole for caption in captions]
-        videos = dict.fromkeys(caption.video for caption in captions)
-        self._absent = {video for video in videos if video not in reader.videos}
-        seconds = {v: 0.0 if v in self._absent else seconds_of(reader, v) for v in videos}
+        seconds = _seconds(captions, reader)
+        self._absent = {video for video, length in seconds.items() if length is None}
         self.captions = [
-            dataclasses.replace(c, end=seconds[c.video]) if c.is_whole else c for c in captions
+            dataclasses.replace(c, end=seconds[c.video] or 0.0) if c.is_whole else c
+            for c in captions
         ]
+        if cut > 1:
+            self._parts = [
+                (number, part)
+                for number, caption in enumerate(captions)
+                for part in range(cut)
+                if part == 0 or self._is_filled(caption.video, part)
+            ]
+            self.whole = [number for number, _ in self._parts]
 
     @property
     def shows(self) -> Sequence[int]:
@@ -91,32 +102,40 @@ class Clips(ClipSet):
         self._seed = seed
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Cut one clip out of the features of its video."""
-        video, window = self.captions[index].video, self._window(index)
+        """Cut one clip, or a part of it, out of the features of its video."""
+        number, part = self._parts[index] if self.cut > 1 else (index, 0)
+        video, (start, end) = self.captions[number].video, self._window(number)
 
         def read(field: str, first: int, last: int | None) -> Tensor:
             if video in self._absent:
                 return torch.zeros(0, self.reader.fields[field].width)
             return self.reader.read(video, field, first, last).float()
 
-        features = (
-            {} if self.text_encoder is None else {"text": self.text_encoder(self._text(index))}
-        )
-        features["video"] = video_tokens(read, self.reader.fields, *window, self.max_video_tokens)
+        fields, tokens = self.reader.fields, self.max_video_tokens
+        features = {}
+        if self.text_encoder is not None:
+            features["text"] = self.text_encoder(self._text(number))
+        rows = video_tokens(read, fields, start, end, self.cut * tokens, self.long_clips)
+        features["video"] = rows[part * tokens :][:tokens] if self.cut > 1 else rows
         features["audio"] = torch.zeros(0, NUM_MELS)
-        if "audio" in self.reader.fields:
-            first, last = (0, math.inf) if math.isinf(window[1]) else spectrogram_range(*window)
+        if "audio" in fields:
+            first, last = (0, math.inf) if math.isinf(end) else spectrogram_range(start, end)
+            first += part * self.max_audio_frames
             features["audio"] = read("audio", first, int(min(last, first + self.max_audio_frames)))
         for modality, values in features.items():
-            check_finite(values, f"{modality} of clip {self.ids[index]}")
-        return {"id": self.ids[index], **features}
+            check_finite(values, f"{modality} of clip {self.ids[number]}")
+        return {"id": self.ids[number], **features}
+
+    def _is_filled(self, video: str, part: int) -> bool:
+        frames = 0 if video in self._absent else self.reader.rows(video, "audio")
+        return frames - part * self.max_audio_frames > FILLED * self.max_audio_frames
 
     def _text(self, index: int) -> str:
         if self._texts is None or self._seed is None:
             return self.captions[index].text
         texts = self._texts[index]
-        # Not the random numbers of the crops: text and window are independent.
-        return texts[np.random.default_rng([self._seed, index, 1]).integers(len(texts))]
+        draw = np.random.default_rng([self._seed, index, *self._stream])
+        return texts[int(draw.integers(len(texts)))]
 
     def _window(self, index: int) -> tuple[float, float]:
         """Return from which to which second a clip lasts; infinity: all that there is."""
@@ -145,18 +164,17 @@ def without_lost(
     Raises:
         ValueError: more are, or none is left.
     """
-    videos = dict.fromkeys(caption.video for caption in captions)
-    gone = dict.fromkeys(video for video in videos if video not in reader.videos)
-    seconds = {video: 0.0 if video in gone else seconds_of(reader, video) for video in videos}
-    absent = [caption for caption in captions if caption.video in gone]
-    late = [caption for caption in captions if 0 < seconds[caption.video] <= caption.start]
+    seconds = _seconds(captions, reader)
+    gone = [video for video, length in seconds.items() if length is None]
+    absent = [caption for caption in captions if seconds[caption.video] is None]
+    late = [caption for caption in captions if 0 < (seconds[caption.video] or 0) <= caption.start]
     if not absent and not late:
         return list(captions)
     parts = []
     if absent:
         parts.append(
             f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'video')} that"
-            f" {place} does not have ({name_some(list(gone))})"
+            f" {place} does not have ({name_some(gone)})"
         )
     if late:
         names = [f"{c.name}, features end at {seconds[c.video]:.2f} s" for c in late]
@@ -172,14 +190,33 @@ def without_lost(
     return kept
 
 
-def _unique_ids(captions: Sequence[Caption]) -> list[str]:
-    """Name clips by video and window; several captions of one window are numbered."""
-    ids: dict[str, None] = {}
-    seen: Counter[str] = Counter()
+def join_captions(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:
+    """Join captions of one video and window: the first of each, and the texts of all."""
+    first: dict[tuple[str, float, float], Caption] = {}
+    texts: dict[tuple[str, float, float], list[str]] = {}
     for c in captions:
-        plain = name = c.name
-        while name in ids:
+        first.setdefault((c.video, c.start, c.end), c)
+        texts.setdefault((c.video, c.start, c.end), []).append(c.text)
+    return list(first.values()), list(texts.values())
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Number repeated names: ``x``, ``x#2``, ``x#3``."""
+    unique: dict[str, None] = {}
+    seen: Counter[str] = Counter()
+    for plain in names:
+        name = plain
+        while name in unique:
             seen[plain] += 1
             name = f"{plain}#{seen[plain] + 1}"
-        ids[name] = None
-    return list(ids)
+        unique[name] = None
+    return list(unique)
+
+
+def _seconds(captions: Sequence[Caption], reader: Reader) -> dict[str, float | None]:
+    """Return for how long each video of the captions has features; None: it is not there."""
+    videos = dict.fromkeys(caption.video for caption in captions)
+    known: Collection[str] = reader.videos
+    if len(known) < 10 * len(videos):
+        known = set(known)  # where `in` is quick
+    return {video: seconds_of(reader, video) if video in known else None for video in videos}

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
-from fusion.data.features.problems import POLICIES, check_max_bad
+from fusion.data.features.problems import POLICIES
 from fusion.tokens import Batch, Tokens
 
 TextEncoder = Callable[[str], Tensor]  # maps a text to (L, D) features, one row per known word
@@ -121,12 +121,17 @@ def check_settings(bad: str, max_bad: float, **choices: tuple[str, Iterable[str]
         choices: by name of a setting its value and what it is chosen from.
 
     Raises:
-        ValueError: a value is not among its choices, or ``max_bad`` is no share.
+        ValueError: a value is not among its choices, or ``max_bad`` is no share, such as 50 where
+            50 % is meant.
     """
     for name, (value, known) in (choices | {"bad": (bad, POLICIES)}).items():
         if value not in known:
             raise ValueError(f"data.{name}: unknown {value!r}; choose from {', '.join(known)}")
-    check_max_bad(max_bad)
+    if not 0 <= max_bad <= 1:
+        raise ValueError(
+            f"data.max_bad is {max_bad:g}; it is a share and must be between 0 and 1, such as 0.05"
+            " for 5 %"
+        )
 
 
 def paths_of(files: Mapping[str, str | None] | None) -> dict[str, Path]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fusion.data.captions.table import WHOLE, Caption
+from fusion.data.datasets.clips import Clips
 from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
-from fusion.data.datasets.pickled import KINDS, PickledClip, read_clips
-from fusion.data.datasets.pickled_clips import PickledClips, report_empty
+from fusion.data.datasets.pickled import KINDS, PickledClip, PickledFeatures, read_clips
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.datasets.sampling import STRATEGIES
+from fusion.data.features.problems import name_some, tolerate
 from fusion.files import missing_folder
 
 EAO_DATA = "data.tar of github.com/ninatu/everything_at_once"
@@ -83,7 +85,7 @@ class PickledVideos(Source):
         """The clips' texts."""
         return [text for clip in self._clips(split) for text in clip.texts]
 
-    def clips(self, split: str, text_encoder: TextEncoder | None = None) -> PickledClips:
+    def clips(self, split: str, text_encoder: TextEncoder | None = None) -> Clips:
         """Read a split.
 
         Raises:
@@ -92,17 +94,25 @@ class PickledVideos(Source):
         clips, file = self._clips(split), str(self._pickle(split))
         if split == "test":
             self._protocol.check(len(clips), file, sum(len(clip.texts) for clip in clips))
-        opened = PickledClips(
-            clips,
+        reader = PickledFeatures(clips, self.features)
+        self._report_empty(clips, reader, file, text_encoder)
+        every = self.protocol(split).captions is not None
+        shown = [
+            (name, text, clip.texts)
+            for name, clip in zip(reader.videos, clips, strict=True)
+            for text in (clip.texts if every else (clip.text,))
+        ]
+        return Clips(
+            None,
+            [Caption(name, *WHOLE, text) for name, text, _ in shown],
+            reader,
             text_encoder,
             self.max_video_tokens,
             self.max_audio_frames,
-            self.long_clips,
-            1 if split == "train" else self.cut,
-            every_caption=self.protocol(split).captions is not None,
+            texts=[texts for _, _, texts in shown],
+            long_clips=self.long_clips,
+            cut=1 if split == "train" else self.cut,
         )
-        report_empty(opened, file, self.max_bad)
-        return opened
 
     def protocol(self, split: str) -> Protocol:
         """How a split is counted."""
@@ -128,6 +138,34 @@ class PickledVideos(Source):
                 needs=self._protocol.needs_entry,
             )
         return self._read[split]
+
+    def _report_empty(
+        self,
+        clips: Sequence[PickledClip],
+        reader: PickledFeatures,
+        file: str,
+        text_encoder: TextEncoder | None,
+    ) -> None:
+        """Name the clips without picture, sound and known words: nothing can be learnt from them.
+
+        Raises:
+            ValueError: more than ``max_bad`` are so.
+        """
+        kinds = [name for name in ("2d", "3d") if name in reader.fields]
+        enough = all if self.max_video_tokens else any  # pooled, one kind of features is enough
+        names = [
+            clip.id
+            for clip in clips
+            if "audio" not in clip.features
+            and not enough(kind in clip.features for kind in kinds)
+            and not (text_encoder and any(map(len, map(text_encoder, (clip.text, *clip.texts)))))
+        ]
+        if names:
+            said = (
+                f"{file}: {len(names)} of {len(clips)} clips have neither picture nor sound nor a"
+                f" word that the text encoder knows ({name_some(names)}), so they count nowhere"
+            )
+            tolerate(said, len(names) / len(clips), "missing", self.max_bad)
 
     def _pickle(self, split: str) -> Path:
         file = self._file(split, "pickle")

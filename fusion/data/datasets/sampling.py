@@ -131,6 +131,7 @@ def video_tokens(
     start: float,
     end: float,
     num_tokens: int,
+    strategy: str = "clip",
 ) -> Tensor:
     """Read the 2D and 3D features of a window and make tokens of them.
 
@@ -140,6 +141,7 @@ def video_tokens(
         start: seconds.
         end: seconds; infinity: the whole video.
         num_tokens: see :func:`fit_video_tokens`.
+        strategy: see there.
     """
 
     def rows(name: str) -> Tensor | None:
@@ -149,7 +151,7 @@ def video_tokens(
             return read(name, 0, None)
         return read(name, *feature_range(start, end, fields[name].per_second))
 
-    return fit_video_tokens(rows("2d"), rows("3d"), num_tokens)
+    return fit_video_tokens(rows("2d"), rows("3d"), num_tokens, strategy)
 
 
 def fit_video_tokens(

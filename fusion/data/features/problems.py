@@ -7,7 +7,6 @@ share ``data.max_bad``, the run ends with an error that says the same.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections import Counter
@@ -25,21 +24,6 @@ MAX_BAD = 0.05  # the share that may be bad where the user sets none
 NAMED = 5  # clips, videos or captions that a message names
 WORKERS = 1024  # of one process; each has a counter of its own, so that no count is lost
 ENOUGH = 1000  # clips; a share of fewer says little while training
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One clip's features of one kind that cannot be used.
-
-    Attributes:
-        clip: its name.
-        what: the features, such as ``2d``.
-        why: in a few words.
-    """
-
-    clip: str
-    what: str
-    why: str
 
 
 def find_problem(values: Any, width: int | None) -> str | None:
@@ -77,35 +61,6 @@ def common_width(shapes: Iterable[tuple[int, ...]]) -> int | None:
     """Return the width that most matrices have, None if there is no matrix."""
     widths = Counter(shape[1] for shape in shapes if len(shape) == 2)
     return widths.most_common(1)[0][0] if widths else None
-
-
-def report(
-    problems: Sequence[Problem], num_clips: int, file: str, policy: str, max_bad: float
-) -> None:
-    """Report the problems of all clips of a file, see :func:`tolerate`."""
-    clips = list(dict.fromkeys(problem.clip for problem in problems))
-    if not clips:
-        return
-    kinds = Counter(f"{p.what}: {p.why}" for p in problems)
-    first = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
-    said = (
-        f"{file}: {len(clips)} of {num_clips} clips have features that cannot be used"
-        f" ({name_some(clips)}): {first}"
-    )
-    tolerate(said, len(clips) / num_clips, policy, max_bad)
-
-
-def check_max_bad(max_bad: float) -> None:
-    """Check that it is a share.
-
-    Raises:
-        ValueError: it is not between 0 and 1, such as 50 where 50 % is meant.
-    """
-    if not 0 <= max_bad <= 1:
-        raise ValueError(
-            f"data.max_bad is {max_bad:g}; it is a share and must be between 0 and 1, such as 0.05"
-            " for 5 %"
-        )
 
 
 def tolerate(said: str, share: float, policy: str, max_bad: float) -> None:
