@@ -6,7 +6,7 @@ Shapes: B clips, L tokens of the longest clip, T tokens of all clips, D width.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,11 +134,13 @@ class Batch:
         ids: B names, for messages and tables.
         inputs: for each modality's name the tokens of the B clips.
         seeds: (B,) int64, one for the random numbers of each clip; None where none are drawn.
+        targets: for each name, such as ``label``, a (B, …) tensor or a list of B values.
     """
 
     ids: tuple[str, ...]
     inputs: Mapping[str, Tokens]
     seeds: Tensor | None = None
+    targets: Mapping[str, Tensor | list[Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def present(self) -> dict[str, Tensor]:
@@ -153,20 +155,28 @@ class Batch:
                 self.ids[i : i + size],
                 {name: tokens.part(i, i + size) for name, tokens in self.inputs.items()},
                 None if self.seeds is None else self.seeds[i : i + size],
+                {name: values[i : i + size] for name, values in self.targets.items()},
             )
             for i in starts
         ]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Move to a device."""
-        moved = {name: tokens.to(device, non_blocking) for name, tokens in self.inputs.items()}
-        seeds = None if self.seeds is None else self.seeds.to(device, non_blocking=non_blocking)
-        return Batch(self.ids, moved, seeds)
+        inputs = {name: tokens.to(device, non_blocking) for name, tokens in self.inputs.items()}
+        return self._with(inputs, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Pin every tensor; called by ``DataLoader``."""
-        pinned = {name: tokens.pin_memory() for name, tokens in self.inputs.items()}
-        return Batch(self.ids, pinned, None if self.seeds is None else self.seeds.pin_memory())
+        inputs = {name: tokens.pin_memory() for name, tokens in self.inputs.items()}
+        return self._with(inputs, lambda tensor: tensor.pin_memory())
+
+    def _with(self, inputs: Mapping[str, Tokens], move: Callable[[Tensor], Tensor]) -> Batch:
+        """Move seeds and targets, and take other inputs."""
+        targets = {
+            name: move(values) if isinstance(values, Tensor) else values
+            for name, values in self.targets.items()
+        }
+        return Batch(self.ids, inputs, None if self.seeds is None else move(self.seeds), targets)
 
 
 def true_places(mask: Tensor, count: int) -> Tensor:

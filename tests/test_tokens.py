@@ -83,3 +83,14 @@ def test_chunks_hold_the_clips_in_order():
     assert [chunk.inputs["text"].lengths.tolist() for chunk in chunks] == [[3, 0], [1]]
     assert [chunk.inputs["text"].values[:, 0].tolist() for chunk in chunks] == [[3, 3, 3], [1]]
     assert chunks[1].inputs["text"].longest == 1
+    assert [chunk.targets for chunk in chunks] == [{}, {}]
+
+
+def test_targets_go_along_with_their_clips():
+    targets = {"label": torch.tensor([4, 5, 6]), "answers": [["a"], [], ["b", "c"]]}
+    batch = Batch(("x", "y", "z"), {"text": Tokens.pack(CLIPS)}, targets=targets)
+    first, second = batch.chunks(2)
+    assert first.targets["label"].tolist() == [4, 5] and second.targets["label"].tolist() == [6]
+    assert second.targets["answers"] == [["b", "c"]]
+    moved = batch.to("meta")
+    assert moved.targets["label"].is_meta and moved.targets["answers"] == targets["answers"]

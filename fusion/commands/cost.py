@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 
 FEW = 16  # clips whose arithmetic is counted
 

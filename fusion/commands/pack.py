@@ -6,25 +6,21 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from fusion.data.datasets.howto100m import KINDS, expected
 from fusion.data.datasets.msrvtt_youcook2 import AVLNET_DATA, EAO_DATA
-from fusion.data.datasets.pickled import PickledClip, read_clips
-from fusion.data.features.format import Field
-from fusion.data.features.readers import PublishedFolders
+from fusion.data.datasets.pickled import PickledClip, PickledFeatures, read_clips
+from fusion.data.features.readers import PublishedFolders, Reader
 from fusion.data.features.writer import StoreWriter
-from fusion.data.media.log_mel import NUM_MELS, spectrogram_seconds
+from fusion.data.media.log_mel import spectrogram_seconds
 from fusion.files import missing_folder, write_atomically
 from fusion.words import number_of
 
-Read = tuple[Mapping[str, Any], list[str]]  # features and problems of a video
 LARGEST = 65504.0  # of float16
 
 
@@ -48,8 +44,7 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
     reader = PublishedFolders(
         folder / kind.videos, folder / kind.folder, folder / "audio_features", kind.fields
     )
-    videos = list(dict.fromkeys(reader.videos))
-    _write(out, kind.fields, videos, lambda video: _read_video(reader, video))
+    _write(out, reader, {})
 
 
 def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
@@ -78,44 +73,42 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
         )
     beside = file.parent.parent / features / file.name if features != "resnet" else None
     clips = read_clips(file, features, beside, max_bad=1.0)
-    rates = {name: field.per_second for name, field in KINDS[features].fields.items()}
-    widths = {name: NUM_MELS if name == "audio" else _width(clips, name) for name in rates}
-    fields = {name: Field(width, rates[name]) for name, width in widths.items() if width}
-    by_name = {clip.id: clip for clip in clips}
-    if len(by_name) < len(clips):
-        raise ValueError(f"{file} has {len(clips) - len(by_name)} clips under the names of others")
-    _write(out, fields, list(by_name), lambda name: _check_clip(by_name[name]))
+    if repeated := len(clips) - len({clip.id for clip in clips}):
+        raise ValueError(f"{file} has {repeated} clips under the names of others")
+    reader = PickledFeatures(clips, features)
+    _write(out, reader, {clip.id: clip.problems for clip in clips})
     if _place()[0] == 0:
-        _write_captions(file, out, clips, fields)
+        _write_captions(file, out, clips, reader)
 
 
 def _write_captions(
-    file: Path, out: Path, clips: Sequence[PickledClip], fields: Mapping[str, Field]
+    file: Path, out: Path, clips: Sequence[PickledClip], reader: PickledFeatures
 ) -> None:
     for ending, texts in [("", lambda clip: [clip.text]), ("_training", lambda clip: clip.texts)]:
         table = io.StringIO()
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["video", "start", "end", "text"])
         for clip in clips:
-            end = f"{_seconds(clip, fields) + 0.001:.3f}"  # rounding must not cost the last frame
+            # Rounding must not cost the last frame.
+            end = f"{_seconds(clip.id, reader) + 0.001:.3f}"
             rows.writerows((clip.id, 0, end, text) for text in texts(clip))
         path = out / f"{file.stem}{ending}.csv"
         write_atomically(path, table.getvalue())
         print(f"{path}: {number_of(sum(len(texts(clip)) for clip in clips), 'caption')}")
 
 
-def _write(
-    out: Path, fields: Mapping[str, Field], names: Sequence[str], read: Callable[[str], Read]
-) -> None:
-    rank, ranks = _place()
+def _write(out: Path, reader: Reader, known: Mapping[str, Sequence[str]]) -> None:
+    """Write the videos of a reader; ``known`` are problems of features that it has left out."""
+    rank, world_size = _place()
     problems: dict[str, list[str]] = {}
     added = skipped = 0
-    with StoreWriter(out, fields, name=f"pack{rank}") as writer:
-        for name in tqdm(names[rank::ranks], desc="packing", unit="video", disable=rank > 0):
+    names = list(dict.fromkeys(reader.videos))
+    with StoreWriter(out, reader.fields, name=f"pack{rank}") as writer:
+        for name in tqdm(names[rank::world_size], desc="packing", unit="video", disable=rank > 0):
             if writer.done(name):
                 skipped += 1
                 continue
-            features, found = read(name)
+            features, found = _read(reader, name, [*known.get(name, ())])
             if features:
                 writer.add(name, features, {"problems": found} if found else {})
                 added += 1
@@ -129,47 +122,31 @@ def _write(
     )
 
 
-def _read_video(reader: PublishedFolders, video: str) -> Read:
-    features, problems = {}, []
+def _read(reader: Reader, video: str, problems: list[str]) -> tuple[dict[str, Tensor], list[str]]:
+    features = {}
     for field in reader.fields:
         try:
             rows = reader.read(video, field)
-            _refuse_too_large(rows.numpy(), video, field)
-            features[field] = rows
+            if rows.numel() and not rows.abs().max() <= LARGEST:
+                raise ValueError(f"{field} of {video}: not finite, or too large for float16")
+            if len(rows):
+                features[field] = rows
         except ValueError as error:
             problems.append(str(error))
     return features, problems
 
 
-def _check_clip(clip: PickledClip) -> Read:
-    features, problems = {}, list(clip.problems)
-    for field, rows in clip.features.items():
-        try:
-            _refuse_too_large(rows, clip.id, field)
-            features[field] = rows
-        except ValueError as error:
-            problems.append(str(error))
-    return features, problems
-
-
-def _refuse_too_large(rows: NDArray[Any], video: str, field: str) -> None:
-    if rows.size and not np.abs(rows).max() <= LARGEST:
-        raise ValueError(f"{field} of {video}: not finite, or too large for float16")
-
-
-def _seconds(clip: PickledClip, fields: Mapping[str, Field]) -> float:
-    if "audio" in clip.features:
-        return spectrogram_seconds(len(clip.features["audio"]))
+def _seconds(clip: str, reader: PickledFeatures) -> float:
+    if frames := reader.rows(clip, "audio"):
+        return spectrogram_seconds(frames)
     rows = [
-        len(clip.features[n]) / fields[n].per_second for n in ("3d", "2d") if n in clip.features
+        reader.rows(clip, name) / reader.fields[name].per_second
+        for name in ("3d", "2d")
+        if name in reader.fields
     ]
-    return max(rows, default=0.001)
-
-
-def _width(clips: Sequence[PickledClip], name: str) -> int | None:
-    return next((c.features[name].shape[1] for c in clips if name in c.features), None)
+    return max(0.001, *rows)
 
 
 def _place() -> tuple[int, int]:
-    """Say which process of how many this is."""
+    """Return which process of how many this is."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

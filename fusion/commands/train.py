@@ -16,7 +16,7 @@ from torch import nn
 from fusion.checkpoint import CheckpointError, find_checkpoint, load_weights, save_checkpoint
 from fusion.commands.cost import describe_cost, peak_memory
 from fusion.config import ConfigError, check
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.files import write_atomically
 from fusion.models import compile_parts
 from fusion.report.run_page import write_report

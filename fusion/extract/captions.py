@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusion.data.captions.search import find_captions, read_all, stranger_files
+from fusion.data.captions.match import find_captions, read_all, stranger_files
 from fusion.data.captions.subtitles import SUBTITLES
 from fusion.data.captions.table import Caption
 from fusion.files import write_atomically

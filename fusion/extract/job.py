@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fusion.data.captions.search import find_captions
+from fusion.data.captions.match import find_captions
 from fusion.data.captions.table import CaptionError
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter

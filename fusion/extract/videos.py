@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fusion.data.captions.names import ENDINGS
+from fusion.data.captions.match import ENDINGS
 
 
 def find_videos(

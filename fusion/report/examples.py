@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from fusion.data.datasets.source import ClipSet
+from fusion.data.datasets.dataset import ClipSet
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.retrieval import rank_directions, side_embeddings
 from fusion.modalities import Direction, directions

@@ -11,7 +11,7 @@ from torch import nn
 
 from fusion.builders import check_config
 from fusion.config import ConfigError, check
-from fusion.data.datasets.source import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, Source
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import Rescoring
 from fusion.evaluation.retrieval import rank_directions, retrieval_table

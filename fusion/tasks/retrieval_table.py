@@ -16,8 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
 
-from fusion.data.datasets.collate import collate
-from fusion.data.datasets.source import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, Source, collate
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.rescoring import Rescoring, rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table

@@ -13,7 +13,7 @@ from fusion.commands.pack import pack_howto100m, pack_pickle
 from fusion.data.datasets.captioned import CaptionedVideos
 from fusion.data.datasets.howto100m import HowTo100M
 from fusion.data.datasets.msrvtt_youcook2 import PickledVideos
-from fusion.data.datasets.video_tokens import fit_video_tokens
+from fusion.data.datasets.sampling import fit_video_tokens
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
 from tests.data.datasets.test_howto100m import VIDEOS, own_cache, root, words  # noqa: F401 (fixtures)
@@ -32,7 +32,7 @@ def test_the_store_of_howto100m_gives_the_same_clips(root, tmp_path, capsys):  #
     order = [VIDEOS.index(name) for name in packed.videos]
     packed.videos = [packed.videos[order.index(i)] for i in range(3)]  # a store sorts its names
     for clips in (published, packed):
-        clips.draw_anew(4)
+        clips.set_epoch(4)
     for index in range(30):
         ours, theirs = packed[index], published[index]
         assert ours["id"] == theirs["id"]

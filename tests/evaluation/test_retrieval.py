@@ -2,7 +2,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import ranks_of_matrix
 from fusion.evaluation.retrieval import rank_directions, retrieval_table

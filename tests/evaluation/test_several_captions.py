@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.source import ClipSet
+from fusion.data.datasets.dataset import ClipSet
 from fusion.evaluation.embed import Embedded, keep_complete
 from fusion.evaluation.metrics import (
     bootstrap_interval,

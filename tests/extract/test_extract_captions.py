@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from fusion.data.captions.table import read_captions
+from fusion.data.captions.formats import read_caption_file
 from fusion.extract.job import extract
 from tests.extract.films import TINY
 
@@ -16,7 +16,7 @@ def test_captions_are_written_for_the_videos_in_the_store(films, tmp_path, capsy
         "other.mp4,0,1,of nothing\n"
     )
     extract([films], tmp_path / "store", TINY, captions=tmp_path / "captions.csv")
-    written = read_captions(tmp_path / "store/captions.csv")
+    written = read_caption_file(tmp_path / "store/captions.csv")
     assert [(c.video, c.start, c.end, c.text) for c in written] == [
         ("a.mp4", 0.5, 1.25, "a dog, jumping"),
         ("b/long.mp4", 1.0, 2.0, "by a short name"),
@@ -32,7 +32,7 @@ def test_captions_of_whole_videos_come_back_as_such(films, tmp_path):
     extract([films], tmp_path / "store", TINY, captions=tmp_path / "test.csv")
     file = tmp_path / "store/captions.csv"
     assert file.read_text().splitlines()[1] == "a.mp4,,,a dog"
-    written = read_captions(file)
+    written = read_caption_file(file)
     assert [c.video for c in written] == ["a.mp4", "a.mp4", "b/long.mp4"]
     assert all(caption.is_whole for caption in written)
 
@@ -43,7 +43,7 @@ def test_csv_files_are_found_by_their_names(films, tmp_path, capsys):
         (tmp_path / "asr" / name).write_text("start,end,text\n0.5,1.25,hello\n")
     (tmp_path / "asr" / "list.csv").write_text("video_path\na.mp4\n")
     extract([films], tmp_path / "store", TINY, captions=tmp_path / "asr")
-    assert [c.video for c in read_captions(tmp_path / "store/captions.csv")] == ["a.mp4"]
+    assert [c.video for c in read_caption_file(tmp_path / "store/captions.csv")] == ["a.mp4"]
     assert (
         "1 caption files belong to no video in the store (stranger.csv)" in capsys.readouterr().err
     )
@@ -56,7 +56,7 @@ def test_subtitle_files_are_found_beside_the_films(films, tmp_path, capsys):
         (tmp_path / "films" / name).write_text(cue)
     store = tmp_path / "store"
     extract([tmp_path / "films"], store, TINY, captions=tmp_path / "films")
-    assert [c.video for c in read_captions(store / "captions.csv")] == ["a.mp4", "b/long.mp4"]
+    assert [c.video for c in read_caption_file(store / "captions.csv")] == ["a.mp4", "b/long.mp4"]
     assert "2 caption files belong to no video in the store" in capsys.readouterr().err
 
 

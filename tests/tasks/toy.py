@@ -14,13 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fusion.data.datasets.dataset import collate
 from fusion.report.layout import FORMAT, Layout
 from fusion.report.runs import pack_scores
 
 from fusion.builders import check_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets import DATASETS
+from fusion.data.datasets.dataset import collate
 from fusion.evaluation.bootstrap import bootstrap_interval
 from fusion.losses import LOSSES
 from fusion.models import MODELS

@@ -27,7 +27,7 @@ from safetensors.torch import save_model
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fusion.checkpoint import WEIGHTS
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.distributed import ask_before_exchanges
 from fusion.losses import CombinatorialLoss, MCNLoss
 from fusion.models import EAO, MCN

@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.losses import CombinatorialLoss
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.tokens import Batch

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from fusion.commands.pack import pack_howto100m
 from fusion.data.captions.index_writer import write_caption_store
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.data.datasets.howto100m import HowTo100M
-from fusion.data.datasets.windows import feature_range
+from fusion.data.datasets.sampling import feature_range
 from fusion.data.features.store import FeatureStore
 from fusion.data.media.log_mel import spectrogram_range
 
@@ -87,7 +87,7 @@ def draw(videos, count, together, seconds, seed):
 
 def read(reader, video, start):
     """Read one clip."""
-    ranges = {k: feature_range(start, start + CLIP, ROWS[k], accurate=False) for k in ("2d", "3d")}
+    ranges = {k: feature_range(start, start + CLIP, ROWS[k]) for k in ("2d", "3d")}
     ranges["audio"] = spectrogram_range(start, start + CLIP)
     return [reader.read(video, name, *rows) for name, rows in ranges.items()]
 
@@ -137,7 +137,7 @@ def loaders(root, arguments):
         clips, batch_size=16, num_workers=4, collate_fn=collate, persistent_workers=True
     )
     for epoch in range(3):
-        clips.draw_anew(epoch)
+        clips.set_epoch(epoch)
         for _ in loader:
             batches += 1
             if batches % 20 == 0:

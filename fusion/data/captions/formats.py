@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short
@@ -12,22 +11,26 @@ from typing import Any
 from fusion.data.captions.subtitles import SUBTITLES, read_subtitles, split_language
 from fusion.data.captions.table import (
     COLUMNS,
-    WHOLE,
     Caption,
     CaptionError,
+    CaptionParser,
     find_columns,
-    read_captions,
+    read_csv,
     read_text,
 )
+from fusion.data.features.problems import MAX_BAD
+from fusion.data.untrusted.pickle import load_pickle
 
 ONE_VIDEO = (*SUBTITLES, ".csv")  # files named like their video; the first is taken
 
 
-def read_caption_file(path: str | Path, video: str | None = None) -> list[Caption]:
+def read_caption_file(
+    path: str | Path, video: str | None = None, max_bad: float = MAX_BAD
+) -> list[Caption]:
     """Read captions in the format that the file's ending names.
 
     ``.vtt`` and ``.srt`` hold the captions of one video, see :func:`read_subtitles`. ``.csv``: see
-    :func:`read_captions`. ``.json`` holds one of
+    :func:`read_csv`. ``.json`` holds one of
 
     * a list of ``{"video": …, "start": …, "end": …, "text": …}``, by these or other names of
       :data:`fusion.data.captions.table.COLUMNS`; without start and end about the whole video,
@@ -39,103 +42,127 @@ def read_caption_file(path: str | Path, video: str | None = None) -> list[Captio
         path: a file in UTF-8, with or without byte order mark.
         video: the video of a subtitle file; by default the file's name without ending and language
             (``holiday`` for ``holiday.en.vtt``). Of the other formats, only its captions are read.
+        max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
 
     Returns:
         Times in seconds. Nothing for a WebVTT file without captions: nothing is said.
 
     Raises:
-        CaptionError: no such file, another format, an impossible time, or no caption at all.
+        CaptionError: no such file, another format, too many bad captions, or no caption at all.
     """
-    path = Path(path)
+    path, parser = Path(path), CaptionParser(max_bad)
     ending = path.suffix.lower()
     if ending in SUBTITLES:
-        return read_subtitles(path, video or split_language(path.stem)[0])
-    if ending == ".json":
-        captions = _read_json(path)
+        captions = read_subtitles(path, parser, video or split_language(path.stem)[0])
+    elif ending == ".json":
+        captions = _read_json(path, parser)
     elif ending == ".csv":
-        captions = read_captions(path)
+        captions = read_csv(path, parser)
     else:
         raise CaptionError(
             f"{path}: captions cannot be read from {ending or 'a file without ending'}; "
             f"use .csv, .json, {', '.join(SUBTITLES)}"
         )
+    parser.check()
     chosen = [caption for caption in captions if video in (None, caption.video)]
-    if not chosen:
+    if not chosen and ending not in SUBTITLES:
         raise CaptionError(f"{path}: no captions of {video or 'any video'}; check the name")
     return chosen
 
 
-def read_one_video(path: Path, video: str) -> list[Caption]:
+def read_one_video(path: Path, parser: CaptionParser, video: str) -> list[Caption]:
     """Read a file of one video, see :func:`is_of_one_video`.
 
     Raises:
         CaptionError: see :func:`read_caption_file`.
     """
-    if path.suffix.lower() in SUBTITLES:
-        return read_subtitles(path, video)
-    return read_captions(path, video)
+    read = read_subtitles if path.suffix.lower() in SUBTITLES else read_csv
+    return read(path, parser, video)
 
 
 def is_of_one_video(path: Path) -> bool:
     """Tell whether a file has the captions of the video of its name: subtitles, or a csv file.
 
-    A csv file, such as those of HowTo100M (``start,end,text``), must have no column that names
-    videos, and times: in a folder, others are lists of something else.
+    A csv file, such as those of HowTo100M (``start,end,text``), must have times and no column that
+    names videos: other csv files in a folder are lists of something else.
     """
     if path.suffix.lower() in SUBTITLES:
         return True
-    # What is wrong with a file is said when it is read.
+    # Whoever reads the file reports what is wrong with it.
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         header = file.readline()
     found = find_columns([name.strip() for name in header.split(",")])
     return "video" not in found and {"start", "end", "text"} <= found.keys()
 
 
+def read_by_video(path: Path, parser: CaptionParser) -> Iterator[tuple[str, list[Caption]]]:
+    """Read HowTo100M's ``caption.pickle``, or the same as JSON, see :func:`captions_by_video`.
+
+    Raises:
+        ValueError: a damaged file, or another layout.
+    """
+    content = _load_json(path) if path.suffix == ".json" else load_pickle(path)
+    if not isinstance(content, dict):
+        raise CaptionError(f"{path} does not hold the captions of each video")
+    yield from captions_by_video(content, path, parser)
+
+
 def captions_by_video(
-    data: Mapping[str, Any], source: str | Path
+    data: Mapping[Any, Any], source: str | Path, parser: CaptionParser
 ) -> Iterator[tuple[str, list[Caption]]]:
     """Go through the layout of HowTo100M's ``caption.json`` and ``caption.pickle``.
 
     Args:
         data: by video a mapping with ``start``, ``end`` (seconds) and ``text``, equally long lists.
         source: what an error begins with.
+        parser: makes the captions and counts bad ones.
 
     Yields:
         Each video with its captions, sorted by start.
 
     Raises:
-        CaptionError: another layout, or an impossible value.
+        CaptionError: another layout.
     """
     for video, columns in data.items():
-        where = f"{source}, video {short(video)}"
+        name, where = str(video), f"{source}, video {short(video)}"
         try:
-            rows = list(zip(*(columns[name] for name in ("start", "end", "text")), strict=True))
+            rows = list(zip(*(columns[key] for key in ("start", "end", "text")), strict=True))
         except (TypeError, LookupError, ValueError) as error:
             raise CaptionError(
                 f"{where}: {short(columns)} must be lists start, end, text of one length"
             ) from error
-        captions = [_caption(f"{where}, caption {i}", video, *row) for i, row in enumerate(rows, 1)]
-        yield video, sorted(captions, key=lambda caption: caption.start)
+        place = f"{where}, caption"
+        captions = [
+            caption
+            for i, (start, end, text) in enumerate(rows, 1)
+            if (caption := parser.parse(place, i, name, start, end, _line(text)))
+        ]
+        yield name, sorted(captions, key=lambda caption: caption.start)
 
 
-def _read_json(path: Path) -> list[Caption]:
+def _load_json(path: Path) -> Any:
     text = read_text(path)
+    if not text.strip():
+        raise CaptionError(f"{path}: the file is empty; make or download it again")
     try:
-        data = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CaptionError(f"{path}: not JSON ({error}); check the file") from error
+
+
+def _read_json(path: Path, parser: CaptionParser) -> list[Caption]:
+    data = _load_json(path)
     if isinstance(data, dict) and isinstance(data.get("sentences"), list):
         # The times in its "videos" are those of the clips in the films they were cut from.
-        return _rows(data["sentences"], f"{path}, sentence")
+        return _read_list(data["sentences"], f"{path}, sentence", parser)
     if isinstance(data, dict):
-        return [caption for _, captions in captions_by_video(data, path) for caption in captions]
-    if not isinstance(data, list):
-        raise CaptionError(f"{path}: {short(data)} is neither a list nor a mapping of captions")
-    return _rows(data, f"{path}, entry")
+        return [c for _, captions in captions_by_video(data, path, parser) for c in captions]
+    if isinstance(data, list):
+        return _read_list(data, f"{path}, entry", parser)
+    raise CaptionError(f"{path}: {short(data)} is neither a list nor a mapping of captions")
 
 
-def _rows(rows: Sequence[Any], where: str) -> list[Caption]:
-    """Read a list of captions; ``where`` and the number of one begin the message."""
+def _read_list(rows: Sequence[Any], where: str, parser: CaptionParser) -> list[Caption]:
     captions = []
     for i, row in enumerate(rows, 1):
         names = find_columns(list(row)) if isinstance(row, dict) else {}
@@ -144,25 +171,11 @@ def _rows(rows: Sequence[Any], where: str) -> list[Caption]:
                 f"{where} {i}: {short(row)} needs video, start, end, text; without both of start"
                 " and end it is about the whole video"
             )
-        values = [row[names[column]] if column in names else None for column in COLUMNS]
-        captions.append(_caption(f"{where} {i}", *values))
-    return captions
+        video, start, end, text = (row[names[c]] if c in names else None for c in COLUMNS)
+        captions.append(parser.parse(where, i, _line(video), start, end, _line(text)))
+    return [caption for caption in captions if caption]
 
 
-def _caption(where: str, video: Any, start: Any, end: Any, text: Any) -> Caption:
-    """Make a caption of what JSON holds; ``where`` begins the message."""
-    for name, value in {"video": video, "text": text}.items():
-        if not isinstance(value, str) or not (value.strip() or name == "text"):
-            raise CaptionError(f"{where}: {name} is {short(value)}; put it in quotes")
-    if start is None and end is None:
-        return Caption(video.strip(), *WHOLE, " ".join(text.split()))
-    try:
-        first, last = float(start), float(end)
-    except (TypeError, ValueError, OverflowError):
-        first = last = math.nan
-    if not 0 <= first < last < math.inf:
-        raise CaptionError(
-            f"{where}: start is {short(start)}, end is {short(end)}; they must be seconds from 0 "
-            "on, the end after the start"
-        )
-    return Caption(video.strip(), first, last, " ".join(text.split()))
+def _line(text: Any) -> Any:
+    """Write a text on one line."""
+    return " ".join(text.split()) if isinstance(text, str) else text

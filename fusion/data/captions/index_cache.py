@@ -5,30 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
+from fusion.data.captions.formats import read_by_video
 from fusion.data.captions.index import CaptionStore
 from fusion.data.captions.index_writer import write_caption_store
-from fusion.data.captions.table import Caption
-from fusion.data.untrusted.pickle import load_pickle
+from fusion.data.captions.table import CaptionParser
+from fusion.data.features.problems import MAX_BAD
 from fusion.files import cache_folder, missing_folder
 
 logger = logging.getLogger(__name__)
 
+BAD = "bad.json"  # beside the files of the store: how many captions were left out, and the first
 
-def open_captions(path: Path) -> CaptionStore:
+
+def open_captions(path: Path, max_bad: float = MAX_BAD) -> CaptionStore:
     """Open captions; convert them into the cache if they are not in the form that is mapped.
 
     Args:
         path: a caption store, ``caption.pickle`` or the same as JSON: for each video ``start`` and
             ``end`` (seconds) and ``text``.
+        max_bad: the share of captions that may be bad, see :class:`CaptionParser`. The bad ones are
+            counted when they are converted, and limited whenever they are opened.
 
     Raises:
-        ValueError: they are missing or damaged.
+        ValueError: they are missing or damaged, or too many are bad.
     """
     if path.is_dir():
         return CaptionStore(path)
@@ -44,6 +47,10 @@ def open_captions(path: Path) -> CaptionStore:
     if not place.exists():
         logger.warning("converting %s, once; it is read from %s from now on", path, place)
         _convert(path, place)
+    parser = CaptionParser(max_bad)
+    if (place / BAD).exists():  # not in a cache of older versions, which did not count
+        vars(parser).update(json.loads((place / BAD).read_text()))
+    parser.check()
     return CaptionStore(place)
 
 
@@ -52,7 +59,10 @@ def _convert(path: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(prefix=f"{place.name}.new-", dir=place.parent))
     try:
-        write_caption_store(own / "store", _items(path))
+        parser = CaptionParser(timed=True)
+        write_caption_store(own / "store", read_by_video(path, parser))
+        found = {"total": parser.total, "bad": parser.bad, "problems": parser.problems}
+        (own / "store" / BAD).write_text(json.dumps(found))
         try:
             (own / "store").rename(place)  # which replaces no folder that has files
         except OSError:
@@ -60,25 +70,3 @@ def _convert(path: Path, place: Path) -> None:
                 raise
     finally:
         shutil.rmtree(own, ignore_errors=True)
-
-
-def _items(path: Path) -> Iterator[tuple[str, list[Caption]]]:
-    if path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        content = load_pickle(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold the captions of each video")
-    for video, columns in content.items():
-        try:
-            rows = zip(columns["start"], columns["end"], columns["text"], strict=True)
-            captions = [
-                Caption(str(video), float(start), float(end), str(text))
-                for start, end, text in rows
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: {video!r} lacks start, end and text of equal number ({error})"
-            ) from None
-        # Impossible times do occur among a hundred million.
-        yield str(video), [c for c in captions if 0 <= c.start < c.end < math.inf]

@@ -2,7 +2,7 @@
 
 WebVTT is read as https://www.w3.org/TR/webvtt1/ says, without its layout. The libraries for it
 (webvtt-py, pysubs2, srt) skip a caption that they cannot read without a word, or stop without a
-line number; here the reader of the error must find the place, so the few rules are written out.
+line number; here an error names the place, so the few rules are written out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from reprlib import repr as short
 
-from fusion.data.captions.table import Caption, CaptionError, read_text
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser, read_text
 
 SUBTITLES = (".vtt", ".srt")  # the first is taken where there are both
 
@@ -42,24 +42,27 @@ class _Cue:
     lines: list[str]
 
 
-def read_subtitles(path: Path, video: str) -> list[Caption]:
+def read_subtitles(path: Path, parser: CaptionParser, video: str) -> list[Caption]:
     """Read the captions of one video, sorted by start.
 
-    Markup is removed, lines are joined by a space, captions without text are left out. What
-    automatic captions repeat while they roll is said once: lines that the cue before ended with
-    are dropped, cues of a few hundredths of a second become part of it.
+    Markup is removed, lines are joined by a space, captions without text are left out. Automatic
+    captions repeat lines while they roll; each line is kept once: lines that the cue before ended
+    with are dropped, and a cue of a few hundredths of a second becomes part of it.
 
     Args:
         path: a file in UTF-8, with or without byte order mark.
+        parser: checks the captions and counts bad ones.
         video: its name.
 
     Returns:
         Times in seconds. Nothing for a WebVTT file without captions: nothing is said.
 
     Raises:
-        CaptionError: no such file, another format, or an impossible time.
+        CaptionError: no such file, nothing in it, another format, or a line that should be times.
     """
     text = read_text(path)
+    if not text.strip():
+        raise CaptionError(f"{path}: the file is empty; make or download it again")
     is_vtt = text.startswith("WEBVTT")
     lines = re.split(r"\r\n|\r|\n", text)
     if path.suffix.lower() == ".vtt" and not is_vtt:
@@ -72,14 +75,13 @@ def read_subtitles(path: Path, video: str) -> list[Caption]:
         raise CaptionError(
             f"{path}: no times such as 00:00:01,000 --> 00:00:02,500; it is not SubRip"
         )
+    spoken = []
     for cue in cues:
         cue.lines = _plain(cue.lines)
-        if cue.lines and cue.end <= cue.start:
-            raise CaptionError(
-                f"{path}, line {cue.line}: end ({cue.end:.3f} s) is not after start "
-                f"({cue.start:.3f} s); correct one of them"
-            )
-    spoken = sorted((cue for cue in cues if cue.lines), key=lambda cue: cue.start)
+        raw = (cue.line, video, cue.start, cue.end, " ".join(cue.lines))
+        if cue.lines and parser.parse(f"{path}, line", *raw):
+            spoken.append(cue)
+    spoken.sort(key=lambda cue: cue.start)
     once = _say_once(spoken, rolls=_WORD_TIME.search(text) is not None)
     return [Caption(video, cue.start, cue.end, " ".join(cue.lines)) for cue in once]
 

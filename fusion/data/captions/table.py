@@ -1,33 +1,37 @@
-"""Captions of videos, one per line of a csv file with columns such as video, start, end, text."""
+"""Captions of videos: the one place that checks their values, and the reader of csv files."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from reprlib import repr as short
+from typing import Any
 
+from fusion.data.features.problems import MAX_BAD, NAMED, name_some, tolerate
 from fusion.files import missing_folder
 
-# What a column is called: first as in our own files, then as in MSR-VTT's, YouCook2's and
-# HowTo100M's. The first name that a file has counts; its other columns are ignored.
+# Names of each column: our own first, then those of MSR-VTT, YouCook2 and HowTo100M. The first name
+# that a file has counts; its other columns are ignored.
 COLUMNS = {
     "video": ("video", "video_id", "video_path"),
     "start": ("start",),
     "end": ("end",),
     "text": ("text", "sentence", "caption"),
 }
-WHOLE = (0.0, math.inf)  # the times of a caption about a whole video, however long
+WHOLE = (0.0, math.inf)  # start and end of a caption about a whole video
 
-# A file without times is about whole videos, but not if it has times that are called otherwise.
+# Words of a column's name that mean times: then a file without start and end is not about whole
+# videos; its times have another name.
 _TIMES = {"begin", "from", "offset", "onset", "start", "end", "stop", "time", "timestamp", "to"}
 
 
 class CaptionError(ValueError):
-    """A caption file that cannot be read; one line with the file, the place and the way out."""
+    """A caption file that cannot be read: one line with the file, the place and the way out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,73 +57,154 @@ class Caption:
 
     @property
     def name(self) -> str:
-        """What its clip is called: the video, and from which to which second."""
+        """The name of its clip: the video, and from which to which second."""
         return self.video if self.is_whole else f"{self.video}@{self.start:g}-{self.end:g}"
 
 
-def read_captions(path: str | Path, video: str | None = None) -> list[Caption]:
-    """Read a caption file, in its order.
+class CaptionParser:
+    """Makes captions of raw values, whatever file they are from; one rule for bad ones.
+
+    A caption is bad if it has no video, a time that is not a number of seconds from 0 on, an end
+    that is not after its start, only one of the two, or a text that is no text. It is left out,
+    counted and named; :meth:`check` limits how many may be bad. Faults of a file's structure, such
+    as a missing column, are errors of its reader.
+
+    Args:
+        max_bad: the share of captions that may be bad.
+        timed: whether a caption without times is a bad one; otherwise it is about the whole video.
+
+    Attributes:
+        total: captions parsed so far.
+        bad: how many of them are bad.
+        problems: the first few of these, each with its place.
+    """
+
+    def __init__(self, max_bad: float = MAX_BAD, timed: bool = False) -> None:
+        self.max_bad, self.timed = max_bad, timed
+        self.total = self.bad = 0
+        self.problems: list[str] = []
+
+    def parse(
+        self, where: str, number: int, video: Any, start: Any, end: Any, text: Any
+    ) -> Caption | None:
+        """Make a caption; None if it is bad.
+
+        Args:
+            where: the file and what ``number`` counts in it, such as ``a.csv, line``.
+            number: place of the caption.
+            video: a name.
+            start: seconds, as a number or written out; None or empty without ``end`` as well.
+            end: the same.
+            text: a text; a number counts as one, as in the published code.
+        """
+        self.total += 1
+        try:
+            return self._make(video, start, end, text)
+        except ValueError as error:
+            self.bad += 1
+            if len(self.problems) <= NAMED:
+                self.problems.append(f"{where} {number}: {error}")
+            return None
+
+    def check(self) -> None:
+        """Warn of the bad captions, if there are any.
+
+        Raises:
+            CaptionError: they are more than ``max_bad`` of all.
+        """
+        if self.bad:
+            said = name_some(self.problems, "; ")
+            said += f": {self.bad} of {self.total} captions cannot be used"
+            try:
+                tolerate(said, self.bad / self.total, "leave_out", self.max_bad)
+            except ValueError as error:
+                raise CaptionError(str(error)) from None
+
+    def _make(self, video: Any, start: Any, end: Any, text: Any) -> Caption:
+        if not isinstance(video, str) or not video.strip():
+            raise ValueError(f"video is {short(video)}; write its name, in JSON in quotes")
+        if not isinstance(text, str | int | float):
+            raise ValueError(f"text is {short(text)}; write a text, in JSON in quotes")
+        if not self.timed and _is_empty(start) and _is_empty(end):
+            return Caption(video, *WHOLE, str(text))
+        first, last = _seconds("start", start), _seconds("end", end)
+        if first < 0:
+            raise ValueError(f"start is {start}; times are seconds from 0 on")
+        if last <= first:
+            raise ValueError(f"end ({end}) is not after start ({start}); correct one of them")
+        return Caption(video, first, last, str(text))
+
+
+def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) -> list[Caption]:
+    """Read the captions of a csv file, in its order.
 
     Args:
         path: csv in UTF-8 (with or without byte order mark) with the columns video, start, end and
             text or other names of ``COLUMNS``, in any order and case; others are ignored. Without
             the columns start and end, or where both are empty, it is about the whole video.
+        parser: makes the captions and counts bad ones.
         video: the video of a file that has no such column.
 
     Raises:
-        CaptionError: no such file, no caption, a missing column, an impossible value, or an
-            encoding other than UTF-8.
+        CaptionError: no such file, no caption, a missing column, a line with too few or too many
+            fields, or an encoding other than UTF-8.
     """
-    rows = read_table(path)
-    header = next(rows, None)
-    captions = []
-    if header is not None:
-        places = _places(header[1], path, video)
-        for where, row in rows:
-            captions.append(_caption(row, places, f"{path}, line {where}", video))
-    if not captions:
+    rows = list(read_table(path))
+    places = _places(rows[0][1], path, video) if rows else {}
+    if len(rows) < 2:
         raise CaptionError(
             f"{path}: no captions; it needs the line {','.join(COLUMNS)} (or video,text: about"
             " whole videos) and one line per caption"
         )
-    return captions
+    captions = []
+    for line, row in rows[1:]:
+        if len(row) <= max(places.values()):
+            raise CaptionError(
+                f"{path}, line {line}: {len(row)} columns, fewer than the first line names; put"
+                " texts with commas in quotes, and write an empty text as two commas or quotes"
+            )
+        values: dict[str, Any] = {column: row[place].strip() for column, place in places.items()}
+        values = {"video": video, "start": None, "end": None} | values
+        captions.append(parser.parse(f"{path}, line", line, **values))
+    return [caption for caption in captions if caption]
 
 
 def read_table(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Read a csv file line by line, without blank ones; none has more fields than the first.
+    """Read a csv file line by line, without blank ones.
 
     Yields:
-        The number of the line, from 1, and its fields.
+        The number of the line, from 1, and its fields, no more than the first line has.
 
     Raises:
         CaptionError: no such file, no csv, or an encoding other than UTF-8.
     """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    width = 0
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            yield from _rows(file, path)
-    except FileNotFoundError as error:
-        where = missing_folder(path)
-        raise CaptionError(f"{path}: no such file{where}; check the path") from error
-    except OSError as error:
-        raise CaptionError(f"{path}: cannot be read ({error.strerror}); check it") from error
-    except UnicodeDecodeError as error:
+        for row in reader:
+            width = width or len(row)
+            if len(row) > width:
+                raise CaptionError(
+                    f"{path}, line {reader.line_num}: {len(row)} fields in {width} columns;"
+                    " put texts with commas in quotes"
+                )
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
         raise CaptionError(
-            f"{path}, line {_first_undecodable(path)}: not UTF-8 ({error.reason}); save the file "
-            "as UTF-8"
+            f"{path}, line {reader.line_num}: not csv ({error}); put texts with commas or quotes "
+            "in quotes"
         ) from error
 
 
-def read_text(path: Path) -> str:
-    """Read a caption file of any format as it is, without byte order mark.
+def read_text(path: str | Path) -> str:
+    """Read a file of any format, without its byte order mark.
 
     Raises:
-        CaptionError: no such file, nothing in it, or an encoding other than UTF-8.
+        CaptionError: no such file, or an encoding other than UTF-8.
     """
     try:
-        content = path.read_bytes()
-        if not content.strip():
-            raise CaptionError(f"{path}: the file is empty; make or download it again")
-        return content.decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         where = missing_folder(path)
         raise CaptionError(f"{path}: no such file{where}; check the path") from error
@@ -133,34 +218,14 @@ def read_text(path: Path) -> str:
 
 
 def find_columns(names: Sequence[str]) -> dict[str, str]:
-    """Find which of ``COLUMNS`` there are, and what each is called here, whatever its case."""
+    """Find which of ``COLUMNS`` there are, in any case, and their names here."""
     here = {name.strip().lower(): name for name in reversed(names)}
     called = {c: next((n for n in known if n in here), None) for c, known in COLUMNS.items()}
     return {column: here[name] for column, name in called.items() if name is not None}
 
 
-def _rows(file: TextIO, path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(file, strict=True)
-    width = 0
-    try:
-        for row in reader:
-            width = width or len(row)
-            if len(row) > width:
-                raise CaptionError(
-                    f"{path}, line {reader.line_num}: {len(row)} fields in {width} columns;"
-                    " put texts with commas in quotes"
-                )
-            if row:  # blank lines are no captions
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise CaptionError(
-            f"{path}, line {reader.line_num}: not csv ({error}); put texts with commas or quotes "
-            "in quotes"
-        ) from error
-
-
 def _places(header: Sequence[str], path: str | Path, video: str | None) -> dict[str, int]:
-    """Find the columns; a file may go without times, and one of one video without its name."""
+    """Find the columns; times may be missing, and in a file of one video its name."""
     found = [name.strip() for name in header]
     places = {column: found.index(name) for column, name in find_columns(found).items()}
     missing = [column for column in COLUMNS if column not in places]
@@ -179,46 +244,18 @@ def _places(header: Sequence[str], path: str | Path, video: str | None) -> dict[
     return places
 
 
-def _caption(row: Sequence[str], places: dict[str, int], where: str, video: str | None) -> Caption:
-    """Make a caption of a row; ``where`` begins the message if it is a bad one."""
-    if len(row) <= max(places.values()):
-        raise CaptionError(
-            f"{where}: {len(row)} columns, fewer than the first line names; put texts with commas "
-            "in quotes, and write an empty text as two commas or quotes"
-        )
-    values = {column: row[place].strip() for column, place in places.items()}
-    name = values.get("video", video)
-    if not name:
-        raise CaptionError(f"{where}: no video; name the file that the caption belongs to")
-    start, end = values.get("start", ""), values.get("end", "")
-    if not start and not end:
-        return Caption(name, *WHOLE, values["text"])
-    first, last = _time(start, "start", where), _time(end, "end", where)
-    if first < 0:
-        raise CaptionError(f"{where}: start is {start}; times are seconds from 0 on")
-    if last <= first:
-        raise CaptionError(
-            f"{where}: end ({end}) is not after start ({start}); correct one of them"
-        )
-    return Caption(name, first, last, values["text"])
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _time(value: str, column: str, where: str) -> float:
+def _seconds(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise CaptionError(
-            f"{where}: {column} is {value!r}, not a number; write seconds, such as 12.5, or leave "
-            "start and end empty: the whole video"
+        raise ValueError(
+            f"{name} is {short(value)}, not a number; write seconds, such as 12.5, or leave start"
+            " and end empty: the whole video"
         )
     return number
-
-
-def _first_undecodable(path: str | Path) -> int:
-    """Count the lines up to the first that is not UTF-8."""
-    valid = Path(path).read_bytes().decode(errors="surrogateescape")
-    return 1 + next(
-        valid.count("\n", 0, i) for i, c in enumerate(valid) if "\udc80" <= c <= "\udcff"
-    )

@@ -7,26 +7,23 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.data.captions.lists import keep_listed
-from fusion.data.captions.names import ENDINGS
-from fusion.data.captions.search import read_all
+from fusion.data.captions.match import ENDINGS, keep_listed, read_all
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.clips import Clips, TextEncoder
-from fusion.data.datasets.lost_clips import without_lost
-from fusion.data.datasets.protocols import Protocol, choose_protocol
+from fusion.data.datasets.clips import Clips, join_captions, without_lost
+from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
+from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.demo import demo_corpus
 from fusion.data.features.computed import EXTRACTORS, ComputedFeatures
-from fusion.data.features.problems import POLICIES, check_max_bad
 from fusion.data.features.readers import Reader
 from fusion.data.features.store import FeatureStore, open_store
 
 
-class CaptionedVideos:
+class CaptionedVideos(Source):
     """Videos with captions in files, and features in a store or computed on the way.
 
     Args:
         train: a caption file, see :mod:`fusion.data.captions.formats`, or a folder of files
-            named like their videos, see :func:`fusion.data.captions.search.find_captions`.
+            named like their videos, see :func:`fusion.data.captions.match.find_captions`.
             The names of the videos are relative to the file, or to the folder, and may go without
             their endings. Training needs it.
         validation: the same, for choosing the best checkpoint. Training needs it.
@@ -34,19 +31,21 @@ class CaptionedVideos:
         video_features: one of :data:`fusion.data.features.computed.EXTRACTORS`.
         max_video_tokens: video tokens of a clip; later ones are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
-        random_crop_seconds: what a training clip loses at random, see :class:`Clips`.
-        ceilings: JSON file of what can be reached at best, by split and direction.
+        random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
+        ceilings: JSON file of the best results possible, by split and direction.
         store: a feature store, see :mod:`fusion.data.features.store`, that has the features of the
             videos, such as ``tools/extract.py`` makes; in place of ``video_features``. A caption
             file may name its videos without folder and ending.
         only: for any of the splits a file that lists which videos of the caption file to take, see
-            :func:`fusion.data.captions.lists.read_video_list`.
+            :func:`fusion.data.captions.match.read_video_list`.
         group_captions: make one training clip of all captions of the same video and window, with
             one of them at random by seed, epoch and clip; otherwise each is a clip of its own.
         protocol: how the test is counted, one of :data:`fusion.data.datasets.protocols.PROTOCOLS`.
-        bad: what becomes of clips whose video is not in the store, or ends before they begin:
-            ``leave_out``, or ``missing``, they have text alone, and count as misses in a table.
-        max_bad: the share of clips that may be so, and of listed videos that may have no captions.
+        bad: what is done to clips whose video is not in the store, or ends before they begin:
+            ``leave_out``, or ``missing``: they have text alone, and count as misses in a table.
+        max_bad: the share of clips that may be so, of captions that may be bad (see
+            :class:`fusion.data.captions.table.CaptionParser`), and of listed videos that may have
+            no captions.
 
     Raises:
         ValueError: a name is unknown, or ``max_bad`` no share.
@@ -69,86 +68,82 @@ class CaptionedVideos:
         bad: str = "leave_out",
         max_bad: float = 0.05,
     ) -> None:
-        if video_features not in EXTRACTORS:
-            raise ValueError(
-                f"data.video_features: unknown {video_features!r}; choose from {list(EXTRACTORS)}"
-            )
-        if bad not in POLICIES:
-            raise ValueError(f"data.bad: unknown {bad!r}; choose from {', '.join(POLICIES)}")
-        check_max_bad(max_bad)
         files = {"train": train, "validation": validation, "test": test}
-        self.files = {name: Path(file).expanduser() for name, file in files.items() if file}
-        self.only = {name: Path(file).expanduser() for name, file in (only or {}).items()}
-        if unknown := [name for name in self.only if name not in files]:
-            raise ValueError(f"data.only: unknown split {unknown[0]!r}; choose from {list(files)}")
+        super().__init__(files)
+        self.only = paths_of(only)
+        check_settings(
+            bad,
+            max_bad,
+            video_features=(video_features, EXTRACTORS),
+            protocol=(protocol, PROTOCOLS),
+            **{f"only.{split}": (split, files) for split in self.only},
+        )
         self.video_features = video_features
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self.random_crop_seconds, self.ceilings = random_crop_seconds, ceilings
         self.group_captions, self.store = group_captions, store
         self.bad, self.max_bad = bad, max_bad
-        self._protocol = choose_protocol(protocol)
+        self._protocol = PROTOCOLS[protocol]
         self._opened: FeatureStore | None = None
         self._read: dict[str, list[Caption]] = {}
         self._kept: dict[str, list[Caption]] = {}
 
-    @property
-    def splits(self) -> list[str]:
-        """Names of the splits that there are."""
-        return list(self.files)
-
     def extract(self) -> None:
         """Compute the features of all splits in one go; without it each does when it is read.
 
-        From a store only the captions are read: what is wrong with them is said at the beginning.
+        From a store only the captions are read, so that errors in them are found at the beginning.
         """
-        if self.store is not None:
-            for split in self.files:
-                self._captions(split)
-            return
-        for folder in dict.fromkeys(map(self._folder, self.files)):
-            splits = [split for split in self.files if self._folder(split) == folder]
-            videos = [caption.video for split in splits for caption in self._captions(split)]
-            ComputedFeatures(folder, videos, self.video_features)
+        captions = {split: self._captions(split) for split in self.files}
+        if self.store is None:
+            for folder in dict.fromkeys(map(self._folder, self.files)):
+                splits = [split for split in self.files if self._folder(split) == folder]
+                videos = [caption.video for split in splits for caption in captions[split]]
+                ComputedFeatures(folder, videos, self.video_features)
 
     def texts(self, split: str) -> list[str]:
-        """The captions' texts, to learn words from."""
+        """The captions' texts."""
         return [caption.text for caption in self._captions(split)]
 
-    def clips(self, split: str, text_encoder: TextEncoder) -> Clips:
+    def clips(self, split: str, text_encoder: TextEncoder | None = None) -> Clips:
         """Read a split.
 
         Raises:
             ValueError: there is no such split, a file of it cannot be read, or it is of another
                 test set than the protocol.
         """
-        captions = self._captions(split)
-        reader = self._reader(split)
-        kept = self._usable(split, reader)
+        captions, reader, folder = self._captions(split), self._reader(split), self._folder(split)
+        if split not in self._kept:  # what is left out is named once
+            limits = (self.store or str(folder), self._place(split), self.bad, self.max_bad)
+            self._kept[split] = without_lost(captions, reader, *limits)
+        kept, texts = self._kept[split], None
+        if self.group_captions and split == "train":
+            kept, texts = join_captions(kept)
         protocol = self.protocol(split)
         clips = Clips(
-            self._folder(split),
+            folder,
             kept,
             reader,
             text_encoder,
             self.max_video_tokens,
             self.max_audio_frames,
             self.random_crop_seconds,
-            group_captions=self.group_captions and split == "train",
+            texts,
+            stream=(1,),  # not that of the crops: text and window are independent
             # A protocol of so many clips with one caption each: YouCook2 has a window twice.
             each_alone=protocol.clips is not None and protocol.captions is None,
         )
-        out = len(captions) - len(kept)
+        out = len(captions) - len(self._kept[split])
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
-        protocol.check(len(set(clips.shows)), f"{self._file(split)}{hint}", len(clips))
+        protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
         return clips
 
     def protocol(self, split: str) -> Protocol:
         """How a table on this split is counted."""
-        return self._protocol if split == "test" else choose_protocol("all")
+        return self._protocol if split == "test" else super().protocol(split)
 
     def describe(self, split: str) -> str:
         """Say what the clips of this split are."""
-        file = self._file(split)
+        file = self._place(split)
         only = f", the videos of {self.only[split].name}" if split in self.only else ""
         features = f"video features: {self.video_features}"
         if self.store is not None:
@@ -156,7 +151,7 @@ class CaptionedVideos:
         return f"{file.parent.name}/{file.name}{only}, {features}"
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
-        """What can be reached at best in each direction, None if nobody knows."""
+        """The best results possible, by direction; None if they are not known."""
         if self.ceilings is None:
             return None
         return json.loads(Path(self.ceilings).read_text()).get(split)
@@ -164,11 +159,11 @@ class CaptionedVideos:
     def _captions(self, split: str) -> list[Caption]:
         """Read the captions of a split once, under the full names of their videos."""
         if split not in self._read:
-            place = self._file(split)
+            place = self._place(split)
             known: Collection[str] = _Media(self._folder(split))
             if self.store is not None:
                 known = self._open_store().videos
-            captions = read_all(place, known)
+            captions = read_all(place, known, self.max_bad)
             if split in self.only:
                 captions = keep_listed(captions, self.only[split], place, self.max_bad)
             self._read[split] = captions
@@ -186,36 +181,18 @@ class CaptionedVideos:
             self._opened = open_store(self.store)
         return self._opened
 
-    def _usable(self, split: str, reader: Reader) -> list[Caption]:
-        """Take the captions that have clips; name the others, once."""
-        if split not in self._kept:
-            self._kept[split] = without_lost(
-                self._captions(split),
-                reader,
-                self.store or str(self._folder(split)),
-                self._file(split),
-                self.bad,
-                self.max_bad,
-            )
-        return self._kept[split]
+    def _place(self, split: str) -> Path:
+        """Return the caption file or folder of a split."""
+        return self._file(split, "caption file")
 
     def _folder(self, split: str) -> Path:
         """Return what the names of the videos are relative to."""
-        place = self._file(split)
+        place = self._place(split)
         return place if place.is_dir() else place.parent
-
-    def _file(self, split: str) -> Path:
-        if split not in self.files:
-            known = ", ".join(self.files) or "none"
-            raise ValueError(
-                f"the data has no split {split!r} (it has: {known}); choose one of"
-                f" them, or name a caption file under data.{split} of the config"
-            )
-        return self.files[split]
 
 
 class _Media(Collection[str]):
-    """Names of the media files in a folder and below; it is searched only if one is not there."""
+    """Names of the media files in a folder and below; the folder is listed only when needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -241,13 +218,9 @@ def demo(
 ) -> CaptionedVideos:
     """Open the built-in corpus; render it if this is its first use.
 
-    Args:
-        video_features: see :class:`CaptionedVideos`.
-        max_video_tokens: see :class:`CaptionedVideos`.
-        max_audio_frames: see :class:`CaptionedVideos`.
-        random_crop_seconds: see :class:`CaptionedVideos`.
-        films: films for training, and in each other split as far as it has so many: few for quick
-            tries, up to 725 for large batches; 320, 36 and 72 if not given.
+    ``films`` is the number of films for training, and in each other split as far as it has so many:
+    few for quick tries, up to 725 for large batches; 320, 36 and 72 if not given. The other
+    arguments are those of :class:`CaptionedVideos`.
     """
     folder = demo_corpus(size=films)
     return CaptionedVideos(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.source import ClipSet
-from fusion.data.datasets.video_tokens import check_finite, fit_video_tokens
-from fusion.data.datasets.windows import feature_range
+from fusion.data.datasets.dataset import ClipSet, TextEncoder
+from fusion.data.datasets.sampling import check_finite, video_tokens
+from fusion.data.features.problems import name_some, tolerate
 from fusion.data.features.readers import Reader, seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
+from fusion.words import number_of
 
-TextEncoder = Callable[[str], Tensor]
+FILLED = 0.7  # share of a part's frames below which it is dropped, as published
 
 
 class Clips(ClipSet):
@@ -31,22 +32,26 @@ class Clips(ClipSet):
         captions: one for each clip; an empty text means that there is no narration. One about a
             whole video ends, in ``self.captions``, where the features of the video end.
         reader: features of the videos; a clip of one that it lacks has neither video nor audio.
-        text_encoder: maps a sentence to (L, D) features.
+        text_encoder: encodes the texts; None: items have no text.
         max_video_tokens: later ones of a clip are cut off.
         max_audio_frames: later ones of a clip are cut off; 100 frames are a second.
-        random_crop_seconds: once :meth:`draw_anew` was called, a clip loses at random up to so much
-            of its beginning and of its end, at most a quarter of its length each.
-        group_captions: make one clip of the captions of one video and window, with the first text;
-            once :meth:`draw_anew` was called, with one of them at random.
+        random_crop_seconds: after :meth:`set_epoch` a clip loses at random up to so much of its
+            beginning and of its end, at most a quarter of its length each.
+        texts: for each clip those of which it has one at random after :meth:`set_epoch`; None: it
+            has the text of its caption.
+        stream: tells the random numbers that choose a text from others of the same seed and clip.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
+        long_clips: see :func:`.sampling.fit_video_tokens`.
+        cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
+            text of the whole. Parts after the first need 0.7 of the frames.
 
     Each item is a dict of ``id`` and float32 features; a modality that the clip lacks has length 0:
         ``text``: (L, D), one row per known word.
-        ``video``: (L, D), one row per 3D feature, see :func:`fit_video_tokens`.
+        ``video``: (L, D), one row per 3D feature, see :func:`.sampling.fit_video_tokens`.
         ``audio``: (L, 40), one row per spectrogram frame.
 
-    A clip that begins after the end of its video has neither video nor audio. Features that are not
-    finite are refused when the clip is asked for.
+    A clip that begins after the end of its video has neither video nor audio. Reading a clip whose
+    features are not finite raises ValueError.
     """
 
     def __init__(
@@ -54,62 +59,83 @@ class Clips(ClipSet):
         folder: Path | None,
         captions: Sequence[Caption],
         reader: Reader,
-        text_encoder: TextEncoder,
+        text_encoder: TextEncoder | None,
         max_video_tokens: int,
         max_audio_frames: int,
         random_crop_seconds: float = 0.0,
-        group_captions: bool = False,
+        texts: Sequence[Sequence[str]] | None = None,
+        stream: tuple[int, ...] = (),
         each_alone: bool = False,
+        long_clips: str = "clip",
+        cut: int = 1,
     ) -> None:
-        self.each_alone = each_alone
-        self.random_crop_seconds = random_crop_seconds
+        self.each_alone, self.random_crop_seconds = each_alone, random_crop_seconds
         self._seed: int | None = None
         self.folder, self.reader, self.text_encoder = folder, reader, text_encoder
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self._texts: list[list[str]] | None = None
-        if group_captions:
-            captions, self._texts = _group(captions)
-        self.ids = _unique_ids(captions)
+        self.long_clips, self.cut = long_clips, cut
+        self._texts, self._stream = texts, stream
+        self.ids = unique_names([caption.name for caption in captions])
         self._whole = [caption.is_whole for caption in captions]
-        videos = dict.fromkeys(caption.video for caption in captions)
-        self._absent = {video for video in videos if video not in reader.videos}
-        seconds = {v: 0.0 if v in self._absent else seconds_of(reader, v) for v in videos}
+        seconds = _seconds(captions, reader)
+        self._absent = {video for video, length in seconds.items() if length is None}
         self.captions = [
-            dataclasses.replace(c, end=seconds[c.video]) if c.is_whole else c for c in captions
+            dataclasses.replace(c, end=seconds[c.video] or 0.0) if c.is_whole else c
+            for c in captions
         ]
+        if cut > 1:
+            self._parts = [
+                (number, part)
+                for number, caption in enumerate(captions)
+                for part in range(cut)
+                if part == 0 or self._is_filled(caption.video, part)
+            ]
+            self.whole = [number for number, _ in self._parts]
 
     @property
     def shows(self) -> Sequence[int]:
         """For each caption the number of its clip."""
         return range(len(self.captions)) if self.each_alone else super().shows
 
-    def draw_anew(self, seed: int) -> None:
-        """Crop each clip at random from now on, as the seed and the clip say."""
+    def set_epoch(self, seed: int) -> None:
+        """Crop each clip and choose its text at random from now on."""
         self._seed = seed
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Cut one clip out of the features of its video."""
-        caption, name = self.captions[index], self.ids[index]
-        window = self._window(index)
-        features = {
-            "text": self.text_encoder(self._text(index)),
-            "video": fit_video_tokens(
-                self._rows(caption.video, "2d", *window),
-                self._rows(caption.video, "3d", *window),
-                self.max_video_tokens,
-            ),
-            "audio": self._audio(caption.video, *window),
-        }
+        """Cut one clip, or a part of it, out of the features of its video."""
+        number, part = self._parts[index] if self.cut > 1 else (index, 0)
+        video, (start, end) = self.captions[number].video, self._window(number)
+
+        def read(field: str, first: int, last: int | None) -> Tensor:
+            if video in self._absent:
+                return torch.zeros(0, self.reader.fields[field].width)
+            return self.reader.read(video, field, first, last).float()
+
+        fields, tokens = self.reader.fields, self.max_video_tokens
+        features = {}
+        if self.text_encoder is not None:
+            features["text"] = self.text_encoder(self._text(number))
+        rows = video_tokens(read, fields, start, end, self.cut * tokens, self.long_clips)
+        features["video"] = rows[part * tokens :][:tokens] if self.cut > 1 else rows
+        features["audio"] = torch.zeros(0, NUM_MELS)
+        if "audio" in fields:
+            first, last = (0, math.inf) if math.isinf(end) else spectrogram_range(start, end)
+            first += part * self.max_audio_frames
+            features["audio"] = read("audio", first, int(min(last, first + self.max_audio_frames)))
         for modality, values in features.items():
-            check_finite(values, f"{modality} of clip {name}")
-        return {"id": name, **features}
+            check_finite(values, f"{modality} of clip {self.ids[number]}")
+        return {"id": self.ids[number], **features}
+
+    def _is_filled(self, video: str, part: int) -> bool:
+        frames = 0 if video in self._absent else self.reader.rows(video, "audio")
+        return frames - part * self.max_audio_frames > FILLED * self.max_audio_frames
 
     def _text(self, index: int) -> str:
         if self._texts is None or self._seed is None:
             return self.captions[index].text
         texts = self._texts[index]
-        # Another stream than that of the crops, so that text and window do not go together.
-        return texts[np.random.default_rng([self._seed, index, 1]).integers(len(texts))]
+        draw = np.random.default_rng([self._seed, index, *self._stream])
+        return texts[int(draw.integers(len(texts)))]
 
     def _window(self, index: int) -> tuple[float, float]:
         """Return from which to which second a clip lasts; infinity: all that there is."""
@@ -120,45 +146,77 @@ class Clips(ClipSet):
         first, last = np.random.default_rng([self._seed, index]).uniform(0, most, 2)
         return caption.start + first, caption.end - last
 
-    def _rows(self, video: str, field: str, start: float, end: float) -> Tensor | None:
-        if field not in self.reader.fields:
-            return None
-        if math.isinf(end):
-            return self._read(video, field, 0, None)
-        rows = feature_range(start, end, self.reader.fields[field].per_second, accurate=False)
-        return self._read(video, field, *rows)
 
-    def _audio(self, video: str, start: float, end: float) -> Tensor:
-        if "audio" not in self.reader.fields:
-            return torch.zeros(0, NUM_MELS)
-        first, last = (0, math.inf) if math.isinf(end) else spectrogram_range(start, end)
-        return self._read(video, "audio", first, int(min(last, first + self.max_audio_frames)))
+def without_lost(
+    captions: Sequence[Caption], reader: Reader, place: str, file: Path, bad: str, max_bad: float
+) -> list[Caption]:
+    """Name the clips without features, of missing videos or after a video's end; leave them out.
 
-    def _read(self, video: str, field: str, first: int, last: int | None) -> Tensor:
-        if video in self._absent:
-            return torch.zeros(0, self.reader.fields[field].width)
-        return self.reader.read(video, field, first, last).float()
+    Args:
+        captions: of the clips.
+        reader: the features.
+        place: where these are, for the message.
+        file: where the captions are, for the message.
+        bad: with ``missing`` lost clips that have a text stay, see
+            :data:`fusion.data.features.problems.POLICIES`.
+        max_bad: the share of clips that may be lost.
+
+    Raises:
+        ValueError: more are, or none is left.
+    """
+    seconds = _seconds(captions, reader)
+    gone = [video for video, length in seconds.items() if length is None]
+    absent = [caption for caption in captions if seconds[caption.video] is None]
+    late = [caption for caption in captions if 0 < (seconds[caption.video] or 0) <= caption.start]
+    if not absent and not late:
+        return list(captions)
+    parts = []
+    if absent:
+        parts.append(
+            f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'video')} that"
+            f" {place} does not have ({name_some(gone)})"
+        )
+    if late:
+        names = [f"{c.name}, features end at {seconds[c.video]:.2f} s" for c in late]
+        parts.append(
+            f"{len(late)} of {len(captions)} clips begin after the features of {place} end"
+            f" ({name_some(names, '; ')}): a film was cut off, or their times are wrong"
+        )
+    said, lost = f"{file}: {'; '.join(parts)}", {*absent, *late}
+    tolerate(said, (len(absent) + len(late)) / len(captions), bad, max_bad)
+    kept = [c for c in captions if c not in lost or (bad == "missing" and c.text)]
+    if not kept:
+        raise ValueError(f"{said}; no clip is left: name the store of these videos")
+    return kept
 
 
-def _group(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:
+def join_captions(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:
     """Join captions of one video and window: the first of each, and the texts of all."""
     first: dict[tuple[str, float, float], Caption] = {}
-    texts: dict[tuple[str, float, float], list[str]] = defaultdict(list)
-    for caption in captions:
-        window = caption.video, caption.start, caption.end
-        first.setdefault(window, caption)
-        texts[window].append(caption.text)
-    return list(first.values()), [texts[window] for window in first]
-
-
-def _unique_ids(captions: Sequence[Caption]) -> list[str]:
-    """Name clips by video and window; several captions of one window are numbered."""
-    ids: dict[str, None] = {}
-    seen: Counter[str] = Counter()
+    texts: dict[tuple[str, float, float], list[str]] = {}
     for c in captions:
-        plain = name = c.name
-        while name in ids:
+        first.setdefault((c.video, c.start, c.end), c)
+        texts.setdefault((c.video, c.start, c.end), []).append(c.text)
+    return list(first.values()), list(texts.values())
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Number repeated names: ``x``, ``x#2``, ``x#3``."""
+    unique: dict[str, None] = {}
+    seen: Counter[str] = Counter()
+    for plain in names:
+        name = plain
+        while name in unique:
             seen[plain] += 1
             name = f"{plain}#{seen[plain] + 1}"
-        ids[name] = None
-    return list(ids)
+        unique[name] = None
+    return list(unique)
+
+
+def _seconds(captions: Sequence[Caption], reader: Reader) -> dict[str, float | None]:
+    """Return for how long each video of the captions has features; None: it is not there."""
+    videos = dict.fromkeys(caption.video for caption in captions)
+    known: Collection[str] = reader.videos
+    if len(known) < 10 * len(videos):
+        known = set(known)  # where `in` is quick
+    return {video: seconds_of(reader, video) if video in known else None for video in videos}

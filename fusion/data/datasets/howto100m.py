@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from fusion.data.captions.index import CaptionStore
 from fusion.data.captions.index_cache import open_captions
+from fusion.data.datasets.dataset import Source, TextEncoder, check_settings
 from fusion.data.datasets.narrated import NarratedClips, video_id
-from fusion.data.datasets.protocols import Protocol, choose_protocol
 from fusion.data.features.format import Field
-from fusion.data.features.problems import POLICIES, check_max_bad, judge, name_some
+from fusion.data.features.problems import name_some, tolerate
 from fusion.data.features.readers import AUDIO, PublishedFolders, Reader, read_paths
 from fusion.data.features.store import FeatureStore, open_store
 
@@ -46,7 +44,7 @@ KINDS = {
 
 
 def expected(features: str) -> str:
-    """Name what a folder of data sets has of HowTo100M, and where that comes from."""
+    """Name the files of HowTo100M in a folder of data sets, and where they come from."""
     kind = KINDS[features]
     return (
         f"howto/caption.pickle, howto/{kind.videos}, howto/{kind.folder} and howto/audio_features,"
@@ -54,7 +52,7 @@ def expected(features: str) -> str:
     )
 
 
-class HowTo100M:
+class HowTo100M(Source):
     """Random clips of narrated videos, see :class:`fusion.data.datasets.narrated.NarratedClips`.
 
     Args:
@@ -69,14 +67,15 @@ class HowTo100M:
         videos: csv file with a column ``path``.
         validation_videos: the last so many videos of the list are for choosing the best checkpoint,
             one clip of each, always the same.
-        clips_per_video: clips of a video in an epoch; they stay together in a batch.
+        clips_per_video: clips of a video in an epoch; they keep together in a batch.
         min_seconds: the least duration of a clip.
         max_video_tokens: later ones of a clip are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         shift_audio: take the sound half of ``min_seconds`` later than the text.
-        bad: what becomes of a clip with features that cannot be read: ``missing``, it goes without
+        bad: what is done to a clip with features that cannot be read: ``missing``, it goes without
             them, or ``leave_out``, another clip is drawn in its place.
-        max_bad: the share of clips that may have such features, and of listed videos that the store
+        max_bad: the share of clips that may have such features, of captions that may be bad (see
+            :class:`fusion.data.captions.table.CaptionParser`), and of listed videos that the store
             may lack.
 
     Raises:
@@ -99,11 +98,7 @@ class HowTo100M:
         bad: str = "missing",
         max_bad: float = 0.05,
     ) -> None:
-        if features not in KINDS:
-            raise ValueError(f"data.features: unknown {features!r}; choose from {', '.join(KINDS)}")
-        check_max_bad(max_bad)
-        if bad not in POLICIES:
-            raise ValueError(f"data.bad: unknown {bad!r}; choose from {', '.join(POLICIES)}")
+        check_settings(bad, max_bad, features=(features, KINDS))
         kind = KINDS[features]
         if root is None and (captions is None or (store is None and videos is None)):
             raise ValueError(
@@ -112,11 +107,13 @@ class HowTo100M:
             )
         folder = Path(root or ".").expanduser() / "howto"
         self.features, self.store = features, store
-        self._has_root, self._listed_by_user = root is not None, videos is not None
         self._videos_file = Path(videos).expanduser() if videos else folder / kind.videos
+        # Beside a store the published list is read where there is one.
+        self._is_listed = videos is not None or (root is not None and self._videos_file.exists())
         self._captions_file = Path(captions).expanduser() if captions else folder / "caption.pickle"
         self._folders = folder / kind.folder, folder / "audio_features"
         self.validation_videos, self.clips_per_video = validation_videos, clips_per_video
+        self.max_bad = max_bad
         self.settings: dict[str, Any] = {
             "min_seconds": min_seconds,
             "max_video_tokens": max_video_tokens,
@@ -125,7 +122,8 @@ class HowTo100M:
             "bad": bad,
             "max_bad": max_bad,
         }
-        self._opened: tuple[Reader, CaptionStore, dict[str, Sequence[str]]] | None = None
+        self._captions: CaptionStore | None = None
+        self._opened: tuple[Reader, dict[str, Sequence[str]]] | None = None
 
     @property
     def splits(self) -> list[str]:
@@ -134,11 +132,11 @@ class HowTo100M:
 
     def extract(self) -> None:
         """Convert the captions, if that has not been done."""
-        open_captions(self._captions_file)
+        self._open_captions()
 
     def texts(self, split: str) -> list[str]:
-        """The captions' texts, to learn words from."""
-        _, captions, _ = self._open()
+        """The captions' texts."""
+        captions = self._open_captions()
         return [
             caption.text
             for video in self._videos(split)
@@ -146,53 +144,46 @@ class HowTo100M:
             for caption in captions.captions(video_id(video))
         ]
 
-    def clips(self, split: str, text_encoder: Callable[[str], Tensor]) -> NarratedClips:
+    def clips(self, split: str, text_encoder: TextEncoder | None = None) -> NarratedClips:
         """Open a split.
 
         Raises:
             ValueError: there is no such split, or the files are not there.
         """
-        reader, captions, _ = self._open()
+        captions, (reader, _) = self._open_captions(), self._open()
         per_video = self.clips_per_video if split == "train" else 1
         videos = self._videos(split)
         return NarratedClips(reader, captions, videos, text_encoder, per_video, **self.settings)
 
-    def protocol(self, split: str) -> Protocol:
-        """How a table on this split is counted."""
-        return choose_protocol("all")
-
     def describe(self, split: str) -> str:
         """Say what the clips of this split are."""
-        reader, _, _ = self._open()
+        reader, _ = self._open()
         made = f"features of {self.features}"
         if isinstance(reader, FeatureStore):
             made = reader.describe()
         return f"a clip of each of {len(self._videos(split))} videos of HowTo100M, {made}"
 
-    def ceiling(self, split: str) -> None:
-        """Nobody knows what can be reached at best."""
+    def _open_captions(self) -> CaptionStore:
+        if self._captions is None:
+            self._captions = open_captions(self._captions_file, self.max_bad)
+        return self._captions
 
-    def _open(self) -> tuple[Reader, CaptionStore, dict[str, Sequence[str]]]:
+    def _open(self) -> tuple[Reader, dict[str, Sequence[str]]]:
+        """Open the features; list the videos of each split."""
         if self._opened is None:
-            captions = open_captions(self._captions_file)
             reader: Reader
-            if self.store is not None:
-                store = open_store(self.store)
-                _check_fields(store, self.features)
-                reader, videos = store, self._divide(self._listed() or store.videos)
-                videos = {split: self._keep_stored(videos[split], store) for split in videos}
-            else:
+            if self.store is None:
                 fields = KINDS[self.features].fields
                 reader = PublishedFolders(self._videos_file, *self._folders, fields)
                 videos = self._divide(reader.videos)
-            self._opened = reader, captions, videos
+            else:
+                reader = store = open_store(self.store)
+                _check_fields(store, self.features)
+                listed = read_paths(self._videos_file) if self._is_listed else store.videos
+                videos = self._divide(listed)
+                videos = {split: self._keep_stored(videos[split], store) for split in videos}
+            self._opened = reader, videos
         return self._opened
-
-    def _listed(self) -> list[str] | None:
-        """Read the list of the videos, if there is one beside the store."""
-        if self._listed_by_user or (self._has_root and self._videos_file.exists()):
-            return read_paths(self._videos_file)
-        return None
 
     def _divide(self, videos: Sequence[str]) -> dict[str, Sequence[str]]:
         """Hold the last videos out, before those that a store lacks are left out."""
@@ -206,18 +197,16 @@ class HowTo100M:
 
     def _keep_stored(self, videos: Sequence[str], store: FeatureStore) -> Sequence[str]:
         """Leave out the videos that the store lacks, and name them."""
-        kept = [video for video in videos if video in store]
-        if len(kept) == len(videos):
-            return kept
-        lacking = name_some([video for video in videos if video not in store])
+        if not (lacking := [video for video in videos if video not in store]):
+            return videos
         said = (
-            f"{self._videos_file}: {self.store} lacks {len(videos) - len(kept)} of {len(videos)}"
-            f" videos ({lacking})"
+            f"{self._videos_file}: {self.store} lacks {len(lacking)} of {len(videos)}"
+            f" videos ({name_some(lacking)})"
         )
-        if not kept:
+        if len(lacking) == len(videos):
             raise ValueError(f"{said}; name the list of its own videos under data.videos")
-        judge(said, 1 - len(kept) / len(videos), self.settings["max_bad"], "leave_out")
-        return kept
+        tolerate(said, len(lacking) / len(videos), "leave_out", self.max_bad)
+        return [video for video in videos if video in store]
 
     def _videos(self, split: str) -> Sequence[str]:
         if split not in self.splits:
@@ -225,7 +214,7 @@ class HowTo100M:
                 f"HowTo100M has no split {split!r}; for one to choose the best checkpoint by set"
                 " data.validation_videos, for a test evaluate by configs/msrvtt or configs/youcook2"
             )
-        return self._open()[2][split]
+        return self._open()[1][split]
 
 
 def _check_fields(store: FeatureStore, features: str) -> None:

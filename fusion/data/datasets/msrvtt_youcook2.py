@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from fusion.data.datasets.pickled import KINDS, PickledClip, read_clips
-from fusion.data.datasets.pickled_clips import PickledClips, report_empty
-from fusion.data.datasets.protocols import Protocol, choose_protocol
-from fusion.data.datasets.video_tokens import STRATEGIES
-from fusion.data.features.problems import POLICIES, check_max_bad
+from fusion.data.captions.table import WHOLE, Caption
+from fusion.data.datasets.clips import Clips
+from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
+from fusion.data.datasets.pickled import KINDS, PickledClip, PickledFeatures, read_clips
+from fusion.data.datasets.protocols import PROTOCOLS, Protocol
+from fusion.data.datasets.sampling import STRATEGIES
+from fusion.data.features.problems import name_some, tolerate
 from fusion.files import missing_folder
 
 EAO_DATA = "data.tar of github.com/ninatu/everything_at_once"
@@ -21,7 +21,7 @@ AVLNET_DATA = "AVLnet_release_data.tar.gz of github.com/roudimit/AVLnet"
 MSRVTT_FULL_TEST = "msrvtt_full_test.pkl"
 
 
-class PickledVideos:
+class PickledVideos(Source):
     """Clips with features in pickles of the published layout, see :mod:`.pickled`.
 
     Args:
@@ -33,11 +33,11 @@ class PickledVideos:
         protocol: how the test is counted, one of :data:`fusion.data.datasets.protocols.PROTOCOLS`.
         max_video_tokens: the most tokens of a clip; 0: one token, the maximum over time.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
-        long_clips: what becomes of clips with more video tokens: ``clip``, their end is cut off,
+        long_clips: what is done to clips with more video tokens: ``clip``, their end is cut off,
             or ``nearest`` or ``max_pool``, see :func:`.fit_video_tokens`.
         cut: into how many parts clips are cut, each of ``max_video_tokens`` and
             ``max_audio_frames``; their embeddings are averaged. For evaluation.
-        bad: what becomes of features that cannot be used: ``missing``, their clip goes without, or
+        bad: what is done to features that cannot be used: ``missing``, their clip goes without, or
             ``leave_out``, their clip is left out.
         max_bad: the share of clips of a file that may have such features.
 
@@ -60,81 +60,76 @@ class PickledVideos:
         bad: str = "missing",
         max_bad: float = 0.05,
     ) -> None:
-        for name, value, known in [
-            ("features", features, KINDS),
-            ("long_clips", long_clips, STRATEGIES),
-            ("bad", bad, POLICIES),
-        ]:
-            if value not in known:
-                raise ValueError(f"data.{name}: unknown {value!r}; choose from {', '.join(known)}")
-        check_max_bad(max_bad)
-        files = {"train": train, "validation": validation, "test": test}
-        self.files = {name: Path(file).expanduser() for name, file in files.items() if file}
-        self.beside = {name: Path(file).expanduser() for name, file in (beside or {}).items()}
+        check_settings(
+            bad,
+            max_bad,
+            features=(features, KINDS),
+            protocol=(protocol, PROTOCOLS),
+            long_clips=(long_clips, STRATEGIES),
+        )
+        super().__init__({"train": train, "validation": validation, "test": test})
+        self.beside = paths_of(beside)
         self.features, self.bad, self.max_bad = features, bad, max_bad
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
         self.long_clips, self.cut = long_clips, cut
-        self._protocol = choose_protocol(protocol)
+        self._protocol = PROTOCOLS[protocol]
         self.origin = "check the path"  # the way out when a file is missing
         self._read: dict[str, list[PickledClip]] = {}
 
-    @property
-    def splits(self) -> list[str]:
-        """Names of the splits that there are."""
-        return list(self.files)
-
     def extract(self) -> None:
-        """Look whether the files of all splits are there; the features are in them."""
+        """Check that the files of all splits are there; the features are in them."""
         for split in self.files:
-            self._file(split)
+            self._pickle(split)
 
     def texts(self, split: str) -> list[str]:
-        """The clips' texts, to learn words from."""
+        """The clips' texts."""
         return [text for clip in self._clips(split) for text in clip.texts]
 
-    def clips(self, split: str, text_encoder: Callable[[str], Tensor]) -> PickledClips:
+    def clips(self, split: str, text_encoder: TextEncoder | None = None) -> Clips:
         """Read a split.
 
         Raises:
             ValueError: there is no such split, or its file cannot be used.
         """
-        clips = self._clips(split)
-        every_caption = self.protocol(split).captions is not None
+        clips, file = self._clips(split), str(self._pickle(split))
         if split == "test":
-            num_captions = sum(len(clip.texts) for clip in clips)
-            self._protocol.check(len(clips), str(self._file(split)), num_captions)
-        opened = PickledClips(
-            clips,
+            self._protocol.check(len(clips), file, sum(len(clip.texts) for clip in clips))
+        reader = PickledFeatures(clips, self.features)
+        self._report_empty(clips, reader, file, text_encoder)
+        every = self.protocol(split).captions is not None
+        shown = [
+            (name, text, clip.texts)
+            for name, clip in zip(reader.videos, clips, strict=True)
+            for text in (clip.texts if every else (clip.text,))
+        ]
+        return Clips(
+            None,
+            [Caption(name, *WHOLE, text) for name, text, _ in shown],
+            reader,
             text_encoder,
             self.max_video_tokens,
             self.max_audio_frames,
-            self.long_clips,
-            1 if split == "train" else self.cut,
-            every_caption,
+            texts=[texts for _, _, texts in shown],
+            long_clips=self.long_clips,
+            cut=1 if split == "train" else self.cut,
         )
-        report_empty(opened, str(self._file(split)), self.max_bad)
-        return opened
 
     def protocol(self, split: str) -> Protocol:
         """How a split is counted."""
         if split != "test":
-            return choose_protocol("all")
-        if self._protocol.needs_entry:  # which has chosen the clips when they were read
+            return super().protocol(split)
+        if self._protocol.needs_entry:  # by which the clips were chosen when they were read
             return dataclasses.replace(self._protocol, needs=())
         return self._protocol
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
-        return f"{self._file(split).name}, {self.features} features"
-
-    def ceiling(self, split: str) -> Mapping[str, Any] | None:
-        """What can be reached at best; nobody knows."""
-        return None
+        return f"{self._pickle(split).name}, {self.features} features"
 
     def _clips(self, split: str) -> list[PickledClip]:
         if split not in self._read:
             self._read[split] = read_clips(
-                self._file(split),
+                self._pickle(split),
                 self.features,
                 self.beside.get(split),
                 pooled=self.max_video_tokens == 0,
@@ -144,17 +139,39 @@ class PickledVideos:
             )
         return self._read[split]
 
-    def _file(self, split: str) -> Path:
-        if split not in self.files:
-            known = ", ".join(self.files) or "none"
-            raise ValueError(
-                f"the data has no split {split!r} (it has: {known}); choose one of them, or name a"
-                f" pickle under data.{split} of the config"
+    def _report_empty(
+        self,
+        clips: Sequence[PickledClip],
+        reader: PickledFeatures,
+        file: str,
+        text_encoder: TextEncoder | None,
+    ) -> None:
+        """Name the clips without picture, sound and known words: nothing can be learnt from them.
+
+        Raises:
+            ValueError: more than ``max_bad`` are so.
+        """
+        kinds = [name for name in ("2d", "3d") if name in reader.fields]
+        enough = all if self.max_video_tokens else any  # pooled, one kind of features is enough
+        names = [
+            clip.id
+            for clip in clips
+            if "audio" not in clip.features
+            and not enough(kind in clip.features for kind in kinds)
+            and not (text_encoder and any(map(len, map(text_encoder, (clip.text, *clip.texts)))))
+        ]
+        if names:
+            said = (
+                f"{file}: {len(names)} of {len(clips)} clips have neither picture nor sound nor a"
+                f" word that the text encoder knows ({name_some(names)}), so they count nowhere"
             )
-        if not self.files[split].exists():
-            where = missing_folder(self.files[split])
-            raise ValueError(f"{self.files[split]} is missing{where}; {self.origin}")
-        return self.files[split]
+            tolerate(said, len(names) / len(clips), "missing", self.max_bad)
+
+    def _pickle(self, split: str) -> Path:
+        file = self._file(split, "pickle")
+        if not file.exists():
+            raise ValueError(f"{file} is missing{missing_folder(file)}; {self.origin}")
+        return file
 
 
 def msrvtt(
@@ -171,41 +188,21 @@ def msrvtt(
 ) -> PickledVideos:
     """Open MSR-VTT: the published features of AVLnet, MCN and EAO.
 
-    Args:
-        root: folder of data sets (``data_root``), with ``msrvtt/resnet/msrvtt_train.pkl`` and so
-            on, as the published archives have them.
-        train_split: ``7k`` (6,783 clips with sound) or ``9k``, that of 1k-A.
-        features: see :class:`PickledVideos`, and so are the others.
-        protocol: see there. The test file of ``msrvtt-full``, ``msrvtt_full_test.pkl``, is in no
-            published archive: make one of the same layout, with all texts under ``caption``.
-        max_video_tokens: see there.
-        max_audio_frames: see there.
-        long_clips: see there.
-        cut: see there.
-        bad: see there.
-        max_bad: see there.
+    ``root`` is the folder of data sets (``data_root``), with ``msrvtt/resnet/msrvtt_train.pkl`` and
+    so on, as the published archives have them. ``train_split`` is ``7k`` (6,783 clips with sound)
+    or ``9k``, that of 1k-A. The test file of ``msrvtt-full``, ``msrvtt_full_test.pkl``, is in no
+    published archive: make one of the same layout, with all texts under ``caption``. The other
+    arguments are those of :class:`PickledVideos`.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or there is no ``root``.
     """
     names = {"7k": "msrvtt_train.pkl", "9k": "msrvtt_1k-A_train.pkl"}
-    if train_split not in names:
-        raise ValueError(f"data.train_split: unknown {train_split!r}; choose from 7k, 9k")
+    check_settings(bad, max_bad, train_split=(train_split, names))
     full = protocol == "msrvtt-full"
     test = MSRVTT_FULL_TEST if full else "msrvtt_jsfusion_test.pkl"
-    files = {"train": names[train_split], "test": test}
-    videos = PickledVideos(
-        **_locate(root, "msrvtt", files, features),
-        features=features,
-        protocol=protocol,
-        max_video_tokens=max_video_tokens,
-        max_audio_frames=max_audio_frames,
-        long_clips=long_clips,
-        cut=cut,
-        bad=bad,
-        max_bad=max_bad,
-    )
-    videos.origin = _origin("msrvtt", files, features)
+    settings = (protocol, max_video_tokens, max_audio_frames, long_clips, cut, bad, max_bad)
+    videos = _open(root, "msrvtt", names[train_split], test, features, *settings)
     if full:
         videos.origin += (
             f"; {MSRVTT_FULL_TEST} is in neither: make a pickle of the same layout, an entry for"
@@ -227,71 +224,41 @@ def youcook2(
 ) -> PickledVideos:
     """Open YouCook2: the published features of AVLnet, MCN and EAO.
 
-    Args:
-        root: folder of data sets (``data_root``), with ``youcook/resnet/youcook_train.pkl`` and so
-            on, as the published archives have them.
-        features: see :class:`PickledVideos`, and so are the others.
-        protocol: see there.
-        max_video_tokens: see there.
-        max_audio_frames: see there.
-        long_clips: see there.
-        cut: see there.
-        bad: see there.
-        max_bad: see there.
+    ``root`` is the folder of data sets (``data_root``), with ``youcook/resnet/youcook_train.pkl``
+    and so on, as the published archives have them. The other arguments are those of
+    :class:`PickledVideos`.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or there is no ``root``.
     """
-    files = {"train": "youcook_train.pkl", "test": "youcook_val.pkl"}
-    videos = PickledVideos(
-        **_locate(root, "youcook", files, features),
-        features=features,
-        protocol=protocol,
-        max_video_tokens=max_video_tokens,
-        max_audio_frames=max_audio_frames,
-        long_clips=long_clips,
-        cut=cut,
-        bad=bad,
-        max_bad=max_bad,
+    settings = (protocol, max_video_tokens, max_audio_frames, long_clips, cut, bad, max_bad)
+    return _open(root, "youcook", "youcook_train.pkl", "youcook_val.pkl", features, *settings)
+
+
+def _open(
+    folder: str | None, name: str, train: str, test: str, features: str, *settings: Any
+) -> PickledVideos:
+    """Open the files of a data set; that of each split may be missing until it is read."""
+    folders = ["resnet"] if features == "resnet" else ["resnet", features]
+    wanted = ", ".join(f"{name}/{kind}/{file}" for kind in folders for file in (train, test))
+    origin = (
+        f"data_root must be a folder with {wanted}; they come with {EAO_DATA} (features of ResNet"
+        f" also with {AVLNET_DATA})"
     )
-    videos.origin = _origin("youcook", files, features)
+    if folder is None:
+        raise ValueError(f"where is the data? add data_root=FOLDER; {origin}")
+    root, beside = Path(folder).expanduser(), None
+    if features != "resnet":
+        files = {"train": train, "test": test}
+        beside = {split: str(root / name / features / file) for split, file in files.items()}
+    found = _find(root, name, train), None, _find(root, name, test)
+    videos = PickledVideos(*found, beside, features, *settings)
+    videos.origin = origin
     return videos
 
 
-def _origin(name: str, files: Mapping[str, str], features: str) -> str:
-    folders = ["resnet"] if features == "resnet" else ["resnet", features]
-    expected = ", ".join(f"{name}/{folder}/{file}" for folder in folders for file in files.values())
-    return (
-        f"data_root must be a folder with {expected}; they come with {EAO_DATA} (features of ResNet"
-        f" also with {AVLNET_DATA})"
-    )
-
-
-def _locate(
-    folder: str | None, name: str, files: Mapping[str, str], features: str
-) -> dict[str, Any]:
-    """Name the files of a data set; that of each split may be missing until it is asked for."""
-    if folder is None:
-        raise ValueError(
-            f"where is the data? add data_root=FOLDER; {_origin(name, files, features)}"
-        )
-    root = Path(folder).expanduser()
-    found: dict[str, Any] = {
-        split: str(_first(_places(root, name, file))) for split, file in files.items()
-    }
-    if features != "resnet":
-        found["beside"] = {
-            split: str(root / name / features / file) for split, file in files.items()
-        }
-    return found
-
-
-def _places(root: Path, name: str, file: str) -> list[Path]:
-    """List where EAO's and AVLnet's archives have a file, the first of them first."""
-    stem = Path(file).stem
-    with_sound = f"{stem}_audio.pkl"  # AVLnet's name for YouCook2's
-    return [root / name / "resnet" / file, root / file, root / with_sound]
-
-
-def _first(places: Sequence[Path]) -> Path:
-    return next((place for place in places if place.exists()), places[0])
+def _find(root: Path, name: str, file: str) -> str:
+    """Find a file where EAO's or AVLnet's archive has it; EAO's place if it is in neither."""
+    with_sound = f"{Path(file).stem}_audio.pkl"  # AVLnet's name for YouCook2's
+    places = [root / name / "resnet" / file, root / file, root / with_sound]
+    return str(next((place for place in places if place.exists()), places[0]))

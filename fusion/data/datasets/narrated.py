@@ -5,8 +5,9 @@ Miech et al., arXiv:1906.03327; the audio shift is EAO's, arXiv:2112.04446.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, overload
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +15,13 @@ from torch import Tensor
 
 from fusion.data.captions.index import CaptionStore
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.source import ClipSet
-from fusion.data.datasets.unreadable import Unreadable
-from fusion.data.datasets.video_tokens import fit_video_tokens
-from fusion.data.datasets.windows import Window, audio_window, feature_range, random_window
+from fusion.data.datasets.dataset import ClipSet, TextEncoder
+from fusion.data.datasets.sampling import Window, audio_window, random_window, video_tokens
+from fusion.data.features.problems import Unreadable
 from fusion.data.features.readers import Reader
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range, spectrogram_seconds
 
-TRIES = 20  # windows, then videos, until one has anything at all
+TRIES = 20  # two windows of each of ten videos, until one has anything at all
 
 
 class NarratedClips(ClipSet):
@@ -31,21 +31,10 @@ class NarratedClips(ClipSet):
         reader: features of the videos.
         captions: what is said in them.
         videos: those to take.
-        text_encoder: maps a sentence to (L, D) features.
-        clips_per_video: how many of each; they are neighbours and stay together in a batch.
-        min_seconds: the least duration of a clip.
-        max_video_tokens: see :func:`fusion.data.datasets.video_tokens.fit_video_tokens`.
-        max_audio_frames: later ones of a clip are cut off; 100 are a second.
-        shift_audio: take the sound half of ``min_seconds`` later than the text, see
-            :func:`fusion.data.datasets.windows.audio_window`.
-        bad: what becomes of a clip with features that cannot be read: ``missing``, it goes without
-            them, or ``leave_out``, another one is drawn in its place.
-        max_bad: the share of clips that may have such features.
-
-    Attributes:
-        captions: of each clip as it is drawn first, made when they are asked for.
-        folder: None; there are no media files.
-        group: clips that stay together.
+        text_encoder: encodes what is said; None: items have no text.
+        clips_per_video: how many of each; they are neighbours and keep together in a batch.
+        min_seconds, max_video_tokens, max_audio_frames, shift_audio, bad, max_bad: see
+            :class:`fusion.data.datasets.howto100m.HowTo100M`.
 
     Each item is a dict of ``id``, ``text`` (L, D), ``video`` (L, D) and ``audio`` (L, 40) in
     float32. A modality that cannot be read, or is not there, has length 0; a warning names the
@@ -58,7 +47,7 @@ class NarratedClips(ClipSet):
         reader: Reader,
         captions: CaptionStore,
         videos: Sequence[str],
-        text_encoder: Callable[[str], Tensor],
+        text_encoder: TextEncoder | None,
         clips_per_video: int = 10,
         min_seconds: float = 8.0,
         max_video_tokens: int = 12,
@@ -71,15 +60,30 @@ class NarratedClips(ClipSet):
         self.text_encoder, self.group = text_encoder, clips_per_video
         self.min_seconds, self.shift_audio, self.bad = min_seconds, shift_audio, bad
         self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self.captions, self.folder, self._seed = _Captions(self), None, 0
+        self._seed = 0
         self.unreadable = Unreadable(videos, list(reader.fields), max_bad)
 
-    def draw_anew(self, seed: int) -> None:
+    def __len__(self) -> int:
+        """Number of clips in an epoch."""
+        return len(self.videos) * self.group
+
+    @cached_property
+    def captions(self) -> Sequence[Caption]:  # type: ignore[override]
+        """What is said in each clip as it is drawn first."""
+        videos = [video for video in self.videos for _ in range(self.group)]
+        windows = [self._window(video, index, 0) for index, video in enumerate(videos)]
+        return [
+            Caption(video, window.start, window.end, " ".join(window.words))
+            for video, window in zip(videos, windows, strict=True)
+        ]
+
+    def set_epoch(self, seed: int) -> None:
         """Draw other clips from now on, as the seed and the place in the epoch say."""
         self._seed = seed
+        self.__dict__.pop("captions", None)  # those of other clips
 
     def end_epoch(self) -> None:
-        """Say how much could not be read so far, by this process and its workers."""
+        """Report how much this process and its workers could not read so far."""
         self.unreadable.report()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -107,36 +111,29 @@ class NarratedClips(ClipSet):
     def _window(self, video: str, index: int, attempt: int) -> Window:
         uniform = np.random.default_rng([self._seed, index, attempt]).random()
         said = self.store.captions(video_id(video)) if video_id(video) in self.store else []
-        return random_window(said, self._seconds(video), self.min_seconds, uniform)
+        return random_window(said, self._duration(video), self.min_seconds, uniform)
 
     def _clip(self, number: int, window: Window, problems: list[str]) -> dict[str, Tensor]:
         """Cut a clip out of a video; add to ``problems`` what cannot be read."""
-        frames = spectrogram_range(*audio_window(window, self.min_seconds, shift=self.shift_audio))
-        last = min(frames[1], frames[0] + self.max_audio_frames)
+
+        def read(field: str, first: int, last: int | None) -> Tensor:
+            return self._read(number, field, first, last, problems)
+
+        first, last = spectrogram_range(
+            *audio_window(window, self.min_seconds, shift=self.shift_audio)
+        )
+        last = min(last, first + self.max_audio_frames)
         if not window.words:
-            last = frames[0] + self.max_audio_frames  # as published: all that fits
-        return {
-            "text": self.text_encoder(" ".join(window.words)),
-            "video": self._video(number, window, problems),
-            "audio": self._read(number, "audio", frames[0], last, problems),
-        }
+            last = first + self.max_audio_frames  # as published: all that fits
+        clip = {"text": self.text_encoder(" ".join(window.words))} if self.text_encoder else {}
+        times, fields = (window.start, window.end), self.reader.fields
+        clip["video"] = video_tokens(read, fields, *times, self.max_video_tokens)
+        clip["audio"] = read("audio", first, last)
+        return clip
 
-    def _video(self, number: int, window: Window, problems: list[str]) -> Tensor:
-        kinds = {
-            name: self._read(
-                number,
-                name,
-                *feature_range(
-                    window.start, window.end, self.reader.fields[name].per_second, accurate=False
-                ),
-                problems,
-            )
-            for name in ("2d", "3d")
-            if name in self.reader.fields
-        }
-        return fit_video_tokens(kinds.get("2d"), kinds.get("3d"), self.max_video_tokens)
-
-    def _read(self, number: int, field: str, first: int, last: int, problems: list[str]) -> Tensor:
+    def _read(
+        self, number: int, field: str, first: int, last: int | None, problems: list[str]
+    ) -> Tensor:
         video = self.videos[number]
         try:
             rows = self.reader.read(video, field, first, last).float()
@@ -150,41 +147,20 @@ class NarratedClips(ClipSet):
         width = NUM_MELS if field == "audio" else self.reader.fields[field].width
         return torch.zeros(0, width)
 
-    def _seconds(self, video: str) -> float:
-        """Return how long a video is, by its sound, else by its pictures."""
+    def _duration(self, video: str) -> float:
+        """Return how many seconds a video has, by its sound, else by its pictures."""
         for field in ("audio", "3d", "2d"):
             if field not in self.reader.fields:
                 continue
             try:
                 rows = self.reader.rows(video, field)
             except ValueError:
-                continue  # whoever reads it says so
+                continue  # reported when it is read
             if rows and field == "audio":
                 return spectrogram_seconds(rows)
             if rows:
                 return rows / self.reader.fields[field].per_second
         return 0.0
-
-
-class _Captions(Sequence[Caption]):
-    """What each clip is about, drawn like the clip itself."""
-
-    def __init__(self, clips: NarratedClips) -> None:
-        self.clips = clips
-
-    def __len__(self) -> int:
-        return len(self.clips.videos) * self.clips.group
-
-    @overload
-    def __getitem__(self, index: int) -> Caption: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Caption]: ...
-    def __getitem__(self, index: int | slice) -> Caption | list[Caption]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        video = self.clips.videos[index // self.clips.group]
-        window = self.clips._window(video, index, 0)
-        return Caption(video, window.start, window.end, " ".join(window.words))
 
 
 def video_id(video: str) -> str:

@@ -9,32 +9,36 @@ pooled (D,). S3D and CLIP features are in a file beside the first, entry by entr
 from __future__ import annotations
 
 import dataclasses
-import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fusion.data.features.problems import Problem, common_width, find_problem, name_some, report
+from fusion.data.datasets.clips import unique_names
+from fusion.data.features.format import Field
+from fusion.data.features.problems import common_width, find_problem, name_some, tolerate, warn
+from fusion.data.features.readers import AUDIO
 from fusion.data.media.log_mel import NUM_MELS
 from fusion.data.untrusted.pickle import load_pickle
 
 Entry = Mapping[str, Any]
 
-logger = logging.getLogger(__name__)
-
 
 class Kind(NamedTuple):
-    """Where an entry has its features of pictures and of motion; the first that fits is taken."""
+    """Keys of an entry's features of pictures and of motion; the first that fits is taken."""
 
     features_2d: tuple[str, ...]
     features_3d: tuple[str, ...]
+    rate_3d: float = 1.0  # rows per second; of 2D features 1
 
 
 KINDS = {
-    "resnet": Kind(("2d_full", "2d", "2d_pooled"), ("3d_full", "3d", "3d_pooled")),
+    "resnet": Kind(("2d_full", "2d", "2d_pooled"), ("3d_full", "3d", "3d_pooled"), 1.5),
     "s3d": Kind((), ("s3d",)),
     "clip": Kind(("clip",), ()),
 }
@@ -59,6 +63,39 @@ class PickledClip:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
+class PickledFeatures:
+    """Features of the clips of a pickle, read as from a store, see :mod:`.features.readers`.
+
+    Args:
+        clips: see :func:`read_clips`.
+        kind: of their features, one of ``KINDS``.
+
+    Attributes:
+        fields: those that any of the clips has, and audio.
+        videos: the names of the clips; repeated ones are numbered.
+    """
+
+    def __init__(self, clips: Sequence[PickledClip], kind: str) -> None:
+        self.videos: Sequence[str] = unique_names([clip.id for clip in clips])
+        self._clips = dict(zip(self.videos, clips, strict=True))
+        widths = {name: rows.shape[1] for clip in clips for name, rows in clip.features.items()}
+        rates = {"2d": 1.0, "3d": KINDS[kind].rate_3d}
+        self.fields: Mapping[str, Field] = {
+            name: Field(widths[name], rate) for name, rate in rates.items() if name in widths
+        } | {"audio": AUDIO}
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows a clip has of a field."""
+        return len(self._clips[video].features.get(field, ()))
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows of a field."""
+        features = self._clips[video].features
+        if field not in features:
+            return torch.zeros(0, self.fields[field].width)
+        return torch.from_numpy(features[field][max(first, 0) : last].astype(np.float32))
+
+
 def read_clips(
     file: Path,
     kind: str = "resnet",
@@ -75,7 +112,7 @@ def read_clips(
         kind: which features, one of ``KINDS``.
         beside: the pickle that has these features, if it is another one.
         pooled: take pooled features where there are some.
-        bad: what becomes of features that cannot be used: ``missing``, their clip goes without, or
+        bad: what is done to features that cannot be used: ``missing``, their clip goes without, or
             ``leave_out``, their clip is left out.
         max_bad: the share of clips that may have such features.
         needs: leave out the entries of ``file`` that lack this key.
@@ -84,13 +121,20 @@ def read_clips(
         ValueError: it is no such list, the two files do not belong together, or too much of it
             cannot be used.
     """
-    pairs = _keep_with(_read_pairs(file, beside), needs, file)
+    pairs = _read_pairs(file, beside)
+    if needs is not None:
+        pairs = _keep_with(pairs, needs, file)
     clips = [_make_clip(*pair, KINDS[kind], pooled) for pair in pairs]
     problems = _take_out_problems(clips)
-    report(problems, len(clips), str(file), bad, max_bad)
+    if names := [clip.id for clip in clips if clip.problems]:
+        said = (
+            f"{file}: {len(names)} of {len(clips)} clips have features that cannot be used"
+            f" ({name_some(names)}): "
+        )
+        said += "; ".join(f"{count} x {what}" for what, count in problems.most_common(3))
+        tolerate(said, len(names) / len(clips), bad, max_bad)
     if bad == "leave_out":
-        named = {problem.clip for problem in problems}
-        clips = [clip for clip in clips if clip.id not in named]
+        clips = [clip for clip in clips if not clip.problems]
     if not any("2d" in clip.features or "3d" in clip.features for clip in clips):
         raise _no_video(pairs[0][2], KINDS[kind], beside or file)
     return clips
@@ -128,28 +172,25 @@ def _read_pairs(file: Path, beside: Path | None) -> list[tuple[str, Entry, Entry
 
 
 def _keep_with(
-    pairs: list[tuple[str, Entry, Entry]], key: str | None, file: Path
+    pairs: list[tuple[str, Entry, Entry]], key: str, file: Path
 ) -> list[tuple[str, Entry, Entry]]:
     """Leave out the entries that lack a key, and name them."""
-    if key is None:
-        return pairs
-    kept = [pair for pair in pairs if pair[1].get(key) is not None]
-    if not kept:
+    lacking = [name for name, entry, _ in pairs if entry.get(key) is None]
+    if len(lacking) == len(pairs):
         raise ValueError(
             f"{file}: no entry has {key!r}, by which the protocol chooses its clips; take EAO's"
             " file or another data.protocol"
         )
-    if len(kept) < len(pairs):
-        lacking = [name for name, entry, _ in pairs if entry.get(key) is None]
-        logger.warning(
-            "%s: %d of %d entries have no %r (%s); left out, as the protocol says",
-            *(file, len(lacking), len(pairs), key, name_some(lacking)),
+    if lacking:
+        warn(
+            f"{file}: {len(lacking)} of {len(pairs)} entries have no {key!r}"
+            f" ({name_some(lacking)}); left out, as the protocol says"
         )
-    return kept
+    return [pair for pair in pairs if pair[1].get(key) is not None]
 
 
 def _no_video(entry: Entry, kind: Kind, file: Path) -> ValueError:
-    names = [name for names in kind for name in names]
+    names = [*kind.features_2d, *kind.features_3d]
     pooled = [name for name in names if np.ndim(entry.get(name, 0)) == 1]
     hint = f"; {pooled[0]} is pooled over time: set data.max_video_tokens=0" if pooled else ""
     return ValueError(
@@ -163,7 +204,7 @@ def _make_clip(name: str, entry: Entry, other: Entry, kind: Kind, pooled: bool) 
     texts = (captions,) if isinstance(captions, str) else tuple(map(str, captions))
     text = str(entry.get("eval_caption", texts[0] if texts else ""))
     features = {}
-    for what, keys in zip(("2d", "3d"), kind, strict=True):
+    for what, keys in zip(("2d", "3d"), kind[:2], strict=True):
         if (rows := _choose(other, keys, pooled)) is not None:
             features[what] = rows
     if entry.get("audio") is not None:
@@ -182,17 +223,16 @@ def _choose(entry: Entry, names: Sequence[str], pooled: bool) -> NDArray[Any] | 
     return full[0] if full else None
 
 
-def _take_out_problems(clips: Sequence[PickledClip]) -> list[Problem]:
-    """Take features that cannot be used out of their clips, and name them."""
-    problems = []
+def _take_out_problems(clips: Sequence[PickledClip]) -> Counter[str]:
+    """Take features that cannot be used out of their clips, note it there, and count the kinds."""
+    kinds: Counter[str] = Counter()
     for name in ("2d", "3d", "audio"):
         there = [clip for clip in clips if name in clip.features]
         width = common_width(clip.features[name].shape for clip in there)
-        if name == "audio":
-            width = NUM_MELS
         for clip in there:
-            if why := find_problem(clip.features[name], width):
-                problems.append(Problem(clip.id, name, why))
+            expected = NUM_MELS if name == "audio" else width
+            if why := find_problem(clip.features[name], expected):
+                kinds[f"{name}: {why}"] += 1
                 clip.problems.append(f"{name} of {clip.id}: {why}")
                 del clip.features[name]
-    return problems
+    return kinds

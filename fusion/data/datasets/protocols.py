@@ -1,7 +1,7 @@
-"""Evaluation protocols as data: which clips are asked and found, and what a recall is a share of.
+"""Evaluation protocols: which clips are queries and candidates, and how recalls are counted.
 
-One test set goes by several galleries in the literature, so a figure without its protocol says
-little; every table names it.
+The literature uses several galleries of one test set, so every table names its protocol. They are
+here and not in :mod:`fusion.evaluation` because a data set chooses and checks its clips by them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Protocol:
             and is a miss if it is counted.
         needs_entry: a key of published pickles. Entries whose pickle of ResNet features lacks it
             are left out of every split, whichever features are read, and are misses if they are
-            counted. Where the data are such pickles it decides in place of ``needs``.
+            counted. For such pickles it replaces ``needs``.
         may_lack: whether files without the clips that would be left out anyway are accepted.
     """
 
@@ -59,7 +59,7 @@ class Protocol:
         )
 
     def describe(self, num_clips: int) -> str:
-        """Say it in one sentence, and where the gallery is not the published one, that too.
+        """Describe it in one sentence, with a note if the gallery is not the published one.
 
         Args:
             num_clips: in the gallery, without those that lack what the protocol needs.
@@ -69,7 +69,7 @@ class Protocol:
         return f"{self} (here {num_clips:,}, not {self.gallery:,}: not the published gallery)"
 
     def __str__(self) -> str:
-        """Say it in one sentence."""
+        """Describe it in one sentence."""
         return f"{self.name}: {self.rule}"
 
 
@@ -123,14 +123,3 @@ PROTOCOLS = {
         ),
     )
 }
-
-
-def choose_protocol(name: str) -> Protocol:
-    """Look a protocol up.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    if name not in PROTOCOLS:
-        raise ValueError(f"data.protocol: unknown {name!r}; choose from {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]

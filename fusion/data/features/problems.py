@@ -1,8 +1,12 @@
-"""Features that cannot be used: found, counted and named, never zeros posing as data."""
+"""Data that cannot be used: found, counted, named and limited; never zeros posing as data.
+
+One rule holds for captions, features and clips. What cannot be used is left out or taken as
+missing (``data.bad``). A warning says how much that is and names some of it. If it is more than the
+share ``data.max_bad``, the run ends with an error that says the same.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections import Counter
@@ -11,46 +15,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 logger = logging.getLogger(__name__)
 
 POLICIES = ("missing", "leave_out")
-NAMED = 5  # clips, or videos, that a message names
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One clip's features of one kind that cannot be used.
-
-    Attributes:
-        clip: its name.
-        what: the features, such as ``2d``.
-        why: in a few words.
-    """
-
-    clip: str
-    what: str
-    why: str
+MAX_BAD = 0.05  # the share that may be bad where the user sets none
+NAMED = 5  # clips, videos or captions that a message names
+WORKERS = 1024  # of one process; each has a counter of its own, so that no count is lost
+ENOUGH = 1000  # clips; a share of fewer says little while training
 
 
 def find_problem(values: Any, width: int | None) -> str | None:
-    """Say in a few words what is wrong with features, None if nothing is.
+    """Say in a few words what is wrong with features; None if nothing is.
 
     Args:
-        values: (rows, width) in theory, at least one row.
-        width: columns that are expected; None for any.
+        values: should be numbers of shape (rows, width), with at least one row, all finite.
+        width: the expected number of columns; None for any.
     """
     if problem := find_wrong_shape(values, width):
         return problem
     values = np.asarray(values)
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        return f"{bad} of {values.size} values are not finite"
-    return None
+    bad = int((~np.isfinite(values)).sum())
+    return f"{bad} of {values.size} values are not finite" if bad else None
 
 
 def find_wrong_shape(values: Any, width: int | None) -> str | None:
-    """Say the same without looking at the numbers, see :func:`find_problem`."""
+    """Check all of :func:`find_problem` except that the numbers are finite."""
     if isinstance(values, torch.Tensor):
         values = values.numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
@@ -67,70 +58,33 @@ def find_wrong_shape(values: Any, width: int | None) -> str | None:
 
 
 def common_width(shapes: Iterable[tuple[int, ...]]) -> int | None:
-    """Find the width that most matrices have, None if there is no matrix."""
+    """Return the width that most matrices have, None if there is no matrix."""
     widths = Counter(shape[1] for shape in shapes if len(shape) == 2)
     return widths.most_common(1)[0][0] if widths else None
 
 
-def report(problems: Sequence[Problem], num_clips: int, file: str, bad: str, most: float) -> None:
-    """Tell the user about a data set's problems.
+def tolerate(said: str, share: float, policy: str, max_bad: float) -> None:
+    """Warn of data that cannot be used.
 
     Args:
-        problems: of all clips.
-        num_clips: of the data set.
-        file: where it comes from.
-        bad: what is done to the clips, one of ``POLICIES``.
-        most: the share of clips that may have a problem.
-
-    Raises:
-        ValueError: more have.
-    """
-    clips = list(dict.fromkeys(problem.clip for problem in problems))
-    if not clips:
-        return
-    kinds = Counter(f"{p.what}: {p.why}" for p in problems)
-    first = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
-    said = (
-        f"{file}: {len(clips)} of {num_clips} clips have features that cannot be used"
-        f" ({name_some(clips)}): {first}"
-    )
-    judge(said, len(clips) / num_clips, most, bad)
-
-
-def check_max_bad(share: float) -> None:
-    """Refuse what is no share, such as 50 where 50 % is meant.
-
-    Raises:
-        ValueError: it is not between 0 and 1.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(
-            f"data.max_bad is {share:g}; it is a share and must be between 0 and 1, such as 0.05"
-            " for 5 %"
-        )
-
-
-def judge(said: str, share: float, most: float, bad: str) -> None:
-    """Warn of what cannot be used, or refuse it where it is too much.
-
-    Args:
-        said: what it is.
+        said: what cannot be used.
         share: how much of all that is.
-        most: how much may be.
-        bad: what is done to it, one of ``POLICIES``.
+        policy: what is done to it, one of ``POLICIES``.
+        max_bad: how much of all may be so.
 
     Raises:
         ValueError: it is more.
     """
-    if share > most:
+    if share > max_bad:
         raise ValueError(
-            f"{said}; that is more than data.max_bad ({most:g}) allows: mend the file or raise it"
+            f"{said}; that is more than data.max_bad ({max_bad:g}) allows: mend the file or raise"
+            " data.max_bad"
         )
-    warn(f"{said}; {'left out' if bad == 'leave_out' else 'taken as missing'}")
+    warn(f"{said}; {'left out' if policy == 'leave_out' else 'taken as missing'}")
 
 
 def warn(said: str) -> None:
-    """Warn, in the first of several processes alone: all read the same files."""
+    """Warn in the first of several processes only: all read the same files."""
     if int(os.environ.get("RANK") or 0) == 0:
         logger.warning("%s", said)
 
@@ -138,3 +92,66 @@ def warn(said: str) -> None:
 def name_some(names: Sequence[str], between: str = ", ") -> str:
     """Name the first few."""
     return between.join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
+
+
+class Unreadable:
+    """Counts, names and limits features that turn out to be unreadable while training.
+
+    The counters are shared by all workers of a loader; other processes of a run have their own.
+
+    Args:
+        videos: their names.
+        fields: the features that each video has a file of.
+        max_bad: the share of clips that may have unreadable features.
+    """
+
+    def __init__(self, videos: Sequence[str], fields: Sequence[str], max_bad: float) -> None:
+        self.fields, self.max_bad = list(fields), max_bad
+        self._clips = torch.zeros(WORKERS, 2, dtype=torch.int64).share_memory_()  # all, bad
+        self._files = torch.zeros(len(videos), len(self.fields), dtype=torch.bool).share_memory_()
+
+    @property
+    def totals(self) -> tuple[int, int, int]:
+        """Number of clips read, of those with a problem, and of unreadable files."""
+        clips, bad = self._clips.sum(0).tolist()
+        return clips, bad, int(self._files.sum())
+
+    def name(self, video: int, field: str, problem: str) -> None:
+        """Warn of a file, the first time.
+
+        Args:
+            video: its number.
+            field: its features.
+            problem: what is wrong, with the name of the file or of the video.
+        """
+        place = self.fields.index(field)
+        if not self._files[video, place]:
+            self._files[video, place] = True
+            logger.warning("%s; taken as missing", problem)
+
+    def count(self, problems: Sequence[str]) -> None:
+        """Count a clip and the problems met on the way to it.
+
+        Raises:
+            ValueError: more than ``max_bad`` of at least ``ENOUGH`` clips had a problem.
+        """
+        worker = get_worker_info()
+        mine = self._clips[(worker.id + 1 if worker else 0) % WORKERS]
+        mine[0] += 1
+        mine[1] += bool(problems)
+        clips, bad, files = self.totals if problems else (0, 0, 0)
+        if clips >= ENOUGH and bad / clips > self.max_bad:
+            said = f"{self._said(clips, bad, files)}, the last time {problems[-1]}"
+            tolerate(said, bad / clips, "missing", self.max_bad)
+
+    def report(self) -> None:
+        """Warn of how many there have been so far, if any."""
+        clips, bad, files = self.totals
+        if bad:
+            logger.warning("%s", self._said(clips, bad, files))
+
+    def _said(self, clips: int, bad: int, files: int) -> str:
+        return (
+            f"so far {bad} of {clips} clips ({100 * bad / clips:.2g} %) had features that could not"
+            f" be read, in {files} files, each named above"
+        )

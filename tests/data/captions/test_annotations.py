@@ -10,11 +10,10 @@ import torch
 from fusion.builders import check_config
 from fusion.config import load_config
 from fusion.data.captions.formats import read_caption_file
-from fusion.data.captions.lists import read_video_list
-from fusion.data.captions.search import find_captions, read_all
+from fusion.data.captions.match import find_captions, read_all, read_video_list
 from fusion.data.captions.table import Caption, CaptionError
 from fusion.data.datasets.captioned import CaptionedVideos
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.data.features.format import Field
 from fusion.data.features.writer import StoreWriter
 
@@ -79,10 +78,10 @@ def test_a_clip_of_a_whole_video_is_cropped_at_random_like_others(tmp_path):
     train = write(tmp_path / "t.csv", "video_id,caption\nvideo0,a cat\n")
     source = CaptionedVideos(train=train, store=store, random_crop_seconds=2.0)
     clips = source.clips("train", words)
-    clips.draw_anew(1)
+    clips.set_epoch(1)
     first = clips[0]["audio"]
     assert 300 <= len(first) < 599 and first[0, 0] > 1
-    clips.draw_anew(2)
+    clips.set_epoch(2)
     assert not first[0].equal(clips[0]["audio"][0])
 
 
@@ -105,7 +104,7 @@ def test_one_caption_of_a_video_is_drawn_for_each_epoch(tmp_path):
     assert clips.ids == ["video0", "video1", "video2", "video3"]
     drawn = set()
     for seed in range(20):
-        clips.draw_anew(seed)
+        clips.set_epoch(seed)
         drawn.add(tuple(clips._text(i) for i in range(4)))
     assert {texts[0] for texts in drawn} == {f"sentence {n} of 0" for n in range(3)}
     assert len(drawn) > 10
@@ -243,7 +242,7 @@ def test_captions_of_one_window_are_clips_of_their_own_where_the_protocol_says_s
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="data.bad: unknown 'drop'; choose from missing, leave"):
         CaptionedVideos(bad="drop")
-    with pytest.raises(ValueError, match="data.only: unknown split 'tran'; choose from"):
+    with pytest.raises(ValueError, match="data.only.tran: unknown 'tran'; choose from train"):
         CaptionedVideos(only={"tran": "list.csv"})
 
 

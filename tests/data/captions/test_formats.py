@@ -1,9 +1,13 @@
+import functools
 import json
+import math
+import pickle
 
 import pytest
 
-from fusion.data.captions.formats import captions_by_video, read_caption_file
-from fusion.data.captions.table import Caption, CaptionError
+from fusion.data.captions.formats import captions_by_video, read_by_video, read_caption_file
+from fusion.data.captions.match import find_captions
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser
 from tests.data.captions.caption_fixtures import entry, write
 
 CUE = "00:01.000 --> 00:02.000\nhello\n\n"
@@ -24,9 +28,9 @@ CUE = "00:01.000 --> 00:02.000\nhello\n\n"
         (
             "a.vtt",
             f"WEBVTT\n\n{CUE}01:03.000 --> 01:02.000\nhello\n",
-            "a.vtt, line 6: end (62.000 s) is not after start (63.000 s); correct one of them",
+            "a.vtt, line 6: end (62.0) is not after start (63.0); correct one of them",
         ),
-        ("a.vtt", "WEBVTT\n\n0:01 --> 0:01\nhello\n", "a.vtt, line 3: end (1.000 s) is not after"),
+        ("a.vtt", "WEBVTT\n\n0:01 --> 0:01\nhello\n", "a.vtt, line 3: end (1.0) is not after"),
         ("a.vtt", f"WEBVTT\n\n{CUE}caf\xe9\n".encode("latin-1"), "a.vtt, line 6: not UTF-8"),
         ("a.srt", f"1\n{CUE}".encode("utf-16"), "a.srt, line 1: not UTF-8"),
         ("a.txt", "hello", "a.txt: captions cannot be read from .txt; use .csv, .json, .vtt, .srt"),
@@ -70,18 +74,18 @@ def test_missing_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": "soon"}, "entry 2: start is 'soon', end is 2.5; they must be seconds from 0 on"),
-        ({"start": None}, "entry 2: start is None"),
-        ({"start": [1]}, "entry 2: start is [1]"),
-        ({"end": None}, "entry 2: start is 1, end is None; they must be seconds"),
-        ({"start": -1}, "entry 2: start is -1"),
-        ({"start": 2.5}, "entry 2: start is 2.5, end is 2.5"),
-        ({"end": float("nan")}, "entry 2: start is 1, end is nan"),
-        ({"end": float("inf")}, "entry 2: start is 1, end is inf"),
-        ({"end": 10**400}, "entry 2: start is 1, end is 1000"),
-        ({"text": None}, "entry 2: text is None; put it in quotes"),
-        ({"video": 7}, "entry 2: video is 7; put it in quotes"),
-        ({"video": " "}, "entry 2: video is ' '"),
+        ({"start": "soon"}, "entry 2: start is 'soon', not a number; write seconds, such as 12.5"),
+        ({"start": None}, "entry 2: start is None, not a number"),
+        ({"start": [1]}, "entry 2: start is [1], not a number"),
+        ({"end": None}, "entry 2: end is None, not a number"),
+        ({"start": -1}, "entry 2: start is -1; times are seconds from 0 on"),
+        ({"start": 2.5}, "entry 2: end (2.5) is not after start (2.5)"),
+        ({"end": float("nan")}, "entry 2: end is nan, not a number"),
+        ({"end": float("inf")}, "entry 2: end is inf, not a number"),
+        ({"end": 10**400}, "entry 2: end is 1000"),
+        ({"text": None}, "entry 2: text is None; write a text, in JSON in quotes"),
+        ({"video": 7}, "entry 2: video is 7; write its name, in JSON in quotes"),
+        ({"video": " "}, "entry 2: video is ''; write its name"),
     ],
 )
 def test_impossible_values_in_json_are_named(tmp_path, changes, message):
@@ -123,7 +127,8 @@ def test_the_layout_of_howto100m_is_read(tmp_path):
     }
     sorted_captions = [Caption("x1", 1, 2, "sooner"), Caption("x1", 3.5, 4, "later")]
     assert read_caption_file(write(tmp_path, json.dumps(data), "a.json")) == sorted_captions
-    assert list(captions_by_video(data, "caption.pickle")) == [("x1", sorted_captions), ("x2", [])]
+    found = list(captions_by_video(data, "caption.pickle", CaptionParser()))
+    assert found == [("x1", sorted_captions), ("x2", [])]
 
 
 def test_the_video_is_named_by_the_caller_or_the_file(tmp_path):
@@ -140,3 +145,75 @@ def test_the_video_is_named_by_the_caller_or_the_file(tmp_path):
         path = write(tmp_path, f"WEBVTT\n\n{CUE}", name)
         assert read_caption_file(path) == [Caption(video, 1, 2, "hello")]
         assert read_caption_file(path, "x.mp4") == [Caption("x.mp4", 1, 2, "hello")]
+
+
+def test_captions_of_all_formats_follow_one_rule(tmp_path, caplog):
+    """3 of 100 are bad, in every format: counted, named, left out, and limited."""
+    times = [(n, n + 1.5) for n in range(100)]
+    for number, bad in [(7, (7, 6)), (8, (8, 8)), (9, (math.inf, 9))]:
+        times[number] = bad
+    rows = [entry(start=start, end=end) for start, end in times]
+    columns = {name: [row[name] for row in rows] for name in ("start", "end", "text")}
+    table = "".join(f"{row['video']},{row['start']},{row['end']},hello\n" for row in rows)
+    (tmp_path / "asr").mkdir()
+    files = {
+        "a.csv": f"video,start,end,text\n{table}",
+        "list.json": json.dumps(rows),
+        "a.json": json.dumps({"a": columns}),
+        "asr/a.csv": f"start,end,text\n{table}".replace("\na,", "\n"),
+        "caption.pickle": pickle.dumps({"a": columns}),
+    }
+    places = ["line 9", "entry 8", "video 'a', caption 8", "line 9", "video 'a', caption 8"]
+    for (name, content), place in zip(files.items(), places, strict=True):
+        path = write(tmp_path, content, name)
+        if name == "caption.pickle":
+            read = functools.partial(read_pickled, path)
+        elif name.startswith("asr"):
+            read = functools.partial(find_captions, path.parent, ["a"])
+        else:
+            read = functools.partial(read_caption_file, path)
+        caplog.clear()
+        found = read()
+        assert len(found["a"] if isinstance(found, dict) else found) == 97
+        assert f"{path}, {place}: end (6" in caplog.text.replace("(6.0", "(6")
+        assert "start is " in caplog.text.replace("start is inf", "start is 'inf'")
+        assert ": 3 of 100 captions cannot be used; left out" in caplog.text
+        with pytest.raises(CaptionError, match=r"3 of 100 captions .*max_bad \(0.02\) allows"):
+            read(max_bad=0.02)
+
+
+def read_pickled(path, max_bad=0.05):
+    parser = CaptionParser(max_bad, timed=True)
+    captions = dict(read_by_video(path, parser))
+    parser.check()
+    return captions
+
+
+def test_bad_captions_of_a_folder_are_limited_together(tmp_path):
+    good = "".join(f"{n},{n + 1},x\n" for n in range(40))
+    write(tmp_path, f"start,end,text\n{good}", "a.csv")
+    write(tmp_path, "start,end,text\n2,1,x\n3,4,y\n", "b.csv")
+    found = find_captions(tmp_path, ["a.mp4", "b.mp4"])
+    assert [len(captions) for captions in found.values()] == [40, 1]
+
+
+def test_a_subtitle_file_follows_the_same_rule(tmp_path, caplog):
+    cues = "".join(f"00:{n:02}.000 --> 00:{n:02}.500\nline {n}\n\n" for n in range(40))
+    path = write(tmp_path, f"WEBVTT\n\n{cues}00:59.000 --> 00:58.000\nback\n")
+    assert len(read_caption_file(path)) == 40
+    assert "a.vtt, line 123: end (58.0) is not after start (59.0)" in caplog.text
+    with pytest.raises(CaptionError, match="1 of 41 captions"):
+        read_caption_file(path, max_bad=0.01)
+
+
+def test_many_bad_captions_are_named_in_part(tmp_path):
+    path = write(tmp_path, json.dumps([entry(start=9)] * 1000), "a.json")
+    with pytest.raises(CaptionError, match=r"entry 5: .*; …: 1000 of 1000 captions") as error:
+        read_caption_file(path)
+    assert "entry 6" not in str(error.value)
+
+
+def test_a_number_is_a_text_as_in_the_published_code():
+    rows = {"a": {"start": [1], "end": [2], "text": [1984]}}
+    ((_, captions),) = captions_by_video(rows, "caption.pickle", CaptionParser())
+    assert captions == [Caption("a", 1.0, 2.0, "1984")]

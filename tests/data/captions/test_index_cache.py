@@ -42,6 +42,6 @@ def test_of_two_that_convert_at_once_the_first_is_kept(path, tmp_path, monkeypat
 
 def test_a_conversion_that_fails_leaves_nothing_behind(path, tmp_path):
     path.write_bytes(pickle.dumps({"aaa": {"start": [1.0], "end": [], "text": []}}))
-    with pytest.raises(ValueError, match="lacks start, end and text"):
+    with pytest.raises(ValueError, match="must be lists start, end, text"):
         open_captions(path)
     assert list((tmp_path / "cache" / "captions").iterdir()) == []

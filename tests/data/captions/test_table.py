@@ -2,13 +2,20 @@ import math
 
 import pytest
 
-from fusion.data.captions.table import Caption, CaptionError, read_captions
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser, read_csv
 
 
 def write(folder, content):
     path = folder / "captions.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def read_captions(path, video=None, max_bad=0.05):
+    parser = CaptionParser(max_bad)
+    captions = read_csv(path, parser, video)
+    parser.check()
+    return captions
 
 
 def test_captions_are_read_in_the_order_of_the_file(tmp_path):
@@ -115,7 +122,7 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
         (GOOD + "a.mp4,3,2,x\n", "captions.csv, line 3: end (2) is not after start (3)"),
         (GOOD + "a.mp4,2,2,x\n", "captions.csv, line 3: end (2) is not after start (2)"),
         (GOOD + "a.mp4,-1,2,x\n", "captions.csv, line 3: start is -1; times are seconds from 0 on"),
-        (GOOD + ",1,2,x\n", "captions.csv, line 3: no video; name the file"),
+        (GOOD + ",1,2,x\n", "captions.csv, line 3: video is ''; write its name"),
         (GOOD + "a.mp4,1,2\n", "captions.csv, line 3: 3 columns, fewer than the first line names"),
         (
             GOOD + "a.mp4,1,2,a dog, a cat\n",

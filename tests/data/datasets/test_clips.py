@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from fusion.data.datasets.captioned import CaptionedVideos
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
+from fusion.data.datasets.howto100m import HowTo100M
+from fusion.data.datasets.msrvtt_youcook2 import msrvtt
 from fusion.data.features import computed as features_module
 from fusion.data.media.encode import write_clip
 from fusion.data.media.reader import MediaError
+from tests.data.captions.test_annotations import make_store, words, write
 
 RATE = 16_000
 
@@ -75,10 +78,10 @@ def test_limits_cut_long_clips(videos):
 def test_random_crops_depend_on_seed_and_clip_alone(videos):
     clips = open_clips(videos, random_crop_seconds=0.5)
     whole = len(clips[0]["audio"])
-    clips.draw_anew(1)
+    clips.set_epoch(1)
     first = [len(clips[i]["audio"]) for i in range(5)]
     assert first == [len(clips[i]["audio"]) for i in range(5)]
-    clips.draw_anew(2)
+    clips.set_epoch(2)
     assert first != [len(clips[i]["audio"]) for i in range(5)]
     assert whole - 101 <= first[0] < whole
 
@@ -138,7 +141,7 @@ def test_a_missing_split_is_explained(videos):
 
 
 def test_unknown_features_are_explained(videos):
-    with pytest.raises(ValueError, match=r"unknown 'resnet'; choose from \['descriptors'\]"):
+    with pytest.raises(ValueError, match="unknown 'resnet'; choose from descriptors"):
         CaptionedVideos(video_features="resnet")
 
 
@@ -159,3 +162,49 @@ def test_widths_that_differ_are_named():
     clips = [{"id": str(n), "video": torch.zeros(2, n)} for n in (3, 4)]
     with pytest.raises(ValueError, match=r"'4' has video features of width \[4\], but '3' has"):
         collate(clips)
+
+
+# Clips of videos that a store lacks, and after the end of its features.
+ROWS = "video,start,end,text\na,1,4,in it\na,50,60,too late\na,60,70,\nb,0,1,not there\na,5,9,end\n"
+
+
+@pytest.fixture
+def lossy(tmp_path):
+    store = make_store(tmp_path / "store", ["a"])
+    return {"test": write(tmp_path / "t.csv", ROWS), "store": store, "max_bad": 0.6}
+
+
+def test_a_clip_after_the_end_of_its_features_is_a_miss(lossy, caplog):
+    clips = CaptionedVideos(**lossy, bad="missing").clips("test", words)
+    assert clips.ids == ["a@1-4", "a@50-60", "b@0-1", "a@5-9"]  # not the one without text
+    assert [len(clips[1][name]) for name in ("text", "video", "audio")] == [2, 0, 0]
+    assert len(clips[3]["audio"]) > 100
+    assert "t.csv: 1 of 5 clips are of 1 video that" in caplog.text
+    assert "2 of 5 clips begin after the features of" in caplog.text
+    assert "(a@50-60, features end at 6.01 s; a@60-70, features end at 6.01 s)" in caplog.text
+    assert caplog.text.count("taken as missing") == 1
+
+
+def test_or_it_is_left_out_and_said_once(lossy, caplog):
+    source = CaptionedVideos(**lossy)
+    for _ in range(2):
+        assert source.clips("test", words).ids == ["a@1-4", "a@5-9"]
+    assert caplog.text.count("left out") == 1
+
+
+def test_too_many_of_both_kinds_together_end_the_run(lossy):
+    with pytest.raises(ValueError, match=r"a@50-60, .*more than data.max_bad \(0.5\) allows"):
+        CaptionedVideos(**lossy | {"max_bad": 0.5}).clips("test", words)
+
+
+def test_only_the_first_process_speaks(lossy, caplog, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    CaptionedVideos(**lossy).clips("test", words)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("share", [50, 1.01, -0.1, float("nan")])
+@pytest.mark.parametrize("source", [CaptionedVideos, HowTo100M, msrvtt])
+def test_a_share_is_between_nothing_and_all(source, share):
+    with pytest.raises(ValueError, match=r"data.max_bad is .*; it is a share and must be between"):
+        source("folder", max_bad=share)

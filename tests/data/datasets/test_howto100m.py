@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.data.datasets.howto100m import HowTo100M, open_captions
-from fusion.data.datasets.video_tokens import fit_video_tokens
+from fusion.data.datasets.sampling import fit_video_tokens
 from fusion.data.untrusted.npz import read_npz
 from fusion.training.sampler import EpochBatchSampler
 
@@ -43,6 +43,7 @@ def root(tmp_path):
             "text": [f"step {n} cut it" for n in range(10)],
         },
         "bbb": {"start": [1.0, 9.0], "end": [3.0, 8.0], "text": ["hello", "never"]},
+        "not in the list": {"start": [*range(20)], "end": [*range(1, 21)], "text": ["so"] * 20},
     }
     (folder / "caption.pickle").write_bytes(pickle.dumps(captions))
     (folder / "HowTo100M_1166_videopaths.txt").write_text(
@@ -107,7 +108,7 @@ def test_clips_are_drawn_by_the_published_rules(root):
     clips = HowTo100M(str(root)).clips("train", words)
     captions = pickle.loads((root / "howto" / "caption.pickle").read_bytes())
     captions["bbb"] = {key: values[:1] for key, values in captions["bbb"].items()}
-    clips.draw_anew(5)
+    clips.set_epoch(5)
     assert len(clips) == 30
     for index in range(30):
         clip = clips[index]
@@ -122,13 +123,13 @@ def test_clips_are_drawn_by_the_published_rules(root):
 
 def test_clips_follow_from_seed_epoch_and_place_in_any_process(root):
     clips = HowTo100M(str(root)).clips("train", words)
-    clips.draw_anew(1)
+    clips.set_epoch(1)
     here = [clips[i] for i in range(30)]
     loader = DataLoader(clips, batch_size=None, num_workers=2, multiprocessing_context="fork")
     for mine, theirs in zip(here, loader, strict=True):
         assert mine["id"] == theirs["id"]
         assert mine["video"].equal(theirs["video"])
-    clips.draw_anew(2)
+    clips.set_epoch(2)
     assert [clips[i]["id"] for i in range(30)] != [clip["id"] for clip in here]
 
 
@@ -201,14 +202,18 @@ def test_captions_are_converted_once(root, tmp_path, caplog):
     first = open_captions(path)
     assert "converting" in caplog.text
     assert [c.text for c in first.captions("bbb")] == ["hello"]  # the other ends before it begins
+    bad = "caption.pickle, video 'bbb', caption 2: end (8.0) is not after start (9.0); correct one"
+    assert bad in caplog.text and ": 1 of 32 captions cannot be used; left out" in caplog.text
     caplog.clear()
     open_captions(path)
-    assert "converting" not in caplog.text
+    assert "converting" not in caplog.text and bad in caplog.text
+    with pytest.raises(ValueError, match=r"caption 2: end .*data.max_bad \(0.01\) allows"):
+        HowTo100M(str(root), max_bad=0.01).extract()
     as_json = tmp_path / "caption.json"
     as_json.write_text(json.dumps(pickle.loads(path.read_bytes())))
     assert open_captions(as_json).captions("aaa") == first.captions("aaa")
     path.write_bytes(pickle.dumps({"a": {"start": [1.0], "end": [2.0, 3.0], "text": ["x"]}}))
-    with pytest.raises(ValueError, match="'a' lacks start, end and text of equal number"):
+    with pytest.raises(ValueError, match="video 'a': .* must be lists start, end, text of one l"):
         open_captions(path)
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.data.datasets.msrvtt_youcook2 import PickledVideos, msrvtt, youcook2
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
-from fusion.data.datasets.video_tokens import fit_video_tokens
-from fusion.data.features.problems import find_problem
+from fusion.data.datasets.sampling import fit_video_tokens
 
 WIDTH = 6
 
@@ -99,7 +98,7 @@ def test_training_takes_one_of_the_captions_by_seed_and_clip(tmp_path):
     clips = PickledVideos(train=file).clips("train", words)
 
     def drawn(seed):
-        clips.draw_anew(seed)
+        clips.set_epoch(seed)
         return [clips._text(i) for i in range(len(clips))]
 
     assert drawn(1) == drawn(1) != drawn(2)
@@ -158,23 +157,6 @@ def test_clips_that_lack_something_go_into_a_batch(tmp_path):
         "video": [True, True, False],
         "audio": [True, False, True],
     }
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        (np.ones((3, 4)), None),
-        (torch.ones(3, 4), None),
-        (np.ones((4, 3)), r"4 x 3 instead of rows of 4 (transposed)"),
-        (np.ones((2, 3)), "2 x 3 instead of rows of 4"),
-        (np.ones(4), "1 dimensions instead of rows of features"),
-        (np.ones((0, 4)), "no rows"),
-        (np.array([[np.inf, 0, 0, np.nan]]), "2 of 4 values are not finite"),
-        ("text", "a str, not numbers in an array"),
-    ],
-)
-def test_what_is_wrong_with_features_is_said(values, said):
-    assert find_problem(values, 4) == said
 
 
 @pytest.mark.parametrize(

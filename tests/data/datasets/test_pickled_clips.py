@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.datasets.collate import collate
+from fusion.data.datasets.dataset import collate
 from fusion.data.datasets.msrvtt_youcook2 import PickledVideos, msrvtt
 from tests.data.datasets.test_msrvtt_youcook2 import WIDTH, entry, open_test, words, write
 

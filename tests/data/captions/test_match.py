@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fusion.data.captions.search import find_captions
+from fusion.data.captions.match import find_captions
 from fusion.data.captions.table import Caption, CaptionError
 from tests.data.captions.caption_fixtures import entry, write
 

@@ -1,0 +1,272 @@
+"""Which captions belong to which video: by names with or without folder and ending."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from os.path import splitext
+from pathlib import Path
+from reprlib import repr as short
+
+from fusion.data.captions.formats import (
+    ONE_VIDEO,
+    is_of_one_video,
+    read_caption_file,
+    read_one_video,
+)
+from fusion.data.captions.subtitles import SUBTITLES, split_language
+from fusion.data.captions.table import (
+    COLUMNS,
+    Caption,
+    CaptionError,
+    CaptionParser,
+    find_columns,
+    read_table,
+)
+from fusion.data.features.problems import MAX_BAD, name_some, tolerate
+
+# Endings of the media files that are looked for in a folder; a file that is named may have any.
+ENDINGS = frozenset(
+    {".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
+    | {".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+    | {".aac", ".ac3", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp3", ".ogg"}
+    | {".opus", ".wav", ".wma"}
+)
+
+Owners = Mapping[str, Sequence[str]]
+
+
+def find_captions(
+    place: str | Path, videos: Collection[str], max_bad: float = MAX_BAD
+) -> dict[str, list[Caption]]:
+    """Find the captions of videos.
+
+    In a folder, each video gets the caption file of its name, with or without a language
+    (``a.vtt``, ``a.en.vtt``, ``a.mp4.vtt``, ``a.srt``, or ``a.csv`` with the columns start, end and
+    text for ``a.mp4``): the one in the video's own folder if there is one, in English if there are
+    several. In a file of several videos, captions may name a video without its ending or folder.
+
+    Args:
+        place: a folder that is searched with all below it, or a caption file.
+        videos: names of media files, relative to the folder.
+        max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
+
+    Returns:
+        By video, in the order given, its captions under that name; none if there are none.
+
+    Raises:
+        CaptionError: a file cannot be read, too many captions are bad, the choice is not clear, or
+            no video has captions.
+    """
+    place = Path(place)
+    found: dict[str, list[Caption]] = {video: [] for video in videos}
+    if place.is_dir():
+        found |= _read_folder(_files_by_video(place, videos), max_bad)
+    elif place.suffix.lower() in SUBTITLES and len(found) == 1:
+        return {video: read_caption_file(place, video, max_bad) for video in found}
+    else:
+        for caption in read_all(place, found, max_bad):
+            if caption.video in found:
+                found[caption.video].append(caption)
+    if not any(found.values()):
+        raise CaptionError(
+            f"{place}: no captions of {short(list(videos))}; in a folder, name their files like "
+            "the videos, such as a.vtt or a.en.srt for a.mp4; in a file, check the names in it"
+        )
+    return found
+
+
+def read_all(place: str | Path, videos: Collection[str], max_bad: float = MAX_BAD) -> list[Caption]:
+    """Read the captions of a file or folder, each under the full name of its video.
+
+    Args:
+        place: see :func:`find_captions`.
+        videos: their full names, where ``in`` is quick; captions of others keep the name that they
+            have there.
+        max_bad: see :func:`find_captions`.
+
+    Returns:
+        In the order of the file; of a folder, video by video.
+
+    Raises:
+        CaptionError: see :func:`find_captions`.
+    """
+    place = Path(place)
+    if place.is_dir():
+        found = _read_folder(_files_by_video(place, videos, others=True), max_bad)
+        if captions := [caption for its in found.values() for caption in its]:
+            return captions
+        raise CaptionError(
+            f"{place}: no captions; name their files like the videos, such as a.vtt, a.en.srt, or"
+            " a.csv with the columns start, end and text for a.mp4"
+        )
+    captions = read_caption_file(place, max_bad=max_bad)
+    names = dict.fromkeys(caption.video for caption in captions)
+    if not (unknown := [name for name in names if name not in videos]):
+        return captions
+    owners = find_owners(videos, unknown)
+    full = {name: owner_of(name, owners, place) or name for name in unknown}
+    return [dataclasses.replace(c, video=full.get(c.video, c.video)) for c in captions]
+
+
+def stranger_files(folder: Path, videos: Iterable[str]) -> list[Path]:
+    """List the caption files of a folder whose names are those of no video."""
+    owners = find_owners(videos)
+    return [
+        file
+        for file in _caption_files(folder)
+        if not any(name in owners for name in (file.stem, split_language(file.stem)[0]))
+    ]
+
+
+def find_owners(videos: Iterable[str], wanted: Iterable[str] | None = None) -> Owners:
+    """List videos by each name that they may have: with and without folder and ending.
+
+    Args:
+        videos: their full names.
+        wanted: the names that will be looked up, where the videos are many; None: any.
+    """
+    looked_up: Collection[str] | None = None
+    if wanted is not None:
+        looked_up = {other for name in wanted for other in (name, _without_ending(name))}
+    owners: dict[str, list[str]] = defaultdict(list)
+    for video in dict.fromkeys(videos):
+        base = video.rpartition("/")[2]
+        for name in {video, base, splitext(video)[0], splitext(base)[0]}:
+            if looked_up is None or name in looked_up:
+                owners[name].append(video)
+    return dict(owners)
+
+
+def owner_of(name: str, owners: Owners, source: str | Path) -> str | None:
+    """Find the video that a name means, None if there is none.
+
+    A name with the ending of a media file may also mean a video known without one.
+
+    Args:
+        name: as it stands in a file.
+        owners: see :func:`find_owners`.
+        source: what an error begins with.
+
+    Raises:
+        CaptionError: it may mean several.
+    """
+    found = owners.get(name, [])
+    if name in found:
+        return name
+    if not found:
+        bare = _without_ending(name)
+        found = [video for video in owners.get(bare, []) if _without_ending(video) == video]
+    if len(found) > 1:
+        raise CaptionError(f"{source}: {name} may be {' or '.join(found)}; name it in full")
+    return found[0] if found else None
+
+
+def read_video_list(path: str | Path) -> list[str]:
+    """Read a list of videos, such as MSR-VTT's training splits, in its order, each once.
+
+    Args:
+        path: csv with a column video, video_id or video_path, or a name on each line.
+
+    Raises:
+        CaptionError: no such file, no name in it, or several columns of which none names videos.
+    """
+    rows = [[field.strip() for field in row] for _, row in read_table(path)]
+    header = rows[0] if rows else []
+    name = find_columns(header).get("video")
+    if name is None and len(header) > 1:
+        raise CaptionError(
+            f"{path}, line 1: no column {' or '.join(COLUMNS['video'])} among {', '.join(header)};"
+            " name the column of the videos so, or write a name on each line"
+        )
+    column = 0 if name is None else header.index(name)
+    names = [row[column] for row in rows[name is not None :] if len(row) > column]
+    if not any(names):
+        raise CaptionError(f"{path}: no videos; write a name on each line")
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def keep_listed(
+    captions: Sequence[Caption], path: str | Path, source: str | Path, max_bad: float
+) -> list[Caption]:
+    """Keep the captions of the videos in a list; warn of videos in it that have none.
+
+    Args:
+        captions: of any videos.
+        path: the list, see :func:`read_video_list`.
+        source: where the captions come from, for the message.
+        max_bad: the share of the listed videos that may have none.
+
+    Raises:
+        ValueError: the list cannot be read, more have none, or a name may mean several videos.
+    """
+    listed = read_video_list(path)
+    owners = find_owners(caption.video for caption in captions)
+    found = {name: owner_of(name, owners, path) for name in listed}
+    if lost := [name for name, video in found.items() if video is None]:
+        said = (
+            f"{path}: {len(lost)} of {len(listed)} videos have no captions in {source}"
+            f" ({name_some(lost)})"
+        )
+        tolerate(said, len(lost) / len(listed), "leave_out", max_bad)
+    kept = set(found.values())
+    return [caption for caption in captions if caption.video in kept]
+
+
+def _read_folder(files: Mapping[str, Path], max_bad: float) -> dict[str, list[Caption]]:
+    parser = CaptionParser(max_bad)
+    found = {video: read_one_video(file, parser, video) for video, file in files.items()}
+    parser.check()
+    return found
+
+
+def _caption_files(folder: Path) -> list[Path]:
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in ONE_VIDEO and file.is_file() and is_of_one_video(file)
+    ]
+
+
+def _files_by_video(
+    folder: Path, videos: Iterable[str], *, others: bool = False
+) -> dict[str, Path]:
+    """Choose a caption file for each video that has one; with ``others`` also for other videos."""
+    owners = find_owners(videos)
+    choices: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    for file in _caption_files(folder):
+        exact = file.stem in owners
+        name, language = (file.stem, "") if exact else split_language(file.stem)
+        found = [v for v in owners.get(name, []) if (folder / v).parent == file.parent]
+        if not found:
+            if owner := owner_of(name, owners, file):
+                found = [owner]
+            elif others:
+                found = [(file.parent.relative_to(folder) / name).as_posix()]
+        for video in found:
+            choices[video].append((file, language.lower()))
+    return {video: _choose(folder / video, files) for video, files in choices.items()}
+
+
+def _choose(video: Path, files: Sequence[tuple[Path, str]]) -> Path:
+    """Take the file beside the video, in English, without language, or the only one."""
+
+    def preference(choice: tuple[Path, str]) -> tuple[bool, int]:
+        file, language = choice
+        wishes = [language in ("en", "eng"), language[:3] in ("en-", "en_"), language == "", True]
+        return file.parent != video.parent, wishes.index(True)
+
+    best = min(map(preference, files))
+    chosen = [choice for choice in files if preference(choice) == best]
+    if len({(file.parent, language) for file, language in chosen}) > 1:
+        raise CaptionError(
+            f"{video}: which of {', '.join(str(file) for file, _ in chosen)} is meant? Leave one, "
+            "or let the name of one end in .en before its ending"
+        )
+    return min((file for file, _ in chosen), key=lambda file: ONE_VIDEO.index(file.suffix.lower()))
+
+
+def _without_ending(name: str) -> str:
+    root, ending = splitext(name)
+    return root if ending.lower() in ENDINGS else name

@@ -1,0 +1,178 @@
+"""What a data set offers to a task, and how its clips become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fusion.data.captions.table import Caption
+from fusion.data.datasets.protocols import PROTOCOLS, Protocol
+from fusion.data.features.problems import POLICIES
+from fusion.tokens import Batch, Tokens
+
+TextEncoder = Callable[[str], Tensor]  # maps a text to (L, D) features, one row per known word
+NOT_MODALITIES = ("id", "targets")  # of the keys of an item
+
+
+class ClipSet(Dataset[dict[str, Any]]):
+    """The clips of one split.
+
+    An item is a dict of ``id``, for each modality (L, D) float32 features, L = 0 where the clip
+    lacks it, and perhaps ``targets``, see :func:`collate`. A clip with several captions is as many
+    items, which ``shows`` puts together. A data set without texts has no ``captions`` and its own
+    ``__len__``.
+
+    Attributes:
+        captions: for each caption its clip, a stretch of a video.
+        folder: what the names of the videos are relative to; None if there are no media files.
+        whole: for each item the caption that it is a part of, where clips are cut: their
+            embeddings are averaged; None where every item is whole.
+        group: so many neighbours keep together in a batch.
+    """
+
+    captions: Sequence[Caption] = ()
+    folder: Path | None = None
+    whole: Sequence[int] | None = None
+    group = 1
+
+    @property
+    def shows(self) -> Sequence[int]:
+        """For each caption the number of its clip: those of one window of a video share it."""
+        numbers: dict[tuple[str, float, float], int] = {}
+        return [numbers.setdefault((c.video, c.start, c.end), len(numbers)) for c in self.captions]
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.captions if self.whole is None else self.whole)
+
+    def set_epoch(self, seed: int) -> None:
+        """Draw at random from now on, as the seed of the epoch and the clip say.
+
+        Called before each epoch of training. The default draws nothing.
+        """
+
+    def end_epoch(self) -> None:
+        """Called after each epoch of training, to report on it. The default reports nothing."""
+
+
+class Source:
+    """A data set: the splits ``train``, ``validation`` and ``test``, or some of them.
+
+    Args:
+        files: the file of each split; none for a split that there is not.
+    """
+
+    def __init__(self, files: Mapping[str, str | None]) -> None:
+        self.files = paths_of(files)
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that there are."""
+        return list(self.files)
+
+    def extract(self) -> None:
+        """Do once what takes long, such as computing features. The default does nothing."""
+
+    def texts(self, split: str) -> list[str]:
+        """The texts of a split, for a text encoder that learns its words; none by default."""
+        return []
+
+    def clips(self, split: str, text_encoder: TextEncoder | None = None) -> ClipSet:
+        """Read a split; without a text encoder its items have no text.
+
+        Raises:
+            ValueError: there is no such split, or its files cannot be used.
+        """
+        raise NotImplementedError
+
+    def protocol(self, split: str) -> Protocol:
+        """How a table on a split is counted; by default every clip is."""
+        return PROTOCOLS["all"]
+
+    def describe(self, split: str) -> str:
+        """Say in a few words what the clips of a split are."""
+        return split
+
+    def ceiling(self, split: str) -> Mapping[str, Any] | None:
+        """The best results possible, by direction; None if they are not known."""
+        return None
+
+    def _file(self, split: str, what: str) -> Path:
+        if split not in self.files:
+            known = ", ".join(self.files) or "none"
+            raise ValueError(
+                f"the data has no split {split!r} (it has: {known}); choose one of them, or name a"
+                f" {what} under data.{split} of the config"
+            )
+        return self.files[split]
+
+
+def check_settings(bad: str, max_bad: float, **choices: tuple[str, Iterable[str]]) -> None:
+    """Check settings of the section ``data``.
+
+    Args:
+        bad: see :data:`fusion.data.features.problems.POLICIES`.
+        max_bad: a share.
+        choices: by name of a setting its value and what it is chosen from.
+
+    Raises:
+        ValueError: a value is not among its choices, or ``max_bad`` is no share, such as 50 where
+            50 % is meant.
+    """
+    for name, (value, known) in (choices | {"bad": (bad, POLICIES)}).items():
+        if value not in known:
+            raise ValueError(f"data.{name}: unknown {value!r}; choose from {', '.join(known)}")
+    if not 0 <= max_bad <= 1:
+        raise ValueError(
+            f"data.max_bad is {max_bad:g}; it is a share and must be between 0 and 1, such as 0.05"
+            " for 5 %"
+        )
+
+
+def paths_of(files: Mapping[str, str | None] | None) -> dict[str, Path]:
+    """Make paths of the names of files that there are."""
+    return {name: Path(file).expanduser() for name, file in (files or {}).items() if file}
+
+
+def collate(clips: Sequence[Mapping[str, Any]]) -> Batch:
+    """Put clips end to end, without padding.
+
+    Args:
+        clips: items of a :class:`ClipSet`. A clip may lack every modality; it counts in no term of
+            a loss and in no direction. ``targets`` maps the names of labels, answers and the like
+            to values.
+
+    Returns:
+        A batch of the modalities in the order of the first clip. Targets that are numbers or
+        tensors of one shape become a (B, …) tensor, others a list.
+
+    Raises:
+        ValueError: the features of a clip are not as wide as those of the first.
+    """
+    first = clips[0]
+    modalities = [name for name in first if name not in NOT_MODALITIES]
+    for clip in clips:
+        for name in modalities:
+            expected, got = first[name].shape[1:], clip[name].shape[1:]
+            if got != expected:
+                raise ValueError(
+                    f"clip {clip['id']!r} has {name} features of width {list(got)},"
+                    f" but {first['id']!r} has {list(expected)}"
+                )
+    inputs = {name: Tokens.pack([clip[name] for clip in clips]) for name in modalities}
+    names = first.get("targets", ())
+    targets = {name: _stack([clip["targets"][name] for clip in clips]) for name in names}
+    return Batch(tuple(clip["id"] for clip in clips), inputs, targets=targets)
+
+
+def _stack(values: Sequence[Any]) -> Tensor | list[Any]:
+    if all(isinstance(value, Tensor | int | float) for value in values):
+        tensors = [torch.as_tensor(value) for value in values]
+        if len({tensor.shape for tensor in tensors}) == 1:
+            return torch.stack(tensors)
+    return list(values)

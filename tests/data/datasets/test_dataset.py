@@ -1,0 +1,64 @@
+"""Data sets of any task: items without text, with targets."""
+
+import pytest
+import torch
+
+from fusion.data.datasets.captioned import CaptionedVideos
+from fusion.data.datasets.dataset import ClipSet, Source, collate
+from fusion.data.datasets.howto100m import HowTo100M
+from fusion.data.datasets.msrvtt_youcook2 import PickledVideos
+from tests.data.captions.test_annotations import make_store
+from tests.data.captions.test_annotations import write as write_text
+from tests.data.datasets.test_howto100m import own_cache, root  # noqa: F401 (fixtures)
+from tests.data.datasets.test_msrvtt_youcook2 import entry, write
+
+
+class Labelled(ClipSet):
+    """Clips with a label and an answer, without text."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        targets = {"label": index, "box": torch.full((2,), float(index)), "answer": f"no {index}"}
+        return {"id": str(index), "video": torch.ones(1, 3), "targets": targets}
+
+
+def test_a_batch_carries_the_targets_of_its_clips():
+    clips = Labelled()
+    batch = collate([clips[i] for i in range(len(clips))])
+    assert list(batch.inputs) == ["video"]
+    assert batch.targets["label"].tolist() == [0, 1, 2, 3]
+    assert batch.targets["box"].shape == (4, 2)
+    assert batch.targets["answer"] == ["no 0", "no 1", "no 2", "no 3"]
+
+
+def test_targets_of_several_shapes_are_a_list():
+    items = [{"id": str(n), "targets": {"spans": torch.zeros(n, 2)}} for n in range(2)]
+    assert [len(spans) for spans in collate(items).targets["spans"]] == [0, 1]
+
+
+def test_a_data_set_draws_and_reports_nothing_by_default():
+    clips = Labelled()
+    clips.set_epoch(1)
+    clips.end_epoch()
+    assert (clips.group, clips.whole, clips.folder, list(clips.captions)) == (1, None, None, [])
+
+
+def test_a_data_set_of_another_task_needs_no_texts():
+    source = Source({"train": "labels.csv", "test": None})
+    assert source.splits == ["train"] and source.texts("train") == []
+    assert source.protocol("train").name == "all" and source.ceiling("train") is None
+
+
+@pytest.mark.parametrize("kind", ["store", "pickle", "howto100m"])
+def test_without_a_text_encoder_items_have_no_text(tmp_path, root, kind):  # noqa: F811
+    if kind == "store":
+        store = make_store(tmp_path / "store", ["a"])
+        file = write_text(tmp_path / "t.csv", "video,text\na,a cat\n")
+        source = CaptionedVideos(train=file, store=store)
+    elif kind == "pickle":
+        source = PickledVideos(train=write(tmp_path / "a.pkl", [entry(0)]))
+    else:
+        source = HowTo100M(str(root))
+    assert list(source.clips("train")[0]) == ["id", "video", "audio"]
