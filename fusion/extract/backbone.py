@@ -1,4 +1,4 @@
-"""A network with all that lies between the pictures of a film and its features.
+"""A backbone: a network, the pictures it gets, and how their values are normalised.
 
 Shapes: B features at a time, T frames of each, H x W pixels, C channels, D width.
 """
@@ -15,22 +15,22 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from fusion.extract.sampling import Sampling
+from fusion.data.media.pictures import Sampling
 from fusion.extract.weights import RANDOM, name_weights
 from fusion.training.memory import is_out_of_memory
 
-NONE = "none"  # the name of no backbone
-_PIXELS = {"cpu": 1_500_000, "cuda": 32_000_000}  # computed at a time, to begin with
+NONE = "none"  # instead of a name: no such features
+_PIXELS = {"cpu": 1_500_000, "cuda": 32_000_000}  # computed at a time, unless memory runs out
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where weights come from.
+    """Where the weights of a backbone come from.
 
     Attributes:
-        field: ``2d`` or ``3d``, for messages.
-        file: of weights; None: the published ones of the network's name.
-        random: take random weights where there is no file.
+        field: of its features, ``2d`` or ``3d``.
+        file: of weights; None: the published weights of the network.
+        random: take random weights if there is no file.
     """
 
     field: str
@@ -43,28 +43,28 @@ class Source:
         return self.random and not self.file
 
     def missing(self, name: str, way: str) -> ValueError:
-        """Say in one line that a network has no weights, and how it gets some."""
+        """Make the error that the network ``name`` has no weights, and the ``way`` to get some."""
         return ValueError(
             f"{name} needs its weights: {way}, and pass the file as --weights-{self.field} FILE; or"
             f" choose another network (--features-{self.field}, {NONE} for no such features); or"
-            " see how things go with --random-weights"
+            " try things out with --random-weights"
         )
 
 
 class Backbone:
-    """A network with all that lies between pictures and features.
+    """Computes features of windows of pictures.
 
     Args:
         name: of the network, in full.
         network: (B, 3, T, H, W) -> (B, D), or (B, 3, H, W) -> (B, D) if T is 1.
-        sampling: what it sees.
+        sampling: the pictures it gets.
         dim: D.
         mean: of red, green and blue, subtracted from values of 0 to 255.
-        std: of the same, what the rest is divided by.
+        std: of red, green and blue; the difference is divided by it.
         source: of the weights.
 
     Attributes:
-        weights: what the weights are called: the beginning of a hash, or ``RANDOM``.
+        weights: the name of the weights: the beginning of a hash, or ``RANDOM``.
     """
 
     def __init__(
@@ -98,11 +98,10 @@ class Backbone:
     def compute(self, windows: Tensor) -> Tensor:
         """Compute features: (B, T, H, W, 3) uint8 RGB -> (B, D) float32, on the CPU.
 
-        Where a device has no memory for all of them, half as many are computed at a time from then
-        on.
+        If memory runs out, half as many are computed at a time from then on.
 
         Raises:
-            RuntimeError: there is not even memory for one.
+            RuntimeError: there is no memory for a single one.
         """
         return torch.cat(
             [self._compute(part) for part in windows.split(self._most or len(windows))]
@@ -128,7 +127,7 @@ def import_package(name: str) -> Any:
     """Import a package that only some backbones need.
 
     Raises:
-        ValueError: it is not there; one line that says how to install it.
+        ValueError: it cannot be imported; one line that says how to install it.
     """
     try:
         return importlib.import_module(name)

@@ -24,14 +24,13 @@ def write_captions(store: str | Path, place: str | Path, videos: Sequence[str]) 
     Args:
         store: the folder.
         place: a folder of caption files, or a caption file, see :func:`find_captions`.
-        videos: those that are in the store, and may be named in it.
+        videos: the names of the videos in the store.
 
     Returns:
-        One line that says what has captions and what has none.
+        One line that counts captions, and names videos without any.
 
     Raises:
-        CaptionError: a file cannot be read, it is not clear which video is meant, or no video has
-            captions.
+        CaptionError: a file cannot be read, a name fits several videos, or no video has captions.
         OSError: the file cannot be written.
     """
     found = find_captions(place, videos)
@@ -41,34 +40,37 @@ def write_captions(store: str | Path, place: str | Path, videos: Sequence[str]) 
     writer.writerow(["video", "start", "end", "text"])
     writer.writerows(_row(caption) for caption in captions)
     write_atomically(Path(store) / FILE, table.getvalue())
-    silent = [video for video, its in found.items() if not its]
-    spoken = number_of(len(found) - len(silent), "video")
-    parts = [f"{FILE}: {number_of(len(captions), 'caption')} of {spoken}"]
-    parts.append(_strangers(Path(place), videos))
-    if silent:
-        named = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
-        parts.append(f"{len(silent)} videos in the store have none ({named})")
-    return "; ".join(filter(None, parts))
+    without = [video for video, its in found.items() if not its]
+    described = number_of(len(found) - len(without), "video")
+    parts = [f"{FILE}: {number_of(len(captions), 'caption')} of {described}"]
+    parts += _strangers(Path(place), videos)
+    if without:
+        have = (
+            "video in the store has none" if len(without) == 1 else "videos in the store have none"
+        )
+        parts.append(f"{len(without)} {have} ({_named(without)})")
+    return "; ".join(parts)
 
 
 def _row(caption: Caption) -> tuple[str, float | str, float | str, str]:
-    """Write a caption; of one about a whole video the times are empty."""
+    """Write a caption; a caption of a whole video has empty times."""
     times = ("", "") if caption.is_whole else (caption.start, caption.end)
     return caption.video, *times, caption.text
 
 
-def _strangers(place: Path, videos: Sequence[str]) -> str:
-    """Say what belongs to no video of the store."""
-    if place.suffix.lower() in SUBTITLES and place.is_file():
-        return ""  # a file of one video
+def _strangers(place: Path, videos: Sequence[str]) -> list[str]:
+    """Name the caption files, or the captions, that belong to no video of the store."""
     if place.is_dir():
-        lost = [file.name for file in stranger_files(place, videos)]
-        what = "caption files belong"
+        lost, what = [file.name for file in stranger_files(place, videos)], "caption file"
+    elif place.suffix.lower() in SUBTITLES:  # of one video
+        return []
     else:
         ours = set(videos)
-        lost = [c.video for c in read_all(place, ours) if c.video not in ours]
-        what = "captions belong"
-    if not lost:
-        return ""
-    named = ", ".join(list(dict.fromkeys(lost))[:3])
-    return f"{len(lost)} {what} to no video in the store ({named}{', …' if len(lost) > 3 else ''})"
+        lost, what = [c.video for c in read_all(place, ours) if c.video not in ours], "caption"
+    belong = "belongs" if len(lost) == 1 else "belong"
+    text = f"{number_of(len(lost), what)} {belong} to no video in the store"
+    return [f"{text} ({_named(list(dict.fromkeys(lost)))})"] if lost else []
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

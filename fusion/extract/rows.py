@@ -1,4 +1,4 @@
-"""From the pieces of a film, as they come, to rows of features.
+"""From the pieces of a film to rows of features.
 
 Shapes: N pictures, H x W pixels, S samples, R rows, D width.
 """
@@ -15,18 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fusion.data.media.film import Piece
+from fusion.data.media.log_mel import Spectrogram
 from fusion.extract.backbone import Backbone
-from fusion.extract.decoding import Piece
-from fusion.extract.log_mel import Spectrogram
 
 AUDIO = "audio"  # the field of sound
 
 
 class FilmRows:
-    """The features of one film; in memory are its rows and a few seconds of its pictures.
+    """Computes the features of one film; keeps its rows and a few seconds of its pictures.
 
-    What is computed together is of one film and always the same part of it, so the rows do not
-    depend on what else is going on.
+    The windows that are computed together are of one film and always the same ones, so the rows do
+    not depend on other films.
 
     Args:
         backbones: by field.
@@ -44,7 +44,7 @@ class FilmRows:
             self._pictures[piece.field].push(piece.data)
 
     def end(self) -> dict[str, Tensor]:
-        """Return the rows of each field, (R, D) float16; R is 0 where there is nothing."""
+        """Return the rows of each field, (R, D) float16; R is 0 without picture or sound."""
         return {f: p.end() for f, p in self._pictures.items()} | {AUDIO: self._sound.end()}
 
 
@@ -67,7 +67,7 @@ class _PictureRows:
         return torch.cat(self._rows)
 
     def _cut(self) -> None:
-        """Take a window off the frames; it is black behind the last of them."""
+        """Cut a window off the frames; black pictures follow the last frame."""
         shown = list(itertools.islice(self._frames, self._sampling.frames))
         black = [np.zeros_like(shown[0])] * (self._sampling.frames - len(shown))
         self._windows.append(torch.from_numpy(np.stack(shown + black)))

@@ -1,4 +1,4 @@
-"""What is extracted, and that a store holds features of one kind only."""
+"""What is extracted; a store holds features of one kind only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from fusion.data.features.computed import SPECTROGRAM_VERSION
 from fusion.data.features.format import Field
+from fusion.data.media.film import VERSION
 from fusion.data.media.log_mel import HOP, NUM_MELS, RATE
 from fusion.extract.backbone import Backbone, Source
-from fusion.extract.backbones import build_backbone
-from fusion.extract.decoding import VERSION
+from fusion.extract.networks import build_backbone
 from fusion.extract.rows import AUDIO
 from fusion.extract.weights import RANDOM
 from fusion.files import write_atomically
@@ -31,10 +31,10 @@ class Features:
     Attributes:
         features_2d: network for single pictures, a name of timm; ``none`` for no such features.
         features_3d: network for motion, one of ``BACKBONES_3D``; ``none`` for no such features.
-        weights_2d: file of its weights; None: those that are published under the name.
+        weights_2d: file of its weights; None: the published weights.
         weights_3d: likewise.
         random_weights: take random weights where there is no file.
-        audio: whether to make spectrograms.
+        audio: whether to compute spectrograms.
     """
 
     features_2d: str = "resnet152.tv_in1k"
@@ -54,11 +54,11 @@ class Features:
             "2d": (self.features_2d, self.weights_2d),
             "3d": (self.features_3d, self.weights_3d),
         }
-        backbones = {}
+        built = {}
         for field, (name, file) in named.items():
             source = Source(field, Path(file).expanduser() if file else None, self.random_weights)
-            if backbone := build_backbone(name, source):
-                backbones[field] = backbone
+            built[field] = build_backbone(name, source)
+        backbones = {field: backbone for field, backbone in built.items() if backbone}
         if not backbones and not self.audio:
             raise ValueError("nothing to extract: no 2D, no 3D features and no sound; choose some")
         return backbones
@@ -71,7 +71,7 @@ def fields_of(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Field
 
 
 def describe(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Any]:
-    """Say how features come about, all that changes their numbers, ready for JSON."""
+    """Describe, ready for JSON, all settings that change the values of the features."""
     settings: dict[str, Any] = {"format": 1, "decoding": VERSION}
     for field, backbone in backbones.items():
         settings[field] = {
@@ -81,27 +81,29 @@ def describe(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Any]:
         }
     if audio:
         settings[AUDIO] = {"log_mel": SPECTROGRAM_VERSION}
-    if any(backbone.weights == RANDOM for backbone in backbones.values()):
-        settings["warning"] = MEANINGLESS
-    return json.loads(json.dumps(settings))
+    return json.loads(json.dumps(settings | _warning(backbones)))
 
 
 def facts_of(backbones: Mapping[str, Backbone]) -> dict[str, Any]:
-    """Say of each video what its features were made with."""
-    facts: dict[str, Any] = {
+    """Return the facts that the store keeps of each video about its networks and weights."""
+    return {
         "networks": {f: b.name for f, b in backbones.items()},
         "weights": {f: b.weights for f, b in backbones.items()},
-    }
-    if any(backbone.weights == RANDOM for backbone in backbones.values()):
-        facts["warning"] = MEANINGLESS
-    return facts
+    } | _warning(backbones)
+
+
+def _warning(backbones: Mapping[str, Backbone]) -> dict[str, Any]:
+    is_random = any(backbone.weights == RANDOM for backbone in backbones.values())
+    return {"warning": MEANINGLESS} if is_random else {}
 
 
 def claim(store: Path, settings: Mapping[str, Any]) -> None:
-    """Make a store one of these settings, or see that it is; of several who try the first wins.
+    """Write the settings into a new store, or check that they are those of an old one.
+
+    Of several processes that start at once, the first one writes.
 
     Raises:
-        ValueError: it has others, or was made by something else; one line.
+        ValueError: the store has other settings, or another program made it; one line.
     """
     path = store / FILE
     if not path.exists():
@@ -124,9 +126,9 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _check_free(store: Path) -> None:
-    """See that a place is free for a store, but for what others write who claim it right now."""
+    """Check that a place is free for a store; other processes may be claiming it right now."""
     if (store / "store.json").exists():
-        raise ValueError(f"{store} was not made here: it has no {FILE}; choose another --out")
+        raise ValueError(f"{store} is not of tools/extract.py: no {FILE}; choose another --out")
     if store.exists() and not store.is_dir():
         raise ValueError(f"{store} is a file; --out names the folder of the store, choose another")
     others = [p.name for p in store.glob("*") if not p.name.startswith((FILE, "."))]

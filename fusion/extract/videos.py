@@ -1,9 +1,9 @@
-"""Which files are meant, and what they are called in the store."""
+"""Which files are extracted, and their names in the store."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fusion.data.captions.match import ENDINGS
@@ -12,15 +12,15 @@ from fusion.data.captions.match import ENDINGS
 def find_videos(
     places: Sequence[str | Path], root: str | Path | None = None, leave_out: Path | None = None
 ) -> dict[str, Path]:
-    """List media files by the names that they get: their paths relative to a common folder.
+    """List media files by name: the path relative to a common folder, with forward slashes.
 
     Args:
-        places: files, and folders that are searched with all below them, but not what is hidden.
-        root: what the names are relative to; None: the folder that all places have in common.
+        places: files, and folders that are searched at any depth except for hidden files.
+        root: what the names are relative to; None: the deepest folder that holds all places.
         leave_out: a folder that is not searched: that of the store.
 
     Returns:
-        Names, with forward slashes and sorted, and files.
+        Files by name, sorted.
 
     Raises:
         ValueError: a place does not exist, holds no media file, or lies outside of ``root``.
@@ -41,13 +41,8 @@ def find_videos(
     return dict(sorted((file.relative_to(base).as_posix(), file) for file in files))
 
 
-def share(names: Iterable[str], rank: int, world: int) -> list[str]:
-    """Return the names that one of several processes takes care of."""
-    return list(names)[rank::world]
-
-
 def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    """Go through a folder; links are followed, but no folder is visited twice."""
+    """Find media files; links are followed, but no folder is searched twice."""
     visited = {os.path.realpath(leave_out)} if leave_out else set()
     waiting = [folder]
     while waiting:
@@ -65,5 +60,5 @@ def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """Make a path absolute and plain, without following links."""
+    """Make a path absolute and remove ``..``, without following links."""
     return Path(os.path.abspath(path))

@@ -1,4 +1,4 @@
-"""Weights of backbones: read from files, found on the machine or on the internet, or random."""
+"""Weights of backbones: from files, from the caches and servers of timm and torch, or random."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _COUNTER = "num_batches_tracked"  # of BatchNorm; old files have none
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read weights by name from a file of safetensors or PyTorch. No code in a file is ever run.
+    """Read weights by name from a file of safetensors or PyTorch; no code in it is ever run.
 
     Raises:
-        ValueError: no such file, or not one of weights; one line.
+        ValueError: it cannot be read, or holds no weights; one line.
     """
     path = Path(path)
     try:
@@ -40,7 +40,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # of either library, many kinds with pages of advice
+    except Exception as error:  # both libraries raise many kinds, with long advice
         raise ValueError(
             f"{path} is no file of weights that is safe to read ({type(error).__name__}); save its"
             " state_dict with safetensors or torch.save"
@@ -61,11 +61,10 @@ def load_backbone_weights(
     """Read the weights of a network from a file.
 
     Args:
-        network: gets them.
+        network: the weights are loaded into it.
         name: of the network, for the message.
         path: of the file.
-        unused: modules of which the file may have weights though the network has none: the
-            classifier.
+        unused: modules that are only in the file: the classifier.
 
     Raises:
         ValueError: not a file of weights, or one is missing, unknown or of another shape.
@@ -87,7 +86,7 @@ def load_backbone_weights(
 
 
 def name_weights(network: nn.Module) -> str:
-    """Return the beginning of a SHA-256 of all weights, wherever they came from."""
+    """Return the beginning of a SHA-256 of the names, shapes, types and values of all weights."""
     digest = hashlib.sha256()
     for name, weight in sorted(network.state_dict().items()):
         if not name.endswith(_COUNTER):
@@ -97,14 +96,14 @@ def name_weights(network: nn.Module) -> str:
 
 
 def random_network(build: Callable[[], nn.Module], pictures: Tensor) -> nn.Module:
-    """Build a network with random weights, the same ones every time.
+    """Build a network with random weights, the same every time.
 
-    BatchNorm gets its statistics from the pictures: without them the features of deep networks
-    come out as 0, or too large for float16.
+    BatchNorm takes its statistics from an input: otherwise the features of deep networks are 0, or
+    too large for float16.
 
     Args:
-        build: makes it.
-        pictures: an input, see :func:`blots`.
+        build: makes the network.
+        pictures: the input, see :func:`blots`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -122,7 +121,7 @@ def random_network(build: Callable[[], nn.Module], pictures: Tensor) -> nn.Modul
 
 
 def blots(shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Make an input of random blots, as smooth as pictures are, the same ones every time.
+    """Make an input of random blots, about as smooth as pictures, the same every time.
 
     Args:
         shape: (B, 3, T, H, W) or (B, 3, H, W).
@@ -138,10 +137,10 @@ def blots(shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> 
 
 
 def fetch(url: str) -> dict[str, Tensor]:
-    """Read published weights from torch's cache, else from the internet into the cache.
+    """Read published weights from torch's cache; download them if they are not there.
 
     Raises:
-        ConnectionError: they are not on this machine, and the server cannot be reached.
+        ConnectionError: they cannot be downloaded.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.exists() and not reachable(url):
@@ -156,7 +155,7 @@ def fetch(url: str) -> dict[str, Tensor]:
 
 
 def reachable(url: str) -> bool:
-    """Say whether a server answers; it is not asked if there is a proxy to ask."""
+    """Return whether a server answers; with a proxy, assume that it does."""
     address = urlsplit(url)
     if urllib.request.getproxies().get(address.scheme):
         return True
@@ -169,26 +168,27 @@ def reachable(url: str) -> bool:
 
 
 def hub_address(repository: str) -> str:
-    """Return where a repository of the Hugging Face hub is, or of a mirror that the user named."""
+    """Return the address of a repository of the Hugging Face hub, or of the user's mirror."""
     hub: Any = importlib.import_module("huggingface_hub.constants")
     return f"{hub.ENDPOINT}/{repository}"
 
 
 def hub_file(repository: str) -> bool:
-    """Say whether the weights of a repository of the Hugging Face hub are on this machine."""
+    """Return whether the weights of a repository of the hub are in the cache."""
     hub: Any = importlib.import_module("huggingface_hub")
     names = ("model.safetensors", "pytorch_model.bin")
     return any(isinstance(hub.try_to_load_from_cache(repository, name), str) for name in names)
 
 
 @contextlib.contextmanager
-def without_hub() -> Iterator[None]:
-    """Keep the Hugging Face hub from asking its server, which it would try for 25 s.
+def without_hub(condition: bool = True) -> Iterator[None]:
+    """Keep the Hugging Face hub from asking its server, which may take 25 s; if ``condition``.
 
-    Its environment variable counts only until it is imported, and accelerate has imported it.
+    Its environment variable has no effect once it is imported, and accelerate imports it.
     """
     constants: Any = importlib.import_module("huggingface_hub.constants")
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or condition
     try:
         yield
     finally:
@@ -196,6 +196,6 @@ def without_hub() -> Iterator[None]:
 
 
 def is_offline() -> bool:
-    """Say whether the user keeps the Hugging Face hub offline."""
+    """Return whether the user has set the Hugging Face hub offline."""
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return re.fullmatch(r"1|true|yes|on", said, re.IGNORECASE) is not None

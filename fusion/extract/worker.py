@@ -1,15 +1,14 @@
-"""A program that decodes media files and sends what it finds, so that its end costs one file.
+"""The program that decodes media files, so that a crash or a hang of FFmpeg costs one file only.
 
     python -m fusion.extract.worker
 
-FFmpeg reads what strangers made: it may crash, hang, or ask for all memory there is. A program of
-its own, not a process of a pool: a pool would fork its caller with all its threads, or import the
-caller's main program again. It imports no torch, and starts in a third of a second.
+It is a program and not a process of a pool: a pool would fork its caller with all its threads, or
+import the caller's main program again. It imports no torch, and starts in a third of a second.
 
-It reads tasks from its standard input, JSON on one line each: ``path``, ``audio``, and in
+It reads tasks from its standard input, one line of JSON each: ``path``, ``audio``, and in
 ``samplings`` the arguments of a :class:`.Sampling` by field. It writes messages, see
-:func:`write_message`, to what was its standard output: "ready"; then for each task any number of
-"piece", and "end" or "failed".
+:func:`write_message`, to its standard output: "ready"; then for each task any number of "piece",
+and one "end" or "failed".
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ import psutil
 from numpy.typing import NDArray
 
 from fusion.data.media.decode import MediaError
-from fusion.extract.decoding import Film
-from fusion.extract.sampling import Sampling
+from fusion.data.media.film import Film
+from fusion.data.media.pictures import Sampling
 
 _LENGTHS = struct.Struct("<IQ")  # bytes of JSON, bytes of data
 
@@ -52,7 +51,7 @@ def read_message(file: io.BufferedReader) -> tuple[dict[str, Any], NDArray[Any] 
     """Read a message; None: there will be no more.
 
     Raises:
-        EOFError: it breaks off.
+        EOFError: the file ends within the message.
     """
     begin = file.read(_LENGTHS.size)
     if not begin:
@@ -70,10 +69,10 @@ def read_message(file: io.BufferedReader) -> tuple[dict[str, Any], NDArray[Any] 
 
 
 def main() -> None:
-    """Decode files until there is nothing more to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this
+    """Decode files until the program that started this one ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
     output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not disturb the messages
+    os.dup2(2, 1)  # what a library prints must not get between the messages
     _limit_memory()
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
@@ -85,42 +84,42 @@ def main() -> None:
 
 
 def _listen(tasks: queue.SimpleQueue[str]) -> None:
-    """Hear at once, even while FFmpeg hangs, that whoever started this is gone."""
+    """Take tasks; exit, even while FFmpeg hangs, when the program that gives them has ended."""
     for line in sys.stdin:
         tasks.put(line)
     os._exit(0)
 
 
 def _send(film: Film, output: BinaryIO) -> None:
+    path = film.path
     try:
-        before = film.path.stat()
+        before = path.stat()
         for piece in film.pieces():
             values = {"kind": "piece", "field": piece.field, "seconds": piece.seconds}
             write_message(output, values, piece.data)
-        after = film.path.stat()
+        after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise MediaError(f"{film.path}: it changed while it was read; run this again")
+            raise MediaError(f"{path}: it changed while it was read; run this again")
         end = {"kind": "end", "seconds": film.seconds, "problems": film.problems}
         write_message(output, end | {"size": after.st_size, "mtime": int(after.st_mtime)})
+        return
     except BrokenPipeError:
         os._exit(0)
     except MediaError as error:
-        write_message(output, {"kind": "failed", "problem": str(error)})
+        problem = str(error)
     except MemoryError:
-        problem = "needs more than half of this machine's memory; convert it to mp4"
-        write_message(output, {"kind": "failed", "problem": f"{film.path}: {problem}"})
+        problem = f"{path}: needs more than half of this machine's memory; convert it to mp4"
     except OSError as error:
-        problem = f"{film.path}: cannot be read ({error.strerror}); check the disk"
-        write_message(output, {"kind": "failed", "problem": problem})
-    except Exception as error:  # of any library: it must cost one file only
+        problem = f"{path}: cannot be read ({error.strerror}); check the disk"
+    except Exception as error:  # any error of a library costs only this file
         words = " ".join(f"{type(error).__name__} {error}".split())
-        problem = f"{film.path}: cannot be read ({words}); convert it to mp4"
-        write_message(output, {"kind": "failed", "problem": problem})
+        problem = f"{path}: cannot be read ({words}); convert it to mp4"
+    write_message(output, {"kind": "failed", "problem": problem})
 
 
 def _limit_memory() -> None:
-    """Let a file that asks for too much fail before the machine does."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # not everywhere
+    """Make a file that needs too much memory fail before the machine does."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not on every platform
         import resource
 
         half = psutil.virtual_memory().total // 2

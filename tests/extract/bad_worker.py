@@ -5,8 +5,8 @@ import time
 
 import psutil
 
+from fusion.data.media.film import Film
 from fusion.extract import worker
-from fusion.extract.decoding import Film
 
 read = Film.pieces
 

@@ -3,7 +3,8 @@
 import pytest
 
 from fusion.extract.job import extract
-from tests.extract.films import TINY, use_tiny_networks, write_film
+from tests.data.media.films import write_film
+from tests.extract.tiny import TINY, use_tiny_networks
 
 
 @pytest.fixture(autouse=True)

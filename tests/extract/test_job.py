@@ -9,14 +9,15 @@ import torch
 
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
+from fusion.data.media.film import Film
 from fusion.data.media.log_mel import log_mel
 from fusion.data.media.reader import read_audio
-from fusion.extract import job, work
-from fusion.extract.decoding import Film
+from fusion.extract import job, share
 from fusion.extract.job import extract
-from fusion.extract.networks_2d import BACKBONES_2D
+from fusion.extract.networks import BACKBONES_2D
 from fusion.extract.settings import Features
-from tests.extract.films import TINY, content, tiny_2d, tiny_backbones, write_film
+from tests.data.media.films import write_film
+from tests.extract.tiny import TINY, content, tiny_2d, tiny_backbones
 
 
 def test_a_store_has_the_rows_that_rates_and_durations_lead_to(done, films):
@@ -67,7 +68,7 @@ def test_the_report_names_every_file_and_what_came_out_of_it(done):
     assert lines["empty.mp4"]["problems"][0].startswith("empty (")  # and no path of this machine
     assert str(store.parent) not in (store / "report.json").read_text()
     text = (store / "report.txt").read_text()
-    assert "6 files: 4 whole, 0 in part, 2 not" in text
+    assert "6 files: 4 ok, 0 partial, 2 failed" in text
     for line in lines.values():
         assert line["video"] in text
 
@@ -79,7 +80,7 @@ def test_work_that_is_done_is_not_done_again(done, films, capsys, monkeypatch):
     def refuse(self, path, samplings, audio):
         raise AssertionError
 
-    monkeypatch.setattr(work.FilmRows, "push", refuse)
+    monkeypatch.setattr(share.FilmRows, "push", refuse)
     report = extract([films], done[0], TINY)
     assert "4 of 6 files are done already" in capsys.readouterr().err
     assert report == done[1]
@@ -109,7 +110,7 @@ def test_other_settings_than_those_of_the_store_are_refused(
 def test_a_store_of_other_origin_is_refused(films, tmp_path):
     with StoreWriter(tmp_path, {"2d": job.fields_of({}, True)["audio"]}, "other"):
         pass
-    with pytest.raises(ValueError, match="was not made here: it has no extraction.json"):
+    with pytest.raises(ValueError, match="is not of tools/extract.py: no extraction.json"):
         extract([films], tmp_path, TINY)
 
 
@@ -129,8 +130,10 @@ def test_a_file_that_has_changed_since_is_named_and_its_features_are_kept(tmp_pa
     write_film(tmp_path / "films/a.mp4", 2)
     report = extract([tmp_path / "films"], tmp_path / "store", TINY)
     assert content(tmp_path / "store") == before
-    (line,) = report.lines
-    assert line.problems[-1].startswith("changed since: another file had this name")
+    (line,) = report.files
+    assert line.problems[-1].startswith(
+        "changed since: the store keeps the features of the earlier"
+    )
 
 
 def test_where_nothing_can_be_used_the_exit_code_is_1(films, tmp_path, monkeypatch):
@@ -153,7 +156,7 @@ def test_features_that_are_not_finite_cost_the_film(films, tmp_path, monkeypatch
 
     monkeypatch.setitem(BACKBONES_2D, "broken", broken)
     report = extract([films], tmp_path / "store", Features("broken", "none"))
-    states = {line.video: line for line in report.lines}
+    states = {line.video: line for line in report.files}
     assert states["a.mp4"].state == "failed"
     assert "must be finite" in states["a.mp4"].problems[0]
     assert states["blind.mp4"].state == "ok"
@@ -163,7 +166,7 @@ def test_sound_can_be_left_out(films, tmp_path):
     features = Features("none", "tiny", audio=False)
     report = extract([films / "a.mp4", films / "blind.mp4"], tmp_path / "store", features)
     assert list(FeatureStore(tmp_path / "store").fields) == ["3d"]
-    assert [(line.state, line.problems) for line in report.lines] == [
+    assert [(line.state, line.problems) for line in report.files] == [
         ("ok", ()),
         ("failed", ("nothing to extract: no picture; check the file",)),
     ]
@@ -191,7 +194,7 @@ def test_a_film_that_needs_too_much_memory_costs_that_film(films, tmp_path, monk
 
     monkeypatch.setitem(BACKBONES_2D, "greedy", greedy)
     report = extract([films], tmp_path / "store", Features("greedy", "none"))
-    lines = {line.video: line for line in report.lines}
+    lines = {line.video: line for line in report.files}
     assert lines["a.mp4"].problems == ("no memory for its pictures; make them smaller",)
     assert lines["blind.mp4"].state == "ok"
 
@@ -209,7 +212,7 @@ def test_files_may_be_called_anything(tmp_path, capsys):
     for name in names[1:]:
         shutil.copy(first, tmp_path / "films" / name)
     report = extract([tmp_path / "films"], tmp_path / "store", Features("tiny", "none"))
-    failed = {line.video: line.problems for line in report.lines if line.state == "failed"}
+    failed = {line.video: line.problems for line in report.files if line.state == "failed"}
     assert failed == {"\udcff.mp4": ("its name is not UTF-8; rename it",)}
-    assert len(report.lines) == len(names)
+    assert len(report.files) == len(names)
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(names) + 2

@@ -2,13 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.media.log_mel import log_mel
+from fusion.data.media.film import Piece
+from fusion.data.media.pictures import Sampling
 from fusion.extract.backbone import Backbone, Source
-from fusion.extract.decoding import Piece
-from fusion.extract.log_mel import Spectrogram, log_mel_in_blocks
 from fusion.extract.rows import FilmRows
-from fusion.extract.sampling import Sampling
-from tests.extract.films import RATE, tone
 
 
 class Look(torch.nn.Module):
@@ -81,24 +78,3 @@ def test_other_errors_of_a_network_are_errors():
 def test_what_is_not_there_has_no_rows():
     rows = FilmRows({}).end()
     assert rows["audio"].shape == (0, 40)
-
-
-@pytest.mark.parametrize("samples", [1, 200, 201, 399, 401, 1600, 16_001, 160 * 300 + 199])
-@pytest.mark.parametrize("block", [7, 100, 2000])
-def test_a_spectrogram_in_blocks_is_that_of_the_whole(samples, block):
-    wave = np.random.default_rng(samples).normal(0.05, 0.1, samples).astype(np.float32)
-    expected = log_mel(torch.from_numpy(wave))
-    found = log_mel_in_blocks(wave, float(wave.mean(dtype=np.float64)), block)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
-
-
-def test_sound_comes_in_pieces_and_silence_is_silence():
-    wave, whole = tone(3), Spectrogram()
-    for start in range(0, len(wave), 7001):
-        whole.push(wave[start : start + 7001])
-    torch.testing.assert_close(
-        whole.end(), log_mel(torch.from_numpy(wave)).half(), rtol=0, atol=0.07
-    )
-    silent = Spectrogram()
-    silent.push(np.zeros(RATE, np.float32))
-    assert (silent.end() == 0).all()

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from fusion.data.features.store import FeatureStore
-from tests.extract.films import use_tiny_networks, write_film
+from tests.data.media.films import write_film
+from tests.extract.tiny import use_tiny_networks
 from tools.extract import main
 
 EXTRACT = "tools/extract.py"
@@ -19,7 +20,7 @@ def test_the_tool_does_it_all(tool, tmp_path):
     networks = ["--features-2d", "none", "--features-3d", "none"]
     code, output, errors = tool(EXTRACT, films, "--out", tmp_path / "store", *networks)
     assert code == 0, errors
-    assert "3 files: 1 whole, 0 in part, 2 not" in output
+    assert "3 files: 1 ok, 0 partial, 2 failed" in output
     assert "b/silent.mp4: nothing to extract: no sound" in errors
     assert list(FeatureStore(tmp_path / "store").fields) == ["audio"]
 
@@ -45,7 +46,7 @@ def test_help_and_mistakes(tmp_path, monkeypatch, capsys):
     assert run(*words, "--features-3d", "tiny", "--workers", "0")[0] == 2
     code, output, _ = run(*words, "--features-3d", "none", "--no-audio")
     assert code == 1
-    assert "1 file: 0 whole, 0 in part, 1 not" in output
+    assert "1 file: 0 ok, 0 partial, 1 failed" in output
     code, _, errors = run(*words, "--features-3d", "tiny")
     assert code == 2
     assert "was made with 3d: nothing, and not with (tiny, " in errors

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from fusion.extract.videos import find_videos, share
+from fusion.extract.videos import find_videos
 
 
 def touch(folder, *names):
@@ -42,10 +42,3 @@ def test_what_is_not_there_is_said(tmp_path):
         find_videos([tmp_path / "none"])
     with pytest.raises(ValueError, match="no media file in this folder"):
         find_videos([tmp_path])
-
-
-def test_shares_are_of_like_size_and_together_everything():
-    names = [str(i) for i in range(10)]
-    parts = [share(names, rank, 4) for rank in range(4)]
-    assert sorted([*parts[0], *parts[1], *parts[2], *parts[3]]) == names
-    assert {len(part) for part in parts} == {2, 3}

@@ -1,7 +1,8 @@
-"""Open media files and decode their frames, from any second on; all errors are MediaError.
+"""Open media files, choose streams, decode frames, count their time from second 0.
 
-Time 0 is where the file starts. Files are opened as local files in a container from
-``_FORMATS``: a playlist, a link or a text that only poses as a film is refused, not followed.
+All reading of films goes through this file. Second 0 is where the file starts, by its first sound
+or its first picture. Only local files in a container from ``_FORMATS`` are opened: a playlist, a
+link, or a text file named like a film is refused and not followed.
 """
 
 from __future__ import annotations
@@ -10,45 +11,50 @@ import contextlib
 import errno
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
-from av.subtitles.subtitle import SubtitleSet
 from av.video.stream import VideoStream
 
-# FFmpeg's names of the containers that hold their own pictures and sound and point nowhere else
+# FFmpeg's names of the containers that hold pictures and sound and refer to no other file
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,mxf,nut,gif,ivf,"
     "wav,w64,aiff,au,caf,mp3,flac,aac,ac3,eac3,amr"
 )
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-# A title in another encoding is no reason to refuse a film; PyAV 19 needs not be told
+# Accept titles in any encoding; PyAV 19 does so by default
 _LENIENT: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
-_MANY_PIXELS = 320 * 240  # with fewer, threads cost more than they save
-_TRUNCATED = 1.0  # seconds that may lack at the end of a stream
+_MANY_PIXELS = 320 * 240  # smaller pictures are decoded faster without threads
+_DEFAULT_STREAM = 5_000_000  # pixels that the mark "default" is worth when FFmpeg chooses a stream
+MAY_LACK = 1.0  # seconds that may be missing at the end of a stream
 
 Frame = av.VideoFrame | av.AudioFrame
+Stream = VideoStream | AudioStream
 
 
 class MediaError(ValueError):
-    """A media file that cannot be read; one line with the file, the reason and the way out."""
+    """A media file cannot be read; one line with the file, the reason and the way out."""
 
 
 @contextlib.contextmanager
 def open_media(path: str | Path) -> Iterator[InputContainer]:
-    """Open a media file; what it contains cannot open anything else."""
+    """Open a local media file; nothing in it can make FFmpeg open another file or address.
+
+    Raises:
+        MediaError: no such file, empty, truncated, or of a format that is not read.
+    """
     if not Path(path).is_file():
         raise MediaError(f"{path}: no such file; check the path")
     try:
-        name = f"file:{Path(path).absolute()}"  # a name such as "http:x" is not taken for a link
+        name = f"file:{Path(path).absolute()}"  # a file named "http:x" is not taken for a link
         container = av.open(name, options=_OPTIONS, **_LENIENT)
     except av.FFmpegError as error:
         refused = error.errno == errno.EINVAL
@@ -62,18 +68,32 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first stream of moving pictures; the cover of a song is none."""
-    streams = (s for s in container.streams.video if s.codec_context is not None)
-    return next((s for s in streams if not s.disposition & Disposition.attached_pic), None)
+    """Return the first video stream; the cover picture of a song does not count."""
+    return next(iter(_video_streams(container)), None)
+
+
+def largest_video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the video stream that FFmpeg would choose: marked as default, or the largest."""
+
+    def merit(stream: VideoStream) -> int:
+        default = bool(stream.disposition & Disposition.default)
+        return stream.width * stream.height + _DEFAULT_STREAM * default
+
+    return max(_video_streams(container), key=merit, default=None)
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """Return the first stream of sound."""
+    """Return the first audio stream."""
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 
+def _video_streams(container: InputContainer) -> list[VideoStream]:
+    streams = (s for s in container.streams.video if s.codec_context is not None)
+    return [s for s in streams if not s.disposition & Disposition.attached_pic]
+
+
 def duration(container: InputContainer, path: str | Path) -> float:
-    """Seconds of the whole file, from its header, else from its packets."""
+    """Return the seconds of the whole file, from its header, else from its packets."""
     if container.duration is not None:
         return container.duration / av.time_base
     latest = 0.0
@@ -83,51 +103,128 @@ def duration(container: InputContainer, path: str | Path) -> float:
                 ends = (packet.pts + (packet.duration or 0)) * packet.time_base
                 latest = max(latest, float(ends - _origin(container)))
     except av.FFmpegError as error:
-        raise _damaged(path, latest, error) from error
+        _refuse_damaged(path, latest, error)
     return latest
 
 
-def _origin(container: InputContainer) -> Fraction:
-    """The time stamp, in seconds, at which the file starts."""
-    return Fraction(container.start_time or 0, av.time_base)
-
-
-def known_end(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
-    """Seconds at which a stream ends; other containers than mp4 and mov only estimate it."""
+def known_end(container: InputContainer, stream: Stream) -> float | None:
+    """Return the second at which a stream ends; None outside of mp4 and mov, which estimate it."""
     if "mp4" not in container.format.name.split(",") or stream.duration is None:
         return None
     end = (stream.start_time or 0) + stream.duration
     return float(end * (stream.time_base or 0) - _origin(container))
 
 
-def _tagged_end(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
-    """Seconds at which a stream of Matroska or WebM ends, if whoever wrote it noted that."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-    if match is None:
+def promised_end(
+    container: InputContainer, stream: Stream, estimated: bool = False
+) -> float | None:
+    """Return the second at which a stream ends by what mp4, mov, Matroska or WebM say of it.
+
+    Args:
+        container: the file.
+        stream: one of its streams.
+        estimated: also use the number of pictures in AVI and the duration in FLV.
+    """
+    if end := known_end(container, stream):
+        return end
+    if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
+        hours, minutes, rest = map(float, match.groups())
+        return 3600 * hours + 60 * minutes + rest - float(_origin(container))
+    if not estimated:
         return None
-    hours, minutes, rest = map(float, match.groups())
-    return 3600 * hours + 60 * minutes + rest - float(_origin(container))
+    name = container.format.name
+    if name == "avi" and stream.type == "video" and stream.frames and stream.average_rate:
+        return float(stream.frames / stream.average_rate)
+    return container.duration / av.time_base if name == "flv" and container.duration else None
+
+
+def _origin(container: InputContainer) -> Fraction:
+    """Return the time stamp, in seconds, at which the file starts."""
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def seconds(frame: Frame) -> float:
+    """Return the time stamp of a frame."""
+    return float((frame.pts or 0) * (frame.time_base or 0))
+
+
+def decode(
+    container: InputContainer,
+    streams: Sequence[Any],
+    failed: Callable[[Any, av.FFmpegError], None],
+    stopped: Container[int] = frozenset(),
+) -> Iterator[tuple[Any, Any]]:
+    """Decode streams from where the container stands; frames without a time stamp are dropped.
+
+    Args:
+        container: the file.
+        streams: at least one of its streams.
+        failed: called with the stream of a packet that cannot be decoded, or with None when the
+            file cannot be read on. If it returns, decoding goes on with what follows.
+        stopped: indices of streams whose further packets are skipped; the caller may add to them.
+
+    Yields:
+        Streams and frames, whose time stamps count from second 0.
+    """
+    origin = _origin(container)
+    for stream, frame in _frames(container, streams, failed, stopped):
+        frame.time_base = frame.time_base or stream.time_base  # the decoder's last frames have none
+        if frame.pts is not None and frame.time_base is not None:
+            frame.pts -= round(origin / frame.time_base)
+            yield stream, frame
+
+
+def _frames(
+    container: InputContainer,
+    streams: Sequence[Any],
+    failed: Callable[[Any, av.FFmpegError], None],
+    stopped: Container[int],
+) -> Iterator[tuple[Any, Any]]:
+    def frames_of(stream: Any, packet: av.Packet | None) -> Iterator[tuple[Any, Any]]:
+        try:
+            frames = stream.decode(packet)
+        except av.FFmpegError as error:
+            failed(stream, error)
+        else:
+            yield from ((stream, frame) for frame in frames)
+
+    try:
+        for packet in container.demux(*streams):
+            if packet.size and packet.stream.index not in stopped:
+                yield from frames_of(packet.stream, packet)
+            if all(stream.index in stopped for stream in streams):
+                break
+    except av.FFmpegError as error:
+        failed(None, error)
+    for stream in streams:
+        yield from frames_of(stream, None)
 
 
 def decode_from(
-    container: InputContainer, stream: VideoStream | AudioStream, start: float, path: str | Path
+    container: InputContainer, stream: Stream, start: float, path: str | Path
 ) -> Iterator[Frame]:
-    """Decode frames from at least one before ``start`` seconds on; all if the file cannot jump."""
-    exact = container.format.name != "avi"  # which counts frames from where it was entered
+    """Decode a stream from at least one frame before ``start`` seconds on.
+
+    A file in which FFmpeg cannot jump is decoded from its beginning.
+
+    Raises:
+        MediaError: the stream is damaged, or ends more than a second too early.
+    """
+    exact = container.format.name != "avi"  # AVI counts frames from where it is entered
     if start > 0 and exact:
         if _seek(container, stream, start):
-            frames = _decode(container, stream, path, start)
+            frames = _decode_strictly(container, stream, path, start)
             head = next(frames, None)
             if head is not None and seconds(head) <= start:
                 yield head
                 yield from frames
                 return
-        _seek(container, stream, -1.0)  # before 0: sound begins with a block that is not heard
-    yield from _decode(container, stream, path, 0.0)
+        _seek(container, stream, -1.0)  # before 0: AAC begins with a block that is not heard
+    yield from _decode_strictly(container, stream, path, 0.0)
 
 
-def _seek(container: InputContainer, stream: VideoStream | AudioStream, start: float) -> bool:
-    """Jump to a key frame before ``start`` seconds; whether that was possible."""
+def _seek(container: InputContainer, stream: Stream, start: float) -> bool:
+    """Jump to a key frame before ``start`` seconds; return whether that was possible."""
     target = math.floor((Fraction(start) + _origin(container)) / (stream.time_base or 1))
     try:
         container.seek(target, stream=stream)
@@ -136,41 +233,30 @@ def _seek(container: InputContainer, stream: VideoStream | AudioStream, start: f
     return True
 
 
-def _decode(
-    container: InputContainer, stream: VideoStream | AudioStream, path: str | Path, latest: float
+def _decode_strictly(
+    container: InputContainer, stream: Stream, path: str | Path, latest: float
 ) -> Iterator[Frame]:
-    """Decode frames from where the container stands, ``latest`` seconds, with times from 0 on."""
+    """Decode a stream from where the container stands, ``latest`` seconds; raise at damage."""
     if isinstance(stream, VideoStream) and not stream.codec_context.is_open:
         many = stream.width * stream.height >= _MANY_PIXELS
         stream.thread_type = "AUTO" if many else "NONE"
-    origin, base, ticks, second = _origin(container), None, 0, 0.0
-    try:
-        for frame in container.decode(stream):
-            if isinstance(frame, SubtitleSet) or frame.pts is None or frame.time_base is None:
-                continue  # cannot be placed
-            if frame.time_base != base:  # fractions are slow, and this one hardly ever changes
-                base = frame.time_base
-                ticks, second = round(origin / base), float(base)
-            frame.pts -= ticks
-            latest = max(latest, (frame.pts + frame.duration) * second)
-            yield frame
-    except av.FFmpegError as error:
-        raise _damaged(path, latest, error) from error
-    promised = known_end(container, stream) or _tagged_end(container, stream)
-    if promised is not None and latest < promised - _TRUNCATED:
+
+    def refuse(_: Any, error: av.FFmpegError) -> None:
+        _refuse_damaged(path, latest, error)
+
+    for _, frame in decode(container, [stream], refuse):
+        latest = max(latest, float((frame.pts + (frame.duration or 0)) * frame.time_base))
+        yield frame
+    promised = promised_end(container, stream)
+    if promised is not None and latest < promised - MAY_LACK:
         raise MediaError(
             f"{path}: truncated, its {stream.type} ends after {latest:.2f} of {promised:.2f} s; "
             "copy it again, or convert what there is to mp4"
         )
 
 
-def _damaged(path: str | Path, seconds: float, error: av.FFmpegError) -> MediaError:
-    return MediaError(
-        f"{path}: damaged after {seconds:.2f} s ({error.strerror}); copy it again, or convert it "
+def _refuse_damaged(path: str | Path, latest: float, error: av.FFmpegError) -> NoReturn:
+    raise MediaError(
+        f"{path}: damaged after {latest:.2f} s ({error.strerror}); copy it again, or convert it "
         "to mp4"
-    )
-
-
-def seconds(frame: Frame) -> float:
-    """Return the time stamp of a frame."""
-    return float((frame.pts or 0) * (frame.time_base or 0))
+    ) from error

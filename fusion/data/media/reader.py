@@ -1,27 +1,23 @@
-"""Read pictures and sound out of media files, with the FFmpeg that PyAV brings along.
+"""Read a window of a film: its pictures, its sound; and what a film holds.
 
-Pictures are sampled by FFmpeg's own filters, so they equal, bit by bit, those of the command line
-``ffmpeg -i FILE -vf fps=...,scale=...``; "the first frame after t" would choose others.
+:mod:`fusion.data.media.film` reads a whole film in one pass instead. Both read through
+:mod:`fusion.data.media.decode` and sample with the same filters.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.filter import Graph
 from numpy.typing import NDArray
 
+from fusion.data.media import SAMPLE_RATE
 from fusion.data.media.decode import (
-    Frame,
     MediaError,
     audio_stream,
     decode_from,
@@ -31,6 +27,8 @@ from fusion.data.media.decode import (
     seconds,
     video_stream,
 )
+from fusion.data.media.pictures import PictureFilter, Sampling, every
+from fusion.data.media.sound import SoundTrack
 
 __all__ = ["MediaError", "MediaInfo", "probe", "read_audio", "read_frames"]
 
@@ -101,15 +99,15 @@ def read_frames(
         raise ValueError(f"fps, height and width must be > 0; got {fps}, {height}, {width}")
     first = math.floor(round(start * fps, _TINY))
     count = None if end is None else max(1, math.ceil(round(end * fps, _TINY)) - first)
-    size = (height, width)
-    # Like the command line, round the number of pictures; but less than half a step is one, too.
-    pictures = _pictures(path, fps, size, first, count, at_end="round")
-    pictures = pictures or _pictures(path, fps, size, first, count, at_end="pass")
+    sampling = Sampling(fps, (height, width))
+    # The fps filter rounds the number of pictures; "pass" keeps one of less than half a step.
+    pictures = _pictures(path, sampling, first, count, at_end="round")
+    pictures = pictures or _pictures(path, sampling, first, count, at_end="pass")
     return np.stack(pictures) if pictures else np.empty((0, height, width, 3), np.uint8)
 
 
 def read_audio(
-    path: str | Path, rate: int = 16_000, start: float = 0.0, end: float | None = None
+    path: str | Path, rate: int = SAMPLE_RATE, start: float = 0.0, end: float | None = None
 ) -> NDArray[np.float32]:
     """Read the sound of a window, mixed to one channel of the same power.
 
@@ -133,6 +131,7 @@ def read_audio(
     if rate <= 0:
         raise ValueError(f"rate must be > 0; got {rate}")
     first, last = round(start * rate), None if end is None else round(end * rate)
+    parts: list[NDArray[np.float32]] = []
     with open_media(path) as container:
         stream = audio_stream(container)
         if stream is None:
@@ -140,8 +139,21 @@ def read_audio(
         known = known_end(container, stream)
         if known is not None:  # FFmpeg versions differ in how much of AAC's last block they keep
             last = round(known * rate) if last is None else min(round(known * rate), last)
-        frames = decode_from(container, stream, start - _PREROLL, path)
-        return _collect(frames, rate, first, last, path)
+        track = SoundTrack(rate, first, last, restart=False)
+        try:
+            for frame in decode_from(container, stream, start - _PREROLL, path):
+                if isinstance(frame, av.AudioFrame):
+                    parts += track.push(frame, seconds(frame))
+                if track.complete:
+                    break
+            parts += track.end()
+        except MediaError:
+            raise
+        except ValueError as error:  # FFmpeg's errors are among them
+            raise MediaError(
+                f"{path}: its sound changes format midway ({error}); convert it to mp4"
+            ) from error
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def _check_window(start: float, end: float | None) -> None:
@@ -150,120 +162,25 @@ def _check_window(start: float, end: float | None) -> None:
 
 
 def _pictures(
-    path: str | Path,
-    fps: float,
-    size: tuple[int, int],
-    first: int,
-    count: int | None,
-    at_end: str,
+    path: str | Path, sampling: Sampling, first: int, count: int | None, at_end: str
 ) -> list[NDArray[Any]]:
     """Read up to ``count`` pictures from number ``first`` on; ``at_end``: see the fps filter."""
+    fps = sampling.frames_per_second
     with open_media(path) as container:
         stream = video_stream(container)
         if stream is None:
             return []
-        frames = decode_from(container, stream, (first - 1) / fps, path)
-        sampled = _sample(frames, fps, size, first, at_end)
-        return [frame.to_ndarray() for frame in itertools.islice(sampled, count)]
-
-
-def _sample(
-    frames: Iterator[Frame],
-    fps: float,
-    size: tuple[int, int],
-    first: int,
-    at_end: str,
-) -> Iterator[av.VideoFrame]:
-    """Yield the pictures number ``first``, ``first + 1``, ... of the grid ``k / fps`` seconds."""
-    graph = None
-    for frame in itertools.chain(frames, [None]):
-        if graph is None:
-            if not isinstance(frame, av.VideoFrame):
-                return  # not a single frame
-            graph = _graph(frame, fps, size, first, at_end)
-        graph.push(frame)
-        # At its end a graph says EOF, before that "again".
-        with contextlib.suppress(av.BlockingIOError, av.EOFError):
-            while True:
-                yield graph.vpull()
-
-
-def _graph(
-    frame: av.VideoFrame, fps: float, size: tuple[int, int], first: int, at_end: str
-) -> Graph:
-    """Build the filters for frames like ``frame``."""
-    rate = Fraction(fps).limit_denominator(1001)
-    height, width = size
-    upright = {
-        90: [("transpose", "cclock")],
-        180: [("hflip", ""), ("vflip", "")],
-        270: [("transpose", "clock")],
-    }
-    filters = [
-        *upright.get(round(frame.rotation) % 360, []),  # degrees counterclockwise
-        ("fps", f"fps={rate}:start_time=0:eof_action={at_end}"),
-        ("trim", f"start_frame={first}"),  # only a start_time of 0 is free of rounding
-        ("scale", f"{width}:{height}"),
-        ("format", "rgb24"),
-        ("buffersink", ""),
-    ]
-    graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
-    graph.link_nodes(source, *(graph.add(name, args or None) for name, args in filters))
-    graph.configure()
-    return graph
-
-
-def _collect(
-    frames: Iterator[Frame],
-    rate: int,
-    first: int,
-    last: int | None,
-    path: str | Path,
-) -> NDArray[np.float32]:
-    """Resample audio frames and cut out the samples ``first`` up to, not including, ``last``."""
-    head = next(frames, None)
-    if not isinstance(head, av.AudioFrame) or (last is not None and last <= first):
-        return np.empty(0, np.float32)
-    # Begin where samples of both rates coincide, so that a window equals that part of the whole.
-    common = math.gcd(head.sample_rate, rate)
-    position = round(Fraction(seconds(head)) * head.sample_rate)
-    gap = position % (head.sample_rate // common)
-    begin = (position - gap) * rate // head.sample_rate  # number of the first sample made below
-    parts = [np.zeros(max(0, begin - first), np.float32)]  # sound that starts late
-    end = begin
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-    for frame in itertools.chain(_silence(head, gap), [head], frames, [None]):
-        for part in _resample(resampler, frame, path):
-            parts.append(part[max(0, first - end) :])
-            end += len(part)
-        if last is not None and end >= last:
-            break
-    wave = np.concatenate(parts)
-    return wave if last is None else wave[: last - first]
-
-
-def _resample(
-    resampler: av.AudioResampler, frame: Frame | None, path: str | Path
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the (S,) samples that a frame adds; None: what is left."""
-    try:
-        for part in resampler.resample(frame if isinstance(frame, av.AudioFrame) else None):
-            yield part.to_ndarray()[0]
-    except ValueError as error:  # FFmpeg's errors are among them
-        raise MediaError(
-            f"{path}: its sound changes format midway ({error}); convert it to mp4"
-        ) from error
-
-
-def _silence(like: av.AudioFrame, samples: int) -> list[av.AudioFrame]:
-    """Make a silent frame of the format of another one; none for no samples."""
-    if samples == 0:
-        return []
-    frame = av.AudioFrame(like.format.name, like.layout.name, samples)
-    for plane in frame.planes:
-        plane.update(bytes(plane.buffer_size))
-    frame.sample_rate, frame.time_base = like.sample_rate, like.time_base
-    return [frame]
+        # Only a start_time of 0 is free of rounding, so what is before the window is trimmed.
+        choose = [
+            every(fps, f":start_time=0:eof_action={at_end}"),
+            ("trim", f"start_frame={first}"),
+        ]
+        sampled = PictureFilter(sampling, choose)
+        frames = itertools.chain(decode_from(container, stream, (first - 1) / fps, path), [None])
+        pictures = (
+            picture.to_ndarray()
+            for frame in frames
+            if frame is None or isinstance(frame, av.VideoFrame)
+            for picture in sampled.push(frame)
+        )
+        return list(itertools.islice(pictures, count))

@@ -4,10 +4,10 @@ import shutil
 import av
 import numpy as np
 import pytest
-from av.stream import Disposition
 
 from fusion.data.media.encode import write_clip
 from fusion.data.media.reader import MediaError, probe, read_audio, read_frames
+from tests.data.media.films import make_cover, remux
 
 FRAMES = np.full((75, 32, 48, 3), 100, np.uint8)
 WAVE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000).astype(np.float32)
@@ -18,16 +18,6 @@ def film(tmp_path_factory):
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     write_clip(path, FRAMES, 25, WAVE)
     return path
-
-
-def remux(source, target, **options):
-    """Copy a film into another container as it is."""
-    with av.open(source) as old, av.open(str(target), "w", **options) as new:
-        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
-        for packet in old.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                new.mux(packet)
 
 
 def bad_files(film):
@@ -126,17 +116,7 @@ def test_damage_is_named_with_its_time_and_does_not_spread(film, tmp_path):
 
 
 def test_the_cover_of_a_song_is_no_film(tmp_path):
-    with av.open(str(tmp_path / "song.mp4"), "w") as container:
-        audio = container.add_stream("aac", rate=16_000, layout="mono")
-        cover = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = 48, 32, "yuvj420p"
-        cover.disposition = Disposition.attached_pic.value
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), "fltp", "mono")
-        sound.sample_rate = 16_000
-        picture = av.VideoFrame.from_ndarray(FRAMES[0], format="rgb24")
-        picture.pts = 0
-        for packet in [*audio.encode(sound), *audio.encode(None), *cover.encode(picture)]:
-            container.mux(packet)
+    make_cover(tmp_path / "song.mp4", WAVE[:16_000], FRAMES[0], 16_000)
     assert not probe(tmp_path / "song.mp4").has_video
     assert probe(tmp_path / "song.mp4").has_audio
 

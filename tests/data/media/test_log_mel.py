@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fusion.data.media import log_mel as spectrogram
-from fusion.data.media.log_mel import log_mel, mel_filter_bank
+from fusion.data.media.log_mel import RATE, Spectrogram, log_mel, mel_filter_bank
+from tests.data.media.films import tone
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SIGNALS = ["tone", "noise", "chirp", "silence", "short", "halfsilent"]
@@ -73,3 +74,25 @@ def test_loudness_and_offset_do_not_matter():
 def test_stereo_is_refused():
     with pytest.raises(ValueError, match=r"must be mono, of shape \(S,\); got \(2, 500\)"):
         log_mel(torch.zeros(2, 500))
+
+
+@pytest.mark.parametrize("samples", [1, 200, 201, 399, 401, 1600, 16_001, 160 * 300 + 199])
+@pytest.mark.parametrize("block", [7, 100, 2000])
+def test_a_spectrogram_in_blocks_is_that_of_the_whole(samples, block):
+    wave = np.random.default_rng(samples).normal(0.05, 0.1, samples).astype(np.float32)
+    expected = log_mel(torch.from_numpy(wave))
+    mean = float(wave.mean(dtype=np.float64))
+    found = spectrogram._in_blocks(torch.from_numpy(wave), mean, block)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_sound_comes_in_pieces_and_silence_is_silence():
+    wave, whole = tone(3), Spectrogram()
+    for start in range(0, len(wave), 7001):
+        whole.push(wave[start : start + 7001])
+    torch.testing.assert_close(
+        whole.end(), log_mel(torch.from_numpy(wave)).half(), rtol=0, atol=0.07
+    )
+    silent = Spectrogram()
+    silent.push(np.zeros(RATE, np.float32))
+    assert (silent.end() == 0).all()

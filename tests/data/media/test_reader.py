@@ -6,8 +6,10 @@ import av
 import numpy as np
 import pytest
 
+from fusion.data.media import decode
 from fusion.data.media.encode import write_clip
 from fusion.data.media.reader import probe, read_audio, read_frames
+from tests.data.media.films import turn
 
 RATE = 44_100
 FPS = 25
@@ -245,40 +247,21 @@ def test_a_film_held_sideways_is_turned_upright(tmp_path, matrix, bright):
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:, 24:] = 200
     write_clip(tmp_path / "turned.mp4", [picture] * 10, FPS, None)
-    data = bytearray((tmp_path / "turned.mp4").read_bytes())
-    place = data.index(b"tkhd") + 44
-    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
-        data[place + offset : place + offset + 4] = (value << 16).to_bytes(4, "big", signed=True)
-    (tmp_path / "turned.mp4").write_bytes(data)
+    turn(tmp_path / "turned.mp4", matrix)
     frame = read_frames(tmp_path / "turned.mp4", 5, 32, 48)[0]
     assert frame[bright].mean() > 180
     assert frame.mean() < 110
 
 
 def test_what_comes_before_a_window_is_jumped_over(lossless, monkeypatch):
-    decoded = []
-    original = av.container.InputContainer.decode
+    decoded, original = [], decode._frames
 
-    class Spy:
-        def __init__(self, container):
-            self.container = container
+    def spy(*arguments):
+        for item in original(*arguments):
+            decoded.append(item)
+            yield item
 
-        def __getattr__(self, name):
-            return getattr(self.container, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.container.close()
-
-        def decode(self, stream):
-            for frame in original(self.container, stream):
-                decoded.append(frame)
-                yield frame
-
-    opener = av.open
-    monkeypatch.setattr(av, "open", lambda *args, **options: Spy(opener(*args, **options)))
+    monkeypatch.setattr(decode, "_frames", spy)
     read_frames(lossless, 5, 32, 48, 2.0, 2.4)
     assert 0 < len(decoded) < 30  # of 75
     decoded.clear()

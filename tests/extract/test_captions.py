@@ -4,7 +4,7 @@ import pytest
 
 from fusion.data.captions.formats import read_caption_file
 from fusion.extract.job import extract
-from tests.extract.films import TINY
+from tests.extract.tiny import TINY
 
 
 def test_captions_are_written_for_the_videos_in_the_store(films, tmp_path, capsys):
@@ -45,7 +45,7 @@ def test_csv_files_are_found_by_their_names(films, tmp_path, capsys):
     extract([films], tmp_path / "store", TINY, captions=tmp_path / "asr")
     assert [c.video for c in read_caption_file(tmp_path / "store/captions.csv")] == ["a.mp4"]
     assert (
-        "1 caption files belong to no video in the store (stranger.csv)" in capsys.readouterr().err
+        "1 caption file belongs to no video in the store (stranger.csv)" in capsys.readouterr().err
     )
 
 

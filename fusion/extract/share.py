@@ -1,4 +1,4 @@
-"""What one process does: its share of the files, from pieces of films to rows in the store."""
+"""Extract one process's share of the files: from pieces of films to rows in the store."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ from tqdm import tqdm
 
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
+from fusion.data.media.film import Piece
 from fusion.extract.backbone import Backbone
-from fusion.extract.decoders import Decoders, End, Failed, Task
-from fusion.extract.decoding import Piece
+from fusion.extract.decoder_pool import DecoderPool, End, Event, Failed, Task
+from fusion.extract.outcomes import CHANGED
 from fusion.extract.rows import FilmRows
 from fusion.extract.settings import facts_of
-from fusion.extract.table import CHANGED
 from fusion.training.memory import is_out_of_memory
 
-Event = Piece | End | Failed
-
-FLUSH_SECONDS = 300.0  # of work that a kill may cost
+FLUSH_SECONDS = 300.0  # work that a kill may cost
 
 
-class Work:
-    """What one process does.
+class Share:
+    """The files that one process extracts.
 
     Args:
         films: all files by name.
@@ -38,14 +36,14 @@ class Work:
         backbones: by field.
 
     Attributes:
-        failures: what is wrong with the files of which nothing, or nothing new, is in the store.
+        failures: by name, what is wrong with files that added nothing to the store.
     """
 
     def __init__(
         self,
         films: Mapping[str, Path],
         writer: StoreWriter,
-        decoders: Decoders,
+        decoders: DecoderPool,
         backbones: Mapping[str, Backbone],
     ) -> None:
         self.films, self.writer, self.decoders, self.backbones = films, writer, decoders, backbones
@@ -55,8 +53,8 @@ class Work:
         self._seconds: dict[str, float] = {}  # of the same
         self._flushed = time.monotonic()
 
-    def run(self, names: Sequence[str], quiet: bool) -> None:
-        """Extract the features of some of the files, those that are not in the store yet.
+    def extract(self, names: Sequence[str], quiet: bool) -> None:
+        """Extract the features of those of the named files that are not in the store yet.
 
         Args:
             names: of the videos.
@@ -66,16 +64,16 @@ class Work:
         done = len(names) - len(tasks)
         if done and not quiet:
             say(f"{done} of {len(names)} files are done already")
-        often = 0.5 if sys.stderr.isatty() else 60  # seconds; in a log file lines add up
+        often = 0.5 if sys.stderr.isatty() else 60  # seconds; a log file keeps every line
         bar = tqdm(total=len(names), initial=done, unit="file", disable=quiet, mininterval=often)
         with (
-            stopping(self.writer.flush, lambda: f"{bar.n} of {len(names)}"),
+            _stopping(self.writer.flush, lambda: f"{bar.n} of {len(names)}"),
             bar,
             contextlib.closing(self.decoders.decode(tasks)) as events,
         ):
-            self._go_through(events, bar, often)
+            self._take(events, bar, often)
 
-    def _go_through(self, events: Iterable[tuple[Task, Event]], bar: Any, often: float) -> None:
+    def _take(self, events: Iterable[tuple[Task, Event]], bar: Any, often: float) -> None:
         seconds, shown = 0.0, time.monotonic()
         for task, event in events:
             if isinstance(event, Piece):
@@ -93,7 +91,7 @@ class Work:
                 shown = time.monotonic()
 
     def _tasks(self, names: Sequence[str]) -> Iterator[Task]:
-        """Find what is to be done."""
+        """Find the files that are to be decoded."""
         store = FeatureStore(self.writer.folder)
         for name in names:
             path = self.films[name]
@@ -112,8 +110,8 @@ class Work:
             facts = store.facts(name)
             if (facts.get("size"), facts.get("mtime")) != (state.st_size, int(state.st_mtime)):
                 self.failures[name] = (
-                    f"{CHANGED}another file had this name when its features were extracted, which"
-                    " are kept; extract it into another store"
+                    f"{CHANGED}the store keeps the features of the earlier file of this name;"
+                    " extract the new one into another store"
                 )
 
     def _rows_of(self, task: Task) -> FilmRows:
@@ -122,7 +120,7 @@ class Work:
         return self._rows[task.name]
 
     def _guard(self, task: Task, action: Callable[..., Any], *arguments: Any) -> Any:
-        """Do something for a film, unless there was no memory for it."""
+        """Call an action for a film, unless memory ran out for it before."""
         if task.name in self.failures:
             return None
         try:
@@ -134,7 +132,7 @@ class Work:
             return None
 
     def _end(self, task: Task, event: End | Failed) -> str | None:
-        """Add a film to the store; say why that was not possible."""
+        """Add a film to the store; return why that was not possible."""
         self._seconds.pop(task.name, None)
         rows = self._rows_of(task)
         del self._rows[task.name]
@@ -157,20 +155,15 @@ class Work:
 
 
 @contextlib.contextmanager
-def stopping(save: Callable[[], None], progress: Callable[[], str]) -> Iterator[None]:
-    """On Ctrl-C, and on the signal by which machines are taken back, save before the end.
-
-    Args:
-        save: writes what is done.
-        progress: says how much that is.
-    """
+def _stopping(save: Callable[[], None], progress: Callable[[], str]) -> Iterator[None]:
+    """On SIGINT (Ctrl-C) and SIGTERM, save what is done and tell the progress, then end."""
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
-    # Only the main thread hears signals.
+    # Only the main thread may set signal handlers
     mine = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if mine else ()
     before = {number: signal.signal(number, stop) for number in numbers}
@@ -190,5 +183,5 @@ def stopping(save: Callable[[], None], progress: Callable[[], str]) -> Iterator[
 
 
 def say(text: str) -> None:
-    """Tell the user."""
+    """Print a line for the user to stderr."""
     print(text, file=sys.stderr, flush=True)

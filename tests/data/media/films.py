@@ -1,23 +1,16 @@
-"""Small films for tests, networks that take no time, and stores as plain values."""
+"""Small films for tests, and what comes out of them."""
 
 from fractions import Fraction
 
 import av
 import numpy as np
-import torch
+from av.stream import Disposition
 
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.media import SAMPLE_RATE as RATE
 from fusion.data.media.encode import write_clip
-from fusion.extract.backbone import Backbone, Source
-from fusion.extract.decoding import Film
-from fusion.extract.networks_2d import BACKBONES_2D
-from fusion.extract.networks_3d import BACKBONES_3D
-from fusion.extract.sampling import Sampling
-from fusion.extract.settings import Features
+from fusion.data.media.film import Film
+from fusion.data.media.pictures import Sampling
 
-RATE = 16_000
-TINY = Features("tiny", "tiny")
 SMALL = {"2d": Sampling(2, 24), "3d": Sampling(10, 16, crop=16, frames=8, stride=8)}
 
 
@@ -77,39 +70,38 @@ def decode(path, samplings=SMALL, audio=True):
     return {field: np.concatenate(pieces) for field, pieces in parts.items()}, film
 
 
-class Colours(torch.nn.Module):
-    """Means over pixels, and how they change: (B, 3, [T,] H, W) -> (B, 6)."""
-
-    def forward(self, x):
-        means = x.mean(dim=(-1, -2)).view(len(x), 3, -1)
-        return torch.cat([means.mean(-1), means[..., -1] - means[..., 0]], dim=1) / 64
-
-
-def tiny_2d(name, source):
-    sampling = Sampling(1, 24)
-    return Backbone(name, Colours(), sampling, 6, (0.0,) * 3, (1.0,) * 3, source)
+def remux(source, target, **options):
+    """Copy a film into another container as it is."""
+    with av.open(source) as old, av.open(str(target), "w", **options) as new:
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
 
 
-def tiny_3d(name, source):
-    sampling = Sampling(24, 16, crop=16, frames=16, stride=16)
-    return Backbone(name, Colours(), sampling, 6, (110.6, 103.2, 96.3), (1.0,) * 3, source)
+def turn(path, matrix):
+    """Mark a film as turned: where the unit vectors go, in its track header."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44
+    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
+        data[place + offset : place + offset + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
 
 
-def use_tiny_networks(monkeypatch):
-    monkeypatch.setitem(BACKBONES_2D, "tiny", tiny_2d)
-    monkeypatch.setitem(BACKBONES_3D, "tiny", tiny_3d)
-
-
-def tiny_backbones():
-    return {"2d": tiny_2d("tiny", Source("2d")), "3d": tiny_3d("tiny", Source("3d"))}
-
-
-def content(store):
-    """All that a store holds, as values that can be compared."""
-    opened = FeatureStore(store)
-    assert not find_damaged_shards(opened)
-    return {
-        video: {field: opened.read(video, field).numpy().tobytes() for field in opened.fields}
-        | {"facts": opened.facts(video)}
-        for video in opened.videos
-    }
+def make_cover(path, tone, picture, rate):
+    """Write a song with a cover picture; ``picture`` has an even height and width."""
+    with av.open(str(path), "w") as output:
+        sound, cover = (
+            output.add_stream("aac", rate=rate, layout="mono"),
+            output.add_stream("mjpeg", rate=1),
+        )
+        height, width, _ = picture.shape
+        cover.width, cover.height, cover.pix_fmt = width, height, "yuvj420p"
+        cover.disposition = Disposition.attached_pic.value
+        frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        shown = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        shown.pts = 0
+        for packet in [*sound.encode(frame), *sound.encode(None), *cover.encode(shown)]:
+            output.mux(packet)

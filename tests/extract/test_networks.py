@@ -8,11 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from fusion.extract import networks_2d, weights
+from fusion.data.media.pictures import Sampling
+from fusion.extract import networks, weights
 from fusion.extract.backbone import Source
-from fusion.extract.backbones import build_backbone
-from fusion.extract.networks_3d import BACKBONES_3D
-from fusion.extract.sampling import Sampling
+from fusion.extract.networks import BACKBONES_3D, build_backbone
 from fusion.extract.weights import (
     RANDOM,
     load_backbone_weights,
@@ -45,8 +44,7 @@ def video_models():
 def offline(monkeypatch):
     """No server answers, and nothing was downloaded before."""
     monkeypatch.setattr(weights, "reachable", lambda url: False)
-    monkeypatch.setattr(networks_2d, "reachable", lambda url: False)
-    monkeypatch.setattr(networks_2d, "hub_file", lambda repository: False)
+    monkeypatch.setattr(weights, "hub_file", lambda repository: False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nowhere")
 
 
@@ -114,7 +112,7 @@ def test_weights_of_timm_are_read_from_a_file_without_the_classifier(timm, tmp_p
 
 def test_weights_that_were_downloaded_before_are_used_without_a_server(timm, tmp_path, monkeypatch):
     monkeypatch.setattr(package("huggingface_hub.constants"), "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(networks_2d, "reachable", lambda url: False)
+    monkeypatch.setattr(weights, "reachable", lambda url: False)
     model = timm.create_model("resnet10t", pretrained=False)
     cached = tmp_path / "models--timm--resnet10t.c3_in1k"
     (cached / "snapshots/1").mkdir(parents=True)
@@ -138,7 +136,7 @@ def test_weights_that_were_downloaded_before_are_used_without_a_server(timm, tmp
 )
 def test_pictures_of_a_fixed_size_are_made_as_the_config_says(mode, way, expected):
     config = {"crop_pct": 0.9, "crop_mode": mode, "interpolation": way}
-    assert networks_2d._fixed_size(224, config) == expected
+    assert networks._fixed_size(224, config) == expected
 
 
 def test_weights_of_another_network_are_refused(timm, tmp_path):

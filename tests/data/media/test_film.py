@@ -5,32 +5,24 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from av.stream import Disposition
 
-from fusion.data.media.log_mel import RATE as SPECTROGRAM_RATE
+from fusion.data.media import pictures as module
+from fusion.data.media.film import Film
+from fusion.data.media.pictures import PictureTrack, Sampling
 from fusion.data.media.reader import MediaError, read_audio
-from fusion.extract import pictures as module
-from fusion.extract.decoding import Film
-from fusion.extract.sampling import Sampling
-from fusion.extract.soundtrack import RATE
-from tests.extract.films import (
+from tests.data.media.films import (
+    RATE,
     SMALL,
     decode,
+    make_cover,
     pictures,
+    remux,
     tone,
+    turn,
     write_film,
     write_frames,
     write_sound,
 )
-
-
-def turn(path, matrix):
-    """Mark a film as turned: where the unit vectors go, in its track header."""
-    data = bytearray(path.read_bytes())
-    place = data.index(b"tkhd") + 44
-    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
-        data[place + offset : place + offset + 4] = (value << 16).to_bytes(4, "big", signed=True)
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("seconds", [0.3, 2.0, 5.1])
@@ -40,7 +32,6 @@ def test_sound_equals_that_of_the_whole_file_read_alone(tmp_path, seconds):
     np.testing.assert_array_equal(parts["audio"], read_audio(tmp_path / "film.mp4"))
     assert film.problems == []
     assert film.seconds == pytest.approx(seconds, abs=0.05)
-    assert RATE == SPECTROGRAM_RATE
 
 
 def test_sound_that_starts_late_is_in_its_place_at_any_rate(tmp_path):
@@ -117,7 +108,7 @@ def test_a_film_that_changes_its_size_midway_is_read_to_its_end(tmp_path):
 def test_a_turned_film_that_changes_its_size_stays_upright(monkeypatch):
     """Filters that turn pictures do not notice by themselves."""
     monkeypatch.setattr(module, "_UPRIGHT", [module._UPRIGHT[1]] * 4)
-    sampler, shown = module._Sampler(Sampling(10, 24), None), []
+    sampler, shown = PictureTrack(Sampling(10, 24), None), []
     for number, size in enumerate([(36, 64), (72, 128)]):
         picture = av.VideoFrame.from_ndarray(next(pictures(1, *size)), format="rgb24")
         for index in range(10):
@@ -147,16 +138,7 @@ def test_of_several_streams_the_largest_picture_and_the_first_sound_are_taken(tm
 
 
 def test_the_cover_of_a_song_is_no_picture(tmp_path):
-    with av.open(str(tmp_path / "song.mp4"), "w") as output:
-        sound, cover = output.add_stream("aac", rate=RATE), output.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = 64, 36, "yuvj420p"
-        cover.disposition = Disposition.attached_pic.value
-        frame = av.AudioFrame.from_ndarray(tone(1)[None], format="fltp", layout="mono")
-        frame.sample_rate = RATE
-        shown = av.VideoFrame.from_ndarray(next(pictures(1)), format="rgb24")
-        shown.pts = 0
-        for packet in [*sound.encode(frame), *sound.encode(None), *cover.encode(shown)]:
-            output.mux(packet)
+    make_cover(tmp_path / "song.mp4", tone(1), next(pictures(1)), RATE)
     parts, film = decode(tmp_path / "song.mp4")
     assert parts.keys() == {"audio"}
     assert film.problems == ["no picture"]
@@ -181,16 +163,6 @@ def test_a_film_of_a_moment_has_one_picture(tmp_path, times):
     parts, film = decode(tmp_path / "film.mkv", {"2d": Sampling(1, 24), "3d": Sampling(2, 16)})
     assert len(parts["2d"]) == len(parts["3d"]) == 1
     assert film.problems == ["no sound"]
-
-
-def remux(source, target, **options):
-    """Copy a film into another container as it is."""
-    with av.open(source) as old, av.open(str(target), "w", **options) as new:
-        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
-        for packet in old.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                new.mux(packet)
 
 
 @pytest.mark.parametrize(

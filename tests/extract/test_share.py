@@ -12,10 +12,9 @@ import pytest
 
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
-from fusion.extract import table as reports
-from fusion.extract import work
+from fusion.extract import outcomes, share
 from fusion.extract.job import extract
-from tests.extract.films import TINY, content
+from tests.extract.tiny import TINY, content
 
 with_fork = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
@@ -24,7 +23,7 @@ with_fork = pytest.mark.skipif(
 
 def in_a_fork(films, store, begun):
     """Extract in a process that can be killed; slowly, and with a shard for every film."""
-    push, add = work.FilmRows.push, StoreWriter.add
+    push, add = share.FilmRows.push, StoreWriter.add
 
     def slowly(self, piece):
         push(self, piece)
@@ -35,7 +34,7 @@ def in_a_fork(films, store, begun):
         add(self, *words)
         self.flush()
 
-    work.FilmRows.push, StoreWriter.add = slowly, add_and_flush
+    share.FilmRows.push, StoreWriter.add = slowly, add_and_flush
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     extract([films], store, TINY)
 
@@ -116,7 +115,10 @@ def test_a_full_disk_is_one_line_and_what_is_finished_is_whole(films, tmp_path):
     process.start()
     process.join()
     said = (tmp_path / "said").read_text()
-    assert "store: writing failed (File too large); what is finished is whole: make room" in said
+    assert (
+        "store: writing failed (File too large); the videos in the store are complete: make room"
+        in said
+    )
     assert extract([films / "a.mp4"], tmp_path / "store", TINY).usable == 1
 
 
@@ -127,11 +129,11 @@ def test_two_processes_share_the_files_and_the_last_one_reports(
     monkeypatch.setenv("RANK", "1")
     first = extract([films], tmp_path / "store", TINY)
     assert not first.complete and first.exit_code == 0
-    assert [line.problems for line in first.lines if line.video == "a.mp4"] == [("not done yet",)]
+    assert [line.problems for line in first.files if line.video == "a.mp4"] == [("not done yet",)]
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("RANK", "0")
     assert extract([films], tmp_path / "store", TINY) == done[1]
-    assert "6 files: 4 whole" in capsys.readouterr().out
+    assert "6 files: 4 ok" in capsys.readouterr().out
     assert content(tmp_path / "store") == content(done[0])
     names = {path.name.partition("-")[0] for path in (tmp_path / "store/shards").glob("*.json")}
     assert names == {"rank0", "rank1"}
@@ -159,13 +161,13 @@ def test_of_two_processes_that_end_at_once_the_last_report_is_complete(done, tmp
     store = tmp_path / "store"
     shutil.copytree(done[0], store)
     shutil.rmtree(store / "notes")
-    reports.note(store, 0, {})
-    write = reports._write
+    outcomes.note_failures(store, 0, {})
+    write = outcomes._write
 
     def write_late(store, found):
         write(store, found)
-        reports.note(store, 1, {"empty.mp4": "empty"})
+        outcomes.note_failures(store, 1, {"empty.mp4": "empty"})
 
-    monkeypatch.setattr(reports, "_write", write_late)
-    assert reports.make_report(store, ["a.mp4", "empty.mp4"], 2).complete
+    monkeypatch.setattr(outcomes, "_write", write_late)
+    assert outcomes.collect_outcomes(store, ["a.mp4", "empty.mp4"], 2).complete
     assert json.loads((store / "report.json").read_text())["complete"]

@@ -11,12 +11,12 @@ import numpy as np
 import psutil
 import pytest
 
-from fusion.extract import decoders
-from fusion.extract.decoders import COMMAND, Decoders, End, Failed, Task
-from fusion.extract.decoding import Film, Piece
-from fusion.extract.sampling import Sampling
+from fusion.data.media.film import Film, Piece
+from fusion.data.media.pictures import Sampling
+from fusion.extract import decoder_pool
+from fusion.extract.decoder_pool import COMMAND, DecoderPool, End, Failed, Task
 from tests.conftest import ROOT
-from tests.extract.films import write_film
+from tests.data.media.films import write_film
 
 SAMPLINGS = {"2d": Sampling(5, 24), "3d": Sampling(10, 16, crop=16, frames=8, stride=8)}
 BAD = (sys.executable, "-P", "-m", "tests.extract.bad_worker")
@@ -37,7 +37,7 @@ def link(film, folder, names):
 def run(tasks, count=1, time_limit=20.0, pause=0.0):
     pieces, ends = {}, {}
     for number, (task, event) in enumerate(
-        Decoders(SAMPLINGS, True, count, time_limit).decode(tasks)
+        DecoderPool(SAMPLINGS, True, count, time_limit).decode(tasks)
     ):
         if isinstance(event, Piece):
             pieces.setdefault((task.name, event.field), []).append(event.data)
@@ -69,7 +69,7 @@ def test_what_comes_from_other_processes_is_what_a_film_gives_here(film, tmp_pat
 
 
 def test_whatever_happens_costs_the_file_that_it_happens_to(film, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "COMMAND", BAD)
+    monkeypatch.setattr(decoder_pool, "COMMAND", BAD)
     names = ["1.mp4", "crash.mp4", "2.mp4", "hang.mp4", "greedy.mp4", "strange.mp4", "chatty.mp4"]
     tasks = link(film, tmp_path, [*names, "3.mp4"])
     shutil.copy(film, tmp_path / "growing.mp4")
@@ -91,7 +91,7 @@ def test_whatever_happens_costs_the_file_that_it_happens_to(film, tmp_path, monk
 
 def test_a_process_that_is_halted_is_replaced(film, tmp_path):
     tasks = link(film, tmp_path, ["a.mp4", "b.mp4"])
-    events = Decoders(SAMPLINGS, True, 1, 1.0).decode(tasks)
+    events = DecoderPool(SAMPLINGS, True, 1, 1.0).decode(tasks)
     next(events)
     os.kill(workers()[0].pid, signal.SIGSTOP)
     ends = [(task.name, event) for task, event in events if not isinstance(event, Piece)]
@@ -106,8 +106,8 @@ def test_the_time_that_the_caller_takes_does_not_count(film, tmp_path):
 
 
 def test_a_file_that_comes_too_slowly_is_given_up(film, monkeypatch):
-    monkeypatch.setattr(decoders, "_SLOWEST", 0.01)
-    process = object.__new__(decoders._Process)
+    monkeypatch.setattr(decoder_pool, "_SLOWEST", 0.01)
+    process = object.__new__(decoder_pool._Worker)
     process.task, process.ready = Task("a", film), True
     process.silent, process.waited, process.seconds = 0.0, 0.0, 50.0
     assert process.wait(0.5, 1.0) is None
@@ -117,8 +117,8 @@ def test_a_file_that_comes_too_slowly_is_given_up(film, monkeypatch):
 
 
 def test_processes_that_do_not_start_are_an_error(film, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoders, "COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
-    with pytest.raises(OSError, match="does not start; see why with: "):
+    monkeypatch.setattr(decoder_pool, "COMMAND", (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(OSError, match="does not start; to see why, run: "):
         run(link(film, tmp_path, ["a.mp4"]))
 
 
@@ -139,7 +139,7 @@ def test_a_process_ends_with_the_one_that_started_it(film, tmp_path):
 
 
 def test_leaving_early_leaves_no_process(film, tmp_path):
-    events = Decoders(SAMPLINGS, True, 2, 20.0).decode(link(film, tmp_path, ["a.mp4", "b.mp4"]))
+    events = DecoderPool(SAMPLINGS, True, 2, 20.0).decode(link(film, tmp_path, ["a.mp4", "b.mp4"]))
     next(events)
     assert len(workers()) == 2
     events.close()
@@ -148,9 +148,9 @@ def test_leaving_early_leaves_no_process(film, tmp_path):
 
 def test_impossible_numbers_are_refused():
     with pytest.raises(ValueError, match="workers must be at least 1 and the time limit above 0"):
-        Decoders(SAMPLINGS, True, 0, 1.0)
+        DecoderPool(SAMPLINGS, True, 0, 1.0)
     with pytest.raises(ValueError, match="got 1, 0"):
-        Decoders(SAMPLINGS, True, 1, 0)
+        DecoderPool(SAMPLINGS, True, 1, 0)
 
 
 def test_the_command_of_the_processes_needs_no_torch():

@@ -1,0 +1,222 @@
+"""Sample the frames of a film by FFmpeg's filters: choose by time, turn upright, scale, crop.
+
+The pictures equal, bit by bit, those of ``ffmpeg -i FILE -vf fps=…,scale=…,crop=…``. There is one
+difference to the published extractor of HowTo100M's features
+(github.com/antoine77340/video_feature_extractor): films that are marked as rotated, or whose pixels
+are not square, are shown upright and in their proportions; the extractor distorts them.
+
+Shapes: N pictures, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.filter import Graph
+from numpy.typing import NDArray
+
+LONGEST = 8  # times the shorter side; a film of 10,000 x 10 pixels would need gigabytes
+_ALMOST_SQUARE = Fraction(1, 50)
+_AT_A_TIME = 5  # pictures given at a time, where each is a feature
+_UPRIGHT: list[list[tuple[str, str]]] = [  # by quarters of a turn counterclockwise
+    [],
+    [("transpose", "cclock")],
+    [("hflip", ""), ("vflip", "")],
+    [("transpose", "clock")],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Which pictures of a film a backbone gets, and their size.
+
+    Feature ``k`` is computed from ``frames`` pictures, the first of which is number ``k * stride``.
+    Behind the end of the film there are black pictures.
+
+    Attributes:
+        frames_per_second: pictures to sample per second, whatever the film has.
+        resize: pixels of the shorter side, the longer one in proportion; or height and width.
+        crop: pixels of the square that is cut out of the middle; None: nothing is cut off.
+        frames: pictures of one feature.
+        stride: pictures from the first one of a feature to that of the next.
+        interpolation: a name of FFmpeg's scaler, ``bicubic`` or ``bilinear``.
+
+    Raises:
+        ValueError: a number is not positive, or ``crop`` is larger than ``resize``.
+    """
+
+    frames_per_second: float
+    resize: int | tuple[int, int]
+    crop: int | None = None
+    frames: int = 1
+    stride: int = 1
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        sizes = [self.resize] if isinstance(self.resize, int) else list(self.resize)
+        numbers = [self.frames_per_second, self.frames, self.stride, *sizes]
+        if min(numbers) <= 0 or not 0 < (self.crop or 1) <= min(sizes):
+            raise ValueError(f"all numbers must be > 0 and crop at most resize; got {self}")
+
+    @property
+    def per_second(self) -> float:
+        """Features per second."""
+        return self.frames_per_second / self.stride
+
+    def scaled_size(self, width: float, height: float) -> tuple[int, int]:
+        """Return the width and height that a picture is scaled to, before it is cropped.
+
+        Args:
+            width: of the picture as it is to be seen: upright, its pixels square.
+            height: likewise.
+        """
+        if not isinstance(self.resize, int):
+            return self.resize[1], self.resize[0]
+        shorter, longer = min(width, height), max(width, height)
+        long_side = min(int(longer * self.resize / shorter), LONGEST * self.resize)
+        return (self.resize, long_side) if height >= width else (long_side, self.resize)
+
+    def picture_size(self, width: float, height: float) -> tuple[int, int]:
+        """Return the height and width of what a backbone gets."""
+        scaled_width, scaled_height = self.scaled_size(width, height)
+        return (self.crop, self.crop) if self.crop else (scaled_height, scaled_width)
+
+
+def seen_size(
+    width: int, height: int, pixel_aspect: Fraction | None, turns: int
+) -> tuple[float, float]:
+    """Return the width and height of a picture as it is to be seen.
+
+    Pixels whose width and height differ by less than 2 % count as square: such values come from
+    sizes that an encoder rounded, and the published extractor knows only square pixels.
+
+    Args:
+        width: pixels, as coded.
+        height: pixels, as coded.
+        pixel_aspect: width of a pixel by its height; None or 0: unknown.
+        turns: quarters of a turn that the picture must be turned by.
+    """
+    aspect = pixel_aspect or Fraction(1)
+    seen_width = width if abs(aspect - 1) < _ALMOST_SQUARE else float(width * aspect)
+    return (height, seen_width) if turns % 2 else (seen_width, height)
+
+
+def every(frames_per_second: float, options: str = "") -> tuple[str, str]:
+    """Return FFmpeg's filter that samples a film evenly, with more ``options`` of it."""
+    return "fps", f"fps={Fraction(frames_per_second).limit_denominator(1001)}{options}"
+
+
+class PictureFilter:
+    """Makes pictures out of the frames of one stream.
+
+    Args:
+        sampling: the size of the pictures.
+        choose: the names and arguments of the filters that choose frames by their time.
+        pixel_aspect: width of a pixel by its height; None: unknown.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        choose: Sequence[tuple[str, str]],
+        pixel_aspect: Fraction | None = None,
+    ) -> None:
+        self._sampling, self._choose, self._pixel_aspect = sampling, choose, pixel_aspect
+        self._graph: Graph | None = None
+
+    def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        """Take a frame, None at the end of the stream; give the pictures that are ready."""
+        if self._graph is None:
+            if frame is None:
+                return
+            self._graph = self._build(frame)
+        self._graph.push(frame)
+        # At its end a graph says EOF, before that "again".
+        with contextlib.suppress(av.BlockingIOError, av.EOFError):
+            while True:
+                yield self._graph.vpull()
+
+    def _build(self, frame: av.VideoFrame) -> Graph:
+        """Build the filters for frames like ``frame``."""
+        turns = round(frame.rotation / 90) % 4
+        seen = seen_size(frame.width, frame.height, self._pixel_aspect, turns)
+        width, height = self._sampling.scaled_size(*seen)
+        scale = f"{width}:{height}:flags={self._sampling.interpolation}"
+        filters = [*_UPRIGHT[turns], *self._choose, ("scale", scale)]
+        if (crop := self._sampling.crop) is not None:
+            x, y = int((width - crop) / 2), int((height - crop) / 2)
+            filters.append(("crop", f"{crop}:{crop}:{x}:{y}"))
+        filters += [("format", "rgb24"), ("buffersink", "")]
+        graph = Graph()
+        if hasattr(graph, "threads"):  # newer versions of PyAV; whole films use processes instead
+            graph.threads = 1
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
+        graph.link_nodes(source, *(graph.add(name, args or None) for name, args in filters))
+        graph.configure()
+        return graph
+
+
+class PictureTrack:
+    """Takes all frames of a film, gives its pictures, a few at a time.
+
+    Args:
+        sampling: which pictures.
+        pixel_aspect: width of a pixel by its height; None: unknown.
+    """
+
+    def __init__(self, sampling: Sampling, pixel_aspect: Fraction | None) -> None:
+        self._sampling, self._pixel_aspect = sampling, pixel_aspect
+        self._filter = PictureFilter(sampling, [every(sampling.frames_per_second)], pixel_aspect)
+        self._shape: tuple[int, int, str] | None = None  # of the first frame
+        self._last: av.VideoFrame | None = None
+        self._made = 0
+        self._pictures: list[NDArray[Any]] = []
+        self._at_a_time = sampling.stride if sampling.frames > 1 else _AT_A_TIME
+
+    def push(self, frame: av.VideoFrame, second: float = 0.0) -> Iterator[NDArray[Any]]:
+        """Take a frame; give (N, H, W, 3) uint8 RGB pictures once there are enough."""
+        self._last = frame = self._alike(frame)
+        yield from self._add(self._filter.push(frame))
+
+    def end(self) -> Iterator[NDArray[Any]]:
+        """Give the rest; a film of less than half a step has one picture, its last frame."""
+        yield from self._add(self._filter.push(None))
+        if not self._made and self._last is not None:
+            self._last.pts = 0
+            yield from self._add(
+                PictureFilter(self._sampling, [], self._pixel_aspect).push(self._last)
+            )
+        if self._pictures:
+            yield self._stacked()
+
+    def _add(self, frames: Iterator[av.VideoFrame]) -> Iterator[NDArray[Any]]:
+        """Keep pictures; the first one also stands for the time before it, as in FFmpeg."""
+        for frame in frames:
+            picture = frame.to_ndarray()
+            for _ in range(1 if self._made else 1 + (frame.pts or 0)):  # none before second 0
+                self._pictures.append(picture)
+                self._made += 1
+                if len(self._pictures) >= self._at_a_time:
+                    yield self._stacked()
+
+    def _stacked(self) -> NDArray[Any]:
+        pictures, self._pictures = np.stack(self._pictures), []
+        return pictures
+
+    def _alike(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """If a film changes its size midway, scale its frames to the size of the first one."""
+        shape = (frame.width, frame.height, frame.format.name)
+        self._shape = self._shape or shape
+        if shape == self._shape:
+            return frame
+        changed = frame.reformat(*self._shape)
+        changed.pts, changed.time_base = frame.pts, frame.time_base
+        return changed

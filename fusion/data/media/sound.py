@@ -1,0 +1,114 @@
+"""Resample frames of sound to one rate and one channel, each sample at its place in time.
+
+Shapes: S samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.data.media import SAMPLE_RATE
+
+_PIECE = 2 * SAMPLE_RATE  # samples given at a time
+_GAP = 0.25  # seconds between two frames; less is taken for an inaccurate time stamp
+
+
+class SoundTrack:
+    """Takes the frames of one stream, gives its sound from one sample to another.
+
+    Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. Where
+    sound starts late there is silence.
+
+    Args:
+        rate: samples per second.
+        first: number of the first sample to give.
+        last: number of the sample after the last; None: to the end of the stream.
+        restart: fill gaps in the time stamps with silence, and accept a change of format. If
+            false, frames are joined without gaps, and a change of format is a ValueError.
+    """
+
+    def __init__(
+        self, rate: int = SAMPLE_RATE, first: int = 0, last: int | None = None, restart: bool = True
+    ) -> None:
+        self._rate, self._last, self._restart = rate, last, restart
+        self._resampler: av.AudioResampler | None = None
+        self._format: tuple[str, str, int] | None = None
+        self._place = first  # number of the sample that the resampler gives next
+        self._made = first  # number of the sample that is added next
+        self._parts: list[NDArray[Any]] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last sample was reached."""
+        return self._last is not None and self._place >= self._last
+
+    def push(self, frame: av.AudioFrame, second: float) -> Iterator[NDArray[np.float32]]:
+        """Take a frame that begins at ``second``; give (S,) samples once there are enough."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        late = second * self._rate > self._place + _GAP * self._rate
+        if self._format is None or (self._restart and (late or kind != self._format)):
+            self._drain()
+            self._begin(frame, second)
+            self._format = kind
+        self._resample(frame)
+        if sum(map(len, self._parts)) >= _PIECE:
+            yield self._joined()
+
+    def end(self) -> Iterator[NDArray[np.float32]]:
+        """Give the rest."""
+        self._drain()
+        if self._parts:
+            yield self._joined()
+
+    def _begin(self, frame: av.AudioFrame, second: float) -> None:
+        """Start the resampler at a time that is a whole sample of both rates; fill with silence.
+
+        So a window of the sound equals that part of the whole.
+        """
+        rate = frame.sample_rate
+        step = rate // math.gcd(rate, self._rate)
+        position = round(Fraction(second) * rate)
+        rest = position % step
+        self._place = (position - rest) * self._rate // rate
+        self._keep(np.zeros(max(0, self._place - self._made), np.float32))
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate)
+        if rest:
+            self._resample(_silence(frame, rest))
+
+    def _resample(self, frame: av.AudioFrame | None) -> None:
+        assert self._resampler is not None
+        for part in self._resampler.resample(frame):
+            samples = part.to_ndarray()[0]
+            self._keep(samples[max(0, self._made - self._place) :])
+            self._place += len(samples)
+
+    def _drain(self) -> None:
+        if self._resampler is not None:
+            self._resample(None)
+            self._resampler = None
+
+    def _keep(self, samples: NDArray[Any]) -> None:
+        samples = samples if self._last is None else samples[: max(0, self._last - self._made)]
+        self._made += len(samples)
+        if len(samples):
+            self._parts.append(samples)
+
+    def _joined(self) -> NDArray[Any]:
+        samples, self._parts = np.concatenate(self._parts), []
+        return samples
+
+
+def _silence(like: av.AudioFrame, samples: int) -> av.AudioFrame:
+    """Make a silent frame of the format of another one."""
+    frame = av.AudioFrame(like.format.name, like.layout.name, samples)
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    frame.sample_rate, frame.time_base = like.sample_rate, like.time_base
+    return frame

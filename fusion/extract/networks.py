@@ -1,0 +1,231 @@
+"""The networks that features come from, by name.
+
+For single pictures ("2d"): any model of timm, one picture a second as in the features of HowTo100M.
+For motion ("3d"): those of published features, and the video models of torchvision.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusion.data.media.pictures import Sampling
+from fusion.extract import weights
+from fusion.extract.backbone import NONE, Backbone, Source, import_package
+from fusion.models.video.resnext import ResNeXt101
+from fusion.models.video.s3d import S3D
+from fusion.models.video.weight_names import (
+    RESNEXT101,
+    S3D_HOWTO100M,
+    load_resnext101,
+    load_s3d,
+)
+
+Builder = Callable[[str, Source], Backbone]
+Scale = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of 0 to 255
+
+BACKBONES_2D: dict[str, Builder] = {}  # looked up before timm's names
+
+_SCALERS = ("bilinear", "bicubic", "lanczos")  # that FFmpeg calls by the same name
+_WIDE = 16 / 9  # shape of the picture that shows whether a network takes any size
+
+
+def build_backbone(name: str, source: Source) -> Backbone | None:
+    """Build a backbone; None for ``none``.
+
+    Args:
+        name: for the field ``2d`` one of ``BACKBONES_2D`` or any model of timm, for ``3d`` one of
+            ``BACKBONES_3D``.
+        source: of its weights.
+
+    Raises:
+        ValueError: the name is unknown, a package is missing, or the weights are; one line that
+            says what to do.
+    """
+    if name == NONE:
+        return None
+    if source.field == "2d":
+        return BACKBONES_2D.get(name, _timm)(name, source)
+    if name not in BACKBONES_3D:
+        raise ValueError(
+            f"--features-3d: unknown {name}; choose from {', '.join([*BACKBONES_3D, NONE])}"
+        )
+    return BACKBONES_3D[name](name, source)
+
+
+def _timm(name: str, source: Source) -> Backbone:
+    """Build a model of timm.
+
+    A network that takes pictures of any size gets the whole of each picture, its shorter side
+    scaled by FFmpeg as in the published features; mean and standard deviation are those of its own
+    config. Any other gets the middle of the picture, scaled as its config says.
+    """
+    timm = import_package("timm")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3) or ["resnet50"]
+        raise ValueError(
+            f"--features-2d: {name} is no model of timm; did you mean {' or '.join(near)}?"
+            f" ({NONE}: no 2D features)"
+        )
+    network = _timm_network(timm, name, source)
+    config: dict[str, Any] = timm.data.resolve_model_data_config(network)
+    side, dim = config["input_size"][-1], _width(network, *config["input_size"][1:])
+    if dim is None:
+        raise ValueError(f"--features-2d: {name} gives no feature of a picture; choose another one")
+    any_size = _width(network, side, int(side * _WIDE)) == dim
+    sampling = Sampling(1, side) if any_size else _fixed_size(side, config)
+    scale = [255 * value for value in config["mean"]], [255 * value for value in config["std"]]
+    config, tag = network.pretrained_cfg, network.pretrained_cfg.get("tag")
+    full_name = config["architecture"] + (f".{tag}" if tag else "")  # a user may leave out the tag
+    return Backbone(full_name, network, sampling, dim, *scale, source)
+
+
+def _fixed_size(side: int, config: Mapping[str, Any]) -> Sampling:
+    shorter = int(side / config["crop_pct"])
+    resize = (shorter, shorter) if config["crop_mode"] == "squash" else shorter
+    way = config["interpolation"] if config["interpolation"] in _SCALERS else "bicubic"
+    return Sampling(1, resize, side, interpolation=way)
+
+
+def _timm_network(timm: Any, name: str, source: Source) -> Any:
+    def untrained() -> nn.Module:
+        return timm.create_model(name, pretrained=False, num_classes=0)
+
+    published = timm.get_pretrained_cfg(name)
+    if source.file:
+        network = untrained()
+        heads = getattr(published, "classifier", None) or ()
+        heads = [heads] if isinstance(heads, str) else heads
+        weights.load_backbone_weights(network, name, source.file, heads)
+        return network
+    if source.random:
+        size = getattr(published, "input_size", None) or (3, 224, 224)
+        mean, std = ((255 * x,) * 3 for x in (0.45, 0.225))  # typical of these networks
+        return weights.random_network(untrained, weights.blots((1, *size), mean, std))
+    if not getattr(published, "hf_hub_id", None):
+        raise source.missing(name, "timm knows of none, so find or train some")
+    address = weights.hub_address(published.hf_hub_id)
+    way = f"download model.safetensors from {address}"
+    here = weights.hub_file(published.hf_hub_id)
+    if not here and (weights.is_offline() or not weights.reachable(address)):
+        raise source.missing(name, f"the hub cannot be reached from here; {way} elsewhere")
+    try:
+        with weights.without_hub(here):
+            return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # of the hub, of the connection, of the file
+        reason = " ".join(str(error).split())[:200]
+        raise source.missing(name, f"they could not be loaded ({reason}); {way}") from None
+
+
+@torch.inference_mode()
+def _width(network: nn.Module, height: int, width: int) -> int | None:
+    """Try a picture of some size; return D, None if the network does not take it."""
+    try:
+        features = network.eval()(torch.zeros(1, 3, height, width))
+    except Exception:  # networks raise different errors for a wrong size
+        return None
+    return features.shape[1] if features.ndim == 2 else None
+
+
+def _resnext101(name: str, source: Source) -> Backbone:
+    """As published: 24 pictures per second, 112 x 112, chunks of 16, black behind the end."""
+    sampling = Sampling(24, 112, crop=112, frames=16, stride=16)
+    scale = (110.6, 103.2, 96.3), (1.0,) * 3
+    if source.file:
+        network: nn.Module = load_resnext101(source.file)
+    else:
+        network = _random(name, source, ResNeXt101, RESNEXT101.source, sampling, scale)
+    return Backbone(name, network, sampling, 2048, *scale, source)
+
+
+def _s3d(name: str, source: Source) -> Backbone:
+    """As trained: 32 pictures at 10 per second. One feature per second, as in EAO's configs.
+
+    Feature k sees 3.2 s from second k on. (Its authors published no extractor; they train on
+    pictures of 200 and test on pictures of 224 pixels.)
+    """
+    sampling = Sampling(10, 224, crop=224, frames=32, stride=10)
+    scale = (0.0,) * 3, (255.0,) * 3
+    if source.file:
+        network: nn.Module = load_s3d(source.file)
+    else:
+        network = _random(name, source, S3D, S3D_HOWTO100M.source, sampling, scale)
+    return Backbone(name, network, sampling, 1024, *scale, source)
+
+
+def _random(
+    name: str,
+    source: Source,
+    build: Callable[[], nn.Module],
+    address: str,
+    sampling: Sampling,
+    scale: Scale,
+) -> nn.Module:
+    if not source.random:
+        raise source.missing(name, f"download {address}")
+    return weights.random_network(build, _example(sampling, scale))
+
+
+def _torchvision(frames_per_second: float, frames: int, stride: int) -> Builder:
+    """Return what builds a video model of torchvision, given the rate and length of its test.
+
+    torchvision knows the rest.
+    """
+
+    def build(name: str, source: Source) -> Backbone:
+        models = import_package("torchvision.models")
+        plain = name.removeprefix("tv_")
+        published = models.get_model_weights(plain).DEFAULT
+        seen = published.transforms()
+        size = seen.resize_size[0] if len(seen.resize_size) == 1 else tuple(seen.resize_size)
+        way = seen.interpolation.value
+        sampling = Sampling(frames_per_second, size, seen.crop_size[0], frames, stride, way)
+        scale = [255 * x for x in seen.mean], [255 * x for x in seen.std]
+        network, head, dim = _headless(models.get_model(plain, weights=None))
+        if source.file:
+            weights.load_backbone_weights(network, name, source.file, [head])
+        elif source.random:
+            network = weights.random_network(
+                lambda: _headless(models.get_model(plain, weights=None))[0],
+                _example(sampling, scale),
+            )
+        else:
+            try:
+                values = weights.fetch(published.url)
+            except ConnectionError as error:
+                way = f"{error}; download {published.url} elsewhere"
+                raise source.missing(name, way) from None
+            kept = {k: v for k, v in values.items() if not k.startswith(f"{head}.")}
+            network.load_state_dict(kept)
+        return Backbone(name, network, sampling, dim, *scale, source)
+
+    return build
+
+
+def _headless(network: nn.Module) -> tuple[nn.Module, str, int]:
+    """Take the classifier off; return the network, the classifier's name and its input width."""
+    name = next(n for n in ("fc", "classifier", "head") if hasattr(network, n))
+    head: Any = getattr(network, name)
+    last: Any = head[-1] if isinstance(head, nn.Sequential) else head
+    setattr(network, name, nn.Identity())
+    width = last.in_channels if isinstance(last, nn.Conv3d) else last.in_features
+    return network, name, width
+
+
+def _example(sampling: Sampling, scale: Scale) -> Tensor:
+    return weights.blots((1, 3, sampling.frames, *sampling.picture_size(1, 1)), *scale)
+
+
+BACKBONES_3D: dict[str, Builder] = {
+    "resnext101": _resnext101,  # of HowTo100M's features, 1.5 per second
+    "s3d": _s3d,  # of MIL-NCE, 1 per second
+    # Trained on Kinetics, about 1 per second
+    **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), _torchvision(15, 16, 15)),
+    "tv_s3d": _torchvision(15, 32, 15),
+    **dict.fromkeys(("mvit_v1_b", "mvit_v2_s"), _torchvision(7.5, 16, 8)),
+    **dict.fromkeys(("swin3d_t", "swin3d_s", "swin3d_b"), _torchvision(15, 32, 15)),
+}
