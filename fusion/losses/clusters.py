@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fusion.distributed import all_gather, all_reduce_with_grad, equal_counts, sum_over_ranks
+from fusion.distributed import all_gather, all_reduce, all_reduce_with_grad
 from fusion.losses.kmeans import TILE_ROWS, Clusters, assign, kmeans
 
 
@@ -49,7 +49,7 @@ def cluster_contrast(
             for x, flags in zip(embeddings, present, strict=True)
         ]
     )
-    clips = sum_over_ranks(present.sum(dim=1).to(sums.dtype))
+    clips = all_reduce(present.sum(dim=1).to(sums.dtype))
     means = all_reduce_with_grad(sums) / clips.clamp(min=1)
     return means.sum() / (clips > 0).sum().clamp(min=1)
 
@@ -137,14 +137,13 @@ class ClusterLoss:
         self._next: Callable[[], None] | None = None
 
     def __call__(
-        self, embeddings: Sequence[Tensor], present: Tensor, counts: Sequence[int] | None = None
+        self, embeddings: Sequence[Tensor], present: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a batch.
 
         Args:
             embeddings: M of (b, E).
             present: (M, b) bool.
-            counts: clips of each rank; as many as here if not given.
 
         Returns:
             The loss, and ``empty_clusters``, how often the last k-means found one.
@@ -152,14 +151,13 @@ class ClusterLoss:
         Raises:
             ValueError: the first batch has too few clips with all modalities for the clusters.
         """
-        counts = list(counts or equal_counts(len(embeddings[0])))
         dtype = torch.promote_types(embeddings[0].dtype, torch.float32)
         sides = [x.to(dtype) for x in embeddings]
         with torch.no_grad():
             fused = _mean(sides, present)
             complete = present.all(dim=0)
-            batch = all_gather(fused, counts)
-            valid = all_gather(complete.to(dtype), counts) > 0
+            batch = all_gather(fused)
+            valid = all_gather(complete.to(dtype)) > 0
             finite = batch.isfinite().all(dim=1)
             batch, valid = batch.masked_fill(~finite[:, None], 0), valid & finite
             self._make_queue(batch, valid)

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fusion.losses.contrastive import LOWEST_TEMPERATURE, contrast
-from fusion.losses.mms import check_margin, contrast_dots
+from fusion.losses.contrastive import LOWEST_TEMPERATURE, check_margin, contrast
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE = ("nce", "mms", "mms_dot")
@@ -86,20 +85,18 @@ class CombinatorialLoss:
         self,
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
-        counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a whole batch, of which every rank gives its clips.
 
         Args:
             embeddings: for each combination (b, E).
             present: for each modality (b,) bool, which clips have it.
-            counts: clips of each rank; as many as here if not given.
 
         Returns:
             The loss, a scalar, 0 if no clip can serve any term; and the value of each term, NaN for
             one that no clip could serve.
         """
-        values, clips = self.compare(embeddings, present, counts)
+        values, clips = self.compare(embeddings, present)
         # Which terms count is not looked at here: a GPU would have to finish its work first.
         served = (clips > 0).to(values.dtype).unbind()
         weights = torch.stack([w * s for w, s in zip(self.weights.values(), served, strict=True)])
@@ -115,7 +112,6 @@ class CombinatorialLoss:
         self,
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
-        counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Compute each term: the (terms,) values, and of how many clips each is the mean."""
         shown = self.shown(present)
@@ -125,8 +121,7 @@ class CombinatorialLoss:
         places = {c: place for place, c in enumerate(self.combinations)}
         sides = [embeddings[c] for c in self.combinations]
         pairs = [(places[left], places[right]) for left, right in self.pairs.values()]
-        if self.contrastive == "mms_dot":
-            return contrast_dots(sides, pairs, self.margin, complete, counts=counts)
         is_nce = self.contrastive == "nce"
         scale, margin = (1 / self.temperature, 0.0) if is_nce else (1.0, self.margin)
-        return contrast(sides, pairs, scale, margin, complete, counts=counts)
+        normalize = self.contrastive != "mms_dot"
+        return contrast(sides, pairs, scale, margin, complete, normalize=normalize)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.distributed import all_reduce_with_grad, sum_over_ranks
+from fusion.distributed import all_reduce, all_reduce_with_grad
 from fusion.losses.clusters import ClusterLoss
 from fusion.losses.combinatorial import CombinatorialLoss
 from fusion.modalities import letters_of
@@ -84,14 +84,12 @@ class MCNLoss:
         self,
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
-        counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a whole batch, of which every rank gives its clips.
 
         Args:
             embeddings: for each modality's letter (b, E); ``reconstruction`` (b, M), errors.
             present: for each modality (b,) bool, which clips have it.
-            counts: clips of each rank; as many as here if not given.
 
         Returns:
             The loss, a scalar, and its parts by name.
@@ -100,7 +98,7 @@ class MCNLoss:
             ValueError: the model reconstructs nothing, or see
                 :class:`fusion.losses.clusters.ClusterLoss`.
         """
-        values, clips = self.pairwise.compare(embeddings, present, counts)
+        values, clips = self.pairwise.compare(embeddings, present)
         loss = values.sum()  # a term without clips is 0
         reported = values.detach().masked_fill(clips == 0, math.nan)
         terms = dict(zip(self.pairwise.weights, reported, strict=True))
@@ -108,7 +106,7 @@ class MCNLoss:
         flags = torch.stack([shown[m] for m in self.modalities])  # (M, b)
         if self.cluster_weight:
             sides = [embeddings[self.letters[m]] for m in self.modalities]
-            contrast, facts = self.clusters(sides, flags, counts)
+            contrast, facts = self.clusters(sides, flags)
             loss = loss + self.cluster_weight * contrast
             terms |= {"cluster": contrast.detach(), **facts}
         if self.reconstruction_weight:
@@ -119,7 +117,7 @@ class MCNLoss:
                 )
             weights = flags.T.to(embeddings[RECONSTRUCTION].dtype)
             error = (embeddings[RECONSTRUCTION].masked_fill(~flags.T, 0) * weights).sum(dim=0)
-            mean = all_reduce_with_grad(error) / sum_over_ranks(weights.sum(dim=0)).clamp(min=1)
+            mean = all_reduce_with_grad(error) / all_reduce(weights.sum(dim=0)).clamp(min=1)
             loss = loss + self.reconstruction_weight * mean.sum()
             terms[RECONSTRUCTION] = self.reconstruction_weight * mean.sum().detach()
         return loss, terms

@@ -14,15 +14,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fusion.distributed import ask_before_exchanges, average_over_ranks
+from fusion.distributed import (
+    Agreement,
+    OtherRankFailed,
+    all_reduce_mean_,
+    check_before_collectives,
+)
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import Embed, Loss, accumulate, backward_in_chunks
 from fusion.training.guard import NonFiniteGuard
 from fusion.training.memory import (
-    Agreement,
     ChunkSize,
-    OtherRankFailed,
     OutOfMemory,
     empty_cache,
     is_out_of_memory,
@@ -109,14 +112,14 @@ class ExactStep:
         """Do all that can be undone; give None if a rank failed, and whether this one did."""
         chunks = batch.chunks(self.chunk.size)
         try:
-            with ask_before_exchanges(self.agreement.check):
+            with check_before_collectives(self.agreement.check):
                 if self.compares_clips:
                     result = backward_in_chunks(
                         self.accelerator, self.model, self.embed, self.loss, chunks
                     )
                 else:
                     result = accumulate(self.accelerator, self.embed, self.loss, chunks)
-                    average_over_ranks([result[0], *result[1].values()])
+                    all_reduce_mean_([result[0], *result[1].values()])
                 self._average(norms)
                 self.guard.check(self.parameters, self.optimizer.optimizer)
                 for norm in norms:
@@ -136,7 +139,7 @@ class ExactStep:
             if parameter.grad is None:  # on this rank; another's clips may have needed it
                 parameter.grad = torch.zeros_like(parameter)
         sums = [norm.sums for norm in norms if norm.sums is not None]
-        average_over_ranks([*(p.grad for p in self.parameters if p.grad is not None), *sums])
+        all_reduce_mean_([*(p.grad for p in self.parameters if p.grad is not None), *sums])
 
     def _recover(self, failed: bool) -> list[int]:
         """Undo the attempt and halve the chunk; give the chunk of each rank."""

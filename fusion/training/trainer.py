@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from fusion.checkpoint import load_weights, read_state
-from fusion.distributed import copy_from_first_rank
+from fusion.distributed import broadcast_
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
 from fusion.training.guard import NonFiniteGuard
@@ -115,7 +115,7 @@ class Trainer:
         self.found_chunk = settings.chunk_size is not None
         # Not spread by DDP: nothing may wait for other ranks within a chunk, see ExactStep.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
-        copy_from_first_rank([*model.parameters(), *model.buffers()])
+        broadcast_([*model.parameters(), *model.buffers()])
         self._prepare_steps()
         self.position, self.best = Position(), -math.inf
         self.stop_request = StopRequest()

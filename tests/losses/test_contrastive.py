@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fusion.losses import mms, nce
-from tests import plain
+from tests.losses import plain
 
 
 def pair(count, width):

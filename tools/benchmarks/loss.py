@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fusion.losses import MCNLoss, nce
-from tests import plain
+from tests.losses import plain
 from tools.benchmarks.measure import compare_times, deviation, peak_bytes
 
 CLUSTERS, MARGIN = 256, 0.001

@@ -4,8 +4,8 @@ import copy
 
 import torch
 
-from fusion.models import compile_parts
-from tests import plain
+from fusion.models import compile_parts, eao_reference
+from tests.losses import plain
 from tools.benchmarks.measure import (
     compare_times,
     count_flop,
@@ -74,7 +74,7 @@ def run(arguments, device):
 
 def plain_step(model, loss, inputs):
     """Embed as the paper writes it down."""
-    return plain.embed(model, inputs)
+    return eao_reference.embed(model, inputs)
 
 
 def fast_step(model, loss, inputs):
@@ -140,7 +140,7 @@ def count(arguments, name):
     else:
 
         def run_once():  # the plain loss looks at which clips are there; meta tensors cannot say
-            embeddings = plain.embed(model, inputs)
+            embeddings = eao_reference.embed(model, inputs)
             pairs = [(embeddings[x], embeddings[y]) for x, y in loss.pairs.values()]
             sum(plain.nce(x, y, 0.05) for x, y in pairs).backward()
 
