@@ -62,12 +62,12 @@ def mms(
     tile: int | None = None,
     normalize: bool = True,
 ) -> Tensor:
-    """Masked margin softmax (arXiv:1910.08841): like :func:`nce`, but a positive loses a margin.
+    """Masked margin softmax (arXiv:1910.08841): :func:`nce` with a margin and no temperature.
 
     Args:
         x: see :func:`nce`.
         y: see :func:`nce`.
-        margin: subtracted from the similarity of each pair; there is no temperature.
+        margin: subtracted from the similarity of each pair.
         valid: see :func:`nce`.
         tile: see :func:`nce`.
         normalize: compare by cosine, as EAO does; by dot product otherwise, as AVLnet and MCN do.

@@ -24,23 +24,23 @@ RECONSTRUCTION = "reconstruction"
 class MCNLoss:
     """Masked margin softmax of all pairs, plus cluster contrast, plus reconstruction.
 
-    A clip that lacks a modality is left out of what needs it.
+    A clip that lacks a modality is left out of the parts that need it.
 
     Args:
         modalities: names of the modalities, in the model's order.
         margin: of the pairs and of the clusters.
-        clusters: see :class:`fusion.losses.clusters.ClusterLoss`, and so are the next three.
+        clusters: see :class:`fusion.losses.clusters.ClusterLoss`, as for the next three.
         queue_batches: see there.
         queue_stride: see there.
         every: see there.
         cluster_weight: of the cluster contrast; 0 leaves it out.
         reconstruction_weight: of the reconstruction; 0 leaves it out.
-        presence: see :class:`fusion.losses.combinatorial.CombinatorialLoss`; it holds for the
+        presence: see :class:`fusion.losses.combinatorial.CombinatorialLoss`; it applies to the
             clusters and the reconstruction too.
 
     Attributes:
-        combinations: what is read of the model's outputs.
-        compares_clips: the loss of a clip depends on the others of its batch.
+        combinations: the outputs of the model that the loss reads.
+        compares_clips: see :class:`fusion.losses.stateless.StatelessLoss`.
 
     Raises:
         ValueError: a number is out of its range, or ``presence`` names an unknown modality.
@@ -85,14 +85,14 @@ class MCNLoss:
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a whole batch, of which every rank gives its clips.
+        """Compute the loss of the whole batch; every rank passes its clips.
 
         Args:
             embeddings: for each modality's letter (b, E); ``reconstruction`` (b, M), errors.
             present: for each modality (b,) bool, which clips have it.
 
         Returns:
-            The loss, a scalar, and its parts by name.
+            The loss, a scalar, and its named parts.
 
         Raises:
             ValueError: the model reconstructs nothing, or see
@@ -123,7 +123,7 @@ class MCNLoss:
         return loss, terms
 
     def commit(self) -> None:
-        """Make what the last call found last, see :class:`fusion.losses.clusters.ClusterLoss`."""
+        """Make the last call's state the current one."""
         if self.cluster_weight:
             self.clusters.commit()
 
@@ -132,9 +132,9 @@ class MCNLoss:
         self.clusters.undo()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what lasts from step to step, for a checkpoint."""
+        """Return the state, for a checkpoint."""
         return self.clusters.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what lasted."""
+        """Take over a state from any number of ranks."""
         self.clusters.load_state_dict(state)
