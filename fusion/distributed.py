@@ -1,20 +1,21 @@
-"""What the ranks of a run tell one another about a batch, with gradient.
+"""Differentiable collectives over the global batch, and agreement of the ranks on failures.
 
-Every rank holds some rows of the batch. A loss that compares all rows is the same number on every
-rank, and every rank calls backward on it; so the gradient that a rank gets for its own rows is
-that of the loss, times the number of ranks, which averaging the gradients of the parameters puts
-right (:func:`average_over_ranks`). Without ``torch.distributed`` everything here does nothing.
+Every rank holds as many rows of the batch as every other. A loss that compares all rows has the
+same value on every rank, and every rank calls backward on it. So the gradient that a rank gets for
+its own rows is that of the loss times the world size, which :func:`all_reduce_mean_` of the
+parameters' gradients divides by again. In a single process every function returns its input.
 
-A rank that fails alone, for lack of memory, would leave the others waiting for ever. So whoever
-wants to survive that has the ranks agree before each exchange, see :func:`ask_before_exchanges`.
+A rank that fails alone, such as out of memory, would leave the others waiting. A caller that wants
+to survive that runs a check before each collective, see :func:`check_before_collectives`.
 
-Shapes: W ranks, b rows of this rank, B rows of all ranks.
+Shapes: W ranks, b rows of this rank, B = W b rows of all ranks.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,25 +24,21 @@ from torch import Tensor
 
 BUCKET_BYTES = 64 * 2**20  # smaller tensors are averaged together, up to this size
 
-_questions: list[Callable[[], object]] = []
+_checks: list[Callable[[], object]] = []
 
 
 @contextlib.contextmanager
-def ask_before_exchanges(question: Callable[[], object]) -> Iterator[None]:
-    """Call ``question`` before each exchange within the block, when its memory is taken already.
+def check_before_collectives(check: Callable[[], object]) -> Iterator[None]:
+    """Call ``check`` before each collective within the block, after its memory is allocated.
 
-    It may exchange something itself, not through this module, and raise an error.
+    The check may raise an error. It may communicate, but not through the functions of this module
+    that reduce or gather.
     """
-    _questions.append(question)
+    _checks.append(check)
     try:
         yield
     finally:
-        _questions.pop()
-
-
-def _ask() -> None:
-    for question in _questions:
-        question()
+        _checks.pop()
 
 
 def world_size() -> int:
@@ -49,68 +46,45 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def first_row(counts: Sequence[int]) -> int:
-    """Say where this rank's rows begin among all rows."""
-    return sum(counts[: dist.get_rank()]) if world_size() > 1 else 0
+def rank() -> int:
+    """Return the number of this process, 0 to W - 1."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def equal_counts(rows: int) -> list[int]:
-    """Give the rows of each rank if all have as many as this one."""
-    return [rows] * world_size()
+def own_rows(num_rows: int) -> slice:
+    """Return where the b rows of this rank are among all B rows."""
+    return slice(rank() * num_rows, (rank() + 1) * num_rows)
 
 
-def exchange_counts(rows: int, device: torch.device | str = "cpu") -> list[int]:
-    """Ask every rank for its number of rows: W numbers. The device must finish its work first."""
-    if world_size() == 1:
-        return [rows]
-    counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
-    counts[dist.get_rank()] = rows
-    return all_reduce_(counts).tolist()
-
-
-def all_gather(rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-    """Put the rows of all ranks one after the other: (b, …) -> (B, …), with gradient.
-
-    Args:
-        rows: (b, …); a rank may have none.
-        counts: rows of each rank; as many as here if not given.
-    """
-    if world_size() == 1:
-        return rows
-    return _Gather.apply(rows, list(counts or equal_counts(len(rows))))
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """Add up a tensor over the ranks, without gradient."""
-    return all_reduce_(values.detach().clone()) if world_size() > 1 else values
-
-
-def all_reduce_with_grad(values: Tensor) -> Tensor:
-    """Add up a tensor over the ranks, with gradient: what each rank makes of it is the same."""
-    return _Total.apply(values) if world_size() > 1 else values
+def all_gather(rows: Tensor) -> Tensor:
+    """Concatenate the rows of all ranks, with gradient: (b, …) -> (B, …)."""
+    return _AllGather.apply(rows) if world_size() > 1 else rows
 
 
 def all_reduce_(values: Tensor) -> Tensor:
-    """Add up a tensor over the ranks in place, and give it back."""
+    """Sum a tensor over the ranks in place, and return it."""
     if world_size() > 1:
-        _ask()
+        for check in _checks:
+            check()
         dist.all_reduce(values)
     return values
 
 
-@torch.no_grad()
-def copy_from_first_rank(tensors: Iterable[Tensor]) -> None:
-    """Replace tensors, in place, by those of the first rank."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor, 0)
+def all_reduce(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over the ranks, without gradient."""
+    return all_reduce_(values.detach().clone()) if world_size() > 1 else values
+
+
+def all_reduce_with_grad(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over the ranks; every rank must make the same loss of it."""
+    return _AllReduce.apply(values) if world_size() > 1 else values
 
 
 @torch.no_grad()
-def average_over_ranks(tensors: Sequence[Tensor]) -> None:
+def all_reduce_mean_(tensors: Sequence[Tensor]) -> None:
     """Replace floating-point tensors, in place, by their mean over the ranks.
 
-    Small ones travel together; a large one needs no memory beside its own.
+    Small tensors are sent together; a large one takes no memory beside its own.
     """
     if world_size() == 1:
         return
@@ -126,8 +100,51 @@ def average_over_ranks(tensors: Sequence[Tensor]) -> None:
                 tensor.copy_(part.view_as(tensor))
 
 
+@torch.no_grad()
+def broadcast_(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors, in place, by those of rank 0."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+class OtherRankFailed(Exception):
+    """Another rank failed; this one stops where it is, to repeat the step with it."""
+
+
+class Agreement:
+    """Agreement of the ranks on failures; communicates over the CPU, whatever the device."""
+
+    def __init__(self) -> None:
+        self.group: Any = None  # torch's own types of it differ between versions
+        if world_size() > 1:
+            self.group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+
+    def vote(self, well: bool) -> bool:
+        """Report whether this rank is well; return whether all are."""
+        return all(self.gather(int(well)))
+
+    def check(self) -> None:
+        """Report that this rank is well.
+
+        Raises:
+            OtherRankFailed: another rank reported a failure.
+        """
+        if not self.vote(True):
+            raise OtherRankFailed
+
+    def gather(self, number: int) -> list[int]:
+        """Return the number that each rank gives: W numbers."""
+        if self.group is None:
+            return [number]
+        numbers = torch.zeros(world_size(), dtype=torch.int64)
+        numbers[rank()] = number
+        dist.all_reduce(numbers, group=self.group)
+        return numbers.tolist()
+
+
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Cut a list of tensors, in its order, into lists of one type and a limited size."""
+    """Cut a list of tensors, in its order, into lists of one dtype and a limited size."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         size = sum(other.nbytes for other in bucket) + tensor.nbytes
@@ -139,29 +156,25 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-class _Gather(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
-        # A sum with zeros: unlike `all_gather` it takes no memory of its own, which might fail
-        # where the others can no longer be told, and the ranks may have different numbers of rows.
-        ctx.counts = counts
-        everything = rows.new_zeros(sum(counts), *rows.shape[1:])
-        first = first_row(counts)
-        everything[first : first + len(rows)] = rows
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        # A sum with zeros, because the all_gather of torch allocates memory of its own. If that
+        # failed, it would be too late to tell the other ranks.
+        everything = rows.new_zeros(len(rows) * world_size(), *rows.shape[1:])
+        everything[own_rows(len(rows))] = rows
         return all_reduce_(everything)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        first = first_row(ctx.counts)
-        total = sum_over_ranks(gradient.contiguous())
-        return total[first : first + ctx.counts[dist.get_rank()]], None
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return all_reduce(gradient.contiguous())[own_rows(len(gradient) // world_size())]
 
 
-class _Total(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        return sum_over_ranks(values)
+        return all_reduce(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * world_size()  # that of every rank, and all are equal
+        return gradient * world_size()  # the gradients of all ranks are equal

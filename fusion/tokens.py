@@ -1,4 +1,4 @@
-"""Tokens of variable number, packed end to end without padding: between data and models.
+"""What data sets pass to models: tokens of variable number, packed end to end without padding.
 
 Shapes: B clips, L tokens of the longest clip, T tokens of all clips, D width.
 """
@@ -20,8 +20,8 @@ class Tokens:
     Attributes:
         values: (T, D) features.
         lengths: (B,) int64, the number of tokens of each clip; 0 where the modality is missing.
-        host_lengths: the same numbers in the memory of the CPU: shapes follow from them without
-            asking a GPU, which would have to finish its work first.
+        host_lengths: the same numbers in CPU memory. Shapes follow from them; reading them back
+            from a GPU would force a synchronisation.
     """
 
     values: Tensor
@@ -39,7 +39,7 @@ class Tokens:
     def unpad(cls, padded: Tensor, lengths: Tensor, host_lengths: Tensor | None = None) -> Tokens:
         """Drop the padding of (B, L, D) sequences of which clip i has ``lengths[i]`` tokens.
 
-        Without ``host_lengths`` they are fetched from the device.
+        Without ``host_lengths`` they are read back from the device.
         """
         host_lengths = lengths.cpu() if host_lengths is None else host_lengths
         total = int(host_lengths.sum())
@@ -63,7 +63,7 @@ class Tokens:
 
     @property
     def mask(self) -> Tensor:
-        """(B, L) bool: where :meth:`pad` puts tokens."""
+        """(B, L) bool: the places of tokens in the result of :meth:`pad`."""
         return _mask(self.lengths, self.longest)
 
     def replace(self, values: Tensor) -> Tokens:
@@ -74,7 +74,7 @@ class Tokens:
         """Lay the clips side by side.
 
         Args:
-            length: L of the result; the longest clip's if not given. Later tokens are cut off.
+            length: L of the result; that of the longest clip if not given. Later tokens are cut.
 
         Returns:
             (B, L, D) values, zero where there is no token, and the (B, L) bool mask of tokens.
@@ -99,11 +99,6 @@ class Tokens:
         values = torch.where(is_real[:, None], values, token.to(values.dtype))
         return Tokens(values, lengths, host_lengths)
 
-    def select(self, clips: Sequence[int]) -> Tokens:
-        """Keep some clips, in the given order."""
-        parts = self.values.split(self.host_lengths.tolist())
-        return Tokens.pack([parts[clip] for clip in clips])
-
     def part(self, start: int, stop: int) -> Tokens:
         """Keep clips ``start`` to ``stop`` - 1, without a copy."""
         first, count = (int(self.host_lengths[a:b].sum()) for a, b in ((0, start), (start, stop)))
@@ -122,13 +117,13 @@ class Tokens:
         )
 
     def pin_memory(self) -> Tokens:
-        """Move to memory from which a GPU copies without waiting; called by ``DataLoader``."""
+        """Move to pinned memory; called by ``DataLoader``."""
         return Tokens(self.values.pin_memory(), self.lengths.pin_memory(), self.host_lengths)
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Some clips, as a model and a loss see them.
+    """Some clips: the input of a model and of its loss.
 
     Attributes:
         ids: B names, for messages and tables.
@@ -148,7 +143,7 @@ class Batch:
         return {name: tokens.present for name, tokens in self.inputs.items()}
 
     def chunks(self, size: int) -> list[Batch]:
-        """Cut it into batches of ``size`` clips, the last of what is left, without a copy."""
+        """Split it into batches of ``size`` clips, the last one smaller, without a copy."""
         starts = range(0, len(self.ids), size)
         return [
             Batch(
@@ -184,7 +179,7 @@ def true_places(mask: Tensor, count: int) -> Tensor:
 
     Args:
         mask: of any shape.
-        count: how many are True; to be known, so that a GPU need not be asked.
+        count: how many are True; given, because counting would synchronise with the GPU.
     """
     return torch.nonzero_static(mask.flatten(), size=count)[:, 0]
 
@@ -192,7 +187,7 @@ def true_places(mask: Tensor, count: int) -> Tensor:
 def place(values: Tensor, places: Tensor, size: int) -> Tensor:
     """Put row i of ``values`` (T, D) at ``places[i]`` of a zero (size, D) tensor; all differ."""
     if len(values) == size:
-        return values  # every place is taken; the callers number them in order
+        return values  # all places in order
     return _Place.apply(values, places, size)
 
 
@@ -203,8 +198,8 @@ def pick(values: Tensor, places: Tensor) -> Tensor:
     return _Pick.apply(values, places)
 
 
-# Indexing would do the same, but autograd keeps the source of `index_copy`, and the backward pass
-# of `index_select` adds up, slowly, what here never meets.
+# Indexing gives the same result. But autograd keeps the source of `index_copy`, and the backward
+# pass of `index_select` adds duplicates up, which is slow and not needed here.
 class _Place(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, places: Tensor, size: int) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
+from fusion.models import eao_reference
 from fusion.training.guard import NonFiniteGuard
 from fusion.training.optim import make_optimizer
 from tests import golden_cases as golden
-from tests import plain
 from tests.tiny import write_config
 from tests.training import cuts
 
@@ -61,7 +61,7 @@ def tiny_step(precision):
         inputs = {m: t.to("cuda") for m, t in golden.read_inputs(case, model.modalities).items()}
         loss = golden.build_loss(case, model)
         with torch.autocast("cuda", precision, enabled=precision is not None):
-            embeddings = model(inputs) if fast else plain.embed(model, inputs)
+            embeddings = model(inputs) if fast else eao_reference.embed(model, inputs)
         embeddings = {c: e.float() for c, e in embeddings.items()}
         value, _ = loss(embeddings, {m: t.present for m, t in inputs.items()})
         value.backward()

@@ -63,12 +63,6 @@ def test_padding_passes_gradients_to_the_tokens_alone():
     assert values.grad[:, 0].tolist() == [1, 1, 0, 1]  # the third token was cut off
 
 
-def test_select_keeps_clips_in_the_given_order():
-    chosen = Tokens.pack(CLIPS).select([2, 0])
-    assert chosen.lengths.tolist() == [1, 3]
-    assert chosen.values[0].tolist() == [1, 1]
-
-
 def test_a_batch_moves_as_a_whole():
     batch = Batch(("x", "y", "z"), {"text": Tokens.pack(CLIPS)}).to("meta")
     assert batch.inputs["text"].values.is_meta

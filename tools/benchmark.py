@@ -1,11 +1,11 @@
-"""Compare the fast implementations with the plain ones, in turn, in one process."""
+"""Compare fast and plain implementations, measured in turn in one process."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the plain implementations are in the tests
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the plain losses are part of the tests
 
 import torch
 

@@ -1,10 +1,10 @@
-"""Clusters of clips, found by k-means among recent ones, and a loss that keeps them apart.
+"""A loss that contrasts clips with clusters of recent clips.
 
-Chen et al., arXiv:2104.12671. The published code runs on one GPU, with sizes written into it; here
-all ranks have the same queue and the same clusters, and each looks at its share of the rows.
+Chen et al., arXiv:2104.12671. The published code runs on one GPU, with sizes written into it. Here
+all ranks have the same queue and the same clusters, and each works on its share of the rows.
 
-Shapes: B clips of all ranks, b of this one, Q rows of the queue, N rows that are clustered, K
-clusters, E embedding width, M modalities.
+Shapes: B clips of all ranks, b of this one, Q rows of the queue, K clusters, E embedding width, M
+modalities.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fusion.distributed import all_gather, all_reduce_with_grad, equal_counts, sum_over_ranks
+from fusion.distributed import all_gather, all_reduce, all_reduce_with_grad
 from fusion.losses.kmeans import TILE_ROWS, Clusters, assign, kmeans
 
 
@@ -30,7 +30,7 @@ def cluster_contrast(
     centroids: Tensor,
     margin: float,
 ) -> Tensor:
-    """Have each modality of a clip tell the clip's centroid from the others, by dot products.
+    """Cross-entropy of the dot products of each modality's embeddings with the centroids.
 
     Args:
         embeddings: M of (b, E).
@@ -40,49 +40,32 @@ def cluster_contrast(
         margin: subtracted from the similarity to the clip's own centroid.
 
     Returns:
-        The mean over modalities of means over the clips of all ranks, a scalar; a modality that no
-        clip has is left out.
+        A scalar: the mean, over the modalities that any clip has, of means over the clips of all
+        ranks.
     """
-    sums = torch.stack(
-        [
-            _contrast_tiles(x, flags, labels, centroids, margin)
-            for x, flags in zip(embeddings, present, strict=True)
+
+    def of_tile(x: Tensor, flags: Tensor, labels: Tensor) -> Tensor:
+        rows = x.masked_fill(~flags[:, None], 0)  # rows of missing modalities may hold NaN
+        own = F.one_hot(labels, len(centroids)).to(x.dtype) * margin
+        losses = F.cross_entropy(rows @ centroids.T - own, labels, reduction="none")
+        return (losses * flags).sum()
+
+    sums = []
+    for side, flags in zip(embeddings, present, strict=True):
+        tiles = zip(*(x.split(TILE_ROWS) for x in (side, flags, labels)), strict=True)
+        each = [
+            checkpoint(of_tile, *tile, use_reentrant=False, preserve_rng_state=False)
+            for tile in tiles
         ]
-    )
-    clips = sum_over_ranks(present.sum(dim=1).to(sums.dtype))
-    means = all_reduce_with_grad(sums) / clips.clamp(min=1)
-    return means.sum() / (clips > 0).sum().clamp(min=1)
-
-
-def _contrast_tiles(
-    x: Tensor, flags: Tensor, labels: Tensor, centroids: Tensor, margin: float
-) -> Tensor:
-    """Add up the cross-entropies of the rows that count, of one modality."""
-    total = x.new_zeros(())
-    for first in range(0, max(len(x), 1), TILE_ROWS):  # a rank without rows takes part, too
-        tile = slice(first, first + TILE_ROWS)
-        total = total + checkpoint(
-            _contrast,
-            x[tile],
-            flags[tile],
-            labels[tile],
-            centroids,
-            margin,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-    return total
-
-
-def _contrast(x: Tensor, flags: Tensor, labels: Tensor, centroids: Tensor, margin: float) -> Tensor:
-    rows = x.masked_fill(~flags[:, None], 0)  # what a clip lacks may be anything, even NaN
-    own = F.one_hot(labels, len(centroids)).to(x.dtype) * margin
-    return (F.cross_entropy(rows @ centroids.T - own, labels, reduction="none") * flags).sum()
+        sums.append(torch.stack(each).sum())
+    total = all_reduce_with_grad(torch.stack(sums))
+    clips = all_reduce(present.sum(dim=1).to(total.dtype))
+    return (total / clips.clamp(min=1)).sum() / (clips > 0).sum().clamp(min=1)
 
 
 @dataclasses.dataclass
 class State:
-    """What lasts from step to step.
+    """State of a :class:`ClusterLoss`.
 
     Attributes:
         step: steps done.
@@ -102,16 +85,16 @@ class State:
 
 
 class ClusterLoss:
-    """Clusters the fused embeddings of recent clips, and contrasts each modality with them.
+    """Cluster the fused embeddings of recent clips, and contrast each modality with the clusters.
 
     The fused embedding of a clip is the mean of its modalities' embeddings; those of clips with all
-    modalities are clustered. A step leaves no trace until :meth:`commit`.
+    modalities are clustered. A call changes no state; :meth:`commit` does.
 
     Args:
         clusters: K.
         queue_batches: batches in the queue; 0: none. It is used once it is full.
-        queue_stride: of a batch each so many-th clip goes into the queue, as published 2.
-        every: steps from k-means to k-means; between them the centroids rest.
+        queue_stride: every n-th clip of a batch goes into the queue; published: 2.
+        every: steps from one k-means to the next; in between the centroids stay.
         margin: see :func:`cluster_contrast`.
 
     Raises:
@@ -134,17 +117,16 @@ class ClusterLoss:
         self.clusters, self.queue_batches, self.queue_stride = clusters, queue_batches, queue_stride
         self.every, self.margin = every, margin
         self.state = State()
-        self._next: Callable[[], None] | None = None
+        self._commit: Callable[[], None] | None = None
 
     def __call__(
-        self, embeddings: Sequence[Tensor], present: Tensor, counts: Sequence[int] | None = None
+        self, embeddings: Sequence[Tensor], present: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a batch.
 
         Args:
             embeddings: M of (b, E).
             present: (M, b) bool.
-            counts: clips of each rank; as many as here if not given.
 
         Returns:
             The loss, and ``empty_clusters``, how often the last k-means found one.
@@ -152,14 +134,12 @@ class ClusterLoss:
         Raises:
             ValueError: the first batch has too few clips with all modalities for the clusters.
         """
-        counts = list(counts or equal_counts(len(embeddings[0])))
         dtype = torch.promote_types(embeddings[0].dtype, torch.float32)
         sides = [x.to(dtype) for x in embeddings]
         with torch.no_grad():
             fused = _mean(sides, present)
-            complete = present.all(dim=0)
-            batch = all_gather(fused, counts)
-            valid = all_gather(complete.to(dtype), counts) > 0
+            batch = all_gather(fused)
+            valid = all_gather(present.all(dim=0).to(dtype)) > 0
             finite = batch.isfinite().all(dim=1)
             batch, valid = batch.masked_fill(~finite[:, None], 0), valid & finite
             self._make_queue(batch, valid)
@@ -167,25 +147,25 @@ class ClusterLoss:
             labels = assign(fused, found.previous)
         loss = cluster_contrast(sides, present, labels, found.centroids, self.margin)
         kept = batch[:: self.queue_stride], valid[:: self.queue_stride]
-        self._next = functools.partial(self._move_on, *kept, found)
+        self._commit = functools.partial(self._move_on, *kept, found)
         return loss, {"empty_clusters": found.empty.to(dtype)}
 
     def commit(self) -> None:
-        """Make what the last call found last; takes no memory, as nobody could wait for it."""
-        assert self._next is not None
-        self._next()
-        self._next = None
+        """Make the last call's state the current one; allocates nothing, so it cannot fail."""
+        assert self._commit is not None
+        self._commit()
+        self._commit = None
 
     def undo(self) -> None:
         """Forget the last call."""
-        self._next = None
+        self._commit = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what lasts, for a checkpoint."""
+        """Return the state, for a checkpoint."""
         return dict(vars(self.state))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what lasted, on any number of ranks."""
+        """Take over a state from any number of ranks."""
         self.state = State(**state)
 
     def _find(self, batch: Tensor, valid: Tensor) -> Clusters:
@@ -212,7 +192,7 @@ class ClusterLoss:
         return batch[places[chosen]].clone()
 
     def _make_queue(self, batch: Tensor, valid: Tensor) -> None:
-        """Have the queue where the batch is, with a place for each clip that it will hold."""
+        """Move the queue to the batch's device, or allocate it in its full size."""
         state = self.state
         if state.queue is not None and state.valid is not None:
             state.queue, state.valid = state.queue.to(batch), state.valid.to(valid.device)

@@ -8,40 +8,37 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fusion.losses.contrastive import LOWEST_TEMPERATURE, contrast
-from fusion.losses.mms import check_margin, contrast_dots
+from fusion.losses.contrastive import LOWEST_TEMPERATURE, check_margin, contrast
+from fusion.losses.stateless import StatelessLoss
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE = ("nce", "mms", "mms_dot")
 
 
-class CombinatorialLoss:
+class CombinatorialLoss(StatelessLoss):
     """Weighted mean of contrastive losses between pairs of combinations (EAO, arXiv:2112.04446).
 
-    A clip that lacks a modality is left out of every term that needs it. A term that no clip of the
-    batch can serve is left out of the sum and of the sum of weights.
+    A clip that lacks a modality is left out of every term that needs it. A term without any clip
+    in the batch is left out of the sum and of the sum of weights.
 
     Args:
         modalities: names of the modalities, in the model's order.
         terms: weight of each term, ``{"t|v": 1.0, "t|va": 0.1}``; the paper's recipe has six. A
             weight of 0 leaves the term out.
-        contrastive: ``nce``, see :mod:`fusion.losses.contrastive`; or, see :mod:`.mms`,
-            ``mms``, of cosines, or ``mms_dot``, of dot products.
+        contrastive: ``nce``, ``mms`` (of cosines) or ``mms_dot`` (of dot products), see
+            :mod:`fusion.losses.contrastive`.
         temperature: of ``nce``; the others have none.
         margin: of ``mms`` and ``mms_dot``; ``nce`` has none.
-        presence: for a modality the one by whose presence it counts. For the published numbers of
-            AVLnet and MCN it is ``{text: video, audio: video}``: a silent clip takes part as one
-            whose sound is silence. By default it is left out of what needs sound.
+        presence: ``{a: b}`` counts modality a as present where b is. The published numbers of
+            AVLnet and MCN need ``{text: video, audio: video}``: the sound of a silent clip counts
+            as silence. By default such a clip is left out of the terms that need sound.
 
     Attributes:
         combinations: every combination that a term needs.
-        compares_clips: the loss of a clip depends on the others of its batch.
 
     Raises:
         ValueError: a term or the kind of loss is unknown, or no term has a weight.
     """
-
-    compares_clips = True
 
     def __init__(
         self,
@@ -86,21 +83,19 @@ class CombinatorialLoss:
         self,
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
-        counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a whole batch, of which every rank gives its clips.
+        """Compute the loss of the whole batch; every rank passes its clips.
 
         Args:
             embeddings: for each combination (b, E).
             present: for each modality (b,) bool, which clips have it.
-            counts: clips of each rank; as many as here if not given.
 
         Returns:
-            The loss, a scalar, 0 if no clip can serve any term; and the value of each term, NaN for
-            one that no clip could serve.
+            The loss, a scalar, 0 if no term has a clip; and the value of each term, NaN for a term
+            without clips.
         """
-        values, clips = self.compare(embeddings, present, counts)
-        # Which terms count is not looked at here: a GPU would have to finish its work first.
+        values, clips = self.compare(embeddings, present)
+        # On the device: reading back which terms count would force a synchronisation.
         served = (clips > 0).to(values.dtype).unbind()
         weights = torch.stack([w * s for w, s in zip(self.weights.values(), served, strict=True)])
         loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
@@ -108,16 +103,15 @@ class CombinatorialLoss:
         return loss, dict(zip(self.weights, reported, strict=True))
 
     def shown(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Say which clips count as having each modality: (b,) bool, see ``presence``."""
+        """Return which clips count as having each modality: (b,) bool, see ``presence``."""
         return {m: present[self.presence.get(m, m)] for m in present}
 
     def compare(
         self,
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
-        counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Compute each term: the (terms,) values, and of how many clips each is the mean."""
+        """Compute (terms,) values, and the number of clips that each is a mean over."""
         shown = self.shown(present)
         complete = torch.stack(
             [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
@@ -125,8 +119,7 @@ class CombinatorialLoss:
         places = {c: place for place, c in enumerate(self.combinations)}
         sides = [embeddings[c] for c in self.combinations]
         pairs = [(places[left], places[right]) for left, right in self.pairs.values()]
-        if self.contrastive == "mms_dot":
-            return contrast_dots(sides, pairs, self.margin, complete, counts=counts)
         is_nce = self.contrastive == "nce"
         scale, margin = (1 / self.temperature, 0.0) if is_nce else (1.0, self.margin)
-        return contrast(sides, pairs, scale, margin, complete, counts=counts)
+        normalize = self.contrastive != "mms_dot"
+        return contrast(sides, pairs, scale, margin, complete, normalize=normalize)

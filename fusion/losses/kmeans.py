@@ -1,4 +1,4 @@
-"""k-means by cosine, on rows that every rank has and of which each looks at its share.
+"""k-means by cosine. All ranks have the same rows; each works on its share of them.
 
 Shapes: N rows, in one tensor or several, K clusters, E width.
 """
@@ -9,24 +9,23 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusion.distributed import all_reduce_, world_size
+from fusion.distributed import all_reduce_, rank, world_size
 
 TOLERANCE = 1e-4  # squared distance that all centroids together may still move
 MOST_ROUNDS = 100
-ON_CENTROID = 1e-5  # what a cosine of 1 may lack
+ON_CENTROID = 1e-5  # a cosine of at least 1 minus this counts as 1
 TILE_ROWS = 4096
 
 
 class Clusters(NamedTuple):
-    """What k-means found.
+    """Result of k-means.
 
     Attributes:
-        centroids: (K, E), means of their rows, which are not normalised.
-        previous: (K, E), the centroids that the last assignment was made by.
+        centroids: (K, E), means of their rows, not normalised.
+        previous: (K, E), the centroids that the last assignment used.
         empty: scalar int64, how often an assignment left a cluster without rows.
     """
 
@@ -43,12 +42,12 @@ def assign(rows: Tensor, centroids: Tensor) -> Tensor:
 
 
 def kmeans(rows: Sequence[Tensor], valid: Sequence[Tensor], centroids: Tensor) -> Clusters:
-    """Move centroids to the means of the rows that are nearest to them by cosine, until they rest.
+    """Cluster rows by cosine.
 
-    As published by cosine, to means of rows that are not normalised, until the squared distance
-    that they moved is below 1e-4, or for 100 rounds. In the published code a cluster without rows
-    becomes the zero vector; here it is given one of the rows that are farthest from their own
-    centroid, or rests if there is none.
+    As published, a centroid is the mean of its rows, which are not normalised; k-means ends when
+    the centroids' squared movement is at most 1e-4, or after 100 rounds. In the published code a
+    cluster without rows becomes the zero vector; here it gets one of the rows that are farthest
+    from their own centroid, or keeps its place if there is none.
 
     Args:
         rows: tensors of N rows (…, E) in all, the same on every rank; each works on its share.
@@ -58,14 +57,14 @@ def kmeans(rows: Sequence[Tensor], valid: Sequence[Tensor], centroids: Tensor) -
     previous, empty = centroids, centroids.new_zeros((), dtype=torch.int64)
     for _ in range(MOST_ROUNDS):
         previous = centroids
-        sums, sizes, nearness = _add_up(rows, valid, centroids)
+        sums, sizes, nearness = _sum_by_cluster(rows, valid, centroids)
         totals = all_reduce_(torch.cat([sums, sizes[:, None]], dim=1))
         sums, sizes = totals[:, :-1], totals[:, -1]
         is_empty = sizes == 0
         empty = empty + is_empty.sum()
         means = sums / sizes.clamp(min=1)[:, None]
         centroids = torch.where(is_empty[:, None], previous, means)
-        if is_empty.any():  # the CPU waits for the device here anyway, below
+        if is_empty.any():  # synchronises with the GPU, as the end of the loop does anyway
             farthest = _farthest(rows, all_reduce_(nearness), int(is_empty.sum()))
             places = is_empty.nonzero()[: len(farthest), 0]
             centroids[places] = farthest
@@ -74,17 +73,17 @@ def kmeans(rows: Sequence[Tensor], valid: Sequence[Tensor], centroids: Tensor) -
     return Clusters(centroids, previous, empty)
 
 
-def _add_up(
+def _sum_by_cluster(
     rows: Sequence[Tensor], valid: Sequence[Tensor], centroids: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add up this rank's rows by cluster: sums (K, E), sizes (K,), and how near each is to its own.
+    """Sum this rank's rows by cluster: sums (K, E), sizes (K,), and (N,) cosines with the own one.
 
-    A row that is not of this rank's share has a nearness of 0, one that is not valid that of all.
+    The cosine is 0 for a row of another rank's share, 1 for one that is not valid.
     """
     directions = F.normalize(centroids, dim=1).T
     sums, sizes = torch.zeros_like(centroids), centroids.new_zeros(len(centroids))
     nearness = centroids.new_zeros(sum(map(len, rows)))
-    for first, tile, counts in _tiles(rows, valid):
+    for first, tile, counts in _own_tiles(rows, valid):
         cosines = F.normalize(tile, dim=1) @ directions
         nearest, label = cosines.max(dim=1)
         nearness[first : first + len(tile)] = nearest.masked_fill(~counts, 1)
@@ -95,12 +94,12 @@ def _add_up(
     return sums, sizes, nearness
 
 
-def _tiles(rows: Sequence[Tensor], valid: Sequence[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _own_tiles(
+    rows: Sequence[Tensor], valid: Sequence[Tensor]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Cut this rank's share of the rows into tiles: place of the first row, rows, valid."""
-    ranks = world_size()
-    rank = dist.get_rank() if ranks > 1 else 0
     count, before = sum(map(len, rows)), 0
-    begin, end = count * rank // ranks, count * (rank + 1) // ranks
+    begin, end = (count * r // world_size() for r in (rank(), rank() + 1))
     for part, counts in zip(rows, valid, strict=True):
         here = range(max(begin - before, 0), min(end - before, len(part)))
         for first in here[::TILE_ROWS]:
@@ -110,9 +109,8 @@ def _tiles(rows: Sequence[Tensor], valid: Sequence[Tensor]) -> Iterator[tuple[in
 
 
 def _farthest(rows: Sequence[Tensor], nearness: Tensor, count: int) -> Tensor:
-    """Give the rows that are farthest from their centroid, at most so many, the farthest first."""
-    # Of a row on its centroid, or one that is not valid, only rounding could say how far it is.
-    away = int((nearness < 1 - ON_CENTROID).sum())
+    """Return at most so many rows, those farthest from their centroid, the farthest first."""
+    away = int((nearness < 1 - ON_CENTROID).sum())  # among the others the order is rounding
     places = nearness.argsort(stable=True)[: min(count, away)]
     found = nearness.new_empty(len(places), rows[0].shape[1])
     before = 0

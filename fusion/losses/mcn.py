@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.distributed import all_reduce_with_grad, sum_over_ranks
+from fusion.distributed import all_reduce, all_reduce_with_grad
 from fusion.losses.clusters import ClusterLoss
 from fusion.losses.combinatorial import CombinatorialLoss
 from fusion.modalities import letters_of
@@ -24,23 +24,23 @@ RECONSTRUCTION = "reconstruction"
 class MCNLoss:
     """Masked margin softmax of all pairs, plus cluster contrast, plus reconstruction.
 
-    A clip that lacks a modality is left out of what needs it.
+    A clip that lacks a modality is left out of the parts that need it.
 
     Args:
         modalities: names of the modalities, in the model's order.
         margin: of the pairs and of the clusters.
-        clusters: see :class:`fusion.losses.clusters.ClusterLoss`, and so are the next three.
+        clusters: see :class:`fusion.losses.clusters.ClusterLoss`, as for the next three.
         queue_batches: see there.
         queue_stride: see there.
         every: see there.
         cluster_weight: of the cluster contrast; 0 leaves it out.
         reconstruction_weight: of the reconstruction; 0 leaves it out.
-        presence: see :class:`fusion.losses.combinatorial.CombinatorialLoss`; it holds for the
+        presence: see :class:`fusion.losses.combinatorial.CombinatorialLoss`; it applies to the
             clusters and the reconstruction too.
 
     Attributes:
-        combinations: what is read of the model's outputs.
-        compares_clips: the loss of a clip depends on the others of its batch.
+        combinations: the outputs of the model that the loss reads.
+        compares_clips: see :class:`fusion.losses.stateless.StatelessLoss`.
 
     Raises:
         ValueError: a number is out of its range, or ``presence`` names an unknown modality.
@@ -84,23 +84,21 @@ class MCNLoss:
         self,
         embeddings: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
-        counts: Sequence[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a whole batch, of which every rank gives its clips.
+        """Compute the loss of the whole batch; every rank passes its clips.
 
         Args:
             embeddings: for each modality's letter (b, E); ``reconstruction`` (b, M), errors.
             present: for each modality (b,) bool, which clips have it.
-            counts: clips of each rank; as many as here if not given.
 
         Returns:
-            The loss, a scalar, and its parts by name.
+            The loss, a scalar, and its named parts.
 
         Raises:
             ValueError: the model reconstructs nothing, or see
                 :class:`fusion.losses.clusters.ClusterLoss`.
         """
-        values, clips = self.pairwise.compare(embeddings, present, counts)
+        values, clips = self.pairwise.compare(embeddings, present)
         loss = values.sum()  # a term without clips is 0
         reported = values.detach().masked_fill(clips == 0, math.nan)
         terms = dict(zip(self.pairwise.weights, reported, strict=True))
@@ -108,7 +106,7 @@ class MCNLoss:
         flags = torch.stack([shown[m] for m in self.modalities])  # (M, b)
         if self.cluster_weight:
             sides = [embeddings[self.letters[m]] for m in self.modalities]
-            contrast, facts = self.clusters(sides, flags, counts)
+            contrast, facts = self.clusters(sides, flags)
             loss = loss + self.cluster_weight * contrast
             terms |= {"cluster": contrast.detach(), **facts}
         if self.reconstruction_weight:
@@ -119,13 +117,13 @@ class MCNLoss:
                 )
             weights = flags.T.to(embeddings[RECONSTRUCTION].dtype)
             error = (embeddings[RECONSTRUCTION].masked_fill(~flags.T, 0) * weights).sum(dim=0)
-            mean = all_reduce_with_grad(error) / sum_over_ranks(weights.sum(dim=0)).clamp(min=1)
+            mean = all_reduce_with_grad(error) / all_reduce(weights.sum(dim=0)).clamp(min=1)
             loss = loss + self.reconstruction_weight * mean.sum()
             terms[RECONSTRUCTION] = self.reconstruction_weight * mean.sum().detach()
         return loss, terms
 
     def commit(self) -> None:
-        """Make what the last call found last, see :class:`fusion.losses.clusters.ClusterLoss`."""
+        """Make the last call's state the current one."""
         if self.cluster_weight:
             self.clusters.commit()
 
@@ -134,9 +132,9 @@ class MCNLoss:
         self.clusters.undo()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what lasts from step to step, for a checkpoint."""
+        """Return the state, for a checkpoint."""
         return self.clusters.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what lasted."""
+        """Take over a state from any number of ranks."""
         self.clusters.load_state_dict(state)

@@ -28,10 +28,10 @@ __all__ = ["EAO", "MCN", "MODELS", "TEXT_ENCODERS", "AVLnet", "WordVectors", "co
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Have ``torch.compile`` fuse, in training, the parts of a model whose shapes hardly change.
+    """Apply ``torch.compile``, in training only, to the parts of a model with nearly fixed shapes.
 
-    The rest works on as many rows as a batch has tokens, and would be compiled again and again, as
-    would everything for the batches of an evaluation.
+    The other parts have a row for each token of a batch, so each batch would compile them again,
+    as would the batches of an evaluation.
 
     Raises:
         ValueError: the model is on a CPU and there is no C++ compiler.

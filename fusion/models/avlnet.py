@@ -1,4 +1,4 @@
-"""AVLnet and AVLnet-Text: every modality pooled to one vector, no fusion but a sum.
+"""AVLnet and AVLnet-Text: every modality is pooled to one vector; fusion is a sum at most.
 
 Rouditchenko et al., arXiv:2006.09199.
 
@@ -21,28 +21,27 @@ BRANCHES = ("text", "video", "audio")
 
 
 class AVLnet(nn.Module):
-    """Embed each modality of a clip by itself, or text and sound together.
+    """Embed each modality of a clip separately, or text and audio together.
 
-    With ``video`` and ``audio`` it is AVLnet, with ``text`` too AVLnet-Text-Tri, and with
-    ``fuse_text_audio`` AVLnet-Text-Fused, which compares ``ta`` with ``v``.
+    With ``video`` and ``audio`` it is AVLnet; with ``text`` as well, AVLnet-Text-Tri; with
+    ``fuse_text_audio``, AVLnet-Text-Fused, which compares ``ta`` with ``v``.
 
     Args:
-        modalities: of ``text``, ``video``, ``audio`` those there are; for each a dict: ``dim``, the
-            width of its features; for ``audio`` also ``encoder``, see :class:`fusion.models.EAO`;
-            for ``text`` ``max_tokens``, the words that sentences are padded to, 20 if not given;
-            for ``video`` ``max_tokens``, see :class:`fusion.models.pooled.VideoBranch`. None takes
-            a modality out.
+        modalities: for each of ``text``, ``video``, ``audio`` that is used a dict: ``dim``, the
+            width of its features; for ``audio`` ``dim`` or ``encoder``, see
+            :class:`fusion.models.EAO`; for ``text`` ``max_tokens``, the words that sentences are
+            padded to (default 20); for ``video`` ``max_tokens``, see
+            :class:`fusion.models.pooled.VideoBranch`. None removes a modality.
         embedding_dim: E.
-        fuse_text_audio: one embedding of text and sound.
-        sums: combinations, such as ``va``, that are embedded as the sum of their parts; AVLnet-Text
-            is fine-tuned with one.
+        fuse_text_audio: make one embedding of text and audio.
+        sums: combinations, such as ``va``, embedded as the sum of their parts; AVLnet-Text is
+            fine-tuned with one.
         normalize_video: see :class:`fusion.models.pooled.VideoBranch`.
         mean_over_padding: see :class:`fusion.models.pooled.AudioBranch`.
 
     Attributes:
-        combinations: what it embeds, each a tuple of modalities.
-        similarity: the kind that it was trained with and is ranked by, ``dot``: the lengths of
-            embeddings count.
+        combinations: the modalities of each combination that it embeds.
+        similarity: ``dot``, in training and in ranking: the lengths of embeddings count.
 
     Raises:
         ValueError: the arguments contradict one another; the message says which.
@@ -100,16 +99,14 @@ class AVLnet(nn.Module):
         """Embed a batch.
 
         Args:
-            inputs: for each modality the features of B clips; one that is left out is missing in
-                every clip.
+            inputs: see :meth:`fusion.models.EAO.forward`.
             combinations: which to compute; all if not given.
-            skip_incomplete: nothing changes by it: what a clip without a modality gets here costs
-                nothing to speak of, and no loss reads it but by its ``presence``.
-            seeds: not used; nothing is drawn here.
+            skip_incomplete: ignored; accepted for compatibility with EAO.
+            seeds: ignored; nothing is random.
 
         Returns:
-            For each combination (B, E) embeddings, which are not normalised. In evaluation those of
-            clips that lack a modality are zeros, which add nothing to a sum.
+            For each combination (B, E) embeddings, not normalised. In evaluation they are zeros for
+            a clip that lacks a modality, and so add nothing to a sum.
         """
         words = self.combinations if combinations is None else combinations
         chosen = {spell(names): names for names in (members(c, self.modalities) for c in words)}

@@ -1,12 +1,10 @@
-"""BatchNorm over groups of a fixed number of clips, so that its result does not depend on the cut.
+"""BatchNorm over groups of a fixed number of clips; its result does not depend on the chunks.
 
-Plain BatchNorm takes its statistics over whatever is in memory at a time: the share of a process,
-or a chunk of it. Another number of processes, or smaller chunks, make another function of the same
-model. Here the statistics are those of ``group`` neighbouring clips, a setting of the model ("ghost
-batches", arXiv:1705.08741), so any cut between two groups leaves the result as it is. Running
-statistics move once a step, by the average over all of the step's groups.
-
-Without a group the statistics are over what is in memory, as published: there, the share of a GPU.
+Plain BatchNorm takes its statistics over the clips in memory: the share of a process, or a chunk
+of it. So the number of processes and the chunk size change its result. Here the statistics are
+over ``group`` neighbouring clips, a setting of the model ("ghost batches", arXiv:1705.08741), and
+a batch can be cut between any two groups. Running statistics move once a step, by the average over
+all groups of the step. Without a group the statistics are over the clips in memory, as published.
 
 Shapes: B clips, C channels, F frames, G groups.
 """
@@ -29,14 +27,14 @@ class GroupedBatchNorm(nn.BatchNorm2d):
     Args:
         num_channels: C.
         group: clips whose statistics are taken together, a divisor of B; None: all of a call.
-        frozen: use the running statistics in training too, and leave them as they are.
+        frozen: use the running statistics in training too, without updating them.
 
     Attributes:
-        sums: (2, C) means and variances, summed over the groups that the running statistics have
-            not seen; see :func:`one_update`.
-        num_groups: how many groups those are.
-        waits: whether the running statistics stay as they are until :meth:`update` is called.
-        ignores: whether they never see the clips at all, see :func:`no_update`.
+        sums: (2, C) means and variances, summed over the groups since the last update of the
+            running statistics; see :func:`one_update`.
+        num_groups: the number of these groups.
+        waits: update the running statistics only when :meth:`update` is called.
+        ignores: never update them, see :func:`no_update`.
 
     Shape:
         (B, C, 1, F) -> (B, C, 1, F)
@@ -65,7 +63,7 @@ class GroupedBatchNorm(nn.BatchNorm2d):
                 " (batchnorm_group); the clips of a process and of a chunk must be a multiple"
             )
         num_groups = len(x) // max(group, 1)
-        # Each channel of each group as a channel of its own: one call does them all.
+        # One call for all groups: each channel of each group is a channel of its own.
         x = rearrange(x, "(g b) c 1 f -> b (g c) 1 f", g=num_groups)
         dtype = torch.promote_types(x.dtype, torch.float32)
         statistics = torch.zeros(2, x.shape[1], device=x.device, dtype=dtype)
@@ -85,7 +83,7 @@ class GroupedBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the running statistics by the average over the groups since the last time."""
+        """Move the running statistics by the average over the groups since the last update."""
         if self.sums is None:
             return
         assert self.running_mean is not None and self.running_var is not None
@@ -97,23 +95,23 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         self.forget()
 
     def leave_out(self, bad: Tensor) -> None:
-        """Let the running statistics stay where they are if ``bad``, a scalar on the device."""
+        """Cancel the next update if ``bad``, a scalar on the device."""
         if self.sums is not None:
             assert self.running_mean is not None and self.running_var is not None
             here = torch.stack([self.running_mean, self.running_var]).to(self.sums)
             self.sums = torch.where(bad, here * self.num_groups, self.sums)
 
     def forget(self) -> None:
-        """Drop what the running statistics have not seen."""
+        """Drop the groups since the last update."""
         self.sums, self.num_groups = None, 0
 
 
 @contextlib.contextmanager
 def one_update(model: nn.Module) -> Iterator[list[GroupedBatchNorm]]:
-    """Make all calls of a model inside count as one step for its running statistics.
+    """Update the running statistics of a model once for all its calls inside the block.
 
-    They move at the end; if an error ends the block, they stay as they were. Within the block the
-    ``sums`` of the given layers are there to be averaged over ranks that have as many groups each.
+    The update is at the end, and left out if an error ends the block. Within the block the caller
+    may average ``sums`` of the layers over ranks, which have equally many groups.
     """
     norms = _grouped(model)
     for norm in norms:
@@ -130,7 +128,7 @@ def one_update(model: nn.Module) -> Iterator[list[GroupedBatchNorm]]:
 
 @contextlib.contextmanager
 def no_update(model: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of a model as they are; for clips that it sees a second time."""
+    """Do not update the running statistics of a model; for clips that it sees a second time."""
     norms = _grouped(model)
     for norm in norms:
         norm.ignores = True
@@ -142,12 +140,12 @@ def no_update(model: nn.Module) -> Iterator[None]:
 
 
 def batch_granularity(model: nn.Module) -> int | None:
-    """Count the clips that a model must see at a time, in multiples of which a batch can be cut.
+    """Return the number of clips of which every chunk must be a multiple.
 
     Returns:
-        1 if the model treats every clip alone, as without BatchNorm or with a frozen one; the
-        least common multiple of the groups of its BatchNorms; None if one of them takes its
-        statistics over all that it sees, so that any cut would change the result.
+        1 if the model treats every clip alone, without BatchNorm or with a frozen one; otherwise
+        the least common multiple of the groups of its BatchNorms; None if one of them has no
+        group, so that any cut would change the result.
     """
     cut = 1
     for norm in model.modules():

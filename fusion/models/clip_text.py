@@ -17,20 +17,20 @@ PUBLISHED = "openai/clip-vit-base-patch32"
 
 
 class CLIPText:
-    """The words of a sentence as CLIP's text transformer sees them, projected: (L, 512).
+    """Projected outputs of CLIP's text transformer, one for each token of a sentence: (L, 512).
 
     Args:
         path: a folder as transformers saves it, or a name on the Hugging Face hub.
         max_words: later tokens of a sentence are cut off.
 
     Raises:
-        ValueError: the model or its tokenizer is not there.
+        ValueError: the model or its tokenizer cannot be loaded.
     """
 
     learns = False
 
     def __init__(self, path: str = PUBLISHED, max_words: int = 20) -> None:
-        from transformers import AutoTokenizer, CLIPTextModelWithProjection  # seconds to import
+        from transformers import AutoTokenizer, CLIPTextModelWithProjection  # slow to import
 
         self.path, self.max_words = path, max_words
         try:
@@ -46,7 +46,7 @@ class CLIPText:
 
     @torch.no_grad()
     def __call__(self, sentence: str) -> Tensor:
-        """Encode a sentence: (L, width), without its beginning and end; L = 0 without words."""
+        """Encode a sentence: (L, width), without start and end token; L = 0 without words."""
         text = " ".join(words_of(sentence))
         if not text:
             return torch.zeros(0, self.width)
@@ -55,7 +55,7 @@ class CLIPText:
         return self.model.text_projection(states)[0, 1:-1][: self.max_words]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Load the model anew in a process that loads data, instead of sending it there."""
+        """Pickle the path alone: a data loading process loads the model itself."""
         return CLIPText, (self.path, self.max_words)
 
     @classmethod
@@ -80,7 +80,7 @@ class CLIPText:
         return cls(path, max_words)
 
     def save(self, folder: Path) -> None:
-        """Write into a checkpoint's folder where the model is; it is not copied."""
+        """Write the path of the model into a checkpoint's folder; the model is not copied."""
         facts = {"path": self.path, "max_words": self.max_words}
         (folder / REFERENCE).write_text(json.dumps(facts), encoding="utf-8")
 
@@ -89,7 +89,7 @@ class CLIPText:
         """Load the model that a checkpoint was trained with.
 
         Raises:
-            ValueError: the checkpoint names none, or it is not there any more.
+            ValueError: the checkpoint names none, or it cannot be loaded.
         """
         try:
             facts = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))

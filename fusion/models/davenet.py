@@ -63,9 +63,9 @@ class DAVEnet(nn.Module):
         version: 1 gives one token per 16 frames, 2 one per 64.
         widths: C of the first layer and of each stage; the published ones if not given.
         num_bands: mel bands of the spectrogram.
-        batchnorm_group: clips that are normalised together, see
-            :class:`fusion.models.batchnorm.GroupedBatchNorm`.
-        batchnorm_frozen: see there.
+        batchnorm_group: see :class:`fusion.models.batchnorm.GroupedBatchNorm`.
+        batchnorm_frozen: use BatchNorm's running statistics in training too, as the published
+            fine-tuning does.
 
     Shape:
         (B, num_bands, F) -> (B, widths[-1], F / stride)
@@ -123,22 +123,19 @@ class DAVEnet(nn.Module):
 class DAVEnetEncoder(nn.Module):
     """DAVEnet on spectrograms of any length: pad or cut, convolve, keep the tokens of real frames.
 
-    Every spectrogram is padded with zeros to ``num_frames``, never to the longest of its batch: the
-    receptive field of a token is wider than a clip, so an embedding would depend on its neighbours.
+    Spectrograms are padded with zeros to ``num_frames``, never to the longest of the batch: the
+    receptive field of a token is wider than a clip, so embeddings would depend on the batch.
 
     Args:
         num_frames: F, a multiple of DAVEnet's stride (16 for version 1, 64 for version 2).
         version: see :class:`DAVEnet`.
         widths: see :class:`DAVEnet`.
-        max_tokens: keep at most so many tokens of a clip; all of them if not given.
-        long_clips: what is done to clips with more: ``cut``, or ``nearest``, ``max_pool``,
-            ``avg_pool`` to spread ``max_tokens`` over the whole clip.
+        max_tokens: most tokens of a clip; no limit if not given.
+        long_clips: how longer clips are shortened: ``cut``, or ``nearest``, ``max_pool``,
+            ``avg_pool`` over the whole clip.
         num_bands: mel bands of the spectrogram.
-        batchnorm_group: clips whose statistics DAVEnet's BatchNorm takes together; with it the
-            result does not depend on the number of processes or on chunks. All that are in memory
-            at a time if not given, as published.
-        batchnorm_frozen: use BatchNorm's running statistics in training too, as the published
-            fine-tuning does.
+        batchnorm_group: see :class:`DAVEnet`; None as published.
+        batchnorm_frozen: see :class:`DAVEnet`.
 
     Shape:
         tokens with values (T, num_bands), one per frame -> tokens with values (T', out_dim)
@@ -175,7 +172,7 @@ class DAVEnetEncoder(nn.Module):
             lengths.clamp(max=self.num_frames) for lengths in (frames.lengths, frames.host_lengths)
         )
         if self.max_tokens is not None and tokens.shape[1] > self.max_tokens:
-            # As published, tokens that begin within the sound are real, whole ones are pooled.
+            # As published: tokens that begin within the sound are kept, only whole ones pooled.
             tokens = self._shorten(tokens, host_frames // self.net.stride)
         lengths, host_lengths = (
             (count + self.net.stride - 1)

@@ -1,7 +1,7 @@
-"""Dropout whose choice belongs to a clip, not to where and with which others it is computed.
+"""Dropout that depends on the clip alone, not on its batch, chunk or rank.
 
-Plain dropout draws from a stream of numbers, so another cut of the batch, another rank or a second
-look at the same clips gives other choices. Here each choice is a hash of the clip's seed and of the
+Plain dropout draws from a stream of numbers, so its choices change with the chunks, the rank, or
+when the same clips are embedded again. Here each choice is a hash of the clip's seed and of the
 place of the value within the clip.
 
 Shapes: B clips, T tokens of all clips, D width.
@@ -18,14 +18,14 @@ from fusion.tokens import Tokens, true_places
 GOLDEN, FIRST, SECOND = (
     number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
-BITS = 24  # of each hash that are looked at
+BITS = 24  # of each hash that are used
 
 
 class ClipDropout(nn.Module):
-    """Set values of tokens to zero at random in training, and scale up the others.
+    """Set random values of tokens to zero in training, and scale up the others.
 
     Args:
-        probability: of each value to be left out.
+        probability: of each value to become zero.
 
     Raises:
         ValueError: it is not in [0, 1).
@@ -42,8 +42,8 @@ class ClipDropout(nn.Module):
 
         Args:
             tokens: with values (T, D).
-            seeds: (B,) int64, of each clip; drawn by torch if not given.
-            stream: tells apart what has the same seeds, such as the modalities of a clip.
+            seeds: (B,) int64, one for each clip; drawn by torch if not given.
+            stream: gives the modalities of a clip, with the same seed, different choices.
         """
         if not self.training or not self.probability:
             return tokens
@@ -60,11 +60,11 @@ class ClipDropout(nn.Module):
 
 
 def _hash(numbers: Tensor) -> Tensor:
-    """Turn int64 numbers, however close to one another, into numbers with nothing in common."""
+    """Hash int64 numbers: near ones become unrelated ones."""
     numbers = (numbers ^ _shift(numbers, 30)) * FIRST
     numbers = (numbers ^ _shift(numbers, 27)) * SECOND
     return numbers ^ _shift(numbers, 31)
 
 
 def _shift(numbers: Tensor, bits: int) -> Tensor:
-    return (numbers >> bits) & (2 ** (64 - bits) - 1)  # without copies of the sign
+    return (numbers >> bits) & (2 ** (64 - bits) - 1)  # logical: does not copy the sign

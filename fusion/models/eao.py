@@ -26,31 +26,32 @@ CLS = "[cls]"
 
 
 class Pass(NamedTuple):
-    """One combination on its way through the transformer."""
+    """The pass of one combination through the transformer."""
 
-    members: tuple[str, ...]  # whose tokens attend to one another
-    pooled: tuple[str, ...]  # whose outputs make up the embedding
+    members: tuple[str, ...]  # their tokens attend to one another
+    pooled: tuple[str, ...]  # their outputs make up the embedding
     complete: Tensor | None  # (B,) bool: the clips to embed; None: all
-    host_complete: Tensor | None  # the same in the memory of the CPU
+    host_complete: Tensor | None  # the same in CPU memory
 
 
 class EAO(nn.Module):
     """Embed every configured combination of modalities of each clip.
 
-    Each modality's features are projected to tokens; the tokens of a combination attend to one
-    another in one shared transformer; the outputs of each modality are averaged, projected by that
-    modality's head and normalised; the embedding is the average over modalities. A modality that a
-    clip lacks is replaced by one learned masking token.
+    Each modality's features are projected to tokens. The tokens of a combination attend to one
+    another in one shared transformer. The outputs of each modality are averaged, projected by that
+    modality's head and normalised; the embedding is the average over modalities. One learned
+    masking token replaces a modality that a clip lacks. :mod:`fusion.models.eao_reference` says
+    the same on one page of code.
 
     Args:
         modalities: for each modality's name a dict: ``dim``, the width of its features; or
             ``encoder``, a dict with the ``name`` of one of
             :data:`fusion.models.encoders.ENCODERS` and its arguments; and
-            ``max_tokens``, needed with ``positional``. None takes a modality out.
-        combinations: what to embed, such as ``["t", "v", "va"]``.
+            ``max_tokens``, needed with ``positional``. None removes a modality.
+        combinations: such as ``["t", "v", "va"]``.
         token_dim: D.
         embedding_dim: E.
-        num_blocks: depth of the transformer; 0 leaves it out (ablation).
+        num_blocks: depth of the transformer; 0 removes it (ablation).
         num_heads: attention heads, a divisor of D.
         mlp_ratio: hidden width of the transformer's perceptrons, in units of D.
         projection: ``gated`` or ``linear``, for tokens and heads.
@@ -58,7 +59,7 @@ class EAO(nn.Module):
         cls_token: read the embedding from a class token, through a shared head (ablation).
         positional: add a learned embedding of each token's position (ablation).
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
-        dropout: probability that training leaves a feature of a token out, drawn clip by clip.
+        dropout: see :class:`fusion.models.dropout.ClipDropout`.
 
     Raises:
         ValueError: the arguments contradict one another; the message says which.
@@ -130,13 +131,12 @@ class EAO(nn.Module):
         """Embed a batch.
 
         Args:
-            inputs: for each modality the features of B clips; one that is left out is missing in
+            inputs: for each modality the features of B clips; modalities not given are missing in
                 every clip.
-            combinations: which to compute, any that the modalities allow; the configured ones if
-                not given.
-            skip_incomplete: embed a combination for those clips alone that have all of its
-                modalities, which is all that the loss reads; the others get zeros.
-            seeds: (B,) int64, what each clip's dropout is drawn from; drawn by torch if not given.
+            combinations: which to compute, any of the modalities; the configured ones if not given.
+            skip_incomplete: embed a combination only for clips that have all of its modalities. The
+                loss reads no others; they get zeros.
+            seeds: (B,) int64, for the dropout of each clip; drawn by torch if not given.
 
         Returns:
             For each combination, (B, E) embeddings: averages of unit vectors.
@@ -212,7 +212,7 @@ class EAO(nn.Module):
     def _pool(
         self, tokens: Mapping[str, Tokens], passes: Mapping[str, Pass]
     ) -> dict[tuple[str, str], Tensor]:
-        """Run all passes; give for each and each of its pooled members the mean output (B, D)."""
+        """Run all passes; return the mean output (B, D) of each pass and pooled member."""
         means: dict[tuple[str, str], Tensor] = {}
         for name, transformer in self.transformers.items():
             mine = {c: p for c, p in passes.items() if name in ("shared", p.members[-1])}
@@ -228,7 +228,7 @@ class EAO(nn.Module):
         return means
 
     def _project(self, means: Mapping[tuple[str, str], Tensor]) -> dict[tuple[str, str], Tensor]:
-        """Send mean outputs through the heads, each head's as one batch: (B, E) unit vectors."""
+        """Project mean outputs, one batch for each head: (B, E) unit vectors."""
         views: dict[tuple[str, str], Tensor] = {}
         for name, head in self.heads.items():
             mine = [key for key in means if name in ("shared", key[1])]
@@ -265,7 +265,7 @@ def _row_grid(
     passes: Mapping[str, Pass],
     names_of: Callable[[Pass], tuple[str, ...]],
 ) -> Grid:
-    """Lay out a row for each token of some members of each pass."""
+    """Make a grid with a row for each token of some members of each pass."""
     spans, sizes, lengths, host_lengths = [], [], [], []
     for group, one in enumerate(passes.values()):
         for name in names_of(one):

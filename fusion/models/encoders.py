@@ -13,15 +13,14 @@ ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder}
 
 
 def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
-    """Build what turns a modality's features into input tokens.
+    """Build the encoder of a modality's features.
 
     Args:
         name: of the modality, for messages.
-        spec: ``dim``, and there is nothing to build; or ``encoder``, see
-            :class:`fusion.models.EAO`.
+        spec: either ``dim`` or ``encoder``, see :class:`fusion.models.EAO`.
 
     Returns:
-        The encoder, with its ``in_dim`` and ``out_dim``; None if the features are tokens already.
+        The encoder, which has ``in_dim`` and ``out_dim``; None if the features are tokens already.
 
     Raises:
         ValueError: a key, a name or an argument is wrong.

@@ -1,4 +1,4 @@
-"""Multimodal Clustering Networks: the branches of AVLnet-Text, which also reconstruct their input.
+"""Multimodal Clustering Networks: the branches of AVLnet-Text, which reconstruct their input.
 
 Chen et al., ICCV 2021, arXiv:2104.12671. The losses are in :mod:`fusion.losses.mcn`.
 
@@ -20,12 +20,12 @@ RECONSTRUCTION = "reconstruction"
 
 
 class MCN(AVLnet):
-    """Embed each modality of a clip by itself; in training, say how well that can be undone.
+    """Embed each modality of a clip separately; in training, also reconstruct its pooled features.
 
     Args:
         modalities: see :class:`fusion.models.avlnet.AVLnet`.
         embedding_dim: E.
-        reconstruction_dim: hidden width of what reconstructs the pooled features; 0: none.
+        reconstruction_dim: hidden width of the reconstruction; 0: none.
         mean_over_padding: see :class:`fusion.models.pooled.AudioBranch`; published as true.
 
     Raises:

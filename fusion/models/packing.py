@@ -1,9 +1,8 @@
-"""Slots that all clips of a batch have alike: tokens of variable number in one attention call.
+"""Grids of slots, the same for all clips, so that several passes become one attention call.
 
-Several passes of a transformer over the same tokens, such as ``t``, ``v`` and ``tv``, become one: a
-grid of slots holds every token once, another holds a row for each token of each pass, and a mask
-says which row may see which token. All else works on packed tokens, so padding exists inside
-attention alone.
+Passes of a transformer over the same tokens, such as ``t``, ``v`` and ``tv``, become one. A grid
+of slots holds every token once, another one holds a row for each token of each pass, and a mask
+says which row may see which token. All other layers work on packed tokens, without padding.
 
 Shapes: B clips, S slots of a clip, N filled slots of all clips, D width.
 """
@@ -24,7 +23,7 @@ class Span:
     """Neighbouring slots.
 
     Attributes:
-        name: whose tokens they hold.
+        name: of the modality whose tokens they hold.
         group: the pass to which they belong; None for tokens that every pass may read.
         members: names that attend to one another in that pass.
     """
@@ -34,20 +33,20 @@ class Span:
     members: tuple[str, ...] = ()
 
     def may_see(self, other: Span) -> bool:
-        """Say whether a row here may attend to a token there."""
+        """Return whether a row of this span may attend to a token of the other."""
         if other.group is None:
             return other.name in self.members
         return other.group == self.group
 
 
 class Grid:
-    """Spans of slots, of which each clip fills the first few.
+    """Spans of slots; each clip fills the first few slots of each span.
 
     Args:
         spans: what the slots hold.
         sizes: slots of each span, at least as many as any clip fills.
         lengths: for each span (B,) the number of slots that a clip fills.
-        host_lengths: the same in the memory of the CPU.
+        host_lengths: the same in CPU memory.
 
     Attributes:
         count: N.
@@ -114,7 +113,7 @@ class Grid:
         return torch.cat([parts[source] for source in sources], dim=1)
 
     def sources_of(self, target: Grid) -> list[int]:
-        """Say which span here holds the tokens that each span of ``target`` goes on with."""
+        """Return the number of the span here that each span of ``target`` takes its tokens from."""
         return [
             next(
                 i
@@ -125,7 +124,7 @@ class Grid:
         ]
 
     def attention_mask(self, target: Grid) -> Tensor | None:
-        """Say what each row of ``target`` may see here.
+        """Make the mask of what each row of ``target`` may see here.
 
         Returns:
             A bool mask that broadcasts to (B, 1, S', S); None if every row sees all.
@@ -137,8 +136,8 @@ class Grid:
         if allowed is not None:
             mask = allowed & mask  # (B, S', S)
         if self.has_empty_span:
-            # A row that sees nothing would become NaN and spoil all gradients: it sees everything,
-            # and nobody reads it.
+            # A row that sees nothing would be NaN and make all gradients NaN. So it attends to
+            # everything; its output is discarded.
             mask = mask | ~mask.any(dim=-1, keepdim=True)
         return mask[:, None]
 

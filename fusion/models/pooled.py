@@ -1,7 +1,7 @@
 """Branches that make one vector of a modality: pool over time, then gate.
 
-As in AVLnet (arXiv:2006.09199) and MCN (arXiv:2104.12671). Each branch gives what it pooled beside
-its embedding, because MCN reconstructs it.
+As in AVLnet (arXiv:2006.09199) and MCN (arXiv:2104.12671). Each branch returns its pooled features
+as well as its embedding, because MCN reconstructs them.
 
 Shapes: B clips, T tokens of all clips, L tokens of the longest clip, D width, E embedding width.
 """
@@ -30,10 +30,10 @@ class VideoBranch(nn.Module):
         dim: D of a token.
         embedding_dim: E.
         normalize: scale the maximum to unit length, as EAO's authors do for AVLnet. With one token
-            for each clip (``data.max_video_tokens: 0``) that is what the data sets do already, kind
-            by kind.
-        max_tokens: EAO's authors pad shorter clips with zeros to so many tokens, which take part in
-            the maximum: none of it is negative then. None: without them.
+            for each clip (``data.max_video_tokens: 0``) the data sets do that, for each kind of
+            features.
+        max_tokens: EAO's authors pad shorter clips with zeros to so many tokens, and the maximum is
+            over the zeros too, so never negative. None: no such padding.
 
     Shape:
         tokens with values (T, D) -> pooled (B, D), embeddings (B, E)
@@ -52,7 +52,7 @@ class VideoBranch(nn.Module):
         self.gate = GatedProjection(dim, embedding_dim)
 
     def forward(self, tokens: Tokens) -> Pooled:
-        """Pool and gate; a clip without tokens is zeros before the gate."""
+        """Pool and gate; the pooled features of a clip without tokens are zeros."""
         pooled = max_over_time(tokens, lowest=None)
         if self.max_tokens is not None:
             short = tokens.lengths < self.max_tokens
@@ -65,15 +65,14 @@ class VideoBranch(nn.Module):
 class TextBranch(nn.Module):
     """A projection of each word, rectified, and the maximum over words, gated.
 
-    As published a sentence is padded with zero vectors to ``max_words``, and what the projection
-    makes of them, its bias, takes part in the maximum. That is the same for all of them, so it is
-    computed once instead.
+    As published, a sentence is padded with zero vectors to ``max_words`` before the projection, and
+    the maximum is over the padding too. All padding becomes the projection's bias, computed once.
 
     Args:
         dim: D of a word.
         embedding_dim: E.
-        max_words: words of the longest sentence; a shorter one has padding.
-        gated: whether there is a gate; the fused AVLnet gates text and audio together.
+        max_words: sentences are padded to it.
+        gated: False in the fused AVLnet, which gates text and audio together.
 
     Shape:
         tokens with values (T, D) -> pooled (B, E), embeddings (B, E)
@@ -105,10 +104,10 @@ class AudioBranch(nn.Module):
     Args:
         spec: ``dim``, or ``encoder`` with ``name: davenet``, see :class:`fusion.models.EAO`.
         embedding_dim: E.
-        gated: whether there is a gate; the fused AVLnet gates text and audio together.
+        gated: see :class:`TextBranch`.
         mean_over_padding: in training average over padding too, as in the published pre-training of
-            MCN and AVLnet; EAO's authors, and the fine-tuning of AVLnet, average over real sound
-            alone. In evaluation all do the latter.
+            MCN and AVLnet. EAO's authors, the fine-tuning of AVLnet, and every evaluation average
+            over real sound only.
 
     Shape:
         tokens with values (T, bands or D) -> pooled (B, D), embeddings (B, E)
@@ -131,7 +130,7 @@ class AudioBranch(nn.Module):
         self.project = nn.Linear(width, embedding_dim)
 
     def forward(self, tokens: Tokens) -> Pooled:
-        """Encode, pool and project; a clip without sound is one of silence."""
+        """Encode, pool and project; a clip without sound counts as silence."""
         if isinstance(self.encoder, DAVEnetEncoder):
             pooled = self._pool_davenet(self.encoder, tokens)
         else:
@@ -153,7 +152,7 @@ class AudioBranch(nn.Module):
 
 
 class TextAudioGate(nn.Module):
-    """One embedding of text and sound: the sum of a projection of each, gated (AVLnet-Text-Fused).
+    """One embedding of text and audio: the sum of their projections, gated (AVLnet-Text-Fused).
 
     Args:
         in_dim: width of both.
@@ -179,7 +178,7 @@ def max_over_time(tokens: Tokens, lowest: float | None) -> Tensor:
     """Take the maximum over the tokens of each clip: (T, D) -> (B, D).
 
     Args:
-        tokens: of which a clip may have none; it is zeros then.
+        tokens: the result is zeros for a clip without tokens.
         lowest: a lower bound of all values, if there is one.
     """
     if bool((tokens.host_lengths == 1).all()):

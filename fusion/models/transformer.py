@@ -1,4 +1,4 @@
-"""Layers shared by all models. None of them knows what a modality is.
+"""Transformer and gated projection, shared by all models. Neither depends on modalities.
 
 Shapes: B clips, N tokens of all clips, D width, H heads.
 """
@@ -20,7 +20,7 @@ CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPB
 
 
 class GatedProjection(nn.Module):
-    """Linear projection whose outputs are gated by one another, ``y * sigmoid(G y + c)``.
+    """Linear projection, each output scaled by a gate: ``y = W x + b``, ``y * sigmoid(G y + c)``.
 
     The "context gating" of Miech et al., arXiv:1706.06905; EAO projects every input token and
     every final embedding with it.
@@ -55,7 +55,7 @@ PROJECTIONS: dict[str, type[nn.Module]] = {"gated": GatedProjection, "linear": n
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention: its weights, and how heads are cut and joined.
+    """Multi-head attention: its weights, and the split into heads.
 
     Args:
         dim: D, a multiple of ``num_heads``.
@@ -74,7 +74,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix the values that each query may see.
+        """Average the values that each query may see, weighted by attention.
 
         Args:
             queries: (B, Q, D).
@@ -111,13 +111,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor, source: Grid, target: Grid, pool: bool = False) -> Tensor:
         """Transform the tokens of ``source`` into the rows of ``target``.
 
-        Norm, queries, keys and values are computed once for a token, however many rows of
-        ``target`` it has. With ``pool`` the perceptron's second layer, which is linear, comes after
-        the mean.
+        Norm, queries, keys and values are computed once for each token, whatever the number of its
+        rows in ``target``. With ``pool`` the perceptron's second layer, which is linear, is applied
+        after the mean.
 
         Args:
             x: (N, D), the tokens of ``source``.
-            source: where they lie.
+            source: the grid of ``x``.
             target: the rows to compute.
             pool: average each span of the result.
 
@@ -138,7 +138,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks one after the other, initialised as ViT does (arXiv:2010.11929).
+    """A sequence of blocks, initialised as in ViT (arXiv:2010.11929).
 
     Args:
         num_blocks: 0 passes the tokens through.
@@ -162,7 +162,7 @@ class Transformer(nn.Module):
             x: (N, D), the tokens of ``tokens``.
             tokens: every token once.
             rows: a row for each token of each pass.
-            pooled: those spans of ``rows`` whose average is wanted.
+            pooled: the spans of ``rows`` to average.
 
         Returns:
             (spans of ``pooled``, B, D).
@@ -176,7 +176,7 @@ class Transformer(nn.Module):
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with the kernel that is right for the device: (B, H, L, D / H) each."""
+    """Attend with the best kernel of the device: (B, H, L, D / H) each."""
     if queries.is_cuda:
         # With a mask, cuDNN's kernel returns NaN gradients at some lengths (pytorch#196678).
         with sdpa_kernel(CUDA_KERNELS):

@@ -1,7 +1,7 @@
 """Word vectors: from a sentence to text features.
 
-As in the published pipelines (MIL-NCE, AVLnet, MCN, EAO) a sentence is the sequence of the vectors
-of those of its words that have one, at most ``max_words``.
+As in the published pipelines (MIL-NCE, AVLnet, MCN, EAO) a sentence becomes the sequence of the
+vectors of its first ``max_words`` known words.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class WordVectors:
         ValueError: vocabulary and vectors differ in number.
     """
 
-    learns = True  # from the training captions, so a checkpoint has its own vectors
+    learns = True  # from the training captions; a checkpoint has its own vectors
 
     def __init__(self, vocabulary: Sequence[str], vectors: Tensor, max_words: int = 20) -> None:
         if len(vocabulary) != len(vectors):
@@ -58,10 +58,9 @@ class WordVectors:
     ) -> WordVectors:
         """Learn vectors from sentences with word2vec (Mikolov et al., arXiv:1310.4546).
 
-        From a few thousand sentences word2vec learns vectors that hardly differ (0.99 is the cosine
-        of red and blue on the built-in corpus). So they are whitened: mean 0, covariance 1 over the
-        vocabulary; taking out what all vectors share is arXiv:1702.01417. The result depends on the
-        sentences and the seed alone.
+        From a few thousand sentences word2vec learns nearly equal vectors (on the built-in corpus
+        the cosine of red and blue is 0.99). So they are whitened: mean 0, covariance 1 over the
+        vocabulary (compare arXiv:1702.01417). The result depends only on sentences and seed.
 
         Args:
             sentences: the training captions.
@@ -71,9 +70,9 @@ class WordVectors:
             seed: of the initial vectors and the sampling.
 
         Raises:
-            ValueError: the sentences hold no word.
+            ValueError: the sentences have no word.
         """
-        from gensim.models import Word2Vec  # a second to import, so only where it is used
+        from gensim.models import Word2Vec  # slow to import
 
         corpus = [words for sentence in sentences if (words := words_of(sentence))]
         if not corpus:

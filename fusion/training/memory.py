@@ -9,16 +9,13 @@ from __future__ import annotations
 import gc
 import math
 import os
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fusion.distributed import world_size
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
 from fusion.training.protocols import Embed
@@ -37,10 +34,6 @@ class OutOfMemory(RuntimeError):
     """Not even the smallest chunk fits; the message says what would."""
 
 
-class OtherRankFailed(Exception):
-    """Another rank ran out of memory; this rank discards its step too."""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that an allocation failed, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -48,37 +41,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, dist.DistError):  # the ranks can no longer communicate
         return False
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
-
-
-class Agreement:
-    """What the ranks tell one another over the CPU, whatever device they compute on."""
-
-    def __init__(self) -> None:
-        self.group: Any = None  # torch's own types of it differ between versions
-        if world_size() > 1:
-            self.group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
-
-    def vote(self, well: bool) -> bool:
-        """Say whether this rank is well; learn whether all are."""
-        return all(self.gather(int(well)))
-
-    def check(self) -> None:
-        """Go on only if all ranks do.
-
-        Raises:
-            OtherRankFailed: one of them voted that it is not well.
-        """
-        if not self.vote(True):
-            raise OtherRankFailed
-
-    def gather(self, number: int) -> list[int]:
-        """Learn the number of every rank."""
-        if self.group is None:
-            return [number]
-        numbers = torch.zeros(world_size(), dtype=torch.int64)
-        numbers[dist.get_rank()] = number
-        dist.all_reduce(numbers, group=self.group)
-        return numbers.tolist()
 
 
 class ChunkSize:

@@ -14,15 +14,18 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fusion.distributed import ask_before_exchanges, average_over_ranks
+from fusion.distributed import (
+    Agreement,
+    OtherRankFailed,
+    all_reduce_mean_,
+    check_before_collectives,
+)
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import accumulate, backward_in_chunks
 from fusion.training.guard import NonFiniteGuard
 from fusion.training.memory import (
-    Agreement,
     ChunkSize,
-    OtherRankFailed,
     OutOfMemory,
     empty_cache,
     is_out_of_memory,
@@ -110,14 +113,14 @@ class ExactStep:
         """
         chunks = batch.chunks(self.chunk.size)
         try:
-            with ask_before_exchanges(self.agreement.check):
+            with check_before_collectives(self.agreement.check):
                 if self.loss.compares_clips:
                     result = backward_in_chunks(
                         self.accelerator, self.model, self.embed, self.loss, chunks
                     )
                 else:
                     result = accumulate(self.accelerator, self.embed, self.loss, chunks)
-                    average_over_ranks([result[0], *result[1].values()])
+                    all_reduce_mean_([result[0], *result[1].values()])
                 self._average(norms)
                 self.guard.check(self.parameters, self.optimizer.optimizer)
                 for norm in norms:
@@ -137,7 +140,7 @@ class ExactStep:
             if parameter.grad is None:  # here; clips of another rank may have used it
                 parameter.grad = torch.zeros_like(parameter)
         sums = [norm.sums for norm in norms if norm.sums is not None]
-        average_over_ranks([*(p.grad for p in self.parameters if p.grad is not None), *sums])
+        all_reduce_mean_([*(p.grad for p in self.parameters if p.grad is not None), *sums])
 
     def _recover(self, failed: bool) -> list[int]:
         """Undo the attempt and halve the chunk; return the chunk size of each rank."""

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fusion.checkpoint import load_weights, read_state
-from fusion.distributed import copy_from_first_rank
+from fusion.distributed import broadcast_
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
 from fusion.training.guard import NonFiniteGuard
@@ -107,7 +107,7 @@ class Trainer:
         self.found_chunk = settings.chunk_size is not None
         # No DDP wrapper: it would communicate within a chunk, see ExactStep.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
-        copy_from_first_rank([*model.parameters(), *model.buffers()])
+        broadcast_([*model.parameters(), *model.buffers()])
         self._prepare_steps()
         self.position, self.best = Position(), -math.inf
         self.stop_request = StopRequest()

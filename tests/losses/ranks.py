@@ -1,4 +1,4 @@
-"""A rank of a test of the exchange: its share of the loss against the whole batch in one process.
+"""One rank of a test of the collectives: its share of the loss against the whole batch alone.
 
     torchrun --nproc_per_node 4 tests/losses/ranks.py
 
@@ -14,26 +14,16 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fusion import distributed as exchange
-from fusion.distributed import (
-    all_gather,
-    average_over_ranks,
-    copy_from_first_rank,
-    exchange_counts,
-    first_row,
-)
+from fusion import distributed
+from fusion.distributed import all_gather, all_reduce_mean_, broadcast_, own_rows
 from fusion.losses import CombinatorialLoss, mms, nce
 from fusion.losses.clusters import ClusterLoss
-from tests import plain
+from tests.losses import plain
 
 NAMES = ("text", "video", "audio")
 TERMS = {"t|v": 1.0, "t|a": 0.1, "v|a": 0.1, "t|va": 0.1, "v|ta": 0.1, "a|tv": 0.1}
 COMBINATIONS = ["t", "v", "a", "tv", "ta", "va"]
-SHARES = {  # rows of each rank, by number of ranks
-    "equal": {1: [8], 2: [6, 6], 4: [3, 3, 3, 3]},
-    "different": {1: [5], 2: [2, 7], 4: [1, 4, 2, 3]},
-    "none on a rank": {1: [4], 2: [5, 0], 4: [3, 0, 4, 1]},
-}
+SHARES = (1, 3)  # rows of each rank
 GONE = {  # modality that the first rank's clips, or all, lack
     "nothing": None,
     "on one rank": False,
@@ -45,9 +35,9 @@ def close(ours, theirs, what):
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13, msg=lambda m: f"{what}: {m}")
 
 
-def check_pairs(counts, mine):
+def check_pairs(total, mine):
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(2, sum(counts), 6, generator=generator, dtype=torch.float64)
+    x, y = torch.randn(2, total, 6, generator=generator, dtype=torch.float64)
     for ours, definition, setting in [
         (nce, plain.nce, {"temperature": 0.05}),
         (mms, plain.mms, {"margin": 0.1}),
@@ -58,32 +48,31 @@ def check_pairs(counts, mine):
             expected = definition(*whole, **setting)
             expected.backward()
             own = [side[mine].clone().requires_grad_() for side in (x, y)]
-            value = ours(*own, tile=tile, counts=counts, **setting)
+            value = ours(*own, tile=tile, **setting)
             value.backward()
             close(value, expected.detach(), "value")
             for part, side in zip(own, whole, strict=True):
                 close(part.grad, side.grad[mine] * dist.get_world_size(), "gradient")
 
 
-def check_terms(counts, mine, gone):
+def check_terms(total, mine, gone):
     generator = torch.Generator().manual_seed(1)
-    total = sum(counts)
     embeddings = {
         c: torch.randn(total, 5, generator=generator, dtype=torch.float64) for c in COMBINATIONS
     }
     present = {name: torch.ones(total, dtype=torch.bool) for name in NAMES}
     if gone is not None:
-        present["audio"][: total if gone else counts[0]] = False
+        present["audio"][: total if gone else total // dist.get_world_size()] = False
     for kind in ("nce", "mms_dot"):
-        check_loss(CombinatorialLoss(NAMES, TERMS, kind), embeddings, present, counts, mine)
+        check_loss(CombinatorialLoss(NAMES, TERMS, kind), embeddings, present, mine)
 
 
-def check_loss(loss, embeddings, present, counts, mine):
+def check_loss(loss, embeddings, present, mine):
     whole = {c: e.clone().requires_grad_() for c, e in embeddings.items()}
     expected = plain.combinatorial_loss(loss, whole, present)
     expected.backward()
     own = {c: e[mine].clone().requires_grad_() for c, e in embeddings.items()}
-    value, _ = loss(own, {m: p[mine] for m, p in present.items()}, counts)
+    value, _ = loss(own, {m: p[mine] for m, p in present.items()})
     value.backward()
     close(value, expected.detach(), "value")
     for c in COMBINATIONS:
@@ -91,30 +80,28 @@ def check_loss(loss, embeddings, present, counts, mine):
         close(own[c].grad, exact[mine] * dist.get_world_size(), c)
 
 
-def check_gather(counts, mine):
-    rows = torch.arange(sum(counts) * 2, dtype=torch.float64).reshape(-1, 2)
+def check_gather(total, mine):
+    rows = torch.arange(total * 2, dtype=torch.float64).reshape(-1, 2)
     own = rows[mine].clone().requires_grad_()
-    everything = all_gather(own, counts)
+    everything = all_gather(own)
     close(everything.detach(), rows, "rows")
     (everything * rows).sum().backward()
     close(own.grad, rows[mine] * dist.get_world_size(), "gradient of rows")
-    assert exchange_counts(len(own)) == list(counts)
 
 
-def check_clusters(counts, mine):
+def check_clusters(total, mine):
     """Four steps of clustering, with a queue, against the plain version on whole batches."""
     generator = torch.Generator().manual_seed(2)
-    total = sum(counts)
     ours, theirs = (kind(3, 2, 2, 2) for kind in (ClusterLoss, plain.ClusterLoss))
     for step in range(5):
         sides = torch.randn(3, total, 4, generator=generator, dtype=torch.float64)
         present = torch.ones(3, total, dtype=torch.bool)
-        present[2, step % 2] = total < 5
+        present[2, : total // 4] = step % 2 == 0  # with four ranks all clips of the first
         whole = [side.clone().requires_grad_() for side in sides]
         expected = theirs(whole, present)
         expected.backward()
         own = [side[mine].clone().requires_grad_() for side in sides]
-        value, _ = ours(own, present[:, mine], counts)
+        value, _ = ours(own, present[:, mine])
         value.backward()
         ours.commit()
         close(value, expected.detach(), "cluster loss")
@@ -128,21 +115,21 @@ def check_average():
     mine = [torch.full(shape, float(rank + i)) for i, shape in enumerate(shapes)]
     mine.insert(2, torch.full((2,), float(rank), dtype=torch.float64))
     mine.append(torch.full((6, 4), float(rank)).T)  # not contiguous
-    exchange.BUCKET_BYTES = 100  # two tensors in some buckets, one too large for any
-    average_over_ranks(mine)
+    distributed.BUCKET_BYTES = 100  # two tensors in some buckets, one too large for any
+    all_reduce_mean_(mine)
     mean = (ranks - 1) / 2
     for tensor, offset in zip(mine, [0, 1, 0, 2, 3, 4, 0], strict=True):
         close(tensor.double(), torch.full(tensor.shape, mean + offset).double(), "average")
     copied = [torch.full((3,), float(rank + 1))]
-    copy_from_first_rank(copied)
+    broadcast_(copied)
     close(copied[0].double(), torch.ones(3).double(), "copy")
 
 
-def check_questions():
-    """Before each exchange, and in no other place, somebody may stop a rank that has failed."""
+def check_checks():
+    """The check runs before each collective, and nowhere else."""
     asked = []
     x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    with exchange.ask_before_exchanges(lambda: asked.append(len(asked))):
+    with distributed.check_before_collectives(lambda: asked.append(len(asked))):
         value = nce(x, x + 1)
         assert len(asked) == 3, asked  # unit vectors, sums of columns, values
         value.backward()
@@ -153,19 +140,18 @@ def check_questions():
 
 def main():
     dist.init_process_group("gloo")
-    for name, shares in SHARES.items():
-        counts = shares[dist.get_world_size()]
-        first = first_row(counts)
-        mine = slice(first, first + counts[dist.get_rank()])
-        check_gather(counts, mine)
-        check_pairs(counts, mine)
-        check_clusters(counts, mine)
+    for share in SHARES:
+        total, mine = share * dist.get_world_size(), own_rows(share)
+        check_gather(total, mine)
+        check_pairs(total, mine)
+        if share > 1:
+            check_clusters(total, mine)
         for lacks, gone in GONE.items():
-            check_terms(counts, mine, gone)
+            check_terms(total, mine, gone)
             if dist.get_rank() == 0:
-                print(f"{name}, audio gone {lacks}: equal")
+                print(f"{share} rows, audio gone {lacks}: equal")
     check_average()
-    check_questions()
+    check_checks()
     dist.barrier()
     dist.destroy_process_group()
 

@@ -6,7 +6,7 @@ import torch
 from fusion.losses import MCNLoss
 from fusion.losses.clusters import ClusterLoss, cluster_contrast
 from fusion.losses.kmeans import assign, kmeans
-from tests import plain
+from tests.losses import plain
 
 
 def rows(count, width=5, seed=0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fusion.losses import CombinatorialLoss, nce
+from fusion.losses import LOSSES, CombinatorialLoss, nce
 
 NAMES = ("text", "video", "audio")
 TERMS = {"t|v": 1.0, "t|a": 0.1, "v|a": 0.1, "t|va": 0.1, "v|ta": 0.1, "a|tv": 0.1}
@@ -85,3 +85,21 @@ def test_a_weight_of_zero_leaves_the_term_out():
 def test_wrong_settings_are_explained(arguments, message):
     with pytest.raises(ValueError, match=message):
         CombinatorialLoss(NAMES, **arguments)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_training_can_commit_undo_save_and_load_every_loss(name):
+    arguments = {"terms": TERMS} if name == "combinatorial" else {"clusters": 3}
+    loss, other = (LOSSES[name](NAMES, **arguments) for _ in range(2))
+    assert loss.compares_clips
+    assert set(loss.combinations) >= {"t", "v", "a"}
+    inputs = embeddings() | {"reconstruction": torch.rand(6, 3)}
+    value, _ = loss(inputs, presence())
+    loss.undo()
+    other.load_state_dict(loss.state_dict())
+    torch.testing.assert_close(other(inputs, presence())[0], value)
+    other.commit()
+
+
+def test_checkpoints_without_a_state_of_the_loss_still_open():
+    CombinatorialLoss(NAMES, TERMS).load_state_dict(None)

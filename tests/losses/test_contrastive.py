@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fusion.losses import mms, nce
-from tests import plain
+from fusion.losses.contrastive import contrast
+from tests.losses import plain
 
 
 def pair(count, width):
@@ -97,6 +98,29 @@ def test_pairs_that_are_not_valid_might_as_well_not_be_there(loss, tile):
     for gradient, part in zip(gradients, few, strict=True):
         torch.testing.assert_close(gradient[valid], part)
         assert not gradient[~valid].any()
+
+
+@pytest.mark.parametrize("tile", [None, 4])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_losses_of_several_pairs_each_count_their_own_clips(normalize, tile):
+    """What one loss leaves out and another reads is large, and must not reach the former's sums."""
+    x, y, z = torch.cat([pair(9, 4), pair(9, 4)[:1].flip(1)])
+    valid = torch.tensor([[0, 1, 1, 0, 1, 1, 1, 0, 1], [1, 1, 1, 1, 0, 0, 1, 1, 1]]).bool()
+    x[0], z[3] = 1000, -1000
+    sides = [side.requires_grad_() for side in (x, y, z)]
+    values, counts = contrast(
+        sides, [(0, 1), (0, 2)], 2.0, 0.1, valid, tile=tile, normalize=normalize
+    )
+    assert counts.tolist() == [6, 7]
+    expected = []
+    for other, rows in [(y, valid[0]), (z, valid[1])]:
+        a, b = (F.normalize(s, dim=-1) if normalize else s for s in (x[rows], other[rows]))
+        expected.append(plain.mms_dot(2 * a, b, 0.2))
+    torch.testing.assert_close(values, torch.stack(expected))
+    torch.testing.assert_close(
+        torch.autograd.grad(values[0] + 3 * values[1], sides),
+        torch.autograd.grad(expected[0] + 3 * expected[1], sides),
+    )
 
 
 @pytest.mark.parametrize("loss", [nce, mms, dots])

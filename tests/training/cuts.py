@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fusion.checkpoint import WEIGHTS
 from fusion.data.datasets.dataset import collate
-from fusion.distributed import ask_before_exchanges
+from fusion.distributed import check_before_collectives
 from fusion.losses import CombinatorialLoss, MCNLoss
 from fusion.models import EAO, MCN
 from fusion.models.batchnorm import GroupedBatchNorm
@@ -38,7 +38,7 @@ from fusion.training.run_folder import RunFolder
 from fusion.training.sampler import EpochBatchSampler
 from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer
-from tests import plain
+from tests.losses import plain
 from tests.training.doubles import ClipList, StatelessLoss
 
 SEED, BATCH, STEPS, GROUP = 3, 32, 5, 2
@@ -211,7 +211,7 @@ def run(*words, stages=None, here=False, loss=None):
         trainer = make_trainer(Path(folder), *words, loss=loss)
         faults = Faults(trainer, stages, here) if stages else None
         question = faults.question if faults else lambda: None
-        with ask_before_exchanges(question), contextlib.redirect_stderr(io.StringIO()):
+        with check_before_collectives(question), contextlib.redirect_stderr(io.StringIO()):
             trainer.fit()
     state = {name: tensor.clone() for name, tensor in trainer.unwrapped.state_dict().items()}
     return state, trainer.chunk.size, faults.count if faults else 0

@@ -3,7 +3,7 @@
 import torch
 
 from fusion.evaluation.metrics import ranks_of_matrix, ranks_of_pairs
-from tests import plain
+from fusion.models import eao_reference
 from tools.benchmarks.measure import compare_times, peak_bytes
 from tools.benchmarks.models import make_inputs, make_model
 
@@ -17,7 +17,7 @@ def run(arguments, device):
     model = make_model(size, davenet, device).eval()
     inputs = make_inputs(size, davenet, arguments.batch, arguments.fill, device)
     ways = {
-        "plain": lambda: embed(plain.embed, model, inputs, precision),
+        "plain": lambda: embed(eao_reference.embed, model, inputs, precision),
         "fast": lambda: embed(lambda model, inputs: model(inputs), model, inputs, precision),
     }
     expected, got = ways["plain"](), ways["fast"]()

@@ -1,4 +1,4 @@
-"""The contrastive losses: whole similarity matrices against tiles."""
+"""Contrastive losses: whole similarity matrices compared with tiles."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fusion.losses import MCNLoss, nce
-from tests import plain
+from tests.losses import plain
 from tools.benchmarks.measure import compare_times, deviation, peak_bytes
 
 CLUSTERS, MARGIN = 256, 0.001
@@ -38,7 +38,7 @@ def whole_mcn(*sides):
 
 
 def tiled_mcn(*sides):
-    """The same by the loss that trains."""
+    """The same by the loss used in training."""
     loss = MCNLoss(("text", "video", "audio"), MARGIN, CLUSTERS, reconstruction_weight=0)
     everywhere = torch.ones(len(sides[0]), dtype=torch.bool, device=sides[0].device)
     present = dict.fromkeys(("text", "video", "audio"), everywhere)
@@ -76,7 +76,7 @@ def run(arguments, device):
 
 
 def make_sides(kind, batch, width, device):
-    """Draw embeddings that go together, but not too well; those of MCN are short."""
+    """Draw embeddings that are correlated, but not too much; those of MCN are short."""
     generator = torch.Generator().manual_seed(0)
     x, *noise = torch.randn(2 if kind == "nce" else 3, batch, width, generator=generator)
     sides = [x, *(x + 2 * more for more in noise)]
@@ -95,6 +95,6 @@ def take_memory(start, kind, name, batch, width, device):
     """Do one step in a process of its own, see ``peak_bytes``."""
     sides = make_sides(kind, batch, width, device)
     few = make_sides(kind, 8 if kind == "nce" else 8 * CLUSTERS, width, device)
-    step(WAYS[kind][name], few)  # what the first call loads does not count
+    step(WAYS[kind][name], few)  # warm up
     start()
     step(WAYS[kind][name], sides)

@@ -4,8 +4,8 @@ import copy
 
 import torch
 
-from fusion.models import compile_parts
-from tests import plain
+from fusion.models import compile_parts, eao_reference
+from tests.losses import plain
 from tools.benchmarks.measure import (
     compare_times,
     count_flop,
@@ -73,8 +73,8 @@ def run(arguments, device):
 
 
 def plain_step(model, loss, inputs):
-    """Embed as the paper writes it down."""
-    return plain.embed(model, inputs)
+    """Embed as the paper does."""
+    return eao_reference.embed(model, inputs)
 
 
 def fast_step(model, loss, inputs):
@@ -83,7 +83,7 @@ def fast_step(model, loss, inputs):
 
 
 def loss_of(way, loss, embeddings, inputs):
-    """Compute the loss in the manner of one of these, in full precision as training does."""
+    """Compute the loss the plain or the fast way, in float32 as training does."""
     if way is plain_step:
         return plain.combinatorial_loss(loss, embeddings, present(inputs))
     return loss(embeddings, present(inputs))[0]
@@ -139,8 +139,8 @@ def count(arguments, name):
 
     else:
 
-        def run_once():  # the plain loss looks at which clips are there; meta tensors cannot say
-            embeddings = plain.embed(model, inputs)
+        def run_once():  # the plain loss reads values, which meta tensors lack
+            embeddings = eao_reference.embed(model, inputs)
             pairs = [(embeddings[x], embeddings[y]) for x, y in loss.pairs.values()]
             sum(plain.nce(x, y, 0.05) for x, y in pairs).backward()
 
@@ -185,7 +185,7 @@ def rates(arguments, device, seconds, flop, ways, model):
 
 
 def profile(way, device):
-    """Say where the time goes: the operations that take most."""
+    """List the operations that take the most time."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)

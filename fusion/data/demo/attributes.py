@@ -1,4 +1,4 @@
-"""What can be seen and heard in a scene: three visible and three audible attributes."""
+"""The attributes of a scene: three visible and three audible ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_COMBINATIONS = math.prod(len(values) for values in ATTRIBUTES.values())
 
 
 def combination(number: int) -> dict[str, str]:
-    """Name the values of combination ``number``, which is in [0, ``NUM_COMBINATIONS``)."""
+    """Return the values of combination ``number``, which is in [0, ``NUM_COMBINATIONS``)."""
     chosen = {}
     for attribute, values in ATTRIBUTES.items():
         number, index = divmod(number, len(values))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import io
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,12 +19,12 @@ from tqdm import tqdm
 from fusion.data.demo.attributes import ATTRIBUTES
 from fusion.data.demo.film import write_film
 from fusion.data.demo.perceiver import ceilings
-from fusion.data.demo.plan import SPLITS, VERSION, Film, plan_corpus
+from fusion.data.demo.plan import SPLITS, VERSION, Film, Scene, plan_corpus
 from fusion.files import cache_folder, recover_folder, replace_folder
 
 logger = logging.getLogger(__name__)
 
-BYTES_PER_FILM = 250_000  # on the safe side of what a film takes
+BYTES_PER_FILM = 250_000  # more than a film takes
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 CAPTION_COLUMNS = ("video", "start", "end", "text")
 
@@ -37,26 +36,26 @@ class CorpusError(ValueError):
 def demo_corpus(
     cache: str | Path | None = None, jobs: int | None = None, size: int | None = None
 ) -> Path:
-    """Find the built-in corpus; render it if this is its first use.
+    """Return the folder of the built-in corpus; render it on first use.
 
-    The folder that is returned holds::
+    The folder holds::
 
         videos/*.mp4                           pictures (H.264 or MPEG-4) and sound (AAC)
-        train.csv validation.csv test.csv      video, start, end, text; seconds, path from here
-        attributes.csv                         the truth about each clip, see `write_tables`
-        ceilings.json                          scores of a perfect perceiver, see `perceiver.py`
+        train.csv validation.csv test.csv      video (path from here), start and end (s), text
+        attributes.csv                         the true attributes of each clip, see `write_tables`
+        ceilings.json                          the highest scores possible, see `perceiver.py`
         version.json
 
-    Clips lack what real ones lack: the text of some rows of ``train.csv`` is empty, some scenes
-    are black or silent, some files have no picture or no sound.
+    As in real data, modalities are missing: the text of some rows of ``train.csv`` is empty, some
+    scenes are black or silent, some files have no picture or no sound.
 
     Args:
-        cache: folder to keep it in; :func:`fusion.files.cache_folder` by default.
-        jobs: processes that render; one per core by default. They change nothing but the time.
+        cache: its parent folder; :func:`fusion.files.cache_folder` by default.
+        jobs: processes that render; one per core by default. The result is the same.
         size: films for training, see :func:`plan_corpus`; the whole corpus by default.
 
     Raises:
-        CorpusError: there is no space for it, or a process that renders has died.
+        CorpusError: the disk is full, or a process that renders has died.
         ValueError: ``size`` is not a possible number of films.
     """
     name = f"demo-v{VERSION}" if size is None else f"demo-v{VERSION}-{size}"
@@ -66,7 +65,7 @@ def demo_corpus(
         with _explain_lack_of_space(folder, len(films)):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _one_process_at_a_time(folder.with_name(f"{name}.lock")):
-                if not _is_complete(recover_folder(folder)):  # another may have rendered it
+                if not _is_complete(recover_folder(folder)):  # another process may have
                     _check_space(folder.parent, len(films))
                     _render(folder, films, size, jobs or _num_cores())
     return folder
@@ -93,7 +92,7 @@ def _render_here(films: list[Film], folder: Path) -> Iterator[str]:
 
 
 def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[str]:
-    """Start ``jobs`` processes, see `worker.py`, and yield what they say they have rendered."""
+    """Start ``jobs`` processes, see `worker.py`, and yield the paths that they print."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "fusion.data.demo.worker", str(folder), str(size or 0)]
     reader, writer = os.pipe()
@@ -123,31 +122,22 @@ def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[
 def write_tables(films: list[Film], folder: Path) -> None:
     """Write captions, attributes and ceilings, which follow from the plan alone.
 
-    ``attributes.csv`` has, beside the columns that name the clip: one column per attribute;
+    ``attributes.csv`` has, after the columns that name the clip: one column per attribute;
     ``has_picture``, ``has_sound``, ``has_narration``, 0 or 1, of the scene; ``has_video_stream``
-    and ``has_audio_stream`` of the file; ``unsaid``, attributes that the sentence leaves out.
+    and ``has_audio_stream`` of the file; ``unsaid``, the attributes that the sentence leaves out.
     """
+    truth = [_truth(film, scene) for film in films for scene in film.scenes]
+    _write_csv(folder / "attributes.csv", list(truth[0]), truth)
+    texts = [scene.text for film in films for scene in film.scenes]
+    rows = [row | {"text": text} for row, text in zip(truth, texts, strict=True)]
     for split in SPLITS:
-        rows = [_caption(film, i) for film in films if film.split == split for i in _scenes(film)]
-        _write_csv(folder / f"{split}.csv", CAPTION_COLUMNS, rows)
-    truth = [_truth(film, i) for film in films for i in _scenes(film)]
-    _write_csv(folder / "attributes.csv", tuple(truth[0]), truth)
+        mine = [row for row in rows if row["split"] == split]
+        _write_csv(folder / f"{split}.csv", CAPTION_COLUMNS, mine)
     scores = {split: ceilings([f for f in films if f.split == split]) for split in SPLITS[1:]}
     (folder / "ceilings.json").write_text(json.dumps(scores, indent=1))
 
 
-def _scenes(film: Film) -> range:
-    return range(len(film.scenes))
-
-
-def _caption(film: Film, number: int) -> dict[str, object]:
-    scene = film.scenes[number]
-    values = (film.path, scene.caption_start, scene.caption_end, scene.text)
-    return dict(zip(CAPTION_COLUMNS, values, strict=True))
-
-
-def _truth(film: Film, number: int) -> dict[str, object]:
-    scene = film.scenes[number]
+def _truth(film: Film, scene: Scene) -> dict[str, object]:
     return {
         "video": film.path,
         "start": scene.caption_start,
@@ -163,17 +153,16 @@ def _truth(film: Film, number: int) -> dict[str, object]:
     }
 
 
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, object]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")
+def _write_csv(path: Path, columns: Sequence[str], rows: list[dict[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @contextlib.contextmanager
 def _one_process_at_a_time(lock: Path) -> Iterator[None]:
-    """Let the other processes of this machine wait; on Windows both render and the last one wins.
+    """Lock out other processes of this machine; on Windows both render and the last one wins.
 
     The operating system frees the lock of a process that dies.
     """

@@ -1,4 +1,4 @@
-"""Rendering one film: pictures and sounds of its scenes, encoded into an mp4 file."""
+"""Render one film: pictures and sounds of its scenes, encoded into an mp4 file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fusion.data.demo.plan import FRAMES_PER_SECOND, Film, Scene, film_generator
 from fusion.data.demo.sounds import SAMPLE_RATE, render_sounds
 
 PICTURES, SOUNDS = 1, 2  # streams of random numbers
-# Fastest settings that look and sound right; one thread, so that the bytes do not depend on cores.
+# Fast settings of good quality; one thread, so that the bytes do not depend on the machine.
 H264_OPTIONS = {"preset": "ultrafast", "crf": "28", "threads": "1"}
 MPEG4_BITS_PER_SECOND = 150_000
 AAC_BITS_PER_SECOND = 32_000
-KEYFRAME_EVERY = 20  # frames: a clip is decoded from the keyframe before its start
+KEYFRAME_EVERY = 20  # frames
 
 
 def write_film(film: Film, folder: Path) -> None:
@@ -28,7 +28,7 @@ def write_film(film: Film, folder: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    # In memory first: PyAV would report a full disk in many ways, Python in one.
+    # In memory first: PyAV reports a full disk by many kinds of errors, Python by one.
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
         video = _add_video(container) if film.has_video_stream else None
@@ -50,7 +50,7 @@ def write_film(film: Film, folder: Path) -> None:
 
 
 def scene_frames(film: Film, number: int, scene: Scene) -> np.ndarray:
-    """Draw scene ``number``, black if it lacks its picture: (T, H, W, 3) uint8."""
+    """Draw scene ``number``; black without a picture: (T, H, W, 3) uint8."""
     if not scene.has_picture:
         return np.zeros((scene.num_frames, HEIGHT, WIDTH, 3), np.uint8)
     rng = film_generator(film.split, film.index, number, PICTURES)
@@ -58,7 +58,7 @@ def scene_frames(film: Film, number: int, scene: Scene) -> np.ndarray:
 
 
 def scene_wave(film: Film, number: int, scene: Scene) -> np.ndarray:
-    """Play scene ``number``, zeros if it lacks its sound: (S,) float32."""
+    """Play scene ``number``; zeros without sound: (S,) float32."""
     num_samples = scene.num_frames * SAMPLE_RATE // FRAMES_PER_SECOND
     if not scene.has_sound:
         return np.zeros(num_samples, np.float32)
@@ -87,7 +87,7 @@ def _add_audio(container: av.container.OutputContainer) -> av.AudioStream:
 def _encode_pictures(
     container: av.container.OutputContainer, stream: av.VideoStream, frames: np.ndarray, first: int
 ) -> None:
-    convert = VideoReformatter()  # one for all frames: making one takes longer than using it
+    convert = VideoReformatter()  # shared by all frames: slow to construct
     for number, picture in enumerate(frames, start=first):
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame = convert.reformat(frame, format="yuv420p", interpolation="FAST_BILINEAR")

@@ -1,11 +1,10 @@
-"""What a perfect perceiver would score on the built-in corpus, computed exactly.
+"""The highest expected retrieval scores on the built-in corpus, computed exactly.
 
-The perceiver knows every attribute that a modality shows, and nothing else: it reads the sentence
-about the scene, sees its picture or hears its sound without error. It ranks by how probable it is
-that a query and a candidate belong together: the product over attributes of 1 where both know the
-same value, 0 where they know different ones, and 1 / (number of values) where either does not know.
-Ties are broken at random. No model that ranks candidates for one query at a time, without a look at
-the other queries, can expect to score higher.
+A perfect perceiver knows every attribute that a modality shows, and nothing else. It ranks by the
+probability that a query and a candidate belong together: the product over attributes of 1 where
+both show the same value, 0 where they show different ones, and 1 / (number of values) where either
+does not show it. Ties are broken at random. No model that ranks the candidates of each query
+without looking at the other queries has a higher expected score.
 
 Shapes: N clips, A attributes.
 """
@@ -28,15 +27,14 @@ UNKNOWN = -1
 def ceilings(films: Sequence[Film]) -> dict[str, dict[str, float]]:
     """Score the perfect perceiver on the clips of some films, in every direction.
 
-    A clip whose file lacks every stream of the query's or of the candidate's modalities counts as
-    a miss and is no candidate, as in the published evaluation. A black or silent scene of a file
-    that has the stream takes part; nothing can be perceived in it.
+    As in the published evaluation, a clip with no modality on the query or the gallery side counts
+    as a miss and is no candidate. A black or silent scene of a file with that stream is ranked,
+    although it shows nothing.
 
     Returns:
-        For each direction, such as ``t->va`` (and ``t->v+a``, the average of two rankings'
-        similarities, which knows just as much), ``R@1``, ``R@5``, ``R@10``, ``R@50`` in percent of
-        all clips, ``MedR`` and ``MeanR`` over the clips that take part. All are expected values,
-        except for the median: that of the expected ranks.
+        For each direction, such as ``t->va`` or ``t->v+a``: ``R@1``, ``R@5``, ``R@10``, ``R@50``
+        in percent of all clips, ``MedR`` and ``MeanR`` over the clips that are ranked. All are
+        expected values, except for the median: that of the expected ranks.
     """
     knowledge = {m: _known(films, m) for m in MODALITIES}
     present = {m: _present(films, m) for m in MODALITIES}
@@ -60,7 +58,7 @@ def score_direction(
     Args:
         queries: (N, A) values known of each query, as numbers, or ``UNKNOWN``.
         candidates: (N, A) likewise; candidate i is the right one for query i.
-        present: (N,) bool, clips that take part.
+        present: (N,) bool, clips that are ranked.
     """
     scores = match_scores(queries[present], candidates[present])
     right = scores.diagonal()[:, None]
@@ -84,7 +82,7 @@ def match_scores(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def _known(films: Sequence[Film], modality: str) -> np.ndarray:
-    """Number the values that a modality shows of each clip: (N, A), ``UNKNOWN`` elsewhere."""
+    """Number the attribute values that a modality shows: (N, A), ``UNKNOWN`` for others."""
     rows = []
     for scene in (scene for film in films for scene in film.scenes):
         shown = {
@@ -102,18 +100,15 @@ def _known(films: Sequence[Film], modality: str) -> np.ndarray:
 
 
 def _present(films: Sequence[Film], modality: str) -> np.ndarray:
-    """Tell which clips have a modality at all, perceivable or not: (N,) bool."""
-    return np.array(
-        [
-            {"t": bool(scene.text), "v": film.has_video_stream, "a": film.has_audio_stream}[
-                modality
-            ]
-            for film in films
-            for scene in film.scenes
-        ]
-    )
+    """Return which clips have a modality, even if it shows nothing: (N,) bool."""
+    flags = [
+        (bool(scene.text), film.has_video_stream, film.has_audio_stream)
+        for film in films
+        for scene in film.scenes
+    ]
+    return np.array(flags)[:, MODALITIES.index(modality)]
 
 
 def _combine(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Know what any part knows; parts about the same clips never disagree."""
+    """Join what several modalities show; those of the same clip never disagree."""
     return np.max(parts, axis=0)

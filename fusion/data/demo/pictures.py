@@ -7,6 +7,7 @@ Lengths are in pixels; y grows downwards.
 from __future__ import annotations
 
 import colorsys
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -28,7 +29,7 @@ NUM_DISTRACTORS = (6, 12)
 DISTRACTOR_SATURATION = (0.05, 0.4)
 DISTRACTOR_VALUE = (0.2, 0.8)
 NOISE = (2.0, 7.0)  # standard deviation, of 255
-DRIFT = 12  # the camera moves by up to half of so many pixels in a scene, in either direction
+DRIFT = 12  # twice the pixels by which the camera moves at most in a scene, along each axis
 
 
 def render_pictures(
@@ -39,7 +40,7 @@ def render_pictures(
     Args:
         values: at least ``shape``, ``colour`` and ``motion``.
         num_frames: T.
-        rng: chooses all that the attributes leave open.
+        rng: draws everything else.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
@@ -53,7 +54,7 @@ def render_pictures(
 
 
 def draw_camera(num_frames: int, rng: np.random.Generator) -> Array:
-    """Draw where the camera looks: (T, 2), x and y of the upper left corner, 0 to ``DRIFT``."""
+    """Draw the camera's path: (T, 2), x and y of the upper left corner, 0 to ``DRIFT``."""
     way = rng.uniform(-0.5, 0.5, 2)
     return np.rint(DRIFT * (0.5 + np.linspace(-0.5, 0.5, num_frames)[:, None] * way)).astype(int)
 
@@ -126,7 +127,7 @@ def _triangle(x: Array, y: Array, r: Array) -> Array:
 
 
 def _star(x: Array, y: Array, r: Array) -> Array:
-    """Five points: the plane folded into one tenth, where the outline is one straight line."""
+    """Five points: fold the plane into one tenth, where the outline is one straight line."""
     tenth = np.pi / 5
     angle = np.abs(np.mod(np.arctan2(x, -y) + tenth, 2 * tenth) - tenth)
     distance = np.sqrt(x * x + y * y)
@@ -160,7 +161,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def _track(num_frames: int, rng: np.random.Generator, **moving: Array) -> Array:
-    """Stand still somewhere in the middle, except for what is given as ``moving``."""
+    """Stand still near the middle, except for the columns given as ``moving``."""
     place = {
         "x": rng.uniform(0.3, 0.7) * WIDTH,
         "y": rng.uniform(0.35, 0.65) * HEIGHT,
@@ -179,14 +180,6 @@ def _track(num_frames: int, rng: np.random.Generator, **moving: Array) -> Array:
 def _slides(num_frames: int, rng: np.random.Generator, sign: int) -> Array:
     way = rng.uniform(28, 60)
     return _track(num_frames, rng, x=sign * way * np.linspace(-0.5, 0.5, num_frames))
-
-
-def _left(num_frames: int, rng: np.random.Generator) -> Array:
-    return _slides(num_frames, rng, -1)
-
-
-def _right(num_frames: int, rng: np.random.Generator) -> Array:
-    return _slides(num_frames, rng, 1)
 
 
 def _bounces(num_frames: int, rng: np.random.Generator) -> Array:
@@ -214,8 +207,8 @@ def _seconds(num_frames: int) -> Array:
 
 
 TRACKS: dict[str, Callable[[int, np.random.Generator], Array]] = {
-    "left": _left,
-    "right": _right,
+    "left": functools.partial(_slides, sign=-1),
+    "right": functools.partial(_slides, sign=1),
     "bounces": _bounces,
     "spins": _spins,
     "grows": _grows,
@@ -237,7 +230,7 @@ def _paint(
     cover, light = _draw_object(shape, track, corner, np.arange(2 * half + 1, dtype=np.float32))
     grain = rng.standard_normal((HEIGHT + 32, WIDTH + 32, 3), np.float32) * rng.uniform(*NOISE)
     grain = np.rint(grain).astype(np.int16)
-    shifts = rng.integers(0, 33, (len(track), 2))  # one tile of grain, which is much quicker
+    shifts = rng.integers(0, 33, (len(track), 2))  # of one tile of grain, for speed
 
     still = background.astype(np.int16)
     frames = np.empty((len(track), HEIGHT, WIDTH, 3), np.uint8)
@@ -260,9 +253,9 @@ def _draw_object(shape: Shape, track: Array, corner: Array, window: Array) -> tu
     top, left = corner.T.astype(np.float32)[:, :, None, None]
     dx, dy = window + (left - x), window[:, None] + (top - y)  # (T, 1, S), (T, S, 1)
     cos, sin = np.cos(angle), np.sin(angle)
-    x, y = cos * dx + sin * dy, cos * dy - sin * dx  # turned with the object
+    x, y = cos * dx + sin * dy, cos * dy - sin * dx  # coordinates that turn with the object
     distance = shape(x, y, radius)
     cover = np.clip(0.5 - distance, 0, 1) * visibility
-    light = 1.08 - 0.38 * np.clip(0.5 + x / 3, 0, 1)  # two tones, so that turning is seen
+    light = 1.08 - 0.38 * np.clip(0.5 + x / 3, 0, 1)  # two tones show the turning
     light *= 1 - 0.35 * np.clip(distance + 2, 0, 1)  # a darker rim
     return cover, light

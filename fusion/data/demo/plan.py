@@ -1,7 +1,7 @@
-"""What happens in which film of the built-in corpus, drawn without rendering anything.
+"""The content of every film of the built-in corpus, drawn without rendering.
 
-Every random number comes from a generator seeded by (version, split, film), so that a film is
-the same whoever renders it, in whatever order, and a small corpus is the beginning of the full one.
+Random numbers are seeded by (version, split, film). So a film does not depend on the process or
+the order in which it is rendered, and a small corpus is the beginning of the full one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FRAMES_PER_SECOND = 10
 
 NUM_VIDEOS = {"train": 320, "validation": 36, "test": 72}
 SPLITS = tuple(NUM_VIDEOS)
-SCENES_PER_VIDEO = (6, 9, 7, 8)  # in turn: 30 in four videos
+SCENES_PER_VIDEO = (6, 9, 7, 8)  # in turn
 SCENE_FRAMES = (25, 35)
 
 # Shares of all combinations of attributes that only one split may use; training has the rest.
@@ -28,7 +28,7 @@ UNSAID = 0.02  # probability that a sentence leaves out an attribute
 MISTIMED = 0.15  # probability that a sentence starts early or late, by up to:
 MISTIMED_SECONDS = 1.0
 BLACK, SILENT, UNNARRATED = 0.02, 0.02, 0.03  # shares of scenes, the last in training only
-EVERY_WITHOUT_SOUND, EVERY_WITHOUT_PICTURE = 40, 60  # one film of so many lacks the stream
+EVERY_WITHOUT_SOUND, EVERY_WITHOUT_PICTURE = 40, 60  # one in 40, 60 films lacks the stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Film:
     Attributes:
         split: one of ``SPLITS``.
         index: its number within the split.
-        scenes: what happens, without gaps.
+        scenes: in order, without gaps.
         has_video_stream: false if the file has no picture at all.
         has_audio_stream: false if the file has no sound at all.
     """
@@ -76,17 +76,17 @@ class Film:
 
     @property
     def path(self) -> str:
-        """Its place in the corpus folder."""
+        """Path within the corpus folder."""
         return f"videos/{self.split}_{self.index:04d}.mp4"
 
 
 def film_generator(split: str, index: int, *stream: int) -> np.random.Generator:
-    """Make the random numbers of a film, or of one ``stream`` (scene, purpose) within it."""
+    """Make the generator of a film, or of one ``stream`` (scene, purpose) within it."""
     return np.random.default_rng([VERSION, SPLITS.index(split), index, *stream])
 
 
 def plan_corpus(size: int | None = None) -> list[Film]:
-    """Draw all films: which attributes in which scene, what is said, what is missing.
+    """Draw all films: attributes, sentence and missing modalities of each scene.
 
     Args:
         size: films for training; the other splits have as many, but no more than ``NUM_VIDEOS``.
@@ -115,7 +115,7 @@ def plan_corpus(size: int | None = None) -> list[Film]:
 
 
 def _pools() -> dict[str, list[int]]:
-    """Deal the combinations of attributes out to the splits, each in a random order."""
+    """Divide the combinations of attributes among the splits, each in a random order."""
     order = np.random.default_rng([VERSION]).permutation(NUM_COMBINATIONS).tolist()
     test = round(RESERVED["test"] * NUM_COMBINATIONS)
     validation = test + round(RESERVED["validation"] * NUM_COMBINATIONS)

@@ -1,7 +1,7 @@
-"""Sentences that say what is seen and heard in a scene, in varied wording.
+"""Sentences about what is seen and heard in a scene, in varied wording.
 
-Each wording has a word that no other value of any attribute uses, so that a reader of single words
-can tell what is meant.
+Each wording has a word that no other value of any attribute uses, so a bag of words tells all
+values apart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples of a scene: an instrument that plays a figure before background noise."""
+"""Samples of a scene: an instrument plays a figure, with background noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIGNAL_TO_NOISE_DB = (18.0, 35.0)
 
 @dataclasses.dataclass(frozen=True)
 class Instrument:
-    """What a note sounds like.
+    """The sound of a note.
 
     Attributes:
         ratios: frequencies of its partials as multiples of the note's.
@@ -45,25 +45,13 @@ INSTRUMENTS = {
     "trumpet": Instrument(
         tuple(range(1, 11)), (0.5, 0.8, 1, 0.9, 0.75, 0.6, 0.45, 0.35, 0.25, 0.2), 0.03
     ),
-    "bell": Instrument(
-        (1, 2.76, 5.4, 8.93), (1, 0.7, 0.5, 0.3), 0.002, decay=3.5, bright_decay=1.5
-    ),
-    "guitar": Instrument(
-        tuple(range(1, 9)),
-        tuple(1 / k for k in range(1, 9)),
-        0.004,
-        decay=4.0,
-        bright_decay=1.2,
-    ),
+    "bell": Instrument((1, 2.76, 5.4, 8.93), (1, 0.7, 0.5, 0.3), 0.002, 3.5, 1.5),
+    "guitar": Instrument(tuple(range(1, 9)), tuple(1 / k for k in range(1, 9)), 0.004, 4.0, 1.2),
 }
 
-# Seconds from note to note, and scale steps of the notes above the lowest: a figure. Both are
-# repeated as long as the scene lasts, so that a part of the scene is enough to know them.
-RHYTHMS: dict[str, tuple[float, ...]] = {
-    "even": (0.2,),
-    "swinging": (0.32, 0.11),
-    "held": (0.5,),
-}
+# Seconds from note to note, and scale steps above the lowest note. Both repeat until the scene
+# ends, so a part of the scene is enough to recognise them.
+RHYTHMS: dict[str, tuple[float, ...]] = {"even": (0.2,), "swinging": (0.32, 0.11), "held": (0.5,)}
 CONTOURS: dict[str, tuple[int, ...]] = {
     "rising": (0, 2, 4, 6, 8),
     "falling": (8, 6, 4, 2, 0),
@@ -79,7 +67,7 @@ def render_sounds(
     Args:
         values: at least ``timbre``, ``rhythm`` and ``contour``.
         num_samples: S, at ``SAMPLE_RATE``.
-        rng: chooses all that the attributes leave open.
+        rng: draws everything else.
 
     Returns:
         (S,) float32, -1 to 1.
@@ -99,7 +87,7 @@ def render_sounds(
 
 
 def draw_onsets(rhythm: str, seconds: float, rng: np.random.Generator) -> Array:
-    """Draw when notes start; the last value is where the last note ends. In seconds."""
+    """Draw when notes start, in seconds; the last value is where the last note ends."""
     steps = np.resize(RHYTHMS[rhythm], 40) * rng.uniform(*TEMPO)
     steps *= rng.uniform(0.95, 1.05, len(steps))
     onsets = np.append(0, np.cumsum(steps)) + rng.uniform(0.02, 0.2)
@@ -116,7 +104,7 @@ def draw_pitches(contour: str, num_notes: int, rng: np.random.Generator) -> Arra
 def play_note(
     instrument: Instrument, frequency: float, seconds: float, rng: np.random.Generator
 ) -> Array:
-    """Play one note that is let go shortly before the next: (samples,) float32."""
+    """Play one note: (samples,) float32. Its release overlaps the next note."""
     release = 0.04
     time = np.arange(int((seconds + release) * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
     phase = 2 * np.pi * frequency * time

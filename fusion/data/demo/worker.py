@@ -1,9 +1,8 @@
-"""One process that renders some of the films and prints the path of each when it is done.
+"""A process that renders some of the films and prints the path of each.
 
     python -m fusion.data.demo.worker FOLDER SIZE FIRST STEP
 
-A program of its own, not a process of a pool: a pool would fork the caller with all its threads,
-or import the caller's main program again.
+Not a process of a pool: a pool would fork the caller with its threads, or import its main program.
 """
 
 from __future__ import annotations
@@ -16,14 +15,7 @@ from fusion.data.demo.plan import plan_corpus
 
 
 def main(folder: str, size: str, first: str, step: str) -> None:
-    """Render every ``step``-th film into ``folder``, from film ``first`` on.
-
-    Args:
-        folder: where the corpus is being built.
-        size: films per split; 0 for the whole corpus.
-        first: number of the first film.
-        step: number of processes.
-    """
+    """Render every ``step``-th film of a corpus of ``size`` (0: whole), from film ``first`` on."""
     for film in plan_corpus(int(size) or None)[int(first) :: int(step)]:
         try:
             write_film(film, Path(folder))

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NUM_BLOCKS = (3, 4, 23, 3)  # in each stage
-WIDTHS = (256, 512, 1024, 2048)  # C of what a stage puts out; half of it inside of its blocks
-GROUPS = 32  # "cardinality": parts of the channels that a block convolves separately
+WIDTHS = (256, 512, 1024, 2048)  # C of the output of each stage; inside its blocks it is half
+GROUPS = 32  # groups of channels that a block convolves separately ("cardinality")
 
 
 class Bottleneck(nn.Module):
@@ -46,9 +46,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNeXt101(nn.Module):
-    """The convolutional network without its classifier; the mean over frames and pixels at its end.
+    """The convolutional network without its classifier, then the mean over frames and pixels.
 
-    :func:`fusion.models.video.weight_names.load_resnext101` gives it with the published weights.
+    :func:`fusion.models.video.weight_names.load_resnext101` loads the published weights.
 
     Input, as the published extractor (github.com/antoine77340/video_feature_extractor) makes it:
 

@@ -1,4 +1,4 @@
-"""S3D-G: from a few seconds of video to one feature, or to one embedding beside that of a text.
+"""S3D-G: from a few seconds of video to one feature, or to one embedding to compare with a text.
 
 Xie et al., arXiv:1712.04851, as Miech et al., arXiv:1912.06430, trained it from scratch on
 HowTo100M with MIL-NCE: Inception blocks, their 3x3x3 convolutions split into space and time.
@@ -33,7 +33,7 @@ POOLS = {  # kernel and stride (frames, rows, columns) of the pooling before a l
 
 
 class FeatureGate(nn.Module):
-    """Scale every channel by a weight in 0..1 that follows from the mean of all channels.
+    """Scale every channel by a weight in 0..1, computed from the means of all channels.
 
     Args:
         channels: C.
@@ -53,14 +53,14 @@ class FeatureGate(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Four branches over the same input, each gated, one after the other in the channels.
+    """Four gated branches over the same input; their outputs are concatenated.
 
     Args:
         in_channels: C of the input.
         widths: of the convolutions, in the order of ``BLOCKS``.
 
     Attributes:
-        out_channels: C of the output, the sum of what the branches put out.
+        out_channels: C of the output, the sum over the branches.
 
     Shape:
         (B, C_in, T, H, W) -> (B, C_out, T, H, W)
@@ -91,9 +91,9 @@ class InceptionBlock(nn.Module):
 
 
 class S3D(nn.Module):
-    """The video half of the model that embeds video and text into one space.
+    """The video half of a model that embeds video and text into one space.
 
-    :func:`fusion.models.video.weight_names.load_s3d` gives it with the published weights.
+    :func:`fusion.models.video.weight_names.load_s3d` loads the published weights.
 
     Input: RGB in 0..1, that is /255, with no mean subtracted. The weights were trained on T = 32
     frames at 10 per second (3.2 s) of 200 x 200 pixels; their authors recommend 32 frames, call 16
@@ -137,8 +137,8 @@ class S3D(nn.Module):
         cells = rearrange(
             video, "b c (t dt) (h dh) (w dw) -> b (dt dh dw c) t h w", dt=2, dh=2, dw=2
         )
-        # Without the first outputs the padding is TensorFlow's for even kernels, one less in front.
-        # They are cut off after BatchNorm, whose statistics in training see them, as published.
+        # Dropping the first outputs makes the padding TensorFlow's for even kernels: one less in
+        # front. As published they are dropped after BatchNorm, whose statistics include them.
         x = self.stem(cells)[:, :, 1:, 1:, 1:]
         x = self.pointwise(_pool(x, "2b"))
         x = self.gate(self.separable(x))
@@ -147,9 +147,9 @@ class S3D(nn.Module):
         return x.mean(dim=(2, 3, 4))
 
     def embed(self, video: Tensor) -> Tensor:
-        """Embed each chunk into the space of video and text, as the scalar product compares them.
+        """Embed each chunk into the space of video and text, to compare by dot product.
 
-        Equal ``project`` of the feature, so one pass over a video is enough for both.
+        It is ``project`` of the feature, so one pass over a video gives both.
 
         Shape:
             (B, 3, T, H, W) -> (B, 512)

@@ -19,19 +19,18 @@ from fusion.models.video.s3d import S3D
 
 Backbone = TypeVar("Backbone", bound=nn.Module)
 
-COUNTER = "num_batches_tracked"  # of BatchNorm; older than PyTorch 0.4.1, a file has none
+COUNTER = "num_batches_tracked"  # of BatchNorm; missing in files older than PyTorch 0.4.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What is known of a published weight file.
+    """Facts about a published weight file.
 
     Attributes:
         source: its address.
-        rules: pattern and replacement, which one after the other turn our name of a weight into
-            the published one. (This way round, as a message about a weight that is missing has to
-            say what it is called in the file.)
-        unused: pattern of the weights in the file that our model has no use for.
+        rules: patterns and replacements that in turn make the published name of a weight from
+            ours. (Not the reverse: a message about a missing weight needs its published name.)
+        unused: pattern of the weights in the file that our model does not need.
     """
 
     source: str
@@ -82,8 +81,8 @@ S3D_HOWTO100M = Published(
 def load_resnext101(path: str | Path) -> ResNeXt101:
     """Read the Kinetics weights that made HowTo100M's 3D features, ``resnext101.pth``.
 
-    Hara's own files for 3D ResNeXt-101 have the same names and shapes and are read too, also those
-    that were trained on 64 frames instead of 16, from which nothing in a file distinguishes them.
+    Hara's own files for 3D ResNeXt-101 have the same names and shapes, so they are read too, even
+    those trained on 64 frames instead of 16, which look the same.
 
     Args:
         path: written by ``torch.save``: the weights by name, or a dict with those as its
@@ -94,8 +93,8 @@ def load_resnext101(path: str | Path) -> ResNeXt101:
         The model in float32 and in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: it is no such file, or a weight is missing, unknown or of another shape; one
-            line that says which. No code in a file is ever run.
+        ValueError: it is no such file, or a weight is missing, unknown or of another shape; the
+            message, one line, names it. No code in a file is ever run.
     """
     return _load(Path(path), ResNeXt101, RESNEXT101)
 
@@ -159,7 +158,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _compare(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise what is wrong with weights of which only the counters may be missing."""
+    """Check names, shapes and types; only the counters of BatchNorm may be missing."""
     for name, weight in weights.items():
         if name not in expected:
             raise ValueError(f"has an unknown weight {name!r} ({_shape(weight)})")

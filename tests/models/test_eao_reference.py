@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from fusion.models import eao_reference
 from fusion.models.transformer import GatedProjection
 from tests import golden_cases as golden
-from tests import plain
+from tests.losses import plain
 
 CASES = golden.case_names("eao_")
 
@@ -21,7 +22,7 @@ def run(name, fast, dtype=torch.float32, precision=None, skip_incomplete=False):
         if fast:
             embeddings = model(inputs, skip_incomplete=skip_incomplete)
         else:
-            embeddings = plain.embed(model, inputs)
+            embeddings = eao_reference.embed(model, inputs)
     embeddings = {c: e.to(dtype) for c, e in embeddings.items()}
     if fast:
         value, _ = loss(embeddings, present)
@@ -69,7 +70,7 @@ def test_a_composed_gate_changes_nothing(rows):
     projection = GatedProjection(3, 40).double()  # composed from four rows on
     x = torch.randn(rows, 3, dtype=torch.float64, requires_grad=True)
     results = []
-    for y in (projection(x), plain.project(projection, x)):
+    for y in (projection(x), eao_reference.project(projection, x)):
         inputs = (x, *projection.parameters())
         results.append((y.detach(), *torch.autograd.grad(y.square().sum(), inputs)))
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
