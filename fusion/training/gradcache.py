@@ -109,7 +109,10 @@ def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, 
             return torch.cat(list(parts)).to(accelerator.device, non_blocking=True)
         return [value for part in parts for value in part]
 
-    known = [[chunk.present for chunk in chunks], [chunk.targets for chunk in chunks]]
+    known: list[list[Any]] = [
+        [chunk.present for chunk in chunks],
+        [chunk.targets for chunk in chunks],
+    ]
     return [
         {name: together([part[name] for part in parts]) for name in parts[0]}
         for parts in known

@@ -23,11 +23,12 @@ from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dataset import collate
 from fusion.evaluation.bootstrap import bootstrap_interval
 from fusion.losses import LOSSES
+from fusion.losses.stateless import StatelessLoss
 from fusion.models import MODELS
 from fusion.report.gallery import GalleryResult
 from fusion.tasks import TASKS, Evaluation
 from fusion.tasks.inputs import check_widths
-from tests.training.doubles import ClipList, StatelessLoss
+from tests.training.doubles import ClipList
 
 KS = (1, 5)
 LAYOUT = Layout(

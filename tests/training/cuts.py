@@ -30,6 +30,7 @@ from fusion.checkpoint import WEIGHTS
 from fusion.data.datasets.dataset import collate
 from fusion.distributed import check_before_collectives
 from fusion.losses import CombinatorialLoss, MCNLoss
+from fusion.losses.stateless import StatelessLoss
 from fusion.models import EAO, MCN
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.models.encoders import ENCODERS
@@ -39,7 +40,7 @@ from fusion.training.sampler import EpochBatchSampler
 from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer
 from tests.losses import plain
-from tests.training.doubles import ClipList, StatelessLoss
+from tests.training.doubles import ClipList
 
 SEED, BATCH, STEPS, GROUP = 3, 32, 5, 2
 NAMES = ("text", "video", "audio")

@@ -1,4 +1,4 @@
-"""The least that the trainer needs of a data set and of a loss."""
+"""The least that the trainer needs of a data set."""
 
 
 class ClipList(list):
@@ -11,22 +11,3 @@ class ClipList(list):
 
     def end_epoch(self):
         """Nothing to report."""
-
-
-class StatelessLoss:
-    """A loss without a state."""
-
-    compares_clips = True
-
-    def commit(self):
-        """Nothing to keep."""
-
-    def undo(self):
-        """Nothing to undo."""
-
-    def state_dict(self):
-        """No state."""
-        return {}
-
-    def load_state_dict(self, state):
-        """No state."""
