@@ -1,4 +1,4 @@
-"""Paired bootstrap over clips: the same draws for every method.
+"""Bootstrap intervals, and paired tests of methods with the same draws for every method.
 
 Shapes: C clips that count, K columns, each a method in a direction.
 """
@@ -10,36 +10,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS, SEED = 10_000, 0
+from fusion.evaluation.metrics import hits
+from fusion.evaluation.ranking import Ranks
+
+DRAWS, SEED = 10_000, 0  # of a paired test
+DRAWS_OF_A_TABLE = 1000
 BLOCK = 100  # draws at a time
 
 Floats = NDArray[np.float64]
 
 
-def draw_recalls(hits: Floats, asked: Floats, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """Draw clips anew, with replacement and with all their queries, the same for every column.
+def draw_recalls(found: Floats, asked: Floats, draws: int = DRAWS, seed: int = SEED) -> Floats:
+    """Draw clips with replacement, each with all its queries, the same for every column.
 
     Args:
-        hits: (C, K) queries of each clip whose clip came first, a mean over seeds.
+        found: (C, K) queries of each clip that ranked it first, a mean over seeds.
         asked: (C, K) queries of each clip.
-        draws: how many times C clips are drawn.
+        draws: how often C clips are drawn.
         seed: of the draws.
 
     Returns:
         (draws, K) R@1 in per cent.
     """
-    generator, size = np.random.default_rng(seed), len(hits)
+    generator, size = np.random.default_rng(seed), len(found)
     recalls = []
     for start in range(0, draws, BLOCK):
         block = range(min(BLOCK, draws - start))
         drawn = [np.bincount(generator.integers(size, size=size), minlength=size) for _ in block]
         counts = np.stack(drawn).astype(np.float64)  # (block, C)
-        recalls.append(100 * (counts @ hits) / (counts @ asked))
+        recalls.append(100 * (counts @ found) / (counts @ asked))
     return np.concatenate(recalls)
 
 
 def paired_test(ours: Floats, theirs: Floats) -> dict[str, Any]:
-    """Test whether two methods differ by what the same draws gave them.
+    """Test whether two methods differ, from the same draws for both.
 
     Args:
         ours: (draws,) R@1.
@@ -50,7 +54,7 @@ def paired_test(ours: Floats, theirs: Floats) -> dict[str, Any]:
         side of 0, which is never less than 2 / (draws + 1) (Davison and Hinkley, Bootstrap Methods
         and their Application, 1997, 4.2); ``includes_zero``.
     """
-    # Equal methods differ by 0, not by what is left of rounding means over seeds.
+    # Means over seeds round: the difference of equal methods must be 0.
     differences = np.round(ours - theirs, 9)
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     low, high = interval_of(differences)
@@ -62,3 +66,34 @@ def interval_of(draws: Floats) -> list[float]:
     """Give the 95 % interval of (draws,) values, by percentiles."""
     low, high = np.percentile(draws, [2.5, 97.5])
     return [float(low), float(high)]
+
+
+def interval_over_queries(ranks: Ranks, num_queries: int) -> list[float]:
+    """Give the 95 % interval of R@1 in per cent that drawing other queries would give.
+
+    Args:
+        ranks: see :func:`fusion.evaluation.metrics.retrieval_metrics`.
+        num_queries: see there.
+    """
+    # The number of hits among queries drawn with replacement is binomial.
+    share, generator = hits(ranks, 1) / num_queries, np.random.default_rng(SEED)
+    return interval_of(100 * generator.binomial(num_queries, share, DRAWS_OF_A_TABLE) / num_queries)
+
+
+def interval_over_clips(
+    ranks: Ranks, clips: NDArray[np.int64], captions: NDArray[np.int64]
+) -> list[float]:
+    """Give the 95 % interval of R@1 in per cent that drawing other clips would give.
+
+    Each clip is drawn with all its captions: they are found or missed together, so that drawing
+    them one by one would make the interval too narrow.
+
+    Args:
+        ranks: (Q,) of the captions that were ranked.
+        clips: (Q,) their clips.
+        captions: the clips of all captions that count, Q or more.
+    """
+    names, owner = np.unique(captions, return_inverse=True)
+    first = np.bincount(np.searchsorted(names, clips[ranks == 1]), minlength=len(names))
+    found, asked = (n[:, None].astype(np.float64) for n in (first, np.bincount(owner)))
+    return interval_of(draw_recalls(found, asked, DRAWS_OF_A_TABLE))

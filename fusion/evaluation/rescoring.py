@@ -1,8 +1,11 @@
-"""Scores that look at more than one query: dual softmax and QB-Norm, for rows marked as such.
+"""Scores that use more than one query: dual softmax and QB-Norm.
 
-Both lift the figures of any model without making it better, because they know more than a search
-does: dual softmax the other queries of the test and that pairs are one to one, QB-Norm how often a
-candidate is near to queries of the training split. So they never stand among the plain rows.
+Both raise the figures of any model, because they use information that a real search lacks: dual
+softmax the other queries of the test and that pairs are one to one, QB-Norm how often a candidate
+is near to queries of the training split. So they are reported apart from the plain rows.
+
+Where cosines that differ by at most the tolerance of :mod:`fusion.evaluation.ranking` tie, scores
+tie that such a difference can cause: it is the tolerance times the derivative of the score.
 
 Shapes: Q queries, M rows of the gallery, E embedding width.
 """
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.metrics import Rescore, rows_at_a_time, similarity_blocks
+from fusion.evaluation.ranking import TOLERANCE, Rescore, cosine_blocks
 from fusion.evaluation.retrieval import (
     Rescorer,
     has_any,
@@ -32,17 +35,17 @@ PAPERS = {"dual_softmax": "arXiv:2109.04290", "qb_norm": "arXiv:2112.12777"}
 
 @dataclasses.dataclass(frozen=True)
 class Rescoring:
-    """Which rescored rows a table has beside the plain ones.
+    """Which rescored rows a table has in addition to the plain ones.
 
     Attributes:
-        names: out of ``PAPERS``; none: plain rows alone.
-        dual_softmax_scale: what cosines are multiplied by before the softmax over queries. The
-            authors take a temperature of 1 on the logits of CLIP, which are cosines times 100.
-        qb_norm_scale: the same in QB-Norm; 20 as published.
-        qb_norm_bank: training clips that are embedded for the bank at most, at even distances.
+        names: keys of ``PAPERS``; none: plain rows only.
+        dual_softmax_scale: factor of the cosines in the softmax over queries. The authors use a
+            temperature of 1 on the logits of CLIP, which are cosines times 100.
+        qb_norm_scale: factor of the cosines in QB-Norm; 20 as published.
+        qb_norm_bank: at most so many training clips are embedded for the bank, evenly spaced.
 
     Raises:
-        ValueError: a name is unknown or there twice, or a number is not positive.
+        ValueError: a name is unknown or repeated, or a number is not positive and finite.
     """
 
     names: tuple[str, ...] = ()
@@ -61,10 +64,8 @@ class Rescoring:
                 f"evaluation.rescoring names one twice: {', '.join(self.names)}; leave one out"
             )
         for name in ("dual_softmax_scale", "qb_norm_scale", "qb_norm_bank"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"evaluation.{name} must be more than 0; got {getattr(self, name)}"
-                )
+            if not 0 < (number := getattr(self, name)) < float("inf"):
+                raise ValueError(f"evaluation.{name} must be more than 0 and finite; got {number}")
 
     @property
     def needs_bank(self) -> bool:
@@ -75,25 +76,23 @@ class Rescoring:
 def dual_softmax(
     queries: Tensor, gallery: Tensor, scale: float, block: int | None = None
 ) -> Rescore:
-    """Weigh each similarity with how much its candidate prefers this query to all others.
+    """Weigh each cosine s with how much its candidate prefers this query to all others.
 
     The score is s * softmax(scale * s) with the softmax over all queries, as in CAMoE
-    (arXiv:2109.04290). Its sums are computed block by block here, so memory stays block x M.
+    (arXiv:2109.04290). Its sums are computed block by block, so memory is block x M. If all cosines
+    move by at most t, it moves by at most (1 + 2 * scale * |s|) * t times the softmax.
 
     Args:
         queries: (Q, E), all of the test.
         gallery: (M, E).
         scale: see :class:`Rescoring`.
-        block: queries at a time; about 2**24 similarities if not given.
-
-    Returns:
-        What maps similarities to scores in float64, in which small weights do not become ties.
+        block: see :func:`fusion.evaluation.ranking.ranks_of_pairs`.
     """
-    sums = _log_sums(queries, gallery, scale, block)
+    sums, _ = _sums_and_hubs(queries, gallery, scale, block)
 
-    def rescore(similarities: Tensor) -> Tensor:
-        exact = similarities.double()
-        return exact * (scale * exact - sums).exp()
+    def rescore(cosines: Tensor) -> tuple[Tensor, Tensor]:
+        weights = (scale * cosines - sums).exp()
+        return cosines * weights, TOLERANCE * weights * (1 + 2 * scale * cosines.abs())
 
     return rescore
 
@@ -101,28 +100,24 @@ def dual_softmax(
 def qb_norm(bank: Tensor, gallery: Tensor, scale: float, block: int | None = None) -> Rescore:
     """Divide by how near a candidate is to the queries of a bank, where hubs would win.
 
-    The dynamic inverted softmax of QB-Norm (arXiv:2112.12777) with k = 1: a query whose best
-    candidate is also the best of any query in the bank gets exp(scale * s) / sum over the bank of
-    exp(scale * s), of which the logarithm is taken here; the others keep their similarities.
+    The dynamic inverted softmax of QB-Norm (arXiv:2112.12777) with k = 1. A candidate is a hub if
+    it is the best of any query in the bank. A query whose best candidate is a hub gets the scores
+    exp(scale * s) / sum over the bank of exp(scale * s), of which the logarithm is taken here; if
+    all cosines move by at most t, it moves by at most 2 * scale * t. Other queries keep their
+    cosines. Where several candidates tie for the best, each is the best.
 
     Args:
         bank: (B, E) queries of the training split.
         gallery: (M, E).
         scale: see :class:`Rescoring`.
-        block: queries at a time; about 2**24 similarities if not given.
-
-    Returns:
-        What maps similarities to scores in float64.
+        block: see :func:`fusion.evaluation.ranking.ranks_of_pairs`.
     """
-    sums = _log_sums(bank, gallery, scale, block)
-    is_hub = torch.zeros(len(gallery), dtype=torch.bool)
-    for _, similarities in similarity_blocks(bank, gallery, block or rows_at_a_time(len(gallery))):
-        is_hub[similarities.argmax(dim=1)] = True
+    sums, is_hub = _sums_and_hubs(bank, gallery, scale, block)
 
-    def rescore(similarities: Tensor) -> Tensor:
-        exact = similarities.double()
-        inverted = scale * exact - sums
-        return torch.where(is_hub[similarities.argmax(dim=1)][:, None], inverted, exact)
+    def rescore(cosines: Tensor) -> tuple[Tensor, Tensor]:
+        inverted = (_is_best(cosines) & is_hub).any(dim=1, keepdim=True)
+        scores = torch.where(inverted, scale * cosines - sums, cosines)
+        return scores, TOLERANCE * torch.where(inverted, 2 * scale, 1.0).double()
 
     return rescore
 
@@ -139,14 +134,14 @@ def rescored_tables(
     Args:
         embedded: the clips in the gallery.
         settings: which ways.
-        bank: clips of the training split; QB-Norm needs them. A direction for which none of them
-            has what asks is left out.
+        bank: clips of the training split; QB-Norm needs them. It leaves out a direction for which
+            no clip of the bank has the modalities of the query.
         num_clips: see :func:`fusion.evaluation.retrieval.retrieval_table`.
         captions: see there.
 
     Returns:
         For each way its ``paper``, what it ``assumes``, its ``settings`` and its ``directions``,
-        without intervals: with one query more or less the scores of the others would be others.
+        without intervals: the scores of a query depend on the other queries.
     """
     tables, embedded = {}, embedded.by_cosine()
     bank = None if bank is None else bank.by_cosine()
@@ -188,10 +183,23 @@ def _assumption(name: str, captions: Tensor | None, bank: Embedded | None) -> st
     )
 
 
-def _log_sums(queries: Tensor, gallery: Tensor, scale: float, block: int | None) -> Tensor:
-    """Sum exp(scale * s) over the queries, for each candidate, as a logarithm: (M,) float64."""
+def _sums_and_hubs(
+    queries: Tensor, gallery: Tensor, scale: float, block: int | None
+) -> tuple[Tensor, Tensor]:
+    """Look at each candidate from all queries.
+
+    Returns:
+        The logarithm of the sum of exp(scale * s) over the queries, (M,) float64, and whether the
+        candidate is the best of any query, (M,) bool.
+    """
     sums = torch.full((len(gallery),), -torch.inf, dtype=torch.float64)
-    block = block or rows_at_a_time(len(gallery))
-    for _, similarities in similarity_blocks(queries, gallery, block):
-        sums = torch.logaddexp(sums, (scale * similarities.double()).logsumexp(dim=0))
-    return sums
+    is_hub = torch.zeros(len(gallery), dtype=torch.bool)
+    for _, cosines in cosine_blocks(queries, gallery, block):
+        is_hub |= _is_best(cosines).any(dim=0)
+        sums = torch.logaddexp(sums, cosines.mul_(scale).logsumexp(dim=0))
+    return sums, is_hub
+
+
+def _is_best(cosines: Tensor) -> Tensor:
+    """Say which candidates are the best of each query, or tie with it: (block, M) bool."""
+    return cosines >= cosines.amax(dim=1, keepdim=True) - TOLERANCE

@@ -11,15 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fusion.evaluation.bootstrap import interval_over_clips, interval_over_queries
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.metrics import (
-    Ranks,
-    Rescore,
-    bootstrap_interval,
-    bootstrap_interval_of_clips,
-    ranks_of_pairs,
-    retrieval_metrics,
-)
+from fusion.evaluation.metrics import retrieval_metrics
+from fusion.evaluation.ranking import Ranks, Rescore, dot_products, ranks_of_pairs
 from fusion.modalities import Direction, directions, letters_of
 
 CAPTION = "text"  # the modality in which items of one clip differ
@@ -55,7 +50,7 @@ def rank_directions(
 
     A clip with several captions is one query and one candidate on a side without text; on a side
     with text each caption is one. The best of a clip's captions counts, see
-    :func:`fusion.evaluation.metrics.ranks_of_pairs`.
+    :func:`fusion.evaluation.ranking.ranks_of_pairs`.
 
     Args:
         embedded: the data set.
@@ -73,14 +68,15 @@ def rank_directions(
         )
         query = side_embeddings(embedded, direction.query, rows)
         gallery = side_embeddings(embedded, direction.gallery, candidates)
-        rescore = rescorer(direction, query, gallery) if rescorer and len(rows) else None
-        if rescorer and rescore is None:
-            continue
+        rescore = dot_products(gallery) if embedded.similarity == "dot" else None
+        if rescorer:
+            rescore = rescorer(direction, query, gallery) if len(rows) else None
+            if rescore is None:
+                continue
         clips = embedded.clips[rows]
         # Row by row they are pairs unless a clip has several captions.
         owners = None if rows.equal(candidates) else (clips, embedded.clips[candidates])
-        by_cosine = embedded.similarity == "cosine"
-        ranks = ranks_of_pairs(query, gallery, owners=owners, rescore=rescore, normalize=by_cosine)
+        ranks = ranks_of_pairs(query, gallery, owners=owners, rescore=rescore)
         by_caption = has_captions(embedded, direction.query)
         ranked[str(direction)] = Ranked(ranks, rows, candidates, clips, by_caption)
     return ranked
@@ -129,13 +125,12 @@ def retrieval_table(
     for direction, (ranks, _, candidates, clips, by_caption) in ranked.items():
         if not len(ranks):
             continue
-        several = by_caption and captions is not None
-        queries = len(captions) if several and captions is not None else num_clips
+        counted = captions if by_caption else None
+        queries = num_clips if counted is None else len(counted)
         row: dict[str, Any] = retrieval_metrics(ranks, queries)
-        if intervals and several and captions is not None:
-            interval = bootstrap_interval_of_clips(ranks, clips.numpy(), captions.numpy())
-            row["R@1_interval"] = list(interval)
+        if intervals and counted is not None:
+            row["R@1_interval"] = interval_over_clips(ranks, clips.numpy(), counted.numpy())
         elif intervals:
-            row["R@1_interval"] = list(bootstrap_interval(ranks, num_clips))
+            row["R@1_interval"] = interval_over_queries(ranks, num_clips)
         table[direction] = row | {"queries": queries, "gallery": len(candidates)}
     return table

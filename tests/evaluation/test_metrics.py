@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.evaluation.metrics import (
-    bootstrap_interval,
-    chance,
-    ranks_of_matrix,
-    ranks_of_pairs,
-    retrieval_metrics,
-)
+from fusion.evaluation.bootstrap import interval_over_queries
+from fusion.evaluation.metrics import chance, retrieval_metrics
+from fusion.evaluation.ranking import ranks_of_pairs, ranks_of_scores
+from tests.evaluation.naive import ranks_of_matrix
 from tests.golden_cases import GOLDEN
 
 PUBLISHED = json.loads((GOLDEN / "metrics.json").read_text())
@@ -23,7 +20,8 @@ def test_published_metrics(case):
     matrix, num_queries, _ = case.split(".")
     similarities = torch.from_numpy(np.load(GOLDEN / "metrics.npz")[matrix])
     total = None if num_queries == "None" else int(num_queries)
-    metrics = retrieval_metrics(ranks_of_matrix(similarities), total)
+    ranks = ranks_of_scores(similarities, torch.tensor(0.0), torch.eye(*similarities.shape) > 0)
+    metrics = retrieval_metrics(ranks, total)
     for published, value in PUBLISHED[case].items():
         assert metrics[NAMES[published]] == pytest.approx(value, rel=1e-12), published
 
@@ -38,7 +36,7 @@ def test_blocks_change_nothing(block):
     queries, gallery = torch.randn(2, 40, 8, generator=generator)
     similarities = torch.nn.functional.cosine_similarity(queries[:, None], gallery[None], dim=-1)
     expected = ranks_of_matrix(similarities)
-    assert ranks_of_pairs(queries, gallery, block).tolist() == expected.tolist()
+    assert ranks_of_pairs(queries, gallery, block).tolist() == expected
 
 
 def test_a_model_that_embeds_all_clips_alike_is_no_better_than_chance():
@@ -80,9 +78,9 @@ def test_no_rank_at_all_is_an_error():
 
 def test_the_interval_covers_the_recall_and_narrows_with_more_queries():
     few, many = (np.repeat([1.0, 9.0], n) for n in (50, 5000))
-    low, high = bootstrap_interval(few, len(few))
+    low, high = interval_over_queries(few, len(few))
     assert low < 50 < high
-    narrow = bootstrap_interval(many, len(many))
+    narrow = interval_over_queries(many, len(many))
     assert narrow[1] - narrow[0] < (high - low) / 5
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.metrics import ranks_of_matrix, ranks_of_pairs
+from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.rescoring import Rescoring, dual_softmax, qb_norm, rescored_tables
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.report.tables import NOT_COMPARABLE, describe_evaluation, format_table
 from fusion.tasks.retrieval import evaluation_settings
+from tests.evaluation.naive import ranks_of_matrix
 from tests.evaluation.test_several_captions import several_captions
 
 BOTH = Rescoring(("dual_softmax", "qb_norm"), qb_norm_bank=7)
@@ -46,9 +47,9 @@ def test_dual_softmax_is_that_of_the_whole_matrix(scale, block):
     queries, gallery = embeddings(30), embeddings(30, seed=1)
     rescore = dual_softmax(queries, gallery, scale, block)
     naive = naive_dual_softmax(cosines(queries, gallery), scale)
-    torch.testing.assert_close(rescore(cosines(queries, gallery)), naive, rtol=1e-4, atol=1e-12)
+    torch.testing.assert_close(rescore(cosines(queries, gallery))[0], naive, rtol=1e-4, atol=1e-12)
     ranks = ranks_of_pairs(queries, gallery, block, rescore=rescore)
-    assert ranks.tolist() == ranks_of_matrix(naive).tolist()
+    assert ranks.tolist() == ranks_of_matrix(naive)
     assert ranks.tolist() != ranks_of_pairs(queries, gallery).tolist()
 
 
@@ -62,7 +63,7 @@ def test_qb_norm_is_that_of_the_whole_matrix(scale, block):
     assert 0 < touched.sum() < 30  # both kinds of queries occur
     rescore = qb_norm(bank, gallery, scale, block)
     ranks = ranks_of_pairs(queries, gallery, block, rescore=rescore)
-    assert ranks.tolist() == ranks_of_matrix(naive).tolist()
+    assert ranks.tolist() == ranks_of_matrix(naive)
     assert ranks.tolist() != ranks_of_pairs(queries, gallery).tolist()
 
 
@@ -153,7 +154,8 @@ def test_clips_with_several_captions_are_rescored_and_the_broken_assumption_is_s
             "unknown 'dual_sofmax'; choose from dual_softmax, qb_norm",
         ),
         ({"rescoring": ["qb_norm", "qb_norm"]}, "names one twice: qb_norm, qb_norm"),
-        ({"qb_norm_bank": 0}, "evaluation.qb_norm_bank must be more than 0; got 0"),
+        ({"qb_norm_bank": 0}, "evaluation.qb_norm_bank must be more than 0 and finite; got 0"),
+        ({"qb_norm_scale": float("inf")}, "must be more than 0 and finite; got inf"),
         ({"dual_softmax_scale": -1.0}, "evaluation.dual_softmax_scale must be more than 0"),
     ],
 )

@@ -6,15 +6,10 @@ import torch
 
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet
+from fusion.evaluation.bootstrap import interval_over_clips, interval_over_queries
 from fusion.evaluation.embed import Embedded, keep_complete
-from fusion.evaluation.metrics import (
-    bootstrap_interval,
-    bootstrap_interval_of_clips,
-    chance,
-    chance_among_captions,
-    ranks_of_pairs,
-    retrieval_metrics,
-)
+from fusion.evaluation.metrics import chance, chance_among_captions, retrieval_metrics
+from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
 from fusion.report.examples import find_examples
@@ -124,8 +119,8 @@ def test_a_table_says_how_many_queries_and_candidates_each_direction_had():
     found = rank_directions(embedded)["t->v"]
     assert len(found.ranks) == 11
     assert table["t->v"]["R@1"] == pytest.approx(100 * (found.ranks == 1).sum() / 12)
-    interval = bootstrap_interval_of_clips(found.ranks, found.clips.numpy(), np.array(SHOWS))
-    assert table["t->v"]["R@1_interval"] == list(interval)
+    interval = interval_over_clips(found.ranks, found.clips.numpy(), np.array(SHOWS))
+    assert table["t->v"]["R@1_interval"] == interval
     result = describe_evaluation("test", "several", embedded, table, None, 6)
     assert result["clips"]["missing"] == {"text": 1, "video": 0, "audio": 1}
     lines = format_table(result).splitlines()
@@ -143,16 +138,16 @@ def test_the_interval_is_over_clips_because_captions_of_a_clip_go_together():
     """All twenty captions of a clip are found or none: so many independent draws there are."""
     clips = np.repeat(np.arange(100), 20)
     ranks = np.where(clips < 50, 1.0, 9.0)
-    low, high = bootstrap_interval_of_clips(ranks, clips, clips)
-    alone = bootstrap_interval(np.where(np.arange(100) < 50, 1.0, 9.0), 100)
+    low, high = interval_over_clips(ranks, clips, clips)
+    alone = interval_over_queries(np.where(np.arange(100) < 50, 1.0, 9.0), 100)
     assert (low, high) == pytest.approx(alone, abs=1.5)
-    narrow = bootstrap_interval(ranks, len(ranks))
+    narrow = interval_over_queries(ranks, len(ranks))
     assert narrow[1] - narrow[0] < (high - low) / 3
 
 
 def test_captions_that_could_not_be_asked_are_misses_in_the_interval():
     captions = np.repeat(np.arange(50), 2)
-    low, high = bootstrap_interval_of_clips(np.ones(50), captions[::2], captions)
+    low, high = interval_over_clips(np.ones(50), captions[::2], captions)
     assert low == high == 50.0
 
 

@@ -6,8 +6,12 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from fusion.evaluation.bootstrap import draw_recalls, interval_of, paired_test
-from fusion.evaluation.metrics import bootstrap_interval_of_clips
+from fusion.evaluation.bootstrap import (
+    draw_recalls,
+    interval_of,
+    interval_over_clips,
+    paired_test,
+)
 from fusion.report.bars import WIDTH, comparison_picture
 from fusion.report.comparison import OWN_WAY
 from tests.report.compared import Compared
@@ -58,7 +62,7 @@ def test_draws_of_one_method_are_as_wide_as_the_interval_of_its_own_table():
     ranks = np.where(np.random.default_rng(0).random(180) < 0.4, 1.0, 5.0)
     hits = np.bincount(clips[ranks == 1], minlength=60)[:, None]
     ours = interval_of(draw_recalls(hits, np.full((60, 1), 3.0))[:, 0])
-    assert ours == pytest.approx(bootstrap_interval_of_clips(ranks, clips, clips), abs=1.5)
+    assert ours == pytest.approx(interval_over_clips(ranks, clips, clips), abs=1.5)
 
 
 def test_methods_that_are_the_same_do_not_differ():

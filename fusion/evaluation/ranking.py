@@ -1,0 +1,152 @@
+"""Ranks of a gallery that are the same on every processor, and in which equal clips tie.
+
+A floating-point matrix product rounds, and the order of its sums depends on the processor, the
+number of threads and the place of a row in the gallery: equal clips get scores that differ in the
+last bit. So unit vectors are first rounded to a grid, queries to multiples of 2^-24 and the gallery
+to multiples of 2^-28. Products are then multiples of 2^-52, and by Cauchy-Schwarz no partial sum
+reaches 2, so that float64, with its 53 bits, holds every partial sum exactly, in any order.
+
+Two clips tie where their scores differ by at most ``TOLERANCE`` = 2^-19 of the length of the pair's
+embedding (1 for cosines). By Cauchy-Schwarz this includes all clips whose embeddings lie within
+2^-20 of their length from each other: float32 rounds at 2^-24, so this is room for sixteen
+roundings of a whole embedding. (One clip in batches of different size: 6e-7 = 10 roundings with
+EAO.) The grid adds at most 2^-28 sqrt(E), less than 2^-20 up to E = 65,536. What is computed in
+bfloat16 differs by about 2^-8 between batches of different size: such clips tie only where their
+embeddings are equal.
+
+A score depends on one query and one row of the gallery alone, and a rank on the scores of one
+query alone. So the order of the gallery or of the queries, or the size of a block, cannot change a
+rank. If clips are embedded in other batches, their scores move, by at most 2^-19; a rank can change
+only where a score lies that close to the edge of the tolerance, and then by half a place.
+
+Shapes: Q queries, N rows of the gallery, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+TOLERANCE = 2.0**-19
+QUERY_BITS, GALLERY_BITS = 24, 28  # of the grids; ties are between rows of the gallery
+TILE = 512  # rows that are float64 at a time
+
+Ranks = NDArray[np.float64]
+# (block, N) cosines -> (block, N) float64 scores, and the distance up to which each ties with
+# another, of a shape that broadcasts to theirs.
+Rescore = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def ranks_of_pairs(
+    queries: Tensor,
+    gallery: Tensor,
+    block: int | None = None,
+    owners: tuple[Tensor, Tensor] | None = None,
+    rescore: Rescore | None = None,
+) -> Ranks:
+    """Rank, for each query, the clip of the gallery that is its pair, by cosine.
+
+    Of clips that tie (see the top of this file) the mean of their places counts, as in the
+    published code; otherwise a model that embeds all clips alike would be perfect.
+    Where rows share a clip (its captions), the best row of the query's clip counts, among all rows
+    of other clips, as in Collaborative Experts (arXiv:1907.13487).
+
+    Args:
+        queries: (Q, E) embeddings.
+        gallery: (N, E) embeddings.
+        block: queries that are compared with the gallery at a time; memory is block x N instead of
+            Q x N. About 2^22 cosines if not given.
+        owners: the clip of each query (Q,) and of each row of the gallery (N,); every query's clip
+            has a row. Not given: Q = N, and row i belongs to query i.
+        rescore: makes scores of cosines.
+
+    Returns:
+        (Q,) ranks from 1; halves occur.
+
+    Raises:
+        ValueError: an embedding is not finite.
+    """
+    asked, searched = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
+    ranks = [np.zeros(0)]
+    for start, cosines in cosine_blocks(queries, gallery, block):
+        scores, slack = (cosines, cosines.new_tensor(TOLERANCE))
+        if rescore is not None:
+            scores, slack = rescore(cosines)
+        own = asked[start : start + len(scores), None] == searched  # (block, N)
+        ranks.append(ranks_of_scores(scores, slack, own))
+    return np.concatenate(ranks)
+
+
+def ranks_of_scores(scores: Tensor, slack: Tensor, own: Tensor) -> Ranks:
+    """Rank the best of a query's own rows among all others.
+
+    Args:
+        scores: (block, N).
+        slack: up to which distance a score ties; of a shape that broadcasts to (block, N).
+        own: (block, N) bool, which rows belong to the query; at least one.
+    """
+    best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
+    reach = torch.where(own & (scores == best), slack, 0.0).amax(dim=1, keepdim=True)
+    better = (scores > best + reach).sum(dim=1)
+    at_least_ties = ((scores >= best - reach) & ~own).sum(dim=1)
+    return (1 + (better + at_least_ties) / 2).double().cpu().numpy()
+
+
+def dot_products(gallery: Tensor) -> Rescore:
+    """Compare by dot product: each cosine times the length of its row of the (N, E) gallery.
+
+    The length of the query is left out: it changes no rank.
+    """
+    lengths = torch.cat([_lengths(rows.double())[:, 0] for rows in gallery.split(TILE)])
+    return lambda cosines: (cosines * lengths, TOLERANCE * lengths)
+
+
+def cosine_blocks(
+    queries: Tensor, gallery: Tensor, block: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the cosines of (Q, E) and (N, E) embeddings, exact on the grids of this file.
+
+    Args:
+        queries: (Q, E).
+        gallery: (N, E).
+        block: see :func:`ranks_of_pairs`.
+
+    Yields:
+        The number of the first query, and (block, N) float64.
+    """
+    block = block or min(1024, max(1, 2**22 // max(1, len(gallery))))
+    searched = _on_grid(gallery, GALLERY_BITS)
+    for start in range(0, len(queries), block):
+        asked = _on_grid(queries[start : start + block], QUERY_BITS).double()
+        sums = asked.new_empty(len(asked), len(gallery))
+        for first in range(0, len(gallery), TILE):
+            sums[:, first : first + TILE] = asked @ searched[first : first + TILE].double().T
+        yield start, sums.mul_(2.0 ** -(QUERY_BITS + GALLERY_BITS))
+
+
+def _on_grid(embeddings: Tensor, bits: int) -> Tensor:
+    """Round the directions of (n, E) embeddings to multiples of 2^-bits; counts them in int32."""
+    grid = torch.empty_like(embeddings, dtype=torch.int32)
+    for rows, places in zip(embeddings.split(TILE), grid.split(TILE), strict=True):
+        exact = rows.double()
+        lengths = _lengths(exact)
+        if bad := int((~lengths.isfinite()).sum()):
+            raise ValueError(
+                f"{bad} of {len(rows)} embeddings are not finite: they hold NaN or infinite numbers"
+            )
+        places.copy_((exact / lengths.clamp(min=1e-150) * 2**bits).round_())
+    return grid
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """Compute the lengths of (n, E) float64 rows, (n, 1), in an order that is always the same."""
+    squares = rows.square()
+    while squares.shape[1] > 1:
+        squares = torch.nn.functional.pad(squares, (0, squares.shape[1] % 2))
+        half = squares.shape[1] // 2
+        squares = squares[:, :half] + squares[:, half:]
+    return squares.sqrt()
