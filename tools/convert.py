@@ -1,4 +1,4 @@
-"""Convert what was published: a model of EAO, AVLnet or MCN, or word vectors."""
+"""Convert a published model (EAO, AVLnet, MCN) or word vectors into files of this project."""
 
 import argparse
 
@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 
 
 def convert(given: argparse.Namespace) -> None:
-    """Convert, by what is to be written, and say what was found."""
+    """Convert a model or word vectors, by the ending of the output, and print what was found."""
     if given.out.endswith(".safetensors"):
         print(convert_word_vectors(given.file, given.out))
     else:
@@ -27,23 +27,23 @@ def main() -> None:
     )
     parser.add_argument(
         "file",
-        help="a .pth of EAO, AVLnet or MCN, of which no code is run; or word vectors in word2vec's"
-        " format",
+        help="a .pth file of EAO, AVLnet or MCN (no code in it runs), or word vectors of word2vec"
+        " or GloVe",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
         required=True,
-        help="folder for the model, empty or not there yet; FILE.safetensors for word vectors",
+        help="for a model: a folder, empty or new; for word vectors: FILE.safetensors",
     )
     parser.add_argument(
         "--num-heads",
         type=int,
         metavar="N",
-        help="attention heads (default: what the file says, else heads 64 wide)",
+        help="number of attention heads (default: as in the file, else the width / 64)",
     )
     parser.add_argument(
-        "--word-vectors", metavar="FILE", help="word vectors that the model was trained with"
+        "--word-vectors", metavar="FILE", help="the word vectors that the model was trained with"
     )
     given = parser.parse_args()
     run(lambda: convert(given))
