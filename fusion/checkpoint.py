@@ -91,7 +91,7 @@ def load_text_encoder(path: str | Path) -> Any:
 def find_checkpoint(path: str | Path) -> Path:
     """Find the checkpoint that a path means: the folder itself or the best of a run."""
     path = Path(path)
-    # ".old" is what a run leaves that dies between the two renames of an exchange.
+    # ".old": the run died between the two renames that replace a folder.
     for folder in [path, *(path / name for name in ("best", "best.old", "last", "last.old"))]:
         if (folder / WEIGHTS).exists():
             return folder
@@ -110,16 +110,29 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: the file is damaged or is of another architecture.
     """
     weights = read_tensors(folder / WEIGHTS)
+    if different := find_difference(model, weights):
+        raise CheckpointError(
+            f"{folder} is of another architecture: {different}; use the config that it was trained"
+            " with"
+        )
+    model.load_state_dict(weights)
+
+
+def find_difference(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """Say how the first weight differs in shape or kind of number; None if all fit the model."""
+
+    def describe(weight: Tensor | None) -> str:
+        if weight is None:
+            return "absent"
+        shape = "x".join(map(str, weight.shape)) or "a scalar"
+        return shape if weight.is_floating_point() else f"{shape} ({weight.dtype})"
+
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
-        mine = tuple(own[name].shape) if name in own else None
-        theirs = tuple(weights[name].shape) if name in weights else None
+        mine, theirs = describe(own.get(name)), describe(weights.get(name))
         if mine != theirs:
-            raise CheckpointError(
-                f"{folder} is of another architecture: {name} is {_shape(theirs)} there and"
-                f" {_shape(mine)} in the model; use the config that it was trained with"
-            )
-    model.load_state_dict(weights)
+            return f"{name} is {theirs} there and {mine} in the model"
+    return None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -151,7 +164,3 @@ def read_state(path: Path) -> Any:
     except Exception as error:  # torch raises many kinds for damaged files
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is damaged ({first}); start anew by output=DIR") from None
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else "x".join(map(str, shape)) or "a scalar"

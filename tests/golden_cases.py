@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fusion.convert import convert_eao_name, convert_eao_weights
+from fusion.convert import convert_name, convert_weights
 from fusion.losses import CombinatorialLoss
 from fusion.models import EAO
 from fusion.tokens import Tokens
@@ -81,7 +81,7 @@ def build_model(case, combinations):
         positional=kwargs.get("use_positional_emb", False),
         transformer_per_modality=case["model"] == "TransformerPerModalityModel",
     )
-    model.load_state_dict(convert_eao_weights(published_weights(case), model.modalities))
+    model.load_state_dict(convert_weights(published_weights(case), model.modalities))
     return model
 
 
@@ -121,4 +121,4 @@ def our_name(case, name):
     """Where the gradient of a published weight is found, None if nothing ever used it."""
     if case["model"] == "TransformerPerModalityModel" and name.startswith("fusion."):
         name = name.replace("fusion.", "fusion_text.")
-    return convert_eao_name(name)
+    return convert_name(name)

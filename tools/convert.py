@@ -1,4 +1,4 @@
-"""Convert published files: a model of EAO, AVLnet or MCN, or word vectors."""
+"""Convert a published model (EAO, AVLnet, MCN) or word vectors into files of this project."""
 
 import argparse
 
@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 
 
 def convert(given: argparse.Namespace) -> None:
-    """Convert a model or word vectors, depending on --out, and print a summary."""
+    """Convert a model or word vectors, by the ending of the output, and print what was found."""
     if given.out.endswith(".safetensors"):
         print(convert_word_vectors(given.file, given.out))
     else:
@@ -27,23 +27,23 @@ def main() -> None:
     )
     parser.add_argument(
         "file",
-        help=".pth file of EAO, AVLnet or MCN (no code in it is run), or word vectors in the format"
-        " of word2vec",
+        help="a .pth file of EAO, AVLnet or MCN (no code in it runs), or word vectors of word2vec"
+        " or GloVe",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
         required=True,
-        help="folder for the model, new or empty; FILE.safetensors for word vectors",
+        help="for a model: a folder, empty or new; for word vectors: FILE.safetensors",
     )
     parser.add_argument(
         "--num-heads",
         type=int,
         metavar="N",
-        help="attention heads (default: as in the file, otherwise heads of width 64)",
+        help="number of attention heads (default: as in the file, else the width / 64)",
     )
     parser.add_argument(
-        "--word-vectors", metavar="FILE", help="word vectors with which the model was trained"
+        "--word-vectors", metavar="FILE", help="the word vectors that the model was trained with"
     )
     given = parser.parse_args()
     run(lambda: convert(given))

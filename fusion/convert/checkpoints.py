@@ -1,4 +1,4 @@
-"""From a file of the published training to a checkpoint's folder."""
+"""From a checkpoint of the published code to one of ours."""
 
 from __future__ import annotations
 
@@ -11,22 +11,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fusion.builders import build_text_encoder
-from fusion.checkpoint import save_checkpoint
+from fusion.checkpoint import find_difference, save_checkpoint
 from fusion.config import choose
-from fusion.convert.avlnet import (
-    convert_avlnet_weights,
-    detect_avlnet,
-    is_avlnet,
-    sort_avlnet_weights,
-)
+from fusion.convert.avlnet import detect_avlnet
 from fusion.convert.config import make_config
-from fusion.convert.names import convert_eao_weights, sort_eao_weights
-from fusion.convert.summary import (
-    describe_losses,
-    describe_model,
-    describe_pooled,
-    describe_text,
-)
+from fusion.convert.names import MODALITIES, convert_weights, is_avlnet, sort_weights
+from fusion.convert.summary import describe_dropped, describe_model, describe_text
 from fusion.convert.variant import Variant, check_is_eao, detect, is_text_video
 from fusion.data.untrusted.torch_file import Stored, TorchFile, TorchFileError
 from fusion.data.untrusted.unpickler import Foreign, printable
@@ -35,7 +25,7 @@ from fusion.models import MODELS
 
 
 class NoTextEncoder:
-    """Stands for one that is not there yet."""
+    """Stands for the text encoder of a checkpoint without word vectors."""
 
     def save(self, folder: Path) -> None:
         """Write nothing."""
@@ -49,14 +39,14 @@ def convert_checkpoint(
 ) -> str:
     """Convert a published checkpoint into one that :mod:`fusion.checkpoint` reads.
 
-    No code in the file is run, and nothing of it is made but tensors and plain values. It is mapped
-    into memory, so little more is needed than the weights take.
+    No code in the file runs. The file is mapped into memory, so little more is needed than the
+    weights take.
 
     Args:
         path: the file, as the training of EAO, AVLnet or MCN saves it, or a bare state dict.
         out: the folder to write; empty or not there yet.
         num_heads: attention heads, if the file does not say and they are not 64 wide.
-        word_vectors: file of the text encoder, which the folder then refers to, see
+        word_vectors: file of the text encoder; the folder refers to it, see
             :class:`fusion.models.word_vectors.WordVectorFile`.
 
     Returns:
@@ -92,46 +82,41 @@ def convert_checkpoint(
 
 
 def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Tensor], list[str]]:
-    """Detect the model in a file; give its weights under our names and what there is to say."""
+    """Detect the model in a file; give its weights under our names and lines for the user."""
     stored = _state_dict(file.content)
-    if is_avlnet(stored):
-        return _find_avlnet(file, stored)
-    check_is_eao(stored)
-    at_start = {
-        name: _is_at_start(file, stored, f"{name}_norm_layer") for name in ("text", "audio")
-    }
-    no_audio = is_text_video(file.content, at_start)
-    if no_audio is None and not any(name.startswith("audio_token_proj.") for name in stored):
-        no_audio = "the file has none of its weights"
-    modalities = ["text", "video"] if no_audio else ["text", "video", "audio"]
-    kept, dropped = sort_eao_weights(stored, modalities)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    found = detect(shapes, file.content, not no_audio, num_heads)
-    weights = convert_eao_weights(_read(file, {name: stored[name] for name in kept}), modalities)
+    no_audio = None
+    if not is_avlnet(stored):
+        check_is_eao(stored)
+        no_audio = _why_no_audio(file, stored)
+    modalities = ["text", "video"] if no_audio else MODALITIES
+    kept, dropped = sort_weights(stored, modalities)
+    if is_avlnet(stored):
+        found = detect_avlnet(shapes)
+    else:
+        found = detect(shapes, file.content, not no_audio, num_heads)
+    weights = convert_weights(_read(file, {name: stored[name] for name in kept}), modalities)
     lines = [
         f"read      {file.path}: {len(stored)} weights",
         *describe_model(found.model),
         *([f"no audio  {no_audio}"] if no_audio else []),
-        *describe_losses(dropped, file.content, file.foreign),
+        *describe_dropped(dropped, file.content, file.foreign),
         *(f"recorded  {note}" for note in found.recorded),
         *(f"assumed   {note}" for note in found.assumed),
     ]
     return found, weights, lines
 
 
-def _find_avlnet(
-    file: TorchFile, stored: Mapping[str, Stored]
-) -> tuple[Variant, dict[str, Tensor], list[str]]:
-    kept, dropped = sort_avlnet_weights(stored)
-    found = detect_avlnet({name: tensor.shape for name, tensor in stored.items()})
-    weights = convert_avlnet_weights(_read(file, {name: stored[name] for name in kept}))
-    lines = [
-        f"read      {file.path}: {len(stored)} weights",
-        *describe_pooled(found.model),
-        *describe_losses(dropped, file.content, file.foreign),
-        *(f"assumed   {note}" for note in found.assumed),
-    ]
-    return found, weights, lines
+def _why_no_audio(file: TorchFile, stored: Mapping[str, Stored]) -> str | None:
+    """Say why a model of EAO embeds no audio; None if it does."""
+    at_start = {
+        name: _is_at_start(file, stored, f"{name}_norm_layer") for name in ("text", "audio")
+    }
+    if (why := is_text_video(file.content, at_start)) is not None:
+        return why
+    if any(name.startswith("audio_token_proj.") for name in stored):
+        return None
+    return "the file has none of its weights"
 
 
 def _state_dict(content: Any) -> dict[str, Stored]:
@@ -141,7 +126,7 @@ def _state_dict(content: Any) -> dict[str, Stored]:
     if isinstance(content, Foreign):
         raise ValueError(
             f"it holds an object of {printable(content.name)} instead of weights by name; save its"
-            " state_dict() where its code is at home"
+            " state_dict() with the code that made it"
         )
     if not isinstance(content, dict) or not content:
         raise ValueError("it holds no weights by name; is it a checkpoint?")
@@ -150,7 +135,7 @@ def _state_dict(content: Any) -> dict[str, Stored]:
         if not (isinstance(name, str) and isinstance(value, Stored)):
             kind = value.name if isinstance(value, Foreign) else type(value).__name__
             raise ValueError(
-                f"{printable(str(name))} is no weight but of {printable(kind)}; only"
+                f"{printable(name)} is no weight but of {printable(kind)}; only"
                 " tensors by name are read"
             )
         stored[name.removeprefix("module.")] = value
@@ -160,14 +145,13 @@ def _state_dict(content: Any) -> dict[str, Stored]:
 
 
 def _is_at_start(file: TorchFile, stored: Mapping[str, Stored], norm: str) -> bool:
-    """Tell whether a LayerNorm is as it is made: ones and zeros."""
-    values = {"weight": 1, "bias": 0}
-    names = {f"{norm}.{kind}": value for kind, value in values.items()}
+    """Tell whether a LayerNorm is as before training: ones and zeros."""
+    names = {f"{norm}.weight": 1, f"{norm}.bias": 0}
     return all(n in stored and bool((file.read(stored[n]) == v).all()) for n, v in names.items())
 
 
 def _read(file: TorchFile, stored: Mapping[str, Stored]) -> dict[str, Tensor]:
-    """Read tensors; those that share data are copied, as each is written for itself."""
+    """Read tensors; copy those that share data, as each is written alone."""
     weights: dict[str, Tensor] = {}
     seen: set[str] = set()
     size = 0
@@ -192,19 +176,10 @@ def _load(section: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Module:
             model: nn.Module = choose("model", section, MODELS)()
     except RuntimeError as error:
         raise ValueError(f"a model of these widths cannot be built: {error}") from None
+    if different := find_difference(model, weights):
+        raise ValueError(f"it is no whole model of this architecture: {different}")
     own = model.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        if name not in weights:
-            raise ValueError(f"it lacks the weight that is {name} here; the file is not whole")
-        if name not in own:
-            raise ValueError(f"it has a weight too many: {name}, as it would be here")
-        mine, theirs = own[name], weights[name]
-        if mine.shape != theirs.shape or mine.is_floating_point() != theirs.is_floating_point():
-            raise ValueError(
-                f"the weight that is {name} here has the shape {tuple(theirs.shape)}"
-                f" ({theirs.dtype}) instead of {tuple(mine.shape)} ({mine.dtype})"
-            )
-        weights[name] = theirs.to(mine.dtype)
+    weights = {name: weight.to(own[name].dtype) for name, weight in weights.items()}
     model.load_state_dict(weights, assign=True)
     return model
 

@@ -7,15 +7,25 @@ from typing import Any
 
 from fusion.models.clip_text import PUBLISHED as CLIP
 
-# Weights of the loss's terms in the published pre-training.
-TERMS = {"t|v": 1.0, "t|a": 0.1, "v|a": 0.1, "t|va": 0.1, "v|ta": 0.1, "a|tv": 0.1}
 FEATURES = {1024: "s3d", 512: "clip"}  # by their width; 4096: of ResNets, the default
 CLIP_WIDTH = 512  # of its text tokens; word vectors are 300 wide
 MAX_WORDS = 20
+# Published pre-training by the kind of model: terms of the loss with their weights; epochs, videos
+# in a batch, clips of each, learning rate.
+PRETRAINING: dict[str, tuple[dict[str, float], tuple[int, int, int, float]]] = {
+    "eao": (
+        {"t|v": 1.0, "t|a": 0.1, "v|a": 0.1, "t|va": 0.1, "v|ta": 0.1, "a|tv": 0.1},
+        (15, 224, 10, 5e-5),
+    ),
+    "mcn": ({}, (30, 128, 32, 1e-4)),
+    "avlnet": ({"v|a": 1.0}, (30, 128, 32, 1e-3)),
+    "avlnet with text": ({"t|v": 1.0, "t|a": 1.0, "v|a": 1.0}, (15, 256, 32, 2.5e-4)),
+    "avlnet with text and audio fused": ({"v|ta": 1.0}, (15, 64, 32, 1e-4)),
+}
 
 
 def make_config(name: str, model: Mapping[str, Any], word_vectors: str | None) -> dict[str, Any]:
-    """Write the config of a converted model.
+    """Make the config of a converted model.
 
     Args:
         name: of the folder in which a training with this config would write.
@@ -33,8 +43,7 @@ def make_config(name: str, model: Mapping[str, Any], word_vectors: str | None) -
         data["max_video_tokens"] = modalities["video"]["max_tokens"]
         max_words = min(max_words, modalities["text"]["max_tokens"])
     text_encoder = {"name": "word2vec_file", "path": word_vectors}
-    text_width = modalities.get("text", {}).get("dim")
-    if word_vectors is None and text_width == CLIP_WIDTH:
+    if word_vectors is None and modalities.get("text", {}).get("dim") == CLIP_WIDTH:
         text_encoder = {"name": "clip", "path": CLIP}
     return {
         "seed": 0,
@@ -48,39 +57,23 @@ def make_config(name: str, model: Mapping[str, Any], word_vectors: str | None) -
 
 
 def _training(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the loss and the training that were published; a batch is videos x clips of each."""
-    if model["name"] == "mcn":
-        trainer = {"epochs": 30, "batch_size": 128 * 32, "learning_rate": 1e-4}
-        schedule = {"schedule": "cosine", "warmup_steps": 5000}
-        return {"loss": {"name": "mcn"} | _presence(model), "trainer": trainer | schedule}
-    if model["name"] == "avlnet":
-        return _training_of_avlnet(model)
-    embedded = model["combinations"]
-    terms = {t: w for t, w in TERMS.items() if {*t.split("|")} <= {*embedded}}
-    trainer = {"epochs": 15, "batch_size": 224 * 10, "learning_rate": 5e-5}
-    return {
-        "loss": {"name": "combinatorial", "terms": terms},
-        "trainer": trainer | {"schedule": "exponential"},
-    }
-
-
-def _training_of_avlnet(model: Mapping[str, Any]) -> dict[str, Any]:
-    if model["fuse_text_audio"]:
-        pairs, numbers = ["v|ta"], (15, 64 * 32, 1e-4)
-    elif "text" in model["modalities"]:
-        pairs, numbers = ["t|v", "t|a", "v|a"], (15, 256 * 32, 2.5e-4)
-    else:
-        pairs, numbers = ["v|a"], (30, 128 * 32, 1e-3)
-    terms = dict.fromkeys(pairs, 1.0)
-    trainer = dict(zip(("epochs", "batch_size", "learning_rate"), numbers, strict=True))
-    return {
-        "loss": {"name": "combinatorial", "contrastive": "mms_dot", "terms": terms}
-        | _presence(model),
-        "trainer": trainer | {"schedule": "exponential"},
-    }
-
-
-def _presence(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Have clips without words or sound take part, as in AVLnet's and MCN's own code."""
-    names = [name for name in ("text", "audio") if name in model["modalities"]]
-    return {"presence": dict.fromkeys(names, "video")}
+    """Give the loss and the trainer of the published pre-training."""
+    kind, modalities = model["name"], model["modalities"]
+    if kind == "avlnet" and "text" in modalities:
+        kind += " with text and audio fused" if model["fuse_text_audio"] else " with text"
+    terms, (epochs, videos, clips, rate) = PRETRAINING[kind]
+    trainer: dict[str, Any] = {"epochs": epochs, "batch_size": videos * clips}
+    trainer |= {"learning_rate": rate, "schedule": "exponential"}
+    loss: dict[str, Any] = {"name": "mcn" if kind == "mcn" else "combinatorial"}
+    if kind == "mcn":
+        trainer |= {"schedule": "cosine", "warmup_steps": 5000}
+    if kind == "eao":
+        embedded = {*model["combinations"]}
+        terms = {term: weight for term, weight in terms.items() if {*term.split("|")} <= embedded}
+    elif kind != "mcn":
+        loss["contrastive"] = "mms_dot"
+    if terms:
+        loss["terms"] = terms
+    if kind != "eao":  # as in the code of AVLnet and MCN, clips without words or sound take part
+        loss["presence"] = {name: "video" for name in ("text", "audio") if name in modalities}
+    return {"loss": loss, "trainer": trainer}

@@ -1,14 +1,14 @@
-"""Which of the published EAO models a file holds: seen in names and shapes of its weights.
+"""Which of the published EAO models a file holds, by the names and shapes of its weights.
 
-What shapes cannot show (the number of heads, what is done to long audio) stands in the config that
-the published training saves with the weights; where a file has none, it is assumed, and said.
+Shapes do not show the number of heads or what is done to long audio. The config that the published
+training saves with the weights does; a file without one gets the published values, and a note.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fusion.data.untrusted.unpickler import printable
@@ -35,8 +35,8 @@ class Variant:
 
     Attributes:
         model: the ``model`` section of a config.
-        recorded: what could not be seen but stands in the file's own config, and where.
-        assumed: what could not be seen either way, and why it was taken.
+        recorded: what shapes do not show but the file's own config says, and where.
+        assumed: what neither shows, and why this value was taken.
     """
 
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -44,7 +44,7 @@ class Variant:
     assumed: list[str] = dataclasses.field(default_factory=list)
 
     def settle(self, what: str, value: Any, where: str, default: Any, why: str) -> Any:
-        """Take what the file records, or else a default; note which it was."""
+        """Take what the file records, else a default; note which."""
         if value is not None:
             self.recorded.append(f"{what} {value} ({where})")
             return value
@@ -53,26 +53,24 @@ class Variant:
 
 
 def check_is_eao(names: Mapping[str, Any]) -> None:
-    """Raise a ValueError that says what a file seems to be, if not an EAO model."""
+    """Raise a ValueError if this is no EAO model; it says what the file seems to be."""
     if any(re.fullmatch(r"[a-z]+_token_proj(\.fc)?\.weight", name) for name in names):
         return
     kinds = [kind for pattern, kind in OTHERS if any(re.fullmatch(pattern, n) for n in names)]
-    seems = f"seem to be of {kinds[0]}" if kinds else f"are of an unknown model ({_some(names)})"
+    some = ", ".join(map(printable, list(names)[:3])) + (", …" if len(names) > 3 else "")
+    seems = f"seem to be of {kinds[0]}" if kinds else f"are of an unknown model ({some})"
     raise ValueError(f"the weights {seems}; {SUPPORTED}")
 
 
 def is_text_video(content: Any, at_start: Mapping[str, bool]) -> str | None:
-    """Decide whether a model with the weights of three modalities is the text-video model.
+    """Say how it is known that a model is the text-video model; None if it is not.
 
-    Names and shapes are those of the model with audio: its audio branch is computed, but its loss
-    does not use it.
+    Its names and shapes are those of the model with audio: its audio branch is computed, but its
+    loss does not use it.
 
     Args:
         content: of the file.
-        at_start: for each modality, whether its LayerNorm is as it was before training.
-
-    Returns:
-        How it is known; None if it is not the text-video model.
+        at_start: for each modality, whether its LayerNorm is as before training.
     """
     kind = recorded(content, "config", "arch", "type", of=str) or recorded(content, "arch", of=str)
     if kind == TEXT_VIDEO:
@@ -84,7 +82,7 @@ def is_text_video(content: Any, at_start: Mapping[str, bool]) -> str | None:
 
 
 def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None) -> Variant:
-    """Find out the architecture.
+    """Find the architecture.
 
     Args:
         shapes: of the weights, under their published names without ``module.``.
@@ -93,12 +91,12 @@ def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None
         num_heads: overrides what the file records.
 
     Raises:
-        ValueError: it is none that this project has, or the number of heads cannot be told.
+        ValueError: this project has no such model, or the number of heads is unknown.
     """
     variant = Variant()
     width = size_of(shapes, "text_norm_layer.weight", 0)
     gated = {_is_gated(shapes, name) for name in ("text_token_proj", "video_token_proj")}
-    shared_head, apart = _has(shapes, "proj."), _has(shapes, "fusion_text.")
+    shared_head, apart = (any(n.startswith(b) for n in shapes) for b in ("proj.", "fusion_text."))
     head = "proj" if shared_head else "text_proj"
     transformer = "fusion_text" if apart else "fusion"
     if {_is_gated(shapes, head)} != gated:
@@ -112,15 +110,14 @@ def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None
     }
     if with_audio:
         modalities["audio"] = {"encoder": _davenet(shapes, content, variant)}
-    positions = {name: f"{name}_pos_embed" for name in modalities}
-    positional = positions["text"] in shapes
-    if positional:
-        for name, weight in positions.items():
-            modalities[name]["max_tokens"] = size_of(shapes, weight, 1)
+    if positional := "text_pos_embed" in shapes:
+        for name in modalities:
+            modalities[name]["max_tokens"] = size_of(shapes, f"{name}_pos_embed", 1)
+    fused = ["tv", "ta", "va"] if with_audio and not apart else []
     variant.model = {
         "name": "eao",
         "modalities": modalities,
-        "combinations": _combinations(with_audio, apart),
+        "combinations": ["t", "v", *(["a"] if with_audio else []), *fused],
         "token_dim": width,
         "embedding_dim": size_of(shapes, _weight(shapes, head), 0),
         "num_blocks": len(blocks),
@@ -136,10 +133,10 @@ def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None
 
 
 def recorded(content: Any, *keys: str, of: type) -> Any:
-    """Look a value of a certain type up in nested dicts; None if there is none."""
+    """Look up a value of one type in nested dicts; None if there is none."""
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else None
-    return content if type(content) is of else None
+    return content if isinstance(content, of) and not isinstance(content, bool) else None
 
 
 def _num_heads(content: Any, width: int, variant: Variant) -> int:
@@ -149,7 +146,7 @@ def _num_heads(content: Any, width: int, variant: Variant) -> int:
         value = None
     if value is None and width % HEAD_WIDTH:
         raise ValueError(
-            f"the number of heads cannot be told: the file records none that fits, and tokens"
+            "the number of heads is unknown: the file records none that fits, and tokens"
             f" {width} wide cannot have heads of {HEAD_WIDTH} as all published models; add"
             " --num-heads"
         )
@@ -158,20 +155,36 @@ def _num_heads(content: Any, width: int, variant: Variant) -> int:
     return variant.settle("num_heads", value, where, width // HEAD_WIDTH, why)
 
 
-def _davenet(shapes: Shapes, content: Any, variant: Variant) -> dict[str, Any]:
-    """Describe the audio encoder as a config does."""
-    stages = {int(m[1]) for name in shapes if (m := re.match(r"davenet\.layer(\d)\.", name))}
-    versions = [v for v, blocks in BLOCKS.items() if stages == set(range(1, len(blocks) + 1))]
-    if not versions:
-        raise ValueError(f"DAVEnet has the stages {sorted(stages)}; 1 to 4 or 1 to 6 are known")
-    stride = 2 ** len(stages)
-    convolutions = ["davenet.conv1", *(f"davenet.layer{i}.0.conv1" for i in sorted(stages))]
-    widths = [size_of(shapes, f"{name}.weight", 0) for name in convolutions]
-    encoder: dict[str, Any] = {"name": "davenet", "version": versions[0]}
-    if tuple(widths) != WIDTHS[versions[0]]:
+def describe_davenet(shapes: Shapes, name: str, versions: Iterable[int]) -> dict[str, Any]:
+    """Describe an audio encoder as a config does, but for its number of frames.
+
+    Args:
+        shapes: of all weights.
+        name: of the encoder in the file.
+        versions: of DAVEnet that it may be.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    stages = {int(m[1]) for n in shapes if (m := re.match(rf"{name}\.layer(\d)\.", n))}
+    last = {len(BLOCKS[version]): version for version in versions}
+    if stages != set(range(1, len(stages) + 1)) or len(stages) not in last:
+        known = " or ".join(f"1 to {number}" for number in last)
+        raise ValueError(f"DAVEnet has the stages {sorted(stages)}; {known} are known")
+    version = last[len(stages)]
+    encoder: dict[str, Any] = {"name": "davenet", "version": version}
+    convolutions = [f"{name}.conv1", *(f"{name}.layer{i}.0.conv1" for i in sorted(stages))]
+    widths = [size_of(shapes, f"{convolution}.weight", 0) for convolution in convolutions]
+    if tuple(widths) != WIDTHS[version]:
         encoder["widths"] = widths
-    if (bands := size_of(shapes, "davenet.conv1.weight", 2)) != NUM_BANDS:
+    if (bands := size_of(shapes, f"{name}.conv1.weight", 2)) != NUM_BANDS:
         encoder["num_bands"] = bands
+    return encoder
+
+
+def _davenet(shapes: Shapes, content: Any, variant: Variant) -> dict[str, Any]:
+    encoder = describe_davenet(shapes, "davenet", BLOCKS)
+    stride = 2 ** len(BLOCKS[encoder["version"]])
     keys = ("data_loader", "args", "dataset_kwargs", "num_audio_STFT_frames")
     frames = recorded(content, "config", *keys, of=int)
     if frames is not None and (frames < 1 or frames % stride):
@@ -185,7 +198,7 @@ def _davenet(shapes: Shapes, content: Any, variant: Variant) -> dict[str, Any]:
 def _long_clips(
     shapes: Shapes, content: Any, variant: Variant, stride: int, tokens: int
 ) -> dict[str, Any]:
-    """Say what is done to clips with more audio tokens than the model takes."""
+    """Find what the model does with clips that have more audio tokens than it takes."""
     arguments = recorded(content, "config", "arch", "args", of=dict)
     strategy = recorded(arguments, "strategy_audio_pooling", of=str)
     most = recorded(arguments, "audio_max_num_STFT_frames", of=int)
@@ -201,13 +214,6 @@ def _long_clips(
     return {}
 
 
-def _combinations(with_audio: bool, apart: bool) -> list[str]:
-    """Name what the published model embeds; the text-video model fuses nothing."""
-    if not with_audio:
-        return ["t", "v"]
-    return ["t", "v", "a"] if apart else ["t", "v", "a", "tv", "ta", "va"]
-
-
 def _is_gated(shapes: Shapes, projection: str) -> bool:
     return _weight(shapes, projection).endswith(".fc.weight")
 
@@ -215,10 +221,6 @@ def _is_gated(shapes: Shapes, projection: str) -> bool:
 def _weight(shapes: Shapes, projection: str) -> str:
     name = f"{projection}.weight"
     return name if name in shapes else f"{projection}.fc.weight"
-
-
-def _has(shapes: Shapes, beginning: str) -> bool:
-    return any(name.startswith(beginning) for name in shapes)
 
 
 def size_of(shapes: Shapes, name: str, axis: int) -> int:
@@ -231,10 +233,6 @@ def size_of(shapes: Shapes, name: str, axis: int) -> int:
         raise ValueError(f"the weight {name!r} is missing; the file is no whole model")
     if len(shapes[name]) <= axis or not shapes[name][axis]:
         raise ValueError(
-            f"the weight {name!r} has the shape {shapes[name]}; none of a published model has that"
+            f"the weight {name!r} has the shape {shapes[name]}, unlike any published model"
         )
     return shapes[name][axis]
-
-
-def _some(names: Mapping[str, Any]) -> str:
-    return ", ".join(map(printable, list(names)[:3])) + (", …" if len(names) > 3 else "")

@@ -104,10 +104,10 @@ def test_a_file_that_is_no_whole_model_is_one_line(tmp_path):
     state = golden.published_weights(case)
     del state["recon_a.0.weight"]
     torch.save(state, tmp_path / "file.pth")
-    with pytest.raises(ValueError, match="lacks the weight that is reconstruct.audio.0.weight"):
+    with pytest.raises(ValueError, match="reconstruct.audio.0.weight is absent there"):
         convert_checkpoint(tmp_path / "file.pth", tmp_path / "out")
     state["smell.weight"] = torch.ones(1)
     torch.save(state, tmp_path / "file.pth")
-    with pytest.raises(ValueError, match="'smell.weight' belongs to no published AVLnet or MCN"):
+    with pytest.raises(ValueError, match="'smell.weight' belongs to no published EAO"):
         convert_checkpoint(tmp_path / "file.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusion.config import load_config
-from fusion.convert import convert_checkpoint, convert_eao_name, convert_eao_weights
+from fusion.convert import convert_checkpoint, convert_name, convert_weights
 from tests import golden_cases as golden
 from tests.convert.test_tool import published_config, published_state, save
 
@@ -22,22 +22,22 @@ from tests.convert.test_tool import published_config, published_state, save
     ],
 )
 def test_names(published, ours):
-    assert convert_eao_name(published) == ours
+    assert convert_name(published) == ours
 
 
 def test_the_prefix_of_dataparallel_is_dropped():
     weights = {"module.fusion.masking_token": torch.ones(3)}
-    assert list(convert_eao_weights(weights)) == ["masking_token"]
+    assert list(convert_weights(weights)) == ["masking_token"]
 
 
 def test_weights_of_other_modalities_are_dropped():
     weights = {"audio_proj.weight": torch.ones(2, 3), "text_proj.weight": torch.ones(2, 3)}
-    assert list(convert_eao_weights(weights, ["text", "video"])) == ["heads.text.weight"]
+    assert list(convert_weights(weights, ["text", "video"])) == ["heads.text.weight"]
 
 
 def test_an_unknown_weight_is_an_error():
-    with pytest.raises(ValueError, match="'clip.visual.proj' belongs to no published EAO model"):
-        convert_eao_weights({"clip.visual.proj": torch.ones(1)})
+    with pytest.raises(ValueError, match="'clip.visual.proj' belongs to no published EAO"):
+        convert_weights({"clip.visual.proj": torch.ones(1)})
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_an_unknown_weight_is_an_error():
         ({"num_heads": 5}, r"token_dim \(32\) must be a multiple of num_heads \(5\)"),
         ({"num_heads": 0}, r"token_dim \(32\) must be a multiple of num_heads \(0\)"),
         ({"num_heads": None}, "32 wide.* cannot have heads of 64 .*; add --num-heads"),
-        ({"drop": "video_norm_layer.bias"}, "the weight that is token_projections.video.1.bias"),
+        ({"drop": "video_norm_layer.bias"}, "video.1.bias is absent there and 32 in the model"),
         ({"drop": "text_norm_layer.weight"}, "'text_norm_layer.weight' is missing"),
         ({"drop": "davenet.layer6."}, r"DAVEnet has the stages \[1, 2, 3, 4, 5\]"),
-        ({"add": "video_proj.extra"}, "a weight too many: heads.video.extra"),
-        ({"add": "smell_proj.weight"}, "'smell_proj.weight' is of an unknown modality 'smell'"),
-        ({"add": "\x1b[31mred"}, r"'\\x1b\[31mred' belongs to no published EAO model"),
+        ({"add": "video_proj.extra"}, "heads.video.extra is 1 there and absent in the model"),
+        ({"add": "smell_proj.weight"}, "'smell_proj.weight' belongs to no published EAO"),
+        ({"add": "\x1b[31mred"}, r"'\\x1b\[31mred' belongs to no published EAO, AVLnet or MCN"),
         ({"add": "module.text_proj.fc.bias"}, "twice, with and without 'module.'"),
-        ({"reshape": "audio_proj.fc.bias"}, r"audio.project.bias here has the shape \(1, 40\)"),
-        ({"linear": "audio_proj"}, "a weight too many: heads.audio.bias"),
+        ({"reshape": "audio_proj.fc.bias"}, "project.bias is 1x40 there and 40 in the model"),
+        ({"linear": "audio_proj"}, "heads.audio.bias is 40 there and absent in the model"),
         ({"linear": "video_token_proj"}, "some projections are gated and others are linear"),
     ],
 )  # fmt: skip

@@ -128,7 +128,7 @@ def test_what_is_found_is_said(tva, tmp_path):
     said = convert_checkpoint(tva, tmp_path / "out")
     for words in [
         "text (20 wide), video (48 wide), audio (DAVEnet version 2, 8 to 64 wide)",
-        "1 transformer block, 32 wide with perceptrons of 32, gated projections",
+        "1 transformer block, 32 wide with MLPs 32 wide, gated projections",
         "a head for each modality",
         "embeddings 40 wide of t, v, a, tv, ta, va",
         "fusion.norm, davenet.batchnorm1 (7 weights): nothing ever read them",

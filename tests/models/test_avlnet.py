@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fusion.config import load_config
-from fusion.convert import convert_avlnet_name, convert_avlnet_weights
+from fusion.convert import convert_name, convert_weights
 from fusion.losses import CombinatorialLoss, MCNLoss
 from fusion.losses.kmeans import assign
 from fusion.models import MCN, AVLnet
@@ -35,7 +35,7 @@ def avlnet():
     modalities["video"]["max_tokens"] = recipe["modalities"]["video"]["max_tokens"]
     options = {name: recipe[name] for name in set(recipe) - {"name", "modalities", "embedding_dim"}}
     model = AVLnet(modalities, case["kwargs"]["embd_dim"], **options)
-    model.load_state_dict(convert_avlnet_weights(golden.published_weights(case)))
+    model.load_state_dict(convert_weights(golden.published_weights(case)))
     inputs = golden.read_inputs(case, MODALITIES)
     loss = CombinatorialLoss(MODALITIES, {"t|v": 1.0, "t|a": 1.0, "v|a": 1.0})
     return case, expected, model, inputs, loss
@@ -56,7 +56,7 @@ def mcn():
     case, expected = golden.read_case("mcn")
     kwargs = case["kwargs"]
     model = MCN(modalities_of(case, 256), kwargs["embd_dim"], kwargs["recon_size"])
-    model.load_state_dict(convert_avlnet_weights(golden.published_weights(case)))
+    model.load_state_dict(convert_weights(golden.published_weights(case)))
     loss = MCNLoss(
         MODALITIES,
         margin=case["margin"],
@@ -88,11 +88,11 @@ def mcn():
     return case, expected, model, mcn_inputs(expected), loss
 
 
-def check_gradients(case, expected, model, fused=False):
+def check_gradients(case, expected, model):
     gradients = {name: p.grad for name, p in model.named_parameters()}
     seen = 0
     for name in case["state_dict"]:
-        ours, key = convert_avlnet_name(name, fused), f"grad_norm.{name}"
+        ours, key = convert_name(name), f"grad_norm.{name}"
         if key in expected and ours is not None:
             norm = gradients[ours].norm().numpy()
             np.testing.assert_allclose(norm, expected[key], rtol=1e-4, err_msg=name)
@@ -116,7 +116,7 @@ def test_avlnet_is_the_published_one(mode):
         value.backward()
         assert check_gradients(case, expected, model) == 79
         for name in case["state_dict"]:
-            ours = convert_avlnet_name(name)
+            ours = convert_name(name)
             if f"buffer_after.{name}" in expected and ours is not None:
                 buffer = model.state_dict()[ours].numpy()
                 np.testing.assert_allclose(buffer, expected[f"buffer_after.{name}"], atol=1e-6)

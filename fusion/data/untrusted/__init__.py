@@ -1,1 +1,1 @@
-"""Readers of files from strangers: none runs code or takes more memory than it says."""
+"""Readers for files of strangers: no code in a file runs, and memory follows the file's size."""

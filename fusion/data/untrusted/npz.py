@@ -1,4 +1,4 @@
-"""Arrays from the ``.npz`` files of others: nothing runs, none is larger than its file says."""
+"""Read arrays from the ``.npz`` files of others: no code runs, and sizes are checked first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 MOST_BYTES = 4 << 30  # of an array; the features of a day of video are smaller
 HEADER = 1 << 16
 _NUMPY_WRITES = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# Compressed, features and spectrograms take half of their bytes, a frozen picture a hundredth, and
-# silence a thousandth: as do the zeros of somebody who wants to fill the memory. No silence lasts
-# for the two hours of spectrogram that 128 MiB hold.
+# Honest arrays compress: features and spectrograms to a half, a frozen picture to a hundredth,
+# silence to a thousandth. So do zeros that are meant to fill the memory. A spectrogram of 128 MiB
+# lasts two hours, which is longer than any silence.
 MOST_TIMES_LARGER = 200  # than its file
 ANY_TIMES_LARGER = 128 << 20
 
@@ -40,8 +40,8 @@ def read_npz(path: Path, key: str) -> NDArray[Any]:
     except FileNotFoundError:
         raise NpzError(f"{path} is missing") from None
     except Exception as error:
-        # One wrong byte leads zipfile, zlib and numpy's parser of headers to errors of a dozen
-        # kinds; none of them may end a run of weeks over a million files.
+        # Damage raises a dozen kinds of errors in zipfile, zlib and numpy; none of them may end a
+        # run over a million files.
         raise NpzError(f"{path} is damaged ({type(error).__name__}: {error})") from error
 
 
@@ -56,7 +56,7 @@ def _read(path: Path, key: str) -> NDArray[Any]:
         if member.file_size > most or member.compress_type not in _NUMPY_WRITES:
             raise NpzError(
                 f"{path}: {key} claims to be {member.file_size} bytes, in a file of"
-                f" {size_of_file}, as no features are; write them by numpy.savez"
+                f" {size_of_file}, as no features are; write them with numpy.savez"
             )
         with archive.open(member) as file:
             shape, in_columns, dtype = _read_header(file)

@@ -56,5 +56,5 @@ def test_only_what_numpy_writes_is_unpacked(tmp_path):
     """Others pack zeros a thousand times closer, or ask for memory to unpack them."""
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("features.npy", b"x" * 99)
-    with pytest.raises(ValueError, match="as no features are; write them by numpy.savez"):
+    with pytest.raises(ValueError, match="as no features are; write them with numpy.savez"):
         read_npz(tmp_path / "a.npz", "features")
