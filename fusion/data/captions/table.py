@@ -24,6 +24,7 @@ COLUMNS = {
     "text": ("text", "sentence", "caption"),
 }
 WHOLE = (0.0, math.inf)  # start and end of a caption about a whole video
+_TEXTS = (str, int, float)
 
 # Words of a column's name that mean times: then a file without start and end is not about whole
 # videos; its times have another name.
@@ -123,16 +124,22 @@ class CaptionParser:
     def _make(self, video: Any, start: Any, end: Any, text: Any) -> Caption:
         if not isinstance(video, str) or not video.strip():
             raise ValueError(f"video is {short(video)}; write its name, in JSON in quotes")
-        if not isinstance(text, str | int | float):
+        if not isinstance(text, _TEXTS):
             raise ValueError(f"text is {short(text)}; write a text, in JSON in quotes")
         if not self.timed and _is_empty(start) and _is_empty(end):
             return Caption(video, *WHOLE, str(text))
-        first, last = _seconds("start", start), _seconds("end", end)
+        first, last = _number(start), _number(end)
+        if 0 <= first < last < math.inf:
+            return Caption(video, first, last, str(text))
+        for name, value, number in [("start", start, first), ("end", end, last)]:
+            if not math.isfinite(number):
+                raise ValueError(
+                    f"{name} is {short(value)}, not a number; write seconds, such as 12.5, or leave"
+                    " start and end empty: the whole video"
+                )
         if first < 0:
             raise ValueError(f"start is {start}; times are seconds from 0 on")
-        if last <= first:
-            raise ValueError(f"end ({end}) is not after start ({start}); correct one of them")
-        return Caption(video, first, last, str(text))
+        raise ValueError(f"end ({end}) is not after start ({start}); correct one of them")
 
 
 def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) -> list[Caption]:
@@ -248,14 +255,8 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _seconds(name: str, value: Any) -> float:
+def _number(value: Any) -> float:
     try:
-        number = float(value)
+        return float(value)
     except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(
-            f"{name} is {short(value)}, not a number; write seconds, such as 12.5, or leave start"
-            " and end empty: the whole video"
-        )
-    return number
+        return math.nan

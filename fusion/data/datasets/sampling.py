@@ -103,8 +103,8 @@ def audio_window(window: Window, min_seconds: float, *, shift: bool) -> tuple[fl
         window: that of the text.
         min_seconds: see :func:`caption_window`.
         shift: the pre-training setting: ``min_seconds`` of sound, half of that later than the
-            text, so that speech does not simply repeat the text. A window without words has no
-            text to be apart from.
+            text, so that speech does not simply repeat the text. A window without words is not
+            shifted.
     """
     if not shift or not window.words:
         return window.start, window.end

@@ -45,3 +45,9 @@ def test_a_conversion_that_fails_leaves_nothing_behind(path, tmp_path):
     with pytest.raises(ValueError, match="must be lists start, end, text"):
         open_captions(path)
     assert list((tmp_path / "cache" / "captions").iterdir()) == []
+
+
+def test_a_cache_without_a_count_of_bad_captions_still_opens(path):
+    opened = open_captions(path)
+    (opened.path / caption_cache.BAD).unlink()
+    assert [caption.text for caption in open_captions(path).captions("aaa")] == ["cut it"]
