@@ -130,8 +130,11 @@ def contrast(
     num_rows = len(sides[0])
     weights = sides[0].new_ones(len(pairs), num_rows) if valid is None else valid.to(dtype)
     if valid is not None:  # rows that no loss reads may hold anything, even NaN
-        read = [valid[[n in pair for pair in pairs]].any(dim=0) for n in range(len(sides))]
-        sides = [x.masked_fill(~rows[:, None], 0) for x, rows in zip(sides, read, strict=True)]
+        for n, side in enumerate(sides):
+            read = torch.stack(
+                [flags for flags, pair in zip(valid, pairs, strict=True) if n in pair]
+            )
+            sides[n] = side.masked_fill(~read.any(dim=0)[:, None], 0)
     highest = scale * (1 + max(0.0, -margin))
     lowest = -scale * (1 + max(0.0, margin))
     shift = highest if normalize and highest - lowest <= FLOAT32_RANGE else None

@@ -216,3 +216,10 @@ def test_no_pair_at_all_is_a_loss_of_zero(loss):
 def test_margins_wider_than_cosines_are_refused():
     with pytest.raises(ValueError, match="margin must be between -2 and 2.* got 120"):
         mms(*pair(3, 2), 120)
+
+
+@pytest.mark.parametrize("loss", [nce, mms, dots])
+def test_nothing_is_read_back_from_the_device(loss):
+    x, y = (side.to("meta") for side in pair(6, 4))  # meta tensors have no values to read
+    valid = torch.ones(6, dtype=torch.bool, device="meta")
+    assert all(result.is_meta for result in value_and_gradients(loss, x, y, valid=valid))
