@@ -41,7 +41,7 @@ class Extractor:
     """A way to turn the picture of a video into features.
 
     Attributes:
-        version: of the numbers that it computes; raise it when they change.
+        version: raise it when the computed numbers change; then the cache is not used.
         per_second_2d: rows of 2D features per second.
         per_second_3d: rows of 3D features per second.
         compute: maps a media file to (T2, D2) and (T3, D3) float32 features; no rows without

@@ -74,7 +74,7 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """The files of a store behind a URL, read by fsspec; methods as in :class:`LocalFiles`.
+    """The files of a store behind a URL, read by fsspec; the methods are those of LocalFiles.
 
     Raises:
         StoreError: the URL is of an unknown kind, or needs a package that is not installed.

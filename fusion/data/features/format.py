@@ -16,8 +16,8 @@ from torch import Tensor
 
 FORMAT = 1
 HALF = np.dtype("<f2")
-SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-\d{5,}-[0-9a-f]{12}")
-_FIELD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a field or a writer
+SHARD_NAME = re.compile(NAME.pattern + r"-\d{5,}-[0-9a-f]{12}")
 # Names of types in numpy and in safetensors.
 _DTYPES = {"<f2": "F16", "<i8": "I64", "<u8": "U64", "|u1": "U8"}
 MEND = "remove its .safetensors and .json, if they exist, and add its videos again"
@@ -75,7 +75,7 @@ def encode_fields(fields: Mapping[str, Field]) -> str:
         ValueError: no field, or a name that cannot be part of a tensor's name.
     """
     for name in fields:
-        if not _FIELD_NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a field; use letters, digits, '_', '.', '-'")
     if not fields:
         raise ValueError("a store needs at least one field, such as {'2d': Field(2048, 1.0)}")

@@ -80,11 +80,7 @@ class PublishedFolders:
         self._kept: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
 
     def rows(self, video: str, field: str) -> int:
-        """Return how many rows a video has of a field.
-
-        Raises:
-            ValueError: the file is missing or damaged.
-        """
+        """Return how many rows a video has of a field; raises as :meth:`read` does."""
         return len(self._whole(video, field))
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
@@ -96,7 +92,7 @@ class PublishedFolders:
         return self._whole(video, field)[max(first, 0) : last]
 
     def path(self, video: str, field: str) -> Path:
-        """Find the file of a video; the first place if it is nowhere."""
+        """Find the file of a video; if there is none, return the first place where it may be."""
         name = video.rsplit("/", 1)[-1]
         folder = (self.audio if field == "audio" else self.features) / video
         places = {

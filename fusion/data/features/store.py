@@ -93,11 +93,9 @@ class FeatureStore:
         self._open(state["location"], state["index"])
 
     def __len__(self) -> int:
-        """Number of videos."""
         return len(self.videos)
 
     def __contains__(self, video: object) -> bool:
-        """Whether a video is there."""
         return video in self.videos
 
     @property
@@ -108,11 +106,7 @@ class FeatureStore:
         return self._files
 
     def rows(self, video: str, field: str) -> int:
-        """Return how many rows a video has of a field; 0 if it has none of it.
-
-        Raises:
-            StoreError: the video or the field is not there.
-        """
+        """Return how many rows a video has of a field, 0 if it has none; raises as :meth:`read`."""
         return self._place(video, field)[1]
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
@@ -142,11 +136,7 @@ class FeatureStore:
         return torch.frombuffer(data, dtype=torch.float16).view(last - first, width)
 
     def facts(self, video: str) -> dict[str, Any]:
-        """Return what was noted about a video when it was added.
-
-        Raises:
-            StoreError: the video is not there.
-        """
+        """Return the notes about a video; raises as :meth:`read`."""
         return self.index.facts(self._find(video))
 
     def describe(self) -> str:

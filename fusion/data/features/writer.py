@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fusion.data.features.files import LocalFiles, lock, unlock
 from fusion.data.features.format import (
+    NAME,
     Field,
     Piece,
     StoreError,
@@ -63,7 +64,7 @@ class StoreWriter:
     ) -> None:
         if "://" in str(folder):
             raise ValueError(f"cannot write to {folder}; write to a folder and copy it there")
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a writer; use letters, digits, '_', '.', '-'")
         self.folder, self.fields = Path(folder).expanduser().absolute(), dict(fields)
         self.name, self.shard_bytes = name, shard_bytes

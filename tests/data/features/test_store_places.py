@@ -158,6 +158,17 @@ def test_a_server_that_lists_nothing_needs_an_index(folder, memory, monkeypatch)
     check(FeatureStore("memory://published"), names(30))
 
 
+def test_a_server_names_its_index_by_a_hash_or_not_at_all(folder, memory, monkeypatch):
+    FeatureStore(folder)
+    files = memory()
+    (index,) = (folder / "index").glob("*.safetensors")
+    files.pipe_file("/published/index/other.safetensors", index.read_bytes())
+    files.pipe_file("/published/index/current", b"other")
+    monkeypatch.setattr(files, "ls", lambda *a, **k: [])
+    with pytest.raises(StoreError, match="cannot be listed, and it has no index"):
+        FeatureStore("memory://published")
+
+
 def test_a_remote_shard_that_is_short_missing_or_sent_whole_is_refused(folder, memory, monkeypatch):
     files, shard = memory(), shards(folder)[3]
     store, path = FeatureStore("memory://published"), f"/published/shards/{shard.name}"
