@@ -1,4 +1,4 @@
-"""Compare trained runs: one table and one picture of methods on the same test clips."""
+"""Compare trained runs: a table and a picture of methods on the same test clips."""
 
 import argparse
 
@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   python tools/compare.py runs/eao-0 runs/eao-1 runs/mcn-0 runs/mcn-1 --out eao_and_mcn
   python tools/compare.py MCN=runs/mcn "EAO, no pairs=runs/no_pairs" --baseline MCN
 
-Runs whose configs differ in the seed alone are one method: means over its seeds are compared.
+Runs whose configs differ only in the seed are one method; means over its seeds are compared.
 """
 
 
@@ -23,8 +23,7 @@ def main() -> None:
         "runs",
         nargs="*",
         metavar="RUN",
-        help="folder that tools/train.py wrote, or NAME=FOLDER to call its method NAME; two or"
-        " more",
+        help="two or more folders that tools/train.py wrote; NAME=FOLDER gives the method a name",
     )
     parser.add_argument(
         "--out",

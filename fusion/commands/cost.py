@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fusion.data.datasets.collate import collate
 from fusion.data.datasets.source import ClipSet
+from fusion.report.layout import FORMAT
 
 FEW = 16  # clips that arithmetic is counted on
 
@@ -39,6 +40,7 @@ def describe_cost(
         processes: that trained; ``threads`` are what each of them computes with on the CPU.
     """
     return {
+        "format": FORMAT,
         "parameters": sum(p.numel() for p in model.parameters()),
         "gflop_per_clip": count_flop(model, clips) / 1e9,
         "training_seconds": training_seconds,

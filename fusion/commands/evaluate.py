@@ -28,7 +28,8 @@ from fusion.evaluation.rescoring import Rescoring, rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.files import write_atomically
 from fusion.models import TEXT_ENCODERS
-from fusion.report.tables import describe_evaluation, format_table
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.tables import format_table
 from fusion.training.launch import end_processes, make_accelerator
 from fusion.words import words_of
 

@@ -31,8 +31,7 @@ from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.files import write_atomically
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS, compile_parts
-from fusion.report.examples import find_examples
-from fusion.report.gallery import EVENLY_CHOSEN
+from fusion.report.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.report.run_page import write_report
 from fusion.report.tables import format_table
 from fusion.tokens import Batch

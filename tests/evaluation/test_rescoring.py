@@ -11,7 +11,8 @@ from fusion.evaluation.embed import Embedded
 from fusion.evaluation.metrics import ranks_of_matrix, ranks_of_pairs
 from fusion.evaluation.rescoring import Rescoring, dual_softmax, qb_norm, rescored_tables
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
-from fusion.report.tables import NOT_COMPARABLE, describe_evaluation, format_table
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.tables import NOT_COMPARABLE, format_table
 from tests.evaluation.test_several_captions import several_captions
 
 BOTH = Rescoring(("dual_softmax", "qb_norm"), qb_norm_bank=7)

@@ -17,8 +17,9 @@ from fusion.evaluation.metrics import (
 )
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
-from fusion.report.examples import find_examples
-from fusion.report.tables import describe_evaluation, format_table
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.retrieval_gallery import find_examples
+from fusion.report.tables import format_table
 from tests.report.test_run_page import RECALLS, evaluation, written
 
 SHOWS = [0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 4, 5]

@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from fusion.commands.compare import compare, read_run
+from fusion.commands.compare import compare
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
+from fusion.report.runs import read_run
 from fusion.training.trainer import Trainer
 from tests.commands.test_train import config, write_pickle
 
