@@ -116,7 +116,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         "headline": layout.headline_rule,
         "test": "\n".join(_say_test(first, layout, baseline)),
         "methods": described,
-        "table": dataclasses.asdict(layout),
+        "table": layout.as_json(),
     }
 
 

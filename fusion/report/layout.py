@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -26,6 +27,7 @@ class Layout:
         names: all rows in order, and what they are in words. A result may lack some.
         groups: rows by heading, for tables and learning curves; rows in no group are not shown.
         guesses: keys of the result that hold what guessing reaches, by name.
+        guessed_among: how many candidates these guesses have, by the same names.
         key: explains the columns.
         lead: the row that a report begins with, and a sentence about it.
         bars: rows that a report draws as bars.
@@ -48,6 +50,7 @@ class Layout:
     compared: Sequence[str] = ()
     counts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     guesses: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"chance": "chance"})
+    guessed_among: Mapping[str, int] = dataclasses.field(default_factory=dict)
     key: str = ""
     lead: Sequence[str] = ()
     bars: Sequence[str] = ()
@@ -63,6 +66,11 @@ class Layout:
     def of(cls, result: Mapping[str, Any]) -> Layout:
         """Read the layout of a result or of a comparison."""
         return cls(**result["table"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Write it as a dict that JSON does not change."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
 
     @property
     def interval(self) -> str:

@@ -95,7 +95,7 @@ def describe_evaluation(
         result["by_cosine"] = dict(by_cosine)
     if rescored:
         result["rescored"] = dict(rescored)
-    return result | {"table": dataclasses.asdict(retrieval_layout(result))}
+    return result | {"table": retrieval_layout(result).as_json()}
 
 
 def retrieval_layout(result: Mapping[str, Any]) -> Layout:
@@ -117,6 +117,14 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
         LAYOUT,
         names={way: _in_words(way, letters) for way in every},
         groups=groups,
+        guessed_among={
+            name: count
+            for name, count in [
+                ("chance", result.get("gallery")),
+                ("chance, captions", clips.get("captions")),
+            ]
+            if count is not None
+        },
         lead=_lead(rows, letters),
         bars=bars if len(bars) > 1 else [],
         bars_note=_compare_bars(rows, bars),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -155,7 +154,7 @@ def _check_rows(file: Path, result: dict[str, Any]) -> None:
         layout = Layout.of(result) if "table" in result else retrieval_layout(result)
     except (TypeError, ValueError, AttributeError) as error:
         raise _unreadable(file, error) from None
-    result["table"] = dataclasses.asdict(layout)
+    result["table"] = layout.as_json()
     _check(file, result, {layout.rows: dict})
     main = {layout.main: NUMBER}
     numbers = main | dict.fromkeys((*layout.compared, *layout.counts), NUMBER)

@@ -199,7 +199,7 @@ def test_the_report_shows_each_clip_once_and_finds_the_right_one():
         asked = SHOWS[int(example.text.split()[1])]
         shown = [result.clip_id for result in example.results]
         assert len(set(shown)) == 3
-        right = [result for result in example.clips() if result.is_right]
+        right = [clip for _, clip in example.cards if clip.is_right]
         assert [SHOWS[int(result.clip_id.removeprefix("item"))] for result in right] == [asked]
         assert (example.right is None) == any(result.is_right for result in example.results)
 

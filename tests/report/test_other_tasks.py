@@ -52,7 +52,7 @@ def result(hits):
         "inputs": rows,
         "chance": {"top-1": 10.0, "top-5": 50.0},
         "ceiling": None,
-        "table": dataclasses.asdict(LAYOUT),
+        "table": LAYOUT.as_json(),
     }
 
 

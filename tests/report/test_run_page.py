@@ -1,7 +1,6 @@
 """The report: everything is in it, nothing is fetched, and no input breaks it."""
 
 import base64
-import dataclasses
 import hashlib
 import math
 import re
@@ -72,7 +71,7 @@ def evaluation(**changes):
 
 
 def described(result):
-    return result | {"table": dataclasses.asdict(retrieval_layout(result))}
+    return result | {"table": retrieval_layout(result).as_json()}
 
 
 def history(steps=20):
