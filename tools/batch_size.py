@@ -1,8 +1,8 @@
-"""Train with several batch sizes and draw R@1 against the batch size.
+"""Train with several batch sizes and draw how the size changes retrieval.
 
-Each size is trained twice: once on as many clips as 10 epochs of configs/eao.yaml show (a larger
-batch then has fewer steps), and once with as many steps as these epochs take. Everything else,
-including the learning rate, is as in the config. Finished runs are not repeated.
+Each size is trained twice: once on as many clips as 10 epochs of configs/eao.yaml show, so a larger
+batch takes fewer steps; and once for as many steps as those epochs take. Everything else, with the
+learning rate, is as in the config. Finished runs are not repeated.
 """
 
 import argparse
@@ -11,6 +11,9 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -42,14 +45,10 @@ def train(folder, kind, size, seed):
 
 
 def draw(results, path):
-    """Draw the mean over seeds against the batch size, and every seed as a dot."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "fusion"  # the same file for the same numbers
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    """Draw the mean over seeds of each kind against the size, and every seed as a dot."""
+    matplotlib.rcParams["svg.hashsalt"] = "fusion"  # the same file for the same numbers
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
     labels = {"steps": f"{STEPS} steps", "clips": f"{CLIPS * EPOCHS:,} clips"}
     for kind, colour in [("steps", "tab:blue"), ("clips", "tab:orange")]:
         sizes = sorted({size for k, size, _ in results if k == kind})

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from fusion.data.datasets.dataset import collate
+from fusion.report.layout import FORMAT
 
 FEW = 16  # clips whose arithmetic is counted
 
@@ -37,6 +38,7 @@ def describe_cost(
         processes: number of processes that trained.
     """
     return {
+        "format": FORMAT,
         "parameters": sum(p.numel() for p in model.parameters()),
         "gflop_per_clip": count_flop(model, clips) / 1e9,
         "training_seconds": training_seconds,

@@ -1,4 +1,4 @@
-"""Which runs may stand beside one another, and which of them are one method."""
+"""Which runs can be compared, and which of them are one method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADVICE = "test both on the same clips: train or evaluate them with one data sect
 
 
 class Given(NamedTuple):
-    """A run as it is given: the name, if there is one, and its config but for the seed."""
+    """A run as the user gives it: its name, if it has one, and its config without the seed."""
 
     name: str | None
     run: Run
@@ -27,19 +27,18 @@ class Given(NamedTuple):
 def check_comparable(runs: Sequence[Run]) -> None:
     """Check that runs were tested on the same clips and sentences in the same way.
 
-    From which files the test was read, and as which features, is no matter; see
-    :func:`find_warnings`.
+    Files and features of the test may differ, see :func:`find_warnings`.
 
     Raises:
-        ConfigError: they were not; it says which runs differ in what.
+        ConfigError: they were not; the message names the runs and what differs.
     """
-    has: dict[str, Run] = {}  # each direction, and the first run that has it
+    has: dict[str, Run] = {}  # each row, and the first run that has it
     for run in runs:
         _check_test(runs[0], run)
-        for way, row in run.result["directions"].items():
+        for way, row in run.result[run.layout.rows].items():
             other = has.setdefault(way, run)
-            for key in ("queries", "gallery"):
-                before = other.result["directions"][way][key]
+            for key in run.layout.counts:
+                before = other.result[run.layout.rows][way][key]
                 if before != row[key]:
                     raise ConfigError(
                         f"{other.path} and {run.path} cannot be compared: the {key} of {way}"
@@ -74,20 +73,21 @@ def _check_test(first: Run, other: Run) -> None:
 
 
 def _counting_of(run: Run) -> dict[str, Any]:
-    """Say by what words a table must be like another for their rows to be comparable."""
+    """List what must be the same in all results that are compared, by name."""
     return {
         "protocol": run.result["protocol_parts"]["rule"],
         "split": run.result["set"],
         "number of clips counted": run.result["counted"],
-        "number of clips in the gallery": run.result["gallery"],
+        "number of clips in the gallery": run.result.get("gallery"),
+        "measure": f"{run.layout.main} of each {run.layout.row}",
     }
 
 
 def group_runs(given: Sequence[Given]) -> list[Method]:
-    """Put runs together that differ in their seed alone, and name each method.
+    """Group runs that differ only in their seed into methods, and name each method.
 
     Raises:
-        ConfigError: a seed is there twice, or names contradict one another.
+        ConfigError: a seed occurs twice in a method, or two names contradict each other.
     """
     groups: list[list[Given]] = []
     for one in given:
@@ -119,10 +119,10 @@ def group_runs(given: Sequence[Given]) -> list[Method]:
 
 
 def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
-    """Find the method that a user calls by its name or by one of its folders; else the first.
+    """Find a method by its name or by one of its folders; the first if none is asked for.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such method.
     """
     if wanted is None:
         return methods[0].name
@@ -135,7 +135,7 @@ def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
 
 
 def find_warnings(methods: Sequence[Method]) -> list[str]:
-    """Say what makes a comparison unfair although its tables are comparable."""
+    """List differences that make a comparison unfair although it is possible."""
     facts = {
         "data": (
             "files or features of the test differ",
@@ -177,7 +177,7 @@ def _chosen_name(group: Sequence[Given]) -> str | None:
 
 
 def _name_of_folders(group: Sequence[Given]) -> str:
-    """Name a method by what its folders' names begin with: eao-seed0, eao-seed1 -> eao."""
+    """Name a method by the common start of its folders' names: eao-seed0, eao-seed1 -> eao."""
     paths = [os.path.realpath(one.run.path) for one in group]
     names = [Path(path).name for path in paths]
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))

@@ -14,17 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.evaluation.bootstrap import DRAWS, Floats, draw_recalls, interval_of, paired_test
-from fusion.evaluation.retrieval import CAPTION
-from fusion.modalities import directions
+from fusion.report.layout import Layout
 
-METRICS = ("R@1", "R@5", "R@10", "R@50", "MedR", "MeanR")
-FUSED, LATE = "t->va", "t->v+a"
-OWN_WAY = f"{FUSED} or {LATE}"  # the headline
-OWN_WAY_RULE = (
-    "text to video and audio, each method's own way: "
-    f"{FUSED} where the method embeds va as one, otherwise {LATE}"
-)
-CAPTION_LETTER = CAPTION[0]
+NO_DIFFERENCE = "~"  # beside a difference whose interval includes 0
+Draws = Mapping[tuple[str, str], Floats]  # of a method in a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +27,12 @@ class Run:
     Attributes:
         path: its folder, as the user calls it.
         seed: that it was trained with.
-        result: table of the test, see :func:`fusion.report.tables.describe_evaluation`.
+        result: of the test, with its layout as ``table``.
         cost: see :func:`fusion.commands.cost.describe_cost`.
         ids: names of the N items of the test, all different.
         clips: (N,) int64 numbers of their clips; captions of one clip share it.
-        test: digest of the items' names and sentences, see ``pack_ranks``.
-        found: for each direction the names of the queries whose clip came first.
+        test: digest of the items' names and sentences, see :func:`fusion.report.runs.pack_scores`.
+        scores: for each row, the score from 0 to 1 of each query, by the name of its item.
     """
 
     path: str
@@ -49,7 +42,12 @@ class Run:
     ids: Sequence[str]
     clips: NDArray[np.int64]
     test: str
-    found: Mapping[str, Sequence[str]]
+    scores: Mapping[str, Mapping[str, float]]
+
+    @property
+    def layout(self) -> Layout:
+        """How its result is to be read."""
+        return Layout.of(self.result)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +62,10 @@ class Method:
     name: str
     runs: Sequence[Run]
 
-    def embeds(self, direction: str, part: str = "directions") -> bool:
-        """Say whether every run has a direction, in this part of its result."""
-        return all(direction in run.result.get(part, {}) for run in self.runs)
-
-    @property
-    def own_way(self) -> str | None:
-        """The direction that stands for text to video and audio, see ``OWN_WAY_RULE``."""
-        return next((way for way in (FUSED, LATE) if self.embeds(way)), None)
+    def rows(self, way: str, part: str = "") -> list[Mapping[str, Any]]:
+        """List a row of each run, in this part of its result; none unless every run has it."""
+        tables = [run.result.get(part or run.layout.rows, {}) for run in self.runs]
+        return [table[way] for table in tables] if all(way in table for table in tables) else []
 
 
 def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
@@ -82,144 +76,161 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         baseline: name of the method that the others are compared with.
 
     Returns:
-        Ready for JSON: of each method ``cost``, ``seeds``, ``data`` of the test, and in
-        ``directions``, ``headline`` and ``by_cosine`` the rows: means over seeds of the metrics in
-        per cent, ``R@1_of_seeds``, ``R@1_deviation`` over seeds, ``R@1_interval`` over clips, and
-        ``difference`` to the baseline, see :func:`fusion.evaluation.bootstrap.paired_test`. The
-        rest says how the rows are to be read.
+        Ready for JSON: of each method ``cost``, ``seeds``, ``data`` of the test, and its rows, in
+        ``headline``, ``by_cosine`` and under the key of the layout (``directions``): means of the
+        metrics over seeds and, where ``R@1`` is the main one, ``R@1_of_seeds``, ``R@1_deviation``
+        over seeds, ``R@1_interval`` over clips, and ``difference`` to the baseline, see
+        :func:`fusion.evaluation.bootstrap.paired_test`. The rest says how to read the rows.
     """
-    first = methods[0].runs[0].result
-    ways = list_directions(methods)
-    columns = [(m.name, way) for m in methods for way in ways if m.embeds(way)]
-    draws = dict(zip(columns, _draw(methods, columns).T, strict=True))
+    first, layout = methods[0].runs[0].result, _merge_layouts(methods)
+    ways = list(layout.names)
+    columns = [(m.name, way) for m in methods for way in ways if m.rows(way)]
+    draws = dict(zip(columns, _draw(methods, columns, layout).T, strict=True))
     base = next(m for m in methods if m.name == baseline)
     described = {}
     for method in methods:
-        rows = {}
-        for way in (way for way in ways if method.embeds(way)):
-            rows[way] = _row(method, way, draws[method.name, way])
-            if method is not base and base.embeds(way):
-                rows[way]["difference"] = _difference(method, base, (way, way), draws)
+        rows = {way: _row(method, way, layout, draws) for way in ways if method.rows(way)}
+        for way, row in rows.items():
+            if method is not base and base.rows(way):
+                row["difference"] = _difference(method, base, (way, way), layout, draws)
+        cosine = {way: _row(method, way, layout, {}, "by_cosine") for way in ways}
         described[method.name] = {
             "runs": [run.path for run in method.runs],
             "seeds": [run.seed for run in method.runs],
-            "similarity": method.runs[0].result["similarity"],
+            "similarity": method.runs[0].result.get("similarity"),
             "data": known_values(method.runs, "data"),
             "cost": _mean_cost(method.runs),
-            "headline": _headline(method, base, rows, draws),
-            "directions": rows,
-            "by_cosine": _rows_by_cosine(method, ways),
+            "headline": _headline(method, base, layout, draws),
+            layout.rows: rows,
+            "by_cosine": {way: row for way, row in cosine.items() if row},
         }
     protocols = {run.result["protocol"] for method in methods for run in method.runs}
-    kept = ("set", "gallery", "counted", "clips", "chance", "chance_among_captions")
+    kept = ("set", "gallery", "counted", "clips", *layout.guesses.values())
     return {
         # Where files or features differ, the sentence of one run is not true of the others.
         "protocol": protocols.pop() if len(protocols) == 1 else first["protocol_parts"]["rule"],
         **{key: first[key] for key in kept if key in first},
         "ceiling": first.get("ceiling"),
-        "directions": ways,
+        layout.rows: ways,
         "baseline": baseline,
-        "headline": OWN_WAY_RULE,
-        "test": _say_test(first, baseline),
+        "headline": layout.headline_rule,
+        "test": "\n".join(_say_test(first, layout, baseline)),
         "methods": described,
+        "table": layout.as_json(),
     }
 
 
-def list_directions(methods: Sequence[Method]) -> list[str]:
-    """List every direction that any method has, fused ones before late averages."""
-    results = [run.result for method in methods for run in method.runs]
-    modalities = {name: None for result in results for name in result["clips"]["missing"]}
-    there = {way: None for result in results for way in result["directions"]}
-    known = [str(direction) for direction in directions(modalities)]
-    return [way for way in known if way in there] + [way for way in there if way not in known]
+def list_rows(comparison: Mapping[str, Any]) -> list[str]:
+    """List the headline, if any method has it, and the rows."""
+    layout = Layout.of(comparison)
+    headline = [layout.own_way] if any(rows_of(comparison, layout.own_way).values()) else []
+    return [*headline, *comparison[layout.rows]]
 
 
-def asks_by_caption(result: Mapping[str, Any], way: str) -> bool:
-    """Say whether every caption is a query; otherwise every clip is."""
-    return "captions" in result["clips"] and CAPTION_LETTER in way.partition("->")[0]
+def rows_of(
+    comparison: Mapping[str, Any], way: str, part: str = ""
+) -> dict[str, dict[str, Any] | None]:
+    """Give each method's row, or its headline; None where it has none."""
+    layout, methods = Layout.of(comparison), comparison["methods"].items()
+    if way == layout.own_way:
+        return {name: method["headline"] for name, method in methods}
+    return {name: method[part or layout.rows].get(way) for name, method in methods}
 
 
-def _draw(methods: Sequence[Method], columns: Sequence[tuple[str, str]]) -> Floats:
+def chance_of(comparison: Mapping[str, Any]) -> float | None:
+    """Say what guessing reaches in per cent, in every row; None if it is not known.
+
+    Among captions it is the same as among clips: of N clips the mean share of the captions is 1/N.
+    """
+    guess: float | None = (comparison.get("chance") or {}).get(Layout.of(comparison).main)
+    return guess
+
+
+def ceiling_of(comparison: Mapping[str, Any], way: str) -> float | None:
+    """Give the highest value that can be reached in a row, in per cent; None if it is not known."""
+    layout, ways = Layout.of(comparison), [way]
+    if way == layout.own_way:  # methods that use different rows share a ceiling if it is the same
+        ways = [row[layout.row] for row in rows_of(comparison, way).values() if row]
+    found = {(comparison["ceiling"] or {}).get(name, {}).get(layout.main) for name in ways}
+    return found.pop() if len(found) == 1 else None
+
+
+def known_values(runs: Sequence[Run], key: str) -> list[Any]:
+    """List each value once that runs have in ``cost``, or as ``data``; older runs lack some."""
+    said = [run.cost | {"data": run.result["protocol_parts"]["data"]} for run in runs]
+    return list(dict.fromkeys(facts[key] for facts in said if facts.get(key) is not None))
+
+
+def _merge_layouts(methods: Sequence[Method]) -> Layout:
+    """Take the layout of the first run, with the rows that any run has."""
+    layouts = [run.layout for method in methods for run in method.runs]
+    there = {way for m in methods for run in m.runs for way in run.result[layouts[0].rows]}
+    names = {way: words for one in layouts for way, words in one.names.items() if way in there}
+    by_item = {way for one in layouts for way in one.asked_by_item}
+    return dataclasses.replace(layouts[0], names=names, asked_by_item=sorted(by_item))
+
+
+def _draw(methods: Sequence[Method], columns: Sequence[tuple[str, str]], layout: Layout) -> Floats:
     run = methods[0].runs[0]
-    result = run.result
     numbers, owner = np.unique(run.clips, return_inverse=True)
     place = {name: int(clip) for name, clip in zip(run.ids, owner, strict=True)}
-    # Clips that count but could neither ask nor be found: a miss of every method.
-    missing = max(0, result["counted"] - len(numbers))
+    # Clips that count but are in no ranking: a miss of every method.
+    missing = max(0, run.result["counted"] - len(numbers))
     size, named = len(numbers) + missing, {method.name: method for method in methods}
     hits, asked = np.zeros((size, len(columns))), np.ones((size, len(columns)))
     for column, (name, way) in enumerate(columns):
         runs = named[name].runs
         for one in runs:
-            clips = [place[query] for query in one.found[way]]
-            hits[:, column] += np.bincount(clips, minlength=size) / len(runs)
-        if asks_by_caption(result, way):
+            clips = [place[query] for query in one.scores[way]]
+            scores = list(one.scores[way].values())
+            hits[:, column] += np.bincount(clips, scores, minlength=size) / len(runs)
+        if way in layout.asked_by_item:
             asked[:, column] = np.bincount(owner, minlength=size)
             # How the captions of missing clips are shared among these is not known.
-            queries = runs[0].result["directions"][way]["queries"]
+            queries = runs[0].result[layout.rows][way]["queries"]
             asked[len(numbers) :, column] = (queries - len(owner)) / max(1, missing)
     return draw_recalls(hits, asked)
 
 
-def _row(
-    method: Method, way: str, draws: Floats | None, part: str = "directions"
-) -> dict[str, Any]:
-    rows = [run.result[part][way] for run in method.runs]
-    values = [row["R@1"] for row in rows]
-    row: dict[str, Any] = {key: statistics.fmean(r[key] for r in rows) for key in METRICS}
-    row["R@1_of_seeds"] = values
-    row["R@1_deviation"] = statistics.stdev(values) if len(values) > 1 else None
-    if draws is not None:
-        row["R@1_interval"] = interval_of(draws)
-    else:  # no ranks to draw from
-        row["R@1_interval"] = rows[0].get("R@1_interval") if len(rows) == 1 else None
-    return row | {key: rows[0][key] for key in ("queries", "gallery") if key in rows[0]}
+def _row(method: Method, way: str, layout: Layout, draws: Draws, part: str = "") -> dict[str, Any]:
+    """Average a row over seeds; without draws its interval is that of a single run."""
+    rows, main = method.rows(way, part), layout.main
+    if not rows:
+        return {}
+    values = [row[main] for row in rows]
+    shown = [name for name in (main, *layout.columns) if all(name in row for row in rows)]
+    row: dict[str, Any] = {name: statistics.fmean(r[name] for r in rows) for name in shown}
+    row[f"{main}_of_seeds"] = values
+    row[f"{main}_deviation"] = statistics.stdev(values) if len(values) > 1 else None
+    if draws:
+        row[layout.interval] = interval_of(draws[method.name, way])
+    else:
+        row[layout.interval] = rows[0].get(layout.interval) if len(rows) == 1 else None
+    return row | {key: rows[0][key] for key in layout.counts if key in rows[0]}
 
 
 def _difference(
-    method: Method, base: Method, ways: tuple[str, str], draws: Mapping[tuple[str, str], Floats]
+    method: Method, base: Method, ways: tuple[str, str], layout: Layout, draws: Draws
 ) -> dict[str, Any]:
-    """Compare a method in one direction with the baseline in one."""
-    ours, theirs = (
-        statistics.fmean(run.result["directions"][way]["R@1"] for run in m.runs)
-        for m, way in zip((method, base), ways, strict=True)
-    )
-    test = paired_test(draws[method.name, ways[0]], draws[base.name, ways[1]])
-    return {"R@1": ours - theirs, **test}
+    """Compare a row of a method with one of the baseline."""
+    pairs = list(zip((method, base), ways, strict=True))
+    ours, theirs = (statistics.fmean(r[layout.main] for r in m.rows(way)) for m, way in pairs)
+    return {layout.main: ours - theirs, **paired_test(*(draws[m.name, way] for m, way in pairs))}
 
 
-def _headline(
-    method: Method,
-    base: Method,
-    rows: Mapping[str, Any],
-    draws: Mapping[tuple[str, str], Floats],
-) -> dict[str, Any] | None:
-    way = method.own_way
+def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dict[str, Any] | None:
+    """Choose the row that stands for a method, and compare it with that of the baseline."""
+    way, other = (next((w for w in layout.headline if m.rows(w)), None) for m in (method, base))
     if way is None:
         return None
-    row = {key: value for key, value in rows[way].items() if key != "difference"}
-    row["direction"] = way
-    if method is not base and base.own_way is not None:
-        row["difference"] = _difference(method, base, (way, base.own_way), draws)
+    row = _row(method, way, layout, draws) | {layout.row: way}
+    if method is not base and other is not None:
+        row["difference"] = _difference(method, base, (way, other), layout, draws)
     return row
 
 
-def _rows_by_cosine(method: Method, ways: Sequence[str]) -> dict[str, Any]:
-    has = [way for way in ways if method.embeds(way, "by_cosine")]
-    return {way: _row(method, way, None, "by_cosine") for way in has}
-
-
-def known_values(runs: Sequence[Run], key: str) -> list[Any]:
-    """List what runs say of their cost, or of the ``data`` of their test; each value once.
-
-    Older runs do not say everything.
-    """
-    said = [run.cost | {"data": run.result["protocol_parts"]["data"]} for run in runs]
-    return list(dict.fromkeys(facts[key] for facts in said if facts.get(key) is not None))
-
-
 def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
-    """Average what runs cost; the peak is the highest, and devices are all named."""
+    """Average what runs cost; the peak is the highest, and all devices are named."""
     costs = [run.cost for run in runs]
     seconds = [c["training_seconds"] for c in costs if c["training_seconds"] is not None]
     return {
@@ -234,14 +245,15 @@ def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _say_test(result: Mapping[str, Any], baseline: str) -> str:
+def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> list[str]:
     captions = ", each with all its captions" if "captions" in result["clips"] else ""
-    return (
-        f"differences are R@1 minus that of {baseline} over the same queries, by name; drawn are"
-        f" clips, not runs: {DRAWS:,} times {result['counted']:,} clips with replacement{captions},"
-        " the same for all methods, after the hits of each query are averaged over a method's"
-        " seeds, so that intervals say what other clips would give and not what other seeds would;"
-        " a query that a direction of one run lacks is a miss; p is two-sided and not corrected for"
-        " the number of comparisons; the interval in the report of a run has draws of its own, so"
-        " it may differ a little"
-    )
+    return [
+        f"A difference is {layout.main} minus that of {baseline}, over the same queries.",
+        f"Intervals and p come from a bootstrap over clips, the same for all methods:"
+        f" {DRAWS:,} times, {result['counted']:,} clips with replacement{captions}.",
+        "The scores of each query are averaged over a method's seeds first, so an interval covers"
+        " the choice of clips, not the choice of seeds.",
+        f"A query that a {layout.row} of one run lacks is a miss.",
+        "p is two-sided and not corrected for the number of comparisons.",
+        "The interval in the report of a run has its own draws and may differ a little.",
+    ]

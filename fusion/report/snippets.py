@@ -1,4 +1,4 @@
-"""What a page can show of a clip: a frame, a strip of frames, a picture of its sound, a short film.
+"""What a page shows of a clip: a frame, a strip of frames, a spectrogram and a short film.
 
 Shapes: T frames, H height and W width in pixels, S samples of sound.
 """
@@ -36,15 +36,15 @@ SOUND_COLOURS = np.array([[17, 17, 39], [87, 44, 122], [222, 104, 72], [252, 236
 
 @dataclasses.dataclass(frozen=True)
 class Snippet:
-    """What is shown of a clip; a picture is a JPEG file, empty if there is none.
+    """What a page shows of a clip. Pictures are JPEG files; empty if there is none.
 
     Attributes:
         poster: the frame in the middle.
         strip: three frames side by side.
         sound: the spectrogram, time from left to right.
-        player: an mp4 file with what there is of picture and sound; empty if that is nothing.
-        has_picture: whether anything is to be seen; false for a black picture.
-        has_sound: whether anything is to be heard; false for a silent sound track.
+        player: an mp4 file with picture and sound, or the one that there is; empty if neither.
+        has_picture: whether anything can be seen; false for a black picture.
+        has_sound: whether anything can be heard; false for a silent sound track.
         readable: whether the file could be read.
     """
 
@@ -58,10 +58,10 @@ class Snippet:
 
 
 def read_snippet(path: str | Path | None, start: float, end: float) -> Snippet:
-    """Read a clip, or the middle of a long one, and encode it in a few ten kilobytes.
+    """Read a clip, or the middle of a long one, and encode it in a few tens of kilobytes.
 
-    Never raises: the report that ends hours of training must not fail over one file. A file that
-    cannot be read gives an unreadable snippet and a warning in the log.
+    Never raises: one bad file must not stop the report after hours of training. A file that cannot
+    be read gives a snippet that is not readable, and a warning in the log.
 
     Args:
         path: media file; None if there is none.

@@ -17,9 +17,8 @@ from fusion.evaluation.rescoring import Rescoring
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
-from fusion.report.examples import find_examples
-from fusion.report.gallery import EVENLY_CHOSEN
 from fusion.tasks.inputs import check_widths, find_text_encoder
+from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_table import describe_result, embed_bank, embed_clips, pack_ranks
 from fusion.tasks.task import Evaluation
 from fusion.tokens import Batch

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -20,7 +15,8 @@ from fusion.data.datasets.dataset import ClipSet, Source, collate
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.rescoring import Rescoring, rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
-from fusion.report.tables import describe_evaluation
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.runs import pack_scores
 from fusion.words import words_of
 
 
@@ -82,30 +78,7 @@ def describe_result(
 
 
 def pack_ranks(gallery: Embedded, ranked: Mapping[str, Ranked]) -> bytes:
-    """Write the ranks of every query as an npz file, for comparisons.
-
-    For each direction it has ``DIRECTION ranks`` (Q,) float64 and ``DIRECTION queries`` (Q,), the
-    names of the items that are queries; ``ids`` (N,) are the names of all items and ``clips`` (N,)
-    int64 the numbers of their clips. Items of one name, captions of a clip, are numbered: ``x``,
-    ``x#2``. ``test`` is a digest of these names and their texts: equal for equal tests.
-    """
-    names = np.asarray(_number_repeated(gallery.ids))
-    arrays: dict[str, Any] = {"ids": names, "clips": gallery.clips.numpy()}
-    if gallery.texts is not None:
-        pairs = sorted(zip(names.tolist(), gallery.texts, strict=True))
-        arrays["test"] = np.asarray(hashlib.sha256(json.dumps(pairs).encode()).hexdigest())
-    for direction, found in ranked.items():
-        arrays[f"{direction} ranks"] = found.ranks
-        arrays[f"{direction} queries"] = names[found.rows.numpy()]
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
-
-
-def _number_repeated(names: Sequence[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        seen[name] += 1
-        numbered.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return numbered
+    """Write the ranks of every query for comparisons, see :func:`fusion.report.runs.pack_scores`."""
+    rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
+    texts = gallery.texts or gallery.ids
+    return pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")

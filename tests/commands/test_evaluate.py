@@ -14,7 +14,8 @@ from fusion.data.captions.table import Caption
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.embed import Embedded, keep_complete
 from fusion.evaluation.rescoring import Rescoring
-from fusion.report.tables import describe_evaluation, format_table
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.tables import format_table
 from fusion.tasks import retrieval_table
 from fusion.tasks.retrieval_table import describe_result, embed_clips
 from tests.tiny import CONFIG, write_config

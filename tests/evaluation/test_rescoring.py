@@ -10,7 +10,8 @@ from fusion.evaluation.embed import Embedded
 from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.rescoring import Rescoring, dual_softmax, qb_norm, rescored_tables
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
-from fusion.report.tables import NOT_COMPARABLE, describe_evaluation, format_table
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.tables import NOT_COMPARABLE, format_table
 from fusion.tasks.retrieval import evaluation_settings
 from tests.evaluation.naive import ranks_of_matrix
 from tests.evaluation.test_several_captions import several_captions

@@ -12,8 +12,9 @@ from fusion.evaluation.metrics import chance, chance_among_captions, retrieval_m
 from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
-from fusion.report.examples import find_examples
-from fusion.report.tables import describe_evaluation, format_table
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.tables import format_table
+from fusion.tasks.retrieval_gallery import find_examples
 from tests.report.test_run_page import RECALLS, evaluation, written
 
 SHOWS = [0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 4, 5]
@@ -193,7 +194,7 @@ def test_the_report_shows_each_clip_once_and_finds_the_right_one():
         asked = SHOWS[int(example.text.split()[1])]
         shown = [result.clip_id for result in example.results]
         assert len(set(shown)) == 3
-        right = [result for result in example.clips() if result.is_right]
+        right = [clip for _, clip in example.cards if clip.is_right]
         assert [SHOWS[int(result.clip_id.removeprefix("item"))] for result in right] == [asked]
         assert (example.right is None) == any(result.is_right for result in example.results)
 

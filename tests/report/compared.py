@@ -11,8 +11,9 @@ from fusion.commands.compare import compare
 from fusion.config import ConfigError
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.retrieval import Ranked, retrieval_table
-from fusion.report.tables import describe_evaluation
-from fusion.tasks.retrieval_table import pack_ranks
+from fusion.report.layout import FORMAT
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.runs import pack_scores
 from tests.tiny import CONFIG
 
 COST = {
@@ -86,6 +87,13 @@ def write_run(
     said = f"{protocol}; {read_from}"
     result = describe_evaluation(split, said, embedded, table, ceiling, counted, by_cosine=cosine)
     result["protocol_parts"] = {"rule": protocol, "data": read_from}
+    rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked(ranks).items()}
+    packed = pack_scores(names, embedded.clips.numpy(), texts, rows, kind="ranks")
+    return write_files(folder, result, packed, COST | (cost or {}), seed=seed, **changes)
+
+
+def write_files(folder, result, packed, cost=COST, *, seed=0, **changes):
+    """Write what a comparison reads of a run."""
     config = CONFIG | {"output": str(folder), "seed": seed, "resume": False, "overwrite": False}
     config |= {"data_root": None, "init": None}
     for key, value in changes.items():
@@ -93,8 +101,8 @@ def write_run(
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "results.json").write_text(json.dumps(result))
-    (folder / "cost.json").write_text(json.dumps(COST | (cost or {})))
-    (folder / "ranks.npz").write_bytes(pack_ranks(embedded, ranked(ranks)))
+    (folder / "cost.json").write_text(json.dumps({"format": FORMAT} | cost))
+    (folder / "ranks.npz").write_bytes(packed)
     return str(folder)
 
 

@@ -311,7 +311,7 @@ def test_the_page_fetches_nothing_and_no_name_becomes_markup(compared):
     for _, attributes in page.elements:
         for name in ("src", "href"):
             assert attributes.get(name, "data:").startswith(("data:", "#"))
-    assert page.count("svg", "comparison") == 1
+    assert page.count("svg") == 1
 
 
 def test_the_page_begins_with_the_best_method_or_with_all_that_are(compared):

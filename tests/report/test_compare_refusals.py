@@ -84,6 +84,28 @@ def edit_ranks(run, **changes):
 
 
 @pytest.mark.parametrize("name", ["results.json", "ranks.npz", "cost.json"])
+def test_a_file_of_a_newer_version_is_named_with_its_format(compared, name):
+    compared.run("one", {"t->v": 0.5})
+    two = compared.run("two", {"t->v": 0.5}, model=OTHER)
+    if name == "ranks.npz":
+        edit_ranks(two, format=np.array(2))
+    else:
+        edit(two, name, lambda values: values.update(format=2))
+    compared.refused(f"two/{name} has format 2, and this version of fusion reads formats up to 1")
+
+
+def test_files_from_before_there_were_formats_are_read(compared):
+    for name, changes in [("one", {}), ("two", {"model": OTHER})]:
+        compared.run(name, {"t->v": 0.5, "t->va": 0.5}, **changes)
+    new = compared()
+    older = str(compared.folder / "one")
+    edit(older, "cost.json", lambda values: values.pop("format"))
+    edit(older, "results.json", lambda values: (values.pop("format"), values.pop("table")))
+    edit_ranks(older, format=None)
+    assert compared() == new
+
+
+@pytest.mark.parametrize("name", ["results.json", "ranks.npz", "cost.json"])
 def test_a_file_that_an_older_version_did_not_write_is_named(compared, name):
     compared.run("one", {"t->v": 0.5})
     two = compared.run("two", {"t->v": 0.5}, model=OTHER)

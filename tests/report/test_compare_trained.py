@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from fusion.commands.compare import compare, read_run
+from fusion.commands.compare import compare
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
+from fusion.report.runs import read_run
 from fusion.training.trainer import Trainer
 from tests.commands.test_train import config, write_pickle
 
@@ -39,7 +40,7 @@ def test_a_run_is_read_with_its_cost_and_its_ranks(run):
     assert read_again.result["protocol_parts"]["data"] == "test.pkl, resnet features"
     assert read_again.result["protocol_parts"]["rule"].startswith("all: every clip")
     for way, row in read_again.result["directions"].items():
-        assert len(read_again.found[way]) == pytest.approx(row["R@1"] * 4 / 100)
+        assert sum(read_again.scores[way].values()) == pytest.approx(row["R@1"] * 4 / 100)
     cost = read_again.cost
     assert (cost["training_clips"], cost["processes"], cost["threads"]) == (16, 1, 1)
     assert cost["training_seconds"] > 0 and cost["peak_memory_bytes"] > 2**20

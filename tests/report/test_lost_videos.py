@@ -1,6 +1,7 @@
 """A report on a store of features, beside which there are no films."""
 
-from fusion.report.gallery import GalleryQuery, GalleryResult, make_gallery
+from fusion.report.gallery import GalleryResult, make_gallery
+from fusion.tasks.retrieval_gallery import GalleryQuery
 
 
 def test_videos_that_are_not_there_are_named_in_one_line(tmp_path, caplog):

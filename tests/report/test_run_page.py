@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from fusion.data.media.encode import write_clip
-from fusion.report.gallery import GalleryQuery, GalleryResult, choose_examples, make_gallery
+from fusion.report.gallery import GalleryResult, make_gallery
+from fusion.report.retrieval import retrieval_layout
 from fusion.report.run_page import headline, write_report
+from fusion.tasks.retrieval_gallery import GalleryQuery, choose_examples
 
 ATTACK = "<img src=x onerror=alert(1)>"
 FUSED = ["t->v", "t->a", "v->t", "v->a", "a->t", "a->v"]
@@ -64,7 +66,12 @@ def evaluation(**changes):
         "chance": {**RECALLS, "R@1": 1 / 6},
         "ceiling": {d: {**RECALLS, "R@1": 96.7} for d in DIRECTIONS},
     }
-    return {k: v for k, v in {**result, **changes}.items() if v is not None}
+    result = {k: v for k, v in {**result, **changes}.items() if v is not None}
+    return described(result)
+
+
+def described(result):
+    return result | {"table": retrieval_layout(result).as_json()}
 
 
 def history(steps=20):
@@ -96,7 +103,7 @@ def written(tmp_path, **changes):
     given = {
         "title": "A run",
         "results": [evaluation()],
-        "metrics": history(),
+        "metrics": [],
         "gallery": [],
         "facts": {"Seed": "0"},
     }
@@ -106,7 +113,7 @@ def written(tmp_path, **changes):
 
 def test_every_direction_has_a_row_and_text_comes_first(tmp_path):
     text = written(tmp_path)
-    rows = re.findall(r'<tr><th scope="row"><span class="direction">(.*?)</span>', text)
+    rows = re.findall(r'<span class="row">(.*?)</span></th>', text)
     assert sorted(rows) == sorted(d.replace("->", " → ") for d in DIRECTIONS)
     assert all(row.startswith("t →") for row in rows[:4])
     assert all(row.endswith("→ t") for row in rows[4:8])
@@ -122,11 +129,12 @@ def test_every_direction_has_a_row_and_text_comes_first(tmp_path):
 
 
 def test_page_is_well_formed_and_has_bars_beside_ceilings_and_curves(tmp_path):
-    page = Page(written(tmp_path))
+    page = Page(written(tmp_path, metrics=history()))
     assert page.count("figure", "bars") == 1
-    assert page.count("div", "name") == 4
-    assert page.count("i", "room") == 4 + len(DIRECTIONS)
+    assert page.count("i", "room") == len(DIRECTIONS)
     assert page.count("figure", "chart") == 4
+    drawn = [a.get("style", "") for tag, a in page.elements if tag == "path"]
+    assert drawn.count("fill: var(--accent)") == drawn.count("fill: var(--room)") == 4
 
 
 def test_headline_holds_the_score_against_ceiling_and_chance():
@@ -134,11 +142,12 @@ def test_headline_holds_the_score_against_ceiling_and_chance():
     assert "t → va" in text
     assert "81.2 %" in text
     assert "84&nbsp;%</b> of what a perfect perceiver could reach" in text
-    assert "chance 0.17" in text
+    assert "Chance is 0.17" in text
 
 
 def test_page_fetches_nothing_and_runs_only_its_own_script(tmp_path, film):
-    text = written(tmp_path, gallery=[GalleryQuery("a square", 1, [found(film, right=True)])])
+    gallery = [GalleryQuery("a square", 1, [found(film, right=True)])]
+    text = written(tmp_path, metrics=history(), gallery=gallery)
     assert "http://" not in text and "https://" not in text
     page = Page(text)
     for tag, attributes in page.elements:
@@ -156,13 +165,17 @@ def test_nothing_from_outside_becomes_markup(tmp_path, film):
     result = evaluation(protocol=ATTACK, set=ATTACK)
     result["directions"][f"t->{ATTACK}"] = RECALLS
     result["ceiling"][f"t->{ATTACK}"] = RECALLS
+    result = described(result)
     result["clips"]["missing"][ATTACK] = 1
     query = GalleryQuery(ATTACK, 1, [found(film, f'"{ATTACK}', right=True, caption=ATTACK * 20)])
     text = written(
         tmp_path,
         title=ATTACK,
         results=[result],
-        metrics=[{"event": "train", "step": 1, f"loss/{ATTACK}": 1.0}],
+        metrics=[
+            {"event": "train", "step": 1, f"loss/{ATTACK}": 1.0},
+            {"event": "validation", "step": 1, f"t->{ATTACK} R@1": 1.0},
+        ],
         gallery=[query],
         facts={ATTACK: ATTACK},
         gallery_note=ATTACK,
@@ -189,7 +202,9 @@ def test_what_is_absent_is_left_out(tmp_path):
     assert "perceiver" not in text
     assert not any(name in text for name in ["Learning curves", "Gallery</h2>", "This run"])
     assert "Not evaluated" in written(tmp_path, results=[])
-    assert "No direction" in written(tmp_path, results=[{"set": "empty", "directions": {}}])
+    assert "No direction" in written(
+        tmp_path, results=[described({"set": "empty", "directions": {}})]
+    )
 
 
 def test_numbers_that_do_not_exist_are_dashes(tmp_path):

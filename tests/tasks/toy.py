@@ -14,9 +14,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fusion.report.layout import FORMAT, Layout
-from fusion.report.runs import pack_scores
-
 from fusion.builders import check_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets import DATASETS
@@ -26,6 +23,8 @@ from fusion.losses import LOSSES
 from fusion.losses.stateless import StatelessLoss
 from fusion.models import MODELS
 from fusion.report.gallery import GalleryResult
+from fusion.report.layout import FORMAT, Layout
+from fusion.report.runs import pack_scores
 from fusion.tasks import TASKS, Evaluation
 from fusion.tasks.inputs import check_widths
 from tests.training.doubles import ClipList

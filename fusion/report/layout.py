@@ -1,0 +1,125 @@
+"""How a result is to be read: its rows and columns, as its task describes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+FORMAT = 1  # of results.json, ranks.npz and cost.json; files without a number are older
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What tables, pages and comparisons need to know of a result; its key ``table``, as a dict.
+
+    Attributes:
+        title: heading of its section in a report, such as ``Retrieval``.
+        row: what one row is called, such as ``direction``.
+        rows: key of the result that holds the rows, ``{row: {metric: number}}``.
+        main: the metric that methods are compared by: in per cent, the mean over queries of a score
+            from 0 to 1. A row may hold its interval as ``{main}_interval``.
+        columns: the other metrics, and their headings.
+        compared: those of them that a comparison shows.
+        counts: numbers of a row that are equal where rows are comparable, and their headings.
+        names: all rows in order, and what they are in words. A result may lack some.
+        groups: rows by heading, for tables and learning curves; rows in no group are not shown.
+        guesses: keys of the result that hold what guessing reaches, by name.
+        guessed_among: how many candidates these guesses have, by the same names.
+        key: explains the columns.
+        lead: the row that a report begins with, and a sentence about it.
+        bars: rows that a report draws as bars.
+        bars_title: heading of these bars.
+        bars_note: a sentence below them.
+        headline: rows of which the first that a method has stands for it in a comparison.
+        headline_title: what these rows are in words.
+        headline_rule: says how the row of a method is chosen.
+        pictured: rows that the picture of a comparison shows beside the headline.
+        asked_by_item: rows where each item is a query; in the others each clip is one.
+    """
+
+    title: str
+    row: str
+    rows: str
+    main: str
+    columns: Mapping[str, str]
+    names: Mapping[str, str]
+    groups: Mapping[str, Sequence[str]]
+    compared: Sequence[str] = ()
+    counts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    guesses: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"chance": "chance"})
+    guessed_among: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    key: str = ""
+    lead: Sequence[str] = ()
+    bars: Sequence[str] = ()
+    bars_title: str = ""
+    bars_note: str = ""
+    headline: Sequence[str] = ()
+    headline_title: str = ""
+    headline_rule: str = ""
+    pictured: Sequence[str] = ()
+    asked_by_item: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Layout:
+        """Read the layout of a result or of a comparison."""
+        return cls(**result["table"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Write it as a dict that JSON does not change."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @property
+    def interval(self) -> str:
+        """Key of the interval of the main metric."""
+        return f"{self.main}_interval"
+
+    @property
+    def own_way(self) -> str:
+        """Name of the headline of a comparison: ``t->va or t->v+a``."""
+        return " or ".join(self.headline)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Say whether a value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
+
+
+def number(value: object) -> str:
+    """Write a metric: ``81.2``, below 1 with two decimals; a dash if it is no number."""
+    if not is_number(value):
+        return "\N{EN DASH}"
+    return f"{value:.2f}" if 0 < value < 1 else f"{value:,.1f}"
+
+
+def arrow(row: str) -> str:
+    """Write the name of a direction with an arrow: ``t → va``."""
+    return row.replace("->", " → ")
+
+
+def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
+    """Say what was tested and how, of a result or of a comparison."""
+    clips, counted, searched = (result.get(key) for key in ("clips", "counted", "gallery"))
+    if not clips:
+        return {}
+    parts = []
+    if counted and searched not in (None, counted):
+        parts.append(f" in the gallery, {counted:,} counted")
+    if "captions" in clips:
+        parts.insert(0, f" with {clips['captions']:,} captions")
+    parts += [f", {count:,} without {name}" for name, count in clips.get("missing", {}).items()]
+    if unknown := clips.get("without_known_words"):
+        parts.append(f" ({unknown:,} of the texts that count as missing have only unknown words)")
+    by_dot = result.get("similarity", "cosine") == "dot"
+    facts = {
+        "set": f"{result['set']}: {searched or clips['total']:,} clips{''.join(parts)}",
+        "protocol": result["protocol"],
+        "missing": clips.get("rule", ""),
+        "compared": "by dot product, as in training: the lengths of embeddings count" * by_dot,
+    }
+    return {name: text for name, text in facts.items() if text}

@@ -1,0 +1,181 @@
+"""What a result of retrieval says of itself: its numbers, and how they are to be read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fusion.evaluation.embed import Embedded
+from fusion.evaluation.metrics import chance, chance_among_captions
+from fusion.evaluation.retrieval import CAPTION
+from fusion.modalities import directions
+from fusion.report.layout import FORMAT, Layout, arrow, is_number, number
+
+MISSING_RULE = (
+    "a clip with no modality on the query or on the gallery side is left out of the ranking of that"
+    " direction and counts as a miss in each recall; median and mean rank are over the others; a"
+    " clip that lacks only some of the modalities of a side stays in"
+)
+KEY = (
+    "R@k: per cent of the queries whose clip is among the first k. Geo. mean: geometric mean of"
+    " R@1, R@5 and R@10. t, v, a: text, video, audio. va: one embedding of both; v+a: average of"
+    " two single embeddings."
+)
+COLUMNS = {
+    **{name: name for name in ("R@5", "R@10", "R@50")},
+    **{"MedR": "Median rank", "MeanR": "Mean rank", "GeoMean": "Geo. mean"},
+}
+LAYOUT = Layout(
+    title="Retrieval",
+    row="direction",
+    rows="directions",
+    main="R@1",
+    columns=COLUMNS,
+    compared=("R@5", "R@10", "MedR"),
+    counts={"queries": "queries", "gallery": "candidates"},
+    guesses={"chance": "chance", "chance, captions": "chance_among_captions"},
+    key=KEY,
+    bars_title="R@1 in per cent: each modality alone, then together",
+    headline=("t->va", "t->v+a"),
+    headline_title="text → video and audio",
+    headline_rule="text to video and audio, each method's own way: t->va where the method embeds"
+    " va as one, otherwise t->v+a",
+    pictured=("t->v+a", "t->v", "t->a", "va->t", "v->t", "a->t"),
+    names={},
+    groups={},
+)
+
+
+def describe_evaluation(
+    name: str,
+    protocol: str,
+    embedded: Embedded,
+    table: Mapping[str, Any],
+    ceiling: Mapping[str, Any] | None,
+    counted: int,
+    rescored: Mapping[str, Any] | None = None,
+    by_cosine: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Put a table together with what it takes to read it, ready for JSON.
+
+    Args:
+        name: of the split.
+        protocol: one sentence.
+        embedded: the clips in the gallery.
+        table: see :func:`fusion.evaluation.retrieval.retrieval_table`.
+        ceiling: the best recalls that can be reached in each direction.
+        counted: number of clips that recalls are shares of.
+        rescored: see :func:`fusion.evaluation.rescoring.rescored_tables`.
+        by_cosine: the table by cosine, where the model compares by dot product.
+    """
+    total, captions = embedded.num_clips, embedded.captions
+    clips: dict[str, Any] = {"total": total}
+    if captions is not None:
+        clips["captions"] = len(captions)
+    if embedded.unknown is not None and (unknown := int(embedded.unknown.sum())):
+        clips["without_known_words"] = unknown
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "set": name,
+        "protocol": protocol,
+        "gallery": total,
+        "counted": counted,
+        "clips": clips | {"missing": _count_missing(embedded), "rule": MISSING_RULE},
+        "similarity": embedded.similarity,
+        "directions": dict(table),
+        "chance": chance(total, counted),
+    }
+    if captions is not None:
+        result["chance_among_captions"] = chance_among_captions(captions.numpy())
+    result["ceiling"] = dict(ceiling) if ceiling else None
+    if by_cosine:
+        result["by_cosine"] = dict(by_cosine)
+    if rescored:
+        result["rescored"] = dict(rescored)
+    return result | {"table": retrieval_layout(result).as_json()}
+
+
+def retrieval_layout(result: Mapping[str, Any]) -> Layout:
+    """Say how a result of retrieval is to be read, from its other keys."""
+    rows, clips = result.get("directions", {}), result.get("clips", {})
+    modalities = clips.get("missing", {})
+    letters = {"t": "text", "v": "video", "a": "audio"} | {name[:1]: name for name in modalities}
+    every = list(map(str, directions(modalities))) if modalities else []
+    every += [way for way in rows if way not in every]
+    groups: dict[str, list[str]] = {"Text asks": [], "Text is found": [], "Other directions": []}
+    for way in every:
+        query, _, found = way.partition("->")
+        kind = 0 if query == "t" else 1 if found == "t" else 2
+        list(groups.values())[kind].append(way)
+    bars = [way for way in groups["Text asks"] if way in rows]
+    bars.sort(key=lambda way: (len(way.replace("+", "")), "+" not in way))
+    several = "captions" in clips
+    return dataclasses.replace(
+        LAYOUT,
+        names={way: _in_words(way, letters) for way in every},
+        groups=groups,
+        guessed_among={
+            name: count
+            for name, count in [
+                ("chance", result.get("gallery")),
+                ("chance, captions", clips.get("captions")),
+            ]
+            if count is not None
+        },
+        lead=_lead(rows, letters),
+        bars=bars if len(bars) > 1 else [],
+        bars_note=_compare_bars(rows, bars),
+        asked_by_item=[w for w in every if several and CAPTION[0] in w.partition("->")[0]],
+    )
+
+
+def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:
+    """Choose the direction from text to the most modalities, in one embedding if there is one."""
+    if not rows:
+        return ()
+    way = max(rows, key=lambda way: (way.startswith("t->"), "+" not in way, len(way)))
+    asked, found = (_side_in_words(side, letters) for side in way.split("->"))
+    among, score = rows[way].get("gallery"), number(rows[way].get("R@1"))
+    return way, (
+        f"For {score}\N{NO-BREAK SPACE}% of the queries ({asked}), the right clip comes first"
+        f"{f' among {among:,}' if among else ''}, judged by its {found}."
+    )
+
+
+def _compare_bars(rows: Mapping[str, Any], bars: Sequence[str]) -> str:
+    """Compare the last bar, all modalities in one embedding, with the others."""
+    best = bars[-1] if bars else "+"
+    score = rows.get(best, {}).get("R@1")
+    if not is_number(score) or "+" in best:
+        return ""
+    parts = []
+    for way in bars[:-1]:
+        other = rows[way].get("R@1")
+        if is_number(other) and "+" in way:
+            parts.append(f"{score - other:+.1f} points against the late average {arrow(way)}")
+        elif is_number(other) and other > 0:
+            parts.append(f"{score / other:.2f} \N{MULTIPLICATION SIGN} {arrow(way)}")
+    return f"{arrow(best)} is {', '.join(parts)}." if parts else ""
+
+
+def _in_words(way: str, letters: Mapping[str, str]) -> str:
+    return " → ".join(_side_in_words(side, letters) for side in way.split("->"))
+
+
+def _side_in_words(side: str, letters: Mapping[str, str]) -> str:
+    """Write a side: ``va`` is video and audio, ``v+a`` is video and audio, averaged."""
+    words = " and ".join(letters.get(x, x) for x in side if x != "+")
+    return f"{words}, averaged" if "+" in side else words
+
+
+def _count_missing(embedded: Embedded) -> dict[str, int]:
+    """Count the captions that are empty, and the clips that lack another modality."""
+    every = torch.arange(len(embedded.ids))
+    one = embedded.one_per_clip(every)
+    return {
+        name: int((~flags[every if name == CAPTION else one]).sum())
+        for name, flags in embedded.present.items()
+    }
