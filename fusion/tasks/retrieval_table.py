@@ -78,7 +78,7 @@ def describe_result(
 
 
 def pack_ranks(gallery: Embedded, ranked: Mapping[str, Ranked]) -> bytes:
-    """Write the ranks of every query for comparisons, see :func:`fusion.report.runs.pack_scores`."""
+    """Write the ranks of every query for comparisons, see :func:`.pack_scores`."""
     rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
     texts = gallery.texts or gallery.ids
     return pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from fusion.commands.errors import run
+from fusion.commands.train import train
+from fusion.config import load_config
 from fusion.tasks import make_task
+from tests.tasks import toy
 from tests.tiny import CONFIG
 
 TOY = "tests/tasks/toy.py"
@@ -114,9 +118,14 @@ def test_its_runs_are_compared_by_the_same_tool(finished, data, tool, tmp_path):
         ({"evaluation": {"example": 1}}, "evaluation.example is unknown; did you mean 'examples'"),
     ],
 )
-def test_mistakes_are_one_line(data, tool, tmp_path, changes, message):
-    code, _, errors = tool(TOY, "tools/train.py", write_config(tmp_path, data, **changes))
-    assert code == 2
+def test_mistakes_are_one_line(data, tmp_path, capsys, monkeypatch, changes, message):
+    for name, table in toy.TABLES.items():
+        monkeypatch.setitem(table, name, toy.ENTRIES[name])
+    config = write_config(tmp_path, data, **changes)
+    with pytest.raises(SystemExit) as end:
+        run(lambda: train(load_config(config)))
+    errors = capsys.readouterr().err
+    assert end.value.code == 2
     assert message in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run" / "config.yaml").exists()
 

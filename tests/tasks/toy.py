@@ -18,7 +18,7 @@ from fusion.builders import check_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dataset import collate
-from fusion.evaluation.bootstrap import bootstrap_interval
+from fusion.evaluation.bootstrap import interval_over_queries
 from fusion.losses import LOSSES
 from fusion.losses.stateless import StatelessLoss
 from fusion.models import MODELS
@@ -156,7 +156,7 @@ class Classification:
     def evaluate(self, model, clips, split, accelerator):
         right, ids = self._right(model, clips, accelerator), [clip["id"] for clip in clips]
         row = {f"top-{k}": 100 * float(right[k].mean()) for k in KS} | {"queries": len(ids)}
-        row["top-1_interval"] = list(bootstrap_interval(np.where(right[1], 1.0, 2.0), len(ids)))
+        row["top-1_interval"] = list(interval_over_queries(np.where(right[1], 1.0, 2.0), len(ids)))
         rule = "every clip of the split has one right folder"
         classes = len(self.source.labels)
         result = {
@@ -191,15 +191,16 @@ class Classification:
         return {k: found[:, :k].any(dim=1).cpu().numpy() for k in KS}
 
 
-def register():
-    """Put the task into the tables."""
-    TASKS["classification"] = Classification
-    DATASETS["labelled_folders"] = LabelledFolders
-    MODELS["classifier"] = Classifier
-    LOSSES["cross_entropy"] = CrossEntropy
-
+ENTRIES = {
+    "classification": Classification,
+    "labelled_folders": LabelledFolders,
+    "classifier": Classifier,
+    "cross_entropy": CrossEntropy,
+}
+TABLES = dict(zip(ENTRIES, (TASKS, DATASETS, MODELS, LOSSES), strict=True))
 
 if __name__ == "__main__":
-    register()
+    for name, table in TABLES.items():
+        table[name] = ENTRIES[name]
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")
