@@ -1,4 +1,4 @@
-"""Embed a data set: every clip once, in every combination, on one process or several.
+"""Embed a data set: every clip once, in every combination, on one or several processes.
 
 Shapes: N items, E embedding width.
 """
@@ -26,15 +26,15 @@ class Embedded:
     """A data set as a model sees it.
 
     Attributes:
-        ids: names of the N items, each a clip, or one of several captions with its clip.
+        ids: names of the N items: clips, or pairs of a caption and its clip.
         embeddings: for each combination (N, E), on the CPU.
         present: for each modality (N,) bool.
-        shows: for each item the number of its clip, (N,) int64; items of one clip differ in their
-            text alone. None: each is a clip of its own.
-        unknown: which texts have words, but none that the text encoder knows, (N,) bool; they count
-            as missing. None: nobody looked.
+        shows: the number of each item's clip, (N,) int64; items of one clip differ only in their
+            text. None: each is a clip of its own.
         similarity: how embeddings are compared, ``cosine``, or ``dot`` where their lengths count.
-        texts: for each item its text as the data have it. None: nobody asked.
+        unknown: (N,) bool, texts that have words, but none that the text encoder knows; they count
+            as missing. None: not checked.
+        texts: the text of each item as in the data. None: not read.
     """
 
     ids: tuple[str, ...]
@@ -89,35 +89,28 @@ def embed(
         clips: items that ``collate`` makes batches of.
         collate: see ``torch.utils.data.DataLoader``.
         accelerator: the processes.
-        batch_size: clips at a time on one process; it changes the speed, not the result.
-        combinations: which to compute; all that the model can if not given.
+        batch_size: clips at a time on one process; it changes results by rounding alone, so that
+            equal clips still tie, see :mod:`fusion.evaluation.ranking`.
+        combinations: which to compute; all that the model has if not given.
 
     Raises:
-        RuntimeError: the shares do not add up to the data set.
+        RuntimeError: the processes did not embed every clip once.
     """
     size = len(clips)  # type: ignore[arg-type]
-    # Whole batches are dealt out, so that a batch is the same on any number of processes.
+    # Each process takes whole batches, so that a batch is the same on any number of processes.
     batches = [list(range(i, min(i + batch_size, size))) for i in range(0, size, batch_size)]
     mine = range(accelerator.process_index, len(batches), accelerator.num_processes)
     loader = DataLoader(clips, batch_sampler=[batches[i] for i in mine], collate_fn=collate)
     model.eval()
+    is_quiet = not accelerator.is_main_process
+    bar = tqdm(loader, desc="embedding", unit="batch", leave=False, disable=is_quiet)
     rows: list[tuple[int, tuple[str, ...], dict[str, Tensor], dict[str, Tensor]]] = []
     with torch.no_grad():
-        for number, batch in zip(
-            mine,
-            tqdm(
-                loader,
-                desc="embedding",
-                unit="batch",
-                leave=False,
-                disable=not accelerator.is_main_process,
-            ),
-            strict=True,
-        ):
+        for number, batch in zip(mine, bar, strict=True):
             batch = batch.to(accelerator.device)
-            outputs = model(batch.inputs, combinations)
-            rows.append((number, batch.ids, _on_cpu(outputs), _on_cpu(batch.present)))
-    parts = sorted(_from_all_ranks(rows, accelerator), key=lambda part: part[0])
+            sides = (model(batch.inputs, combinations), batch.present)
+            rows.append((number, batch.ids, *({n: x.cpu() for n, x in s.items()} for s in sides)))
+    parts = sorted(_gather(rows, accelerator), key=lambda part: part[0])
     ids = tuple(name for part in parts for name in part[1])
     if len(ids) != size:
         raise RuntimeError(f"{len(ids)} of {size} clips were embedded; the processes disagree")
@@ -130,7 +123,7 @@ def embed(
 
 
 def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
-    """Put clips together that were cut: the mean of what their parts have.
+    """Embed clips that were cut into parts as the mean of their parts.
 
     Args:
         embedded: the parts.
@@ -146,7 +139,7 @@ def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
     letters = letters_of(embedded.present)
     means = {}
     for combination, rows in embedded.embeddings.items():
-        # A part without any modality of it says nothing.
+        # A part that has no modality of the combination does not count.
         weight = torch.stack([embedded.present[letters[x]] for x in combination]).any(dim=0)
         weights = weight.to(rows.dtype)
         total = torch.zeros(count).index_add_(0, of, weights).clamp(min=1)
@@ -165,25 +158,21 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
     kept = torch.ones(len(embedded.ids), dtype=torch.bool)
     for modality in needs:
         kept &= embedded.present[modality]
-    places, texts = kept.nonzero()[:, 0].tolist(), embedded.texts
-    return Embedded(
-        tuple(embedded.ids[place] for place in places),
-        {c: rows[kept] for c, rows in embedded.embeddings.items()},
-        {m: flags[kept] for m, flags in embedded.present.items()},
-        None if embedded.shows is None else embedded.shows[kept],
-        embedded.similarity,
-        None if embedded.unknown is None else embedded.unknown[kept],
-        None if texts is None else tuple(texts[place] for place in places),
+    places = kept.nonzero()[:, 0].tolist()
+    return dataclasses.replace(
+        embedded,
+        ids=tuple(embedded.ids[place] for place in places),
+        embeddings={c: rows[kept] for c, rows in embedded.embeddings.items()},
+        present={m: flags[kept] for m, flags in embedded.present.items()},
+        shows=None if embedded.shows is None else embedded.shows[kept],
+        unknown=None if embedded.unknown is None else embedded.unknown[kept],
+        texts=embedded.texts and tuple(embedded.texts[place] for place in places),
     )
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def _from_all_ranks(rows: list[Any], accelerator: Accelerator) -> list[Any]:
+def _gather(rows: list[Any], accelerator: Accelerator) -> list[Any]:
     if accelerator.num_processes == 1:
         return rows
     gathered: list[Any] = [None] * accelerator.num_processes
     torch.distributed.all_gather_object(gathered, rows)
-    return [part for rank in gathered for part in rank]
+    return [part for parts in gathered for part in parts]

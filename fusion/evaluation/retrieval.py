@@ -19,7 +19,7 @@ from fusion.modalities import Direction, directions, letters_of
 
 CAPTION = "text"  # the modality in which items of one clip differ
 
-# Makes what rescores a direction of its (Q, E) queries and (M, E) gallery; None: it cannot.
+# For a direction, its (Q, E) queries and (M, E) gallery: how to rescore; None: it cannot.
 Rescorer = Callable[[Direction, Tensor, Tensor], Rescore | None]
 
 
@@ -27,10 +27,10 @@ class Ranked(NamedTuple):
     """The ranks of one direction.
 
     Attributes:
-        ranks: (Q,) of the queries that could be asked.
-        rows: (Q,) int64, which items of the data set ask.
-        candidates: (M,) int64, which items are searched.
-        clips: (Q,) int64, the clip that each query looks for.
+        ranks: (Q,) of the queries.
+        rows: (Q,) int64, the items of the data set that are queries.
+        candidates: (M,) int64, the items that are the gallery.
+        clips: (Q,) int64, the clip of each query.
         by_caption: whether every caption is a query; otherwise every clip is.
     """
 
@@ -46,7 +46,7 @@ def rank_directions(
     chosen: Iterable[Direction] | None = None,
     rescorer: Rescorer | None = None,
 ) -> dict[str, Ranked]:
-    """Rank every direction for which the model embeds what is needed.
+    """Rank every direction whose combinations the model embeds.
 
     A clip with several captions is one query and one candidate on a side without text; on a side
     with text each caption is one. The best of a clip's captions counts, see
@@ -74,7 +74,7 @@ def rank_directions(
             if rescore is None:
                 continue
         clips = embedded.clips[rows]
-        # Row by row they are pairs unless a clip has several captions.
+        # Row i of one side is the pair of row i of the other unless clips have several captions.
         owners = None if rows.equal(candidates) else (clips, embedded.clips[candidates])
         ranks = ranks_of_pairs(query, gallery, owners=owners, rescore=rescore)
         by_caption = has_captions(embedded, direction.query)
@@ -95,7 +95,7 @@ def has_captions(embedded: Embedded, side: Sequence[str]) -> bool:
 
 
 def side_rows(embedded: Embedded, side: Sequence[str], able: Tensor) -> Tensor:
-    """Choose the items that stand for a side: of those that are able each, or one of each clip."""
+    """Choose the items of a side from those that are able: all with text, or one of each clip."""
     rows = able.nonzero()[:, 0]
     return rows if has_captions(embedded, side) else embedded.one_per_clip(rows)
 
@@ -111,15 +111,14 @@ def retrieval_table(
     captions: Tensor | None = None,
     intervals: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Summarise the ranks of each direction; one that no clip can serve is left out.
+    """Summarise the ranks of each direction that has any.
 
     Args:
         ranked: see :func:`rank_directions`.
-        num_clips: what recalls are shares of where clips ask.
-        captions: the clip of each caption that is counted where captions ask, those that could
-            not be asked as well; None: every clip has one.
-        intervals: whether to add ``R@1_interval``: over queries, or over clips with all their
-            captions, which are not independent of one another.
+        num_clips: what recalls are divided by where clips are queries.
+        captions: the clip of each caption, with those that count as misses; recalls are divided by
+            their number where captions are queries. None: every clip has one.
+        intervals: whether to add ``R@1_interval``, see :mod:`fusion.evaluation.bootstrap`.
     """
     table: dict[str, dict[str, Any]] = {}
     for direction, (ranks, _, candidates, clips, by_caption) in ranked.items():
