@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,43 +132,26 @@ def _width(network: nn.Module, height: int, width: int) -> int | None:
     return features.shape[1] if features.ndim == 2 else None
 
 
-def _resnext101(name: str, source: Source) -> Backbone:
-    """As published: 24 pictures per second, 112 x 112, chunks of 16, black behind the end."""
-    sampling = Sampling(24, 112, crop=112, frames=16, stride=16)
-    scale = (110.6, 103.2, 96.3), (1.0,) * 3
-    if source.file:
-        network: nn.Module = load_resnext101(source.file)
-    else:
-        network = _random(name, source, ResNeXt101, RESNEXT101.source, sampling, scale)
-    return Backbone(name, network, sampling, 2048, *scale, source)
-
-
-def _s3d(name: str, source: Source) -> Backbone:
-    """As trained: 32 pictures at 10 per second. One feature per second, as in EAO's configs.
-
-    Feature k sees 3.2 s from second k on. (Its authors published no extractor; they train on
-    pictures of 200 and test on pictures of 224 pixels.)
-    """
-    sampling = Sampling(10, 224, crop=224, frames=32, stride=10)
-    scale = (0.0,) * 3, (255.0,) * 3
-    if source.file:
-        network: nn.Module = load_s3d(source.file)
-    else:
-        network = _random(name, source, S3D, S3D_HOWTO100M.source, sampling, scale)
-    return Backbone(name, network, sampling, 1024, *scale, source)
-
-
-def _random(
-    name: str,
-    source: Source,
-    build: Callable[[], nn.Module],
+def _published(
+    load: Callable[[Path], nn.Module],
+    network: Callable[[], nn.Module],
     address: str,
     sampling: Sampling,
+    dim: int,
     scale: Scale,
-) -> nn.Module:
-    if not source.random:
-        raise source.missing(name, f"download {address}")
-    return weights.random_network(build, _example(sampling, scale))
+) -> Builder:
+    """Return what builds a network of published features, given where its weights are."""
+
+    def build(name: str, source: Source) -> Backbone:
+        if source.file:
+            built = load(source.file)
+        elif source.random:
+            built = weights.random_network(network, _example(sampling, scale))
+        else:
+            raise source.missing(name, f"download {address}")
+        return Backbone(name, built, sampling, dim, *scale, source)
+
+    return build
 
 
 def _torchvision(frames_per_second: float, frames: int, stride: int) -> Builder:
@@ -221,8 +205,25 @@ def _example(sampling: Sampling, scale: Scale) -> Tensor:
 
 
 BACKBONES_3D: dict[str, Builder] = {
-    "resnext101": _resnext101,  # of HowTo100M's features, 1.5 per second
-    "s3d": _s3d,  # of MIL-NCE, 1 per second
+    # Of HowTo100M's features, 1.5 per second: chunks of 16 pictures, black behind the end
+    "resnext101": _published(
+        load_resnext101,
+        ResNeXt101,
+        RESNEXT101.source,
+        Sampling(24, 112, crop=112, frames=16, stride=16),
+        2048,
+        ((110.6, 103.2, 96.3), (1.0,) * 3),
+    ),
+    # Of MIL-NCE, 1 per second as in EAO's configs: feature k sees 3.2 s from second k on. Its
+    # authors published no extractor; they train on pictures of 200 and test on 224 pixels.
+    "s3d": _published(
+        load_s3d,
+        S3D,
+        S3D_HOWTO100M.source,
+        Sampling(10, 224, crop=224, frames=32, stride=10),
+        1024,
+        ((0.0,) * 3, (255.0,) * 3),
+    ),
     # Trained on Kinetics, about 1 per second
     **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), _torchvision(15, 16, 15)),
     "tv_s3d": _torchvision(15, 32, 15),

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,12 @@ class Share:
         decoders: DecoderPool,
         backbones: Mapping[str, Backbone],
     ) -> None:
-        self.films, self.writer, self.decoders, self.backbones = films, writer, decoders, backbones
+        self.films, self.writer, self.decoders = films, writer, decoders
         self.failures: dict[str, str] = {}
         self._facts = facts_of(backbones)
-        self._rows: dict[str, FilmRows] = {}  # of the films that are being decoded
-        self._seconds: dict[str, float] = {}  # of the same
+        # Of the films that are being decoded
+        self._rows: dict[str, FilmRows] = defaultdict(lambda: FilmRows(backbones))
+        self._seconds: dict[str, float] = {}
         self._flushed = time.monotonic()
 
     def extract(self, names: Sequence[str], quiet: bool) -> None:
@@ -79,7 +81,7 @@ class Share:
             if isinstance(event, Piece):
                 seconds += event.seconds - self._seconds.get(task.name, 0.0)
                 self._seconds[task.name] = event.seconds
-                self._guard(task, self._rows_of(task).push, event)
+                self._guard(task, self._rows[task.name].push, event)
             else:
                 if problem := self._end(task, event):
                     self.failures[task.name] = problem
@@ -114,11 +116,6 @@ class Share:
                     " extract the new one into another store"
                 )
 
-    def _rows_of(self, task: Task) -> FilmRows:
-        if task.name not in self._rows:
-            self._rows[task.name] = FilmRows(self.backbones)
-        return self._rows[task.name]
-
     def _guard(self, task: Task, action: Callable[..., Any], *arguments: Any) -> Any:
         """Call an action for a film, unless memory ran out for it before."""
         if task.name in self.failures:
@@ -134,7 +131,7 @@ class Share:
     def _end(self, task: Task, event: End | Failed) -> str | None:
         """Add a film to the store; return why that was not possible."""
         self._seconds.pop(task.name, None)
-        rows = self._rows_of(task)
+        rows = self._rows[task.name]
         del self._rows[task.name]
         if isinstance(event, Failed):
             return event.problem.removeprefix(f"{task.path}: ")

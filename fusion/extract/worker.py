@@ -19,7 +19,6 @@ import json
 import os
 import queue
 import signal
-import struct
 import sys
 import threading
 from typing import Any, BinaryIO
@@ -32,40 +31,35 @@ from fusion.data.media.decode import MediaError
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling
 
-_LENGTHS = struct.Struct("<IQ")  # bytes of JSON, bytes of data
-
 
 def write_message(file: BinaryIO, values: dict[str, Any], data: NDArray[Any] | None = None) -> None:
-    """Write a message: two lengths, JSON, and the bytes of an array whose shape the JSON has."""
-    if data is not None:
+    """Write a message: a line of JSON, then the bytes of an array whose shape the JSON has."""
+    if data is None:
+        file.write(json.dumps(values).encode() + b"\n")
+    else:
         values = values | {"shape": data.shape, "dtype": data.dtype.str}
-    text = json.dumps(values).encode()
-    block = memoryview(b"") if data is None else np.ascontiguousarray(data).data.cast("B")
-    file.write(_LENGTHS.pack(len(text), len(block)))
-    file.write(text)
-    file.write(block)
+        file.write(json.dumps(values).encode() + b"\n")
+        file.write(np.ascontiguousarray(data).data.cast("B"))
     file.flush()
 
 
 def read_message(file: io.BufferedReader) -> tuple[dict[str, Any], NDArray[Any] | None] | None:
-    """Read a message; None: there will be no more.
+    """Read a message; None: there are no more.
 
     Raises:
-        EOFError: the file ends within the message.
+        EOFError: the data of the message are incomplete.
+        ValueError: the line of the message is incomplete.
     """
-    begin = file.read(_LENGTHS.size)
-    if not begin:
+    line = file.readline()
+    if not line:
         return None
-    if len(begin) < _LENGTHS.size:
-        raise EOFError
-    text_length, length = _LENGTHS.unpack(begin)
-    text, block = file.read(text_length), bytearray(length)
-    if len(text) < text_length or file.readinto(block) < length:
-        raise EOFError
-    values = json.loads(text)
+    values = json.loads(line)
     if "shape" not in values:
         return values, None
-    return values, np.frombuffer(block, values["dtype"]).reshape(values["shape"])
+    data = np.empty(values["shape"], values["dtype"])
+    if file.readinto(data.data.cast("B")) < data.nbytes:
+        raise EOFError
+    return values, data
 
 
 def main() -> None:

@@ -167,26 +167,18 @@ def decode(
         Streams and frames, whose time stamps count from second 0.
     """
     origin = _origin(container)
-    for stream, frame in _frames(container, streams, failed, stopped):
-        frame.time_base = frame.time_base or stream.time_base  # the decoder's last frames have none
-        if frame.pts is not None and frame.time_base is not None:
-            frame.pts -= round(origin / frame.time_base)
-            yield stream, frame
 
-
-def _frames(
-    container: InputContainer,
-    streams: Sequence[Any],
-    failed: Callable[[Any, av.FFmpegError], None],
-    stopped: Container[int],
-) -> Iterator[tuple[Any, Any]]:
     def frames_of(stream: Any, packet: av.Packet | None) -> Iterator[tuple[Any, Any]]:
         try:
             frames = stream.decode(packet)
         except av.FFmpegError as error:
             failed(stream, error)
-        else:
-            yield from ((stream, frame) for frame in frames)
+            return
+        for frame in frames:
+            base = frame.time_base = frame.time_base or stream.time_base  # the last ones have none
+            if frame.pts is not None and base is not None:
+                frame.pts -= round(origin / base)
+                yield stream, frame
 
     try:
         for packet in container.demux(*streams):

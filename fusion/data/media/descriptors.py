@@ -1,16 +1,16 @@
 """Descriptors of appearance and of motion, computed from frames without trained weights.
 
-They stand where features of pretrained backbones stand in the published work (rows of "2D" and of
-"3D" features) until a backbone is configured. They say how colourful, bright and edgy a picture is,
-where, and how that changes; they recognise nothing.
+They replace the features of pretrained backbones in the published work (rows of "2D" and of "3D"
+features) where no backbone is configured. They measure how colourful and bright a picture is, its
+edges, where these are, and how they change; they recognise no objects.
 
 Frames are expected at ``FRAMES_PER_SECOND``, best at ``FRAME_HEIGHT`` x ``FRAME_WIDTH``; they give
 2 rows of appearance and 10 / 3 rows of motion per second. Nearly all numbers are within -1 to 1.
 
 Shapes: T frames, R rows (time steps), N frames described, H height, W width. The functions below
 take maps (N, H, W) of frames, or of changes from each to the next, and return maps or (N, columns).
-Lengths are in halves of the picture's height from its middle, y downwards. "The salient" is what is
-much more colourful than the rest of its frame, see :func:`_saliency`.
+Lengths are in halves of the picture's height from its middle, y downwards. "The salient" is what
+is much more colourful than the rest of its frame, see :func:`_saliency`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ APPEARANCE_DIM = HUES + 4 + 3 * GRID**2 + ORIENTATIONS + 6 + RINGS + 2 * len(TUR
 MOTION_DIM = 3 * GRID**2 + DIRECTIONS + 9 + 6
 
 _EPSILON = 1e-6
-_BLOCK = 10 * MOTION_FRAMES  # frames described at a time, so that the maps stay in the cache
+_BLOCK = 10 * MOTION_FRAMES  # frames described at a time; their maps fit into the CPU's cache
 
 
 def appearance(frames: np.ndarray) -> np.ndarray:
@@ -89,8 +89,8 @@ def motion(frames: np.ndarray) -> np.ndarray:
         8   directions of the flow: shares of 8 directions from right over down, times the change
         9   the salient: speed of its centre to the right, left, down, up; growth and loss of its
             mass; growth and loss of its radius; change of brightness there
-        6   the salient: flow rightwards and downwards, expansion, turn, turn without its sign, as
-            they together explain its change of brightness best; what remains unexplained
+        6   the salient: flow rightwards and downwards, expansion, turn and its absolute value, the
+            least-squares fit to its change of brightness; the residual of the fit
 
     Flow and speed are in lengths per second, turns in radians per second, growth in parts per
     second. All are averages over a step.
@@ -147,7 +147,7 @@ def _chroma(red: Array, green: Array, blue: Array) -> Array:
 
 
 def _saliency(chroma: Array) -> Array:
-    """Weigh what is much more colourful than its frame's mean: 0 below, up to the difference."""
+    """Weigh pixels much more colourful than the mean of their frame: from 0 to the difference."""
     mean = _mean(chroma)[:, None, None]
     excess = chroma.max(axis=(1, 2), keepdims=True) - mean + _EPSILON
     return excess * np.clip((chroma - mean) / (0.2 * excess) - 1.75, 0, 1)
@@ -180,7 +180,7 @@ def _shares(x: Array) -> Array:
 
 
 def _hue_shares(x: Array, y: Array, salient: Array) -> Array:
-    """Share the salient out to hues; a hue between two of them counts for both."""
+    """Distribute the salient over the hues; a hue between two of them counts for both."""
     there = np.nonzero(salient)
     position = np.arctan2(y[there], x[there]) * (HUES / (2 * math.pi)) % HUES
     lower = position.astype(int)
@@ -192,7 +192,7 @@ def _hue_shares(x: Array, y: Array, salient: Array) -> Array:
 
 
 def _edge_shares(brightness: Array) -> Array:
-    """Share squared slopes, times cos(2 x angle) as far as positive, out to directions."""
+    """Distribute squared slopes, times cos(2 x angle) where positive, over directions."""
     across, down = _gradient(brightness)
     angles = [math.pi * i / ORIENTATIONS for i in range(ORIENTATIONS)]
     power = across**2 + down**2
@@ -232,7 +232,7 @@ def _outline(salient: Array) -> Array:
 
 
 def _repeats(weight: Array, place: Array) -> Array:
-    """Tell how well weights at complex places repeat after 1/2, 1/3, ... of a turn, 0 to 1."""
+    """Return how well weights at complex places repeat after 1/2, 1/3, ... of a turn, 0 to 1."""
     distance, power, limit, columns = np.abs(place), place, np.abs(place), []
     for _ in TURNS:
         power, limit = power * place, limit * distance
@@ -259,7 +259,7 @@ def _direction_shares(change: Array, across: Array, down: Array) -> Array:
 
 def _salient_change(salient: Array, change: Array, weight: Array) -> Array:
     mass, x, y, radius = _moments(salient)
-    # Where the salient appears or vanishes, its place before or after says nothing.
+    # Where the salient appears or vanishes, its speed has no meaning.
     steady = np.minimum(mass[1:], mass[:-1]) / np.maximum(mass[1:], mass[:-1])
     speeds = [np.diff(x) * steady, np.diff(y) * steady]
     growths = [np.diff(np.log(mass + 1e-3)), np.diff(np.log(radius)) * steady]

@@ -1,4 +1,4 @@
-"""Write pictures and sound to files that every player and browser opens."""
+"""Write pictures and sound to files that all players and browsers can open."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def write_clip(
     """Write an mp4 of H.264 pictures (MPEG-4 where PyAV lacks x264) and mono AAC sound.
 
     Frames are encoded as they arrive, so an iterator of any length needs little memory. The same
-    input gives the same bytes, on any number of cores. A call that raises may leave half a file.
+    input gives the same bytes, on any number of cores. After an error half a file may be left.
 
     Args:
         target: path, or a seekable binary file that can be written.
-        frames: (H, W, 3) uint8 RGB pictures of one even size; None or none at all: no picture.
+        frames: (H, W, 3) uint8 RGB pictures of one size, H and W even; None or empty: no picture.
         fps: pictures per second.
         wave: (S,) samples within [-1, 1]; None or empty: no sound. May be longer or shorter than
             the pictures.
@@ -97,7 +97,7 @@ def _add_video(
         raise ValueError(f"pictures need an even height and width; got {height} x {width}")
     rate = Fraction(fps).limit_denominator(1001)
     if "libx264" in av.codecs_available:
-        # x264's macroblock tree made small pictures come out differently from run to run
+        # With x264's macroblock tree, small pictures differ from run to run
         options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=rate, options=options)
     else:
@@ -116,7 +116,7 @@ def _mux(
     chunks: Iterator[av.AudioFrame],
     rate: int,
 ) -> None:
-    """Encode both streams side by side, sound never ahead of the picture by more than a chunk."""
+    """Encode both streams interleaved; sound is at most a chunk ahead of the pictures."""
     sound = next(chunks, None)
     if video is not None:
         step = 1 / Fraction(video.codec_context.framerate)  # seconds
@@ -152,7 +152,7 @@ def _chunks(wave: NDArray[np.floating] | None, rate: int) -> Iterator[av.AudioFr
 def _checked(
     pictures: Iterable[NDArray[np.uint8]], shape: tuple[int, ...]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Pass pictures on that have the given shape."""
+    """Check that all pictures have the given shape."""
     for picture in pictures:
         _check_picture(picture, shape)
         yield picture

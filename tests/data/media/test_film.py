@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from fusion.data.media import film as film_module
 from fusion.data.media import pictures as module
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import PictureTrack, Sampling
@@ -209,11 +210,19 @@ def test_damaged_packets_are_passed_over_and_counted(tmp_path):
     np.testing.assert_allclose(parts["audio"][-RATE:], whole[-RATE:], atol=0.05)
 
 
-def test_time_stamps_that_jump_are_not_filled_with_pictures(tmp_path):
-    write_frames(tmp_path / "film.mkv", [*range(0, 200, 4), *range(9_000_000, 9_000_100, 4)])
+def test_time_stamps_that_jump_are_not_filled_with_pictures(tmp_path, monkeypatch):
+    decoded, original = [], film_module.decode
+    monkeypatch.setattr(
+        film_module,
+        "decode",
+        lambda *words: (decoded.append(f[0].type) or f for f in original(*words)),
+    )
+    times = [*range(0, 200, 4), *range(9_000_000, 9_000_100, 4)]
+    write_frames(tmp_path / "film.mkv", times, sound=True)
     parts, film = decode(tmp_path / "film.mkv")
     assert len(parts["3d"]) == 20
     assert "partial: its time stamps jump from 2.0 to 90000.0 s" in film.problems
+    assert decoded.count("video") == 51  # the rest is skipped
 
 
 @pytest.mark.parametrize("content", [b"", b"some words\n" * 99, bytes(range(256)) * 99])

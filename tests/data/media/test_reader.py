@@ -254,14 +254,14 @@ def test_a_film_held_sideways_is_turned_upright(tmp_path, matrix, bright):
 
 
 def test_what_comes_before_a_window_is_jumped_over(lossless, monkeypatch):
-    decoded, original = [], decode._frames
+    decoded, original = [], decode.decode
 
     def spy(*arguments):
         for item in original(*arguments):
             decoded.append(item)
             yield item
 
-    monkeypatch.setattr(decode, "_frames", spy)
+    monkeypatch.setattr(decode, "decode", spy)
     read_frames(lossless, 5, 32, 48, 2.0, 2.4)
     assert 0 < len(decoded) < 30  # of 75
     decoded.clear()
