@@ -1,5 +1,6 @@
 """Word vectors in the formats of word2vec and GloVe: the same vectors, in no more memory."""
 
+import functools
 import gzip
 import tracemalloc
 
@@ -13,6 +14,7 @@ from fusion.convert import convert_word_vectors
 from fusion.data.untrusted.word_vectors import MappedWords, read_word_vectors
 
 WORDS = ["the", "a", "Zürich", "犬", "it's", "thesaurus", "th", "x" * 300]
+packed = functools.partial(gzip.compress, mtime=0)  # test names must not depend on the time
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def vectors(tmp_path):
     text = (tmp_path / "v.vec").read_bytes()
     (tmp_path / "glove.txt").write_bytes(text.partition(b"\n")[2])
     (tmp_path / "v.gz").write_bytes(gzip.compress((tmp_path / "v.bin").read_bytes()))
-    (tmp_path / "v.vec.gz").write_bytes(gzip.compress(text, mtime=0))
+    (tmp_path / "v.vec.gz").write_bytes(packed(text))
     convert_word_vectors(tmp_path / "v.bin", tmp_path / "v.safetensors")
     return vectors
 
@@ -91,10 +93,10 @@ def float32(*numbers):
         ("a.txt", b"no vectors", "could not convert string to float"),
         ("a.txt", b"", "vectors -1 wide"),
         ("a.gz", b"1 2\na", "Not a gzipped file"),
-        ("a.gz", gzip.compress(b"9 2\n" + b"a" * 10**7, mtime=0), "a word is longer than 10000 bytes"),
-        ("a.txt.gz", gzip.compress(b"a 1\n" * 10**6, mtime=0), "it unpacks to more than 50 times its size"),
-        ("a.txt.gz", gzip.compress(b"a" * 10**7, mtime=0), "vectors 0 wide"),
-        ("a.gz", gzip.compress(b"1 1\na " + float32(1), mtime=0)[:-9], "ended before the end-of-stream"),
+        ("a.gz", packed(b"9 2\n" + b"a" * 10**7), "a word is longer than 10000 bytes"),
+        ("a.txt.gz", packed(b"a 1\n" * 10**6), "it unpacks to more than 50 times its size"),
+        ("a.txt.gz", packed(b"a" * 10**7), "vectors 0 wide"),
+        ("a.gz", packed(b"1 1\na " + float32(1))[:-9], "ended before the end-of-stream"),
     ],
 )
 def test_damaged_and_hostile_files_are_refused_in_one_line(tmp_path, name, content, message):
