@@ -12,8 +12,8 @@ EXAMPLES = """examples:
   python tools/extract.py films/ --out features --captions films/ --features-3d r3d_18
   python tools/extract.py films/ --out features --weights-3d resnext101.pth
   python tools/extract.py a.mp4 b.mkv --out features --features-2d none --features-3d none
-  torchrun --nproc_per_node 4 tools/extract.py films/ --out features        four GPUs
-  RANK=3 WORLD_SIZE=10 python tools/extract.py films/ --out features        one of ten machines
+  torchrun --nproc_per_node 4 tools/extract.py films/ --out features   # four GPUs
+  RANK=3 WORLD_SIZE=10 python tools/extract.py films/ --out features   # 1 of 10
 
 A run that was stopped goes on when you give the same command again. report.txt in the store has
 the outcome of each file: ok, partial (a part of the film is missing) or failed. The defaults are
