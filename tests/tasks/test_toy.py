@@ -1,6 +1,7 @@
 """A task that is not retrieval goes through the same tools, trainer, checkpoints and report."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from fusion.commands.errors import run
 from fusion.commands.train import train
 from fusion.config import load_config
 from fusion.tasks import make_task
+from fusion.training.stop import Stopped
+from fusion.training.trainer import Trainer
 from tests.tasks import toy
 from tests.tiny import CONFIG
 
@@ -49,17 +52,23 @@ def write_config(folder, data, **changes):
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def toy_tables():
+    """The toy task in the tables of this process, for runs that need no process of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, table in toy.TABLES.items():
+            patch.setitem(table, name, toy.ENTRIES[name])
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(data, tool, tmp_path_factory):
-    """Two runs that differ in their seed, and what the first one printed."""
+    """Two runs that differ in their seed, and what the tool printed of the first one."""
     folder = tmp_path_factory.mktemp("toy")
     config = write_config(folder, data)
-    said = ""
-    for seed in (0, 1):
-        words = [f"output={folder / f'toy-{seed}'}", f"seed={seed}"]
-        code, output, errors = tool(TOY, "tools/train.py", config, *words)
-        assert code == 0, errors
-        said = said or output
+    code, said, errors = tool(TOY, "tools/train.py", config, f"output={folder / 'toy-0'}")
+    assert code == 0, errors
+    train(load_config(config, [f"output={folder / 'toy-1'}", "seed=1"]))
     return folder, said
 
 
@@ -79,31 +88,34 @@ def test_its_checkpoint_is_evaluated_by_the_same_tool(finished, tool, tmp_path):
     run = finished[0] / "toy-0"
     code, _, errors = tool(TOY, "tools/evaluate.py", run, "--json", tmp_path / "r.json")
     assert code == 0, errors
-    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(
-        (run / "results.json").read_text()
-    )
+    evaluated = json.loads((tmp_path / "r.json").read_text())
+    assert evaluated == json.loads((run / "results.json").read_text())
     assert "encoder in" not in errors
 
 
-def test_a_killed_run_of_it_goes_on_from_its_checkpoint(finished, data, tool, tmp_path):
-    whole, config = finished[0] / "toy-0", write_config(tmp_path, data)
-    shorter = [f"output={tmp_path / 'run'}", "trainer.save_every=2"]
-    code, _, errors = tool(TOY, "tools/train.py", config, *shorter)
-    assert code == 0, errors
-    (tmp_path / "run" / "results.json").unlink()
-    code, output, errors = tool(TOY, "tools/train.py", config, *shorter, "resume=true")
-    assert code == 0, errors
-    assert "going on" in output
-    assert (tmp_path / "run/results.json").read_text() == (whole / "results.json").read_text()
+def test_a_stopped_run_of_it_goes_on_from_its_checkpoint(finished, data, tmp_path, monkeypatch):
+    config = load_config(write_config(tmp_path, data), ["trainer.save_every=2"])
+    step = Trainer._train_epoch
+
+    def stop_in_the_third_epoch(trainer):
+        if trainer.position.epoch == 2:
+            trainer.stop_request.signal = signal.SIGTERM
+        step(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Trainer, "_train_epoch", stop_in_the_third_epoch)
+        train(config)
+    assert not (tmp_path / "run" / "results.json").exists()
+    train(config | {"resume": True})
+    results = [(run / "results.json") for run in (tmp_path / "run", finished[0] / "toy-0")]
+    assert results[0].read_text() == results[1].read_text()
 
 
 def test_its_runs_are_compared_by_the_same_tool(finished, data, tool, tmp_path):
     folder = finished[0]
-    other = write_config(tmp_path, data, trainer={"learning_rate": 1e-5})
-    code, _, errors = tool(TOY, "tools/train.py", other)
-    assert code == 0, errors
+    train(load_config(write_config(tmp_path, data, trainer={"learning_rate": 1e-5})))
     runs = [f"fast={folder / 'toy-0'}", f"fast={folder / 'toy-1'}", f"slow={tmp_path / 'run'}"]
-    code, output, errors = tool(TOY, "tools/compare.py", *runs, "--out", tmp_path / "comparison")
+    code, output, errors = tool("tools/compare.py", *runs, "--out", tmp_path / "comparison")
     assert code == 0, errors
     assert "fast" in output and "slow" in output and "top-1" in output
     assert list((tmp_path / "comparison").glob("*.html"))
@@ -118,9 +130,7 @@ def test_its_runs_are_compared_by_the_same_tool(finished, data, tool, tmp_path):
         ({"evaluation": {"example": 1}}, "evaluation.example is unknown; did you mean 'examples'"),
     ],
 )
-def test_mistakes_are_one_line(data, tmp_path, capsys, monkeypatch, changes, message):
-    for name, table in toy.TABLES.items():
-        monkeypatch.setitem(table, name, toy.ENTRIES[name])
+def test_mistakes_are_one_line(data, tmp_path, capsys, changes, message):
     config = write_config(tmp_path, data, **changes)
     with pytest.raises(SystemExit) as end:
         run(lambda: train(load_config(config)))
