@@ -34,8 +34,6 @@ _LANGUAGE = re.compile(rf"{_NOT_MEDIA}[a-z]{{2,3}}(?:[-_][a-z0-9]{{2,8}})*", re.
 
 @dataclasses.dataclass
 class _Cue:
-    """One block of a subtitle file: seconds, and its lines of text."""
-
     line: int  # of the times, from 1
     start: float
     end: float
@@ -49,16 +47,8 @@ def read_subtitles(path: Path, parser: CaptionParser, video: str) -> list[Captio
     captions repeat lines while they roll; each line is kept once: lines that the cue before ended
     with are dropped, and a cue of a few hundredths of a second becomes part of it.
 
-    Args:
-        path: a file in UTF-8, with or without byte order mark.
-        parser: checks the captions and counts bad ones.
-        video: its name.
-
-    Returns:
-        Times in seconds. Nothing for a WebVTT file without captions: nothing is said.
-
-    Raises:
-        CaptionError: no such file, nothing in it, another format, or a line that should be times.
+    A WebVTT file may have no captions. CaptionError: the file is empty or of another format, or a
+    line should be times.
     """
     text = read_text(path)
     if not text.strip():

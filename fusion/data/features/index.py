@@ -7,7 +7,6 @@ It is made from the index pieces of the shards and can be made again;
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import json
@@ -40,14 +39,10 @@ _DTYPES = {"names": "u1", "facts": "u1", "shards": "u1", "name_hashes": "<u8"}  
 
 
 class Index:
-    """Finds the rows of a video.
-
-    Args:
-        data: what :func:`build_index` returned, in memory or mapped. Version 1, which has no
-            hashes of the names, can be read too.
-        path: the file that it is mapped from; None: it is in memory.
+    """Finds the rows of a video in what :func:`build_index` returned, or version 1 of that.
 
     Attributes:
+        path: the file that it is mapped from; None: it is in memory.
         videos: names of the videos, sorted by Unicode, and their rows in the index.
         shards: names of the shards.
         sizes: bytes of each shard; 0 if its index piece is damaged.
@@ -59,7 +54,10 @@ class Index:
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         self.path = path
-        error = functools.partial(_damaged, path)
+
+        def error(what: str) -> StoreError:
+            return StoreError(f"{path} is a damaged index ({what}); delete it")
+
         try:
             metadata, tensors = decode_header(lambda start, size: data[start : start + size])
             if max(end for _, _, end in tensors.values()) != len(data):
@@ -76,9 +74,10 @@ class Index:
             self._facts, self._facts_ends = parts["facts"], parts["facts_ends"]
             names, ends = parts["names"], parts["name_ends"]
             if "name_hashes" not in parts:  # version 1
-                text, cuts = names.tobytes(), ends.tolist()
-                all_names = (text[a:b] for a, b in itertools.pairwise(cuts))
-                parts["name_hashes"], parts["name_rows"] = _hashes(all_names)
+                text = names.tobytes()
+                parts["name_hashes"], parts["name_rows"] = sort_hashes(
+                    hash_name(text[a:b]) for a, b in itertools.pairwise(ends.tolist())
+                )
             self.videos = NameIndex(names, ends, parts["name_hashes"], parts["name_rows"], error)
         except StoreError:
             raise
@@ -97,12 +96,7 @@ class Index:
 
 
 def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]) -> bytes:
-    """Make an index.
-
-    Args:
-        pieces: names of the shards and their index pieces, sorted: if two shards have a video,
-            the first one counts.
-        fields: those of the store.
+    """Make an index of the names of the shards and their index pieces, sorted.
 
     Returns:
         A safetensors file. ``places`` (N, 1 + 2 S) has for each video its shard and for each field
@@ -131,11 +125,11 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
         sizes.append(piece.size)
     first: dict[bytes, int] = {}
     for at, name in enumerate(names):
-        first.setdefault(name, at)
+        first.setdefault(name, at)  # if two shards have a video, the first one counts
     names = sorted(first)
     order = [first[name] for name in names]
     facts = [facts[at] for at in order]
-    hashes, rows = _hashes(names)
+    hashes, rows = sort_hashes(map(hash_name, names))
     tensors: dict[str, np.ndarray] = {
         "places": np.array(places, np.int64).reshape(-1, 1 + 2 * len(fields))[order],
         "sizes": np.array(sizes, np.int64),
@@ -154,14 +148,9 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
 def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = True) -> Index:
     """Open the index of a store as it is now; make it if shards were added or removed.
 
-    Any number of processes may do so at once: the file of an index is named after its shards, so
-    the last process replaces it by an equal one.
-
-    Args:
-        files: those of the store.
-        fields: those of the store.
-        keep: write an index that had to be made: into the store, or into the cache if the store is
-            remote or cannot be written to.
+    With ``keep``, an index that had to be made is written into the store, or into the cache if the
+    store is remote or cannot be written to. Any number of processes may do so at once: the file of
+    an index is named after its shards, so the last process replaces it by an equal one.
 
     Raises:
         StoreError: the store is remote, its shards cannot be listed, and it has no index.
@@ -208,14 +197,6 @@ def map_index(path: Path) -> Index | None:
         return None
 
 
-def _damaged(path: Path | None, what: str) -> StoreError:
-    return StoreError(f"{path} is a damaged index ({what}); delete it")
-
-
-def _hashes(names: Iterable[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    return sort_hashes(np.fromiter(map(hash_name, names), np.uint64))
-
-
 def _fetch(files: StoreFiles, name: str) -> bytes | None:
     try:
         return files.content(name)
@@ -248,11 +229,11 @@ def _keep(content: bytes, paths: list[Path]) -> Index:
         except OSError:
             if path == paths[-1]:
                 raise
-            continue
-        if path != paths[-1]:
-            _publish(path)
-        _remove_unused(path)
-        break
+        else:
+            break
+    if path != paths[-1]:
+        _publish(path)
+    _remove_unused(path)
     return map_index(path) or Index(content)
 
 

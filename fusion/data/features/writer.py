@@ -7,7 +7,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,7 +48,7 @@ class StoreWriter:
         folder: of the store.
         fields: what a video can have; the same for all writers of a store.
         name: of the writer, different for each writer on all machines; its shards begin with it.
-        shard_bytes: a shard is kept in memory and written when it has at least so many bytes.
+        shard_bytes: a shard is kept in memory and written when it has so many bytes (256 MiB).
 
     Raises:
         ValueError: the name cannot be part of a file's name, or the fields are impossible.
@@ -56,11 +56,7 @@ class StoreWriter:
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        fields: Mapping[str, Field],
-        name: str,
-        shard_bytes: int = 256 * 2**20,
+        self, folder: str | Path, fields: Mapping[str, Field], name: str, shard_bytes: int = 2**28
     ) -> None:
         if "://" in str(folder):
             raise ValueError(f"cannot write to {folder}; write to a folder and copy it there")
@@ -160,13 +156,7 @@ class StoreWriter:
             }
             for video, (matrices, facts) in self._open.items()
         }
-        self._write([header, *tensors.values()], videos)
-        self._count += 1
-        self._open.clear()
-        self._open_bytes = 0
-
-    def _write(self, blocks: Sequence[Any], videos: dict[str, dict[str, Any]]) -> None:
-        """Write a shard, and when it is safely on the disk its index piece."""
+        blocks: list[Any] = [header, *tensors.values()]
         digest = hashlib.sha256()
         for block in blocks:
             digest.update(block)
@@ -176,12 +166,15 @@ class StoreWriter:
         shard, piece = self._shards / f"{name}.safetensors", self._shards / f"{name}.json"
         try:
             write_atomically(shard, *blocks)
-            flush_to_disk(self._shards)  # the shard's name before the index piece's
+            flush_to_disk(self._shards)  # the shard is on the disk before its index piece
             write_atomically(piece, content)
         except BaseException:
             if not piece.exists():
                 shard.unlink(missing_ok=True)
             raise
+        self._count += 1
+        self._open.clear()
+        self._open_bytes = 0
 
     def _check_video(self, video: str) -> None:
         if self._lock is None:
@@ -190,11 +183,7 @@ class StoreWriter:
             raise ValueError(
                 f"{video}: already in {self.folder}; call done() first, or remove its shard"
             )
-        try:
-            empty = not video.encode()
-        except UnicodeEncodeError:
-            empty = True
-        if empty:
+        if not video or video.encode(errors="ignore").decode() != video:
             raise ValueError(f"{video!r} cannot name a video; use a text that UTF-8 can encode")
 
     def _lock_name(self) -> bool:
