@@ -54,12 +54,9 @@ class CaptionStore:
 
     It can be pickled, and used in forked and spawned processes; each maps the files for itself.
 
-    Attributes:
-        videos: names of the videos in the order written; not in memory.
-
-    Raises:
-        CaptionError: there is no store, it is of another version, or the size of a file is wrong.
-            :meth:`verify` finds all other changes, :meth:`captions` those to impossible values.
+    ``videos`` are the names in the order written; not in memory. CaptionError: there is no store,
+    it is of another version, or the size of a file is wrong. :meth:`verify` finds all other
+    changes, :meth:`captions` those to impossible values.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,12 +85,7 @@ class CaptionStore:
         return int(self._manifest["captions"])
 
     def captions(self, video: str) -> list[Caption]:
-        """Read the captions of a video, sorted by start.
-
-        Raises:
-            KeyError: the store does not have the video.
-            CaptionError: the store is damaged.
-        """
+        """Read the captions of a video, sorted by start; KeyError: there is no such video."""
         row = self.videos.find(video)
         if row < 0:
             raise KeyError(f"{self.path}: no captions of {video!r}; check the name")
@@ -162,15 +154,10 @@ class CaptionStore:
 def write_caption_store(path: str | Path, items: Iterable[tuple[str, Sequence[Caption]]]) -> None:
     """Write captions for :class:`fusion.data.captions.index.CaptionStore`.
 
-    Needs memory for the captions of one video, and some 50 bytes per video. The store appears when
-    it is complete; until then, an older one stays.
-
-    Args:
-        path: the folder to create or to replace.
-        items: each video with its captions, in any order; they are sorted by start.
-
-    Raises:
-        ValueError: a video that comes twice, a caption of another video, or an impossible value.
+    ``items`` is each video with its captions, in any order; they are sorted by start. Memory is
+    needed for the captions of one video, and some 50 bytes per video. The store appears when it is
+    complete; until then, an older one stays. ValueError: a video comes twice, a caption is of
+    another video, or a value is impossible.
     """
     with replace_folder(path) as folder:
         with contextlib.ExitStack() as stack:
@@ -224,13 +211,8 @@ def _write(
 def open_captions(path: Path, max_bad: float = MAX_BAD) -> CaptionStore:
     """Open captions; convert them into the cache if they are not in the form that is mapped.
 
-    Args:
-        path: a caption store; or ``caption.pickle``, or the same as JSON.
-        max_bad: the share of captions that may be bad, see :class:`CaptionParser`. They are counted
-            when they are converted, and limited whenever they are opened.
-
-    Raises:
-        ValueError: they are missing or damaged, or too many are bad.
+    ``path`` is a caption store, ``caption.pickle``, or the same as JSON. Bad captions are counted
+    when they are converted, and limited to ``max_bad`` whenever they are opened.
     """
     if path.is_dir():
         return CaptionStore(path)

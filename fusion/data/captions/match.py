@@ -51,7 +51,7 @@ def find_captions(
         max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
 
     Returns:
-        By video, in the order given, its captions under that name; none if there are none.
+        The captions of each video, in the order of ``videos``; an empty list if it has none.
 
     Raises:
         CaptionError: a file cannot be read, too many captions are bad, the choice is not clear, or
@@ -102,11 +102,8 @@ def read_all(place: str | Path, videos: Collection[str], max_bad: float = MAX_BA
 def stranger_files(folder: Path, videos: Iterable[str]) -> list[Path]:
     """List the caption files of a folder whose names are those of no video."""
     owners = find_owners(videos)
-    return [
-        file
-        for file in _caption_files(folder)
-        if not any(name in owners for name in (file.stem, split_language(file.stem)[0]))
-    ]
+    names = {file: {file.stem, split_language(file.stem)[0]} for file in _caption_files(folder)}
+    return [file for file, own in names.items() if not own & owners.keys()]
 
 
 def find_owners(videos: Iterable[str], wanted: Iterable[str] | None = None) -> Owners:
@@ -145,11 +142,7 @@ def owner_of(name: str, owners: Owners, source: str | Path) -> str | None:
 def read_video_list(path: str | Path) -> list[str]:
     """Read a list of videos, such as MSR-VTT's training splits, in its order, each once.
 
-    Args:
-        path: csv with a column video, video_id or video_path, or a name on each line.
-
-    Raises:
-        CaptionError: no such file, no name in it, or several columns of which none names videos.
+    It is a csv file with a column video, video_id or video_path, or has a name on each line.
     """
     rows = [[field.strip() for field in row] for _, row in read_table(path)]
     header = rows[0] if rows else []

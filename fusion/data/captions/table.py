@@ -35,19 +35,12 @@ class CaptionError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """What is said or described in a stretch of a video.
+    """What is said or described from ``start`` to ``end`` of a video."""
 
-    Attributes:
-        video: name of the video, as the file has it.
-        start: seconds.
-        end: seconds, more than ``start``; infinity: the caption is about the whole video.
-        text: may be empty: nothing is said.
-    """
-
-    video: str
-    start: float
-    end: float
-    text: str
+    video: str  # name of the video, as the file has it
+    start: float  # seconds
+    end: float  # seconds, more than start; infinity: the caption is about the whole video
+    text: str  # may be empty: nothing is said
 
     @property
     def is_whole(self) -> bool:
@@ -71,15 +64,12 @@ class CaptionParser:
     Args:
         max_bad: the share of captions that may be bad.
         timed: a caption without times is bad; otherwise it is about the whole video.
-
-    Attributes:
-        problems: the first few bad captions, each with its place.
     """
 
     def __init__(self, max_bad: float = MAX_BAD, timed: bool = False) -> None:
         self.max_bad, self.timed = max_bad, timed
         self.total = self.bad = 0
-        self.problems: list[str] = []
+        self.problems: list[str] = []  # the first few bad captions, each with its place
 
     def parse(
         self, where: str, number: int, video: Any, start: Any, end: Any, text: Any
@@ -131,14 +121,11 @@ class CaptionParser:
 
 
 def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) -> list[Caption]:
-    """Read the captions of a csv file, in its order.
+    """Read the captions of a csv file in UTF-8, in its order.
 
-    Args:
-        path: csv in UTF-8 (with or without byte order mark) with the columns video, start, end and
-            text or other names of ``COLUMNS``, in any order and case; others are ignored. Without
-            the columns start and end, or where both are empty, it is about the whole video.
-        parser: makes the captions and counts bad ones.
-        video: the video of a file that has no such column.
+    It has the columns video (unless ``video`` is given), start, end and text, or other names of
+    ``COLUMNS``, in any order and case; others are ignored. Without the columns start and end, or
+    where both are empty, a caption is about the whole video.
     """
     rows = list(read_table(path))
     places = _places(rows[0][1], path, video) if rows else {}

@@ -1,8 +1,4 @@
-"""The index of a feature store: which video lies where, in one file that processes share.
-
-It is made from the index pieces of the shards and can be made again;
-:mod:`fusion.data.features.store` describes where it lies. Shapes: N videos, S fields.
-"""
+"""The index of a feature store: which video lies where, in one file that processes share."""
 
 from __future__ import annotations
 
@@ -39,17 +35,11 @@ _DTYPES = {"names": "u1", "facts": "u1", "shards": "u1", "name_hashes": "<u8"}  
 
 
 class Index:
-    """Finds the rows of a video in what :func:`build_index` returned, or version 1 of that.
+    """Finds the rows of a video in what :func:`build_index` returned, or in version 1 of that.
 
-    Attributes:
-        path: the file that it is mapped from; None: it is in memory.
-        videos: names of the videos, sorted by Unicode, and their rows in the index.
-        shards: names of the shards.
-        sizes: bytes of each shard; 0 if its index piece is damaged.
-        damaged: shards whose index piece is damaged, and how; their videos are not in the index.
-
-    Raises:
-        StoreError: it is damaged.
+    ``path`` is the file that it is mapped from, ``videos`` are the names, sorted by Unicode.
+    ``damaged`` has the shards whose index piece is damaged, and how; in ``sizes`` (bytes of each
+    shard) they have 0, and their videos are not in the index. StoreError: the index is damaged.
     """
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
@@ -99,8 +89,8 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
     """Make an index of the names of the shards and their index pieces, sorted.
 
     Returns:
-        A safetensors file. ``places`` (N, 1 + 2 S) has for each video its shard and for each field
-        the number of rows and the offset; ``sizes`` the bytes of each shard; ``names``,
+        A safetensors file. ``places`` (N, 1 + 2 S) has for each of N videos its shard and for each
+        of S fields the number of rows and the offset; ``sizes`` the bytes of each shard; ``names``,
         ``name_ends``, ``name_hashes`` and ``name_rows`` are a :class:`.name_index.NameIndex`;
         ``facts`` of each video begin and end at ``facts_ends`` (N + 1,), as JSON; ``shards`` are
         their names. All texts are UTF-8, the hashes uint64, all other numbers int64.
@@ -151,9 +141,6 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
     With ``keep``, an index that had to be made is written into the store, or into the cache if the
     store is remote or cannot be written to. Any number of processes may do so at once: the file of
     an index is named after its shards, so the last process replaces it by an equal one.
-
-    Raises:
-        StoreError: the store is remote, its shards cannot be listed, and it has no index.
     """
     shards = files.shards()
     if shards is None:

@@ -15,15 +15,13 @@ index/current                 STATE of the newest index, for servers that cannot
 
 * A shard exists when its index piece does, which is written last. Existing files never change: a
   store grows by whole shards, and a kill at any time loses only the shard that is not yet written.
-* NAME is WRITER-COUNT-DIGEST. Each writer has a name of its own, so writers need not communicate.
-  DIGEST is the beginning of the index piece's SHA-256, so one name never has two contents, and the
-  names of the shards alone tell whether an index is up to date (STATE is a hash of them).
+* NAME is WRITER-COUNT-DIGEST. Each writer has its own name, so writers need not communicate. DIGEST
+  is the beginning of the index piece's SHA-256: one name never has two contents, and STATE, a hash
+  of the names of the shards, tells whether an index is up to date.
 * If two shards have a video, the first shard by name counts.
 * To repair a store, remove a damaged shard and its index piece, and add its videos again. The
   folder ``index`` can always be deleted.
 * To publish a store, open it once (which makes the index) and copy the folder.
-
-:class:`fusion.data.features.writer.StoreWriter` writes it.
 """
 
 from __future__ import annotations
@@ -122,13 +120,7 @@ class FeatureStore:
         return self._place(video, field)[1]
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Read some rows, and no other byte of the shard.
-
-        Args:
-            video: name of the video.
-            field: one of ``fields``.
-            first: the first row.
-            last: the one after the last row; None: to the end.
+        """Read the rows from ``first`` to before ``last`` (None: to the end), and no other byte.
 
         Returns:
             (rows, width) float16, which may be written to; rows outside of the video are left out.
@@ -152,15 +144,12 @@ class FeatureStore:
 
     def describe(self) -> str:
         """Name the networks that made the features of the first video, and the maker's warning."""
-        facts, name = self._first_facts(), Path(self.location).name
-        networks = facts.get("networks")
-        made = f"features of {name}"
-        if isinstance(networks, Mapping):
-            by = " and ".join(map(str, networks.values())) or "no network"
-            made = f"features of {by} ({name})"
+        facts, made = self._first_facts(), Path(self.location).name
+        if isinstance(networks := facts.get("networks"), Mapping):
+            made = f"{' and '.join(map(str, networks.values())) or 'no network'} ({made})"
         if warning := facts.get("warning"):
             made += f" [WARNING: {warning}]"
-        return made
+        return f"features of {made}"
 
     def _first_facts(self) -> Mapping[str, Any]:
         return self.facts(self.videos[0]) if len(self) else {}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +27,7 @@ from fusion.data.features.format import (
     piece_digest,
 )
 from fusion.data.features.index import open_index
-from fusion.files import flush_to_disk, write_atomically
+from fusion.files import flush_to_disk, write_atomically, write_once
 
 
 class StoreWriter:
@@ -66,7 +65,7 @@ class StoreWriter:
         self.name, self.shard_bytes = name, shard_bytes
         self._shards = self.folder / "shards"
         self._shards.mkdir(parents=True, exist_ok=True)
-        _describe(self.folder / "store.json", self.fields)
+        self._write_fields()
         self._lock: IO[bytes] | None = None
         self._count = self._remove_unfinished(locked=self._lock_name())
         self._index = open_index(LocalFiles(self.folder), self.fields, keep=False)
@@ -186,6 +185,16 @@ class StoreWriter:
         if not video or video.encode(errors="ignore").decode() != video:
             raise ValueError(f"{video!r} cannot name a video; use a text that UTF-8 can encode")
 
+    def _write_fields(self) -> None:
+        path = self.folder / "store.json"
+        write_once(path, encode_fields(self.fields))
+        found = decode_fields(path.read_bytes(), str(path))
+        if found != self.fields:
+            raise StoreError(
+                f"{self.folder} has the fields {_in_words(found)} and not"
+                f" {_in_words(self.fields)}; write to another folder"
+            )
+
     def _lock_name(self) -> bool:
         """Lock the name until the writer is closed or dies; False where nothing can be locked."""
         self._lock = open(self._shards / f".{self.name}.lock", "ab")  # noqa: SIM115
@@ -215,28 +224,6 @@ class StoreWriter:
             else:
                 count = max(count, int(number) + 1)
         return count
-
-
-def _describe(path: Path, fields: dict[str, Field]) -> None:
-    """Write ``store.json`` unless it is there; of several writers at once the first one wins."""
-    content = encode_fields(fields)
-    if not path.exists():
-        new = path.with_name(f"store.json.{secrets.token_hex(8)}")
-        write_atomically(new, content)
-        try:
-            os.link(new, path)  # unlike a rename, this does not replace a file
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            os.replace(new, path)
-        finally:
-            new.unlink(missing_ok=True)
-    found = decode_fields(path.read_bytes(), str(path))
-    if found != fields:
-        raise StoreError(
-            f"{path.parent} has the fields {_in_words(found)} and not {_in_words(fields)}; write"
-            " to another folder"
-        )
 
 
 def _in_words(fields: Mapping[str, Field]) -> str:
