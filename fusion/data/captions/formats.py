@@ -43,8 +43,8 @@ def read_caption_file(
         max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
 
     Raises:
-        CaptionError: no such file, another format, too many bad captions, or no caption at all; but
-            a WebVTT file without captions is correct, and gives none.
+        CaptionError: no such file, another format, too many bad captions, or none at all. Only
+            a WebVTT file may have no captions.
     """
     path, parser = Path(path), CaptionParser(max_bad)
     ending = path.suffix.lower()

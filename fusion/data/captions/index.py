@@ -46,7 +46,7 @@ BAD = "bad.json"  # beside the files of a converted store: how many captions wer
 FILES = {
     "names.txt": "u1", "names.i8": "<i8", "hashes.u8": "<u8", "places.i8": "<i8",
     "captions.i8": "<i8", "times.f8": "<f8", "texts.txt": "u1", "texts.i8": "<i8",
-}  # fmt: skip  # the first four are those of the NameIndex
+}  # fmt: skip
 
 
 class CaptionStore:
@@ -64,8 +64,9 @@ class CaptionStore:
         self._manifest = self._read_manifest()
         self._files = {name: self._map(name) for name in FILES}
         files, videos, captions = self._files, self._manifest["videos"], self.num_captions
-        names = [files[name] for name in ("names.txt", "names.i8", "hashes.u8", "places.i8")]
-        self.videos = NameIndex(*names, error=functools.partial(_damaged, self.path))
+        names, ends = files["names.txt"], files["names.i8"]
+        error = functools.partial(_damaged, self.path)
+        self.videos = NameIndex(names, ends, files["hashes.u8"], files["places.i8"], error)
         sizes = [len(files[name]) for name in ("hashes.u8", "captions.i8", "times.f8", "texts.i8")]
         fit = sizes == [videos, videos + 1, 2 * captions, captions + 1]
         for name, end in {"captions.i8": captions, "texts.i8": len(files["texts.txt"])}.items():

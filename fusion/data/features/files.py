@@ -43,11 +43,7 @@ class LocalFiles:
             return []
 
     def read(self, shard: str, size: int | None, start: int, length: int) -> bytearray:
-        """Read ``length`` bytes of a shard.
-
-        Raises:
-            StoreError: it is missing, unreadable, or has another number of bytes than ``size``.
-        """
+        """Read ``length`` bytes of a shard that has ``size`` bytes, or any number if None."""
         file = self._open(shard, size)
         data = bytearray()
         try:
@@ -148,18 +144,14 @@ def read_at(file: io.FileIO, length: int, start: int) -> bytes:
 
 
 def lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file until it is closed or the process dies; False where that is impossible.
-
-    Raises:
-        BlockingIOError: another process has locked it.
-    """
+    """Lock an open file until it is closed or the process dies; False where that is impossible."""
     try:
         import fcntl
     except ImportError:  # Windows has no advisory locks
         return False
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except BlockingIOError:  # another process has locked it
         raise
     except OSError:
         return False

@@ -28,11 +28,7 @@ class StoreError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One kind of features in a store.
-
-    Args:
-        width: numbers in a row.
-        per_second: rows per second of video.
+    """One kind of features in a store: rows of ``width`` numbers, ``per_second`` rows a second.
 
     Raises:
         ValueError: one of them is not positive.
@@ -102,11 +98,7 @@ def decode_fields(content: bytes, place: str) -> dict[str, Field]:
 
 
 def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> np.ndarray:
-    """Copy features (rows, width) to float16.
-
-    Raises:
-        ValueError: another shape, or a value that is not finite or too large; begins with ``name``.
-    """
+    """Copy features (rows, width) to float16; ``name`` is what an error begins with."""
     shape = tuple(features.shape)
     if len(shape) != 2 or shape[1] != field.width:
         turned = len(shape) == 2 and shape[0] == field.width
@@ -142,11 +134,7 @@ def piece_digest(content: bytes) -> str:
 
 
 def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piece:
-    """Read the index piece of the shard ``name``.
-
-    Raises:
-        StoreError: it has changed, or describes bytes outside of the shard or the same bytes twice.
-    """
+    """Read the index piece of the shard ``name``; StoreError: it has changed, or cannot be true."""
     if piece_digest(content) != name.rpartition("-")[2]:
         raise StoreError(f"{name}.json is damaged: its hash is not that in its name; {MEND}")
     try:

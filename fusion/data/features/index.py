@@ -144,7 +144,7 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
     """
     shards = files.shards()
     if shards is None:
-        published = (_fetch(files, "index/current") or b"").decode(errors="replace").strip()
+        published = _fetch(files, "index/current").decode(errors="replace").strip()
         state = published if re.fullmatch("[0-9a-f]{32}", published) else "none"
     else:  # the names of shards depend on their content
         identity = "\n".join([INDEX_VERSION, encode_fields(fields), *shards])
@@ -184,11 +184,11 @@ def map_index(path: Path) -> Index | None:
         return None
 
 
-def _fetch(files: StoreFiles, name: str) -> bytes | None:
+def _fetch(files: StoreFiles, name: str) -> bytes:
     try:
         return files.content(name)
     except Exception:  # each kind of storage has its own
-        return None
+        return b""
 
 
 def _publish(path: Path) -> None:
@@ -225,10 +225,7 @@ def _keep(content: bytes, paths: list[Path]) -> Index:
 
 
 def _remove_unused(kept: Path) -> None:
-    """Remove older indices that no process has open.
-
-    On network file systems a process that reads a mapped file dies when another machine deletes it.
-    """
+    """Remove older indices that no process has mapped; on a network its next read would crash."""
     for path in kept.parent.glob("*.safetensors*"):
         with contextlib.suppress(OSError):  # also raised if another process has locked it
             if path.suffix != ".safetensors":

@@ -1,8 +1,8 @@
 """Data that cannot be used: found, counted, named and limited; never zeros posing as data.
 
-One rule holds for captions, features and clips. What cannot be used is left out or taken as
-missing (``data.bad``). A warning says how much that is and names some of it. If it is more than the
-share ``data.max_bad``, the run ends with an error that says the same.
+The same rule holds for captions, features and clips. Bad data is left out or taken as missing
+(``data.bad``); a warning counts it and names some of it. If it is more than the share
+``data.max_bad``, the run ends with an error that says the same.
 """
 
 from __future__ import annotations
@@ -55,11 +55,7 @@ def common_width(shapes: Iterable[tuple[int, ...]]) -> int | None:
 
 
 def tolerate(said: str, share: float, policy: str, max_bad: float) -> None:
-    """Warn of data that cannot be used: ``said``, with what ``policy`` does to it.
-
-    Raises:
-        ValueError: the ``share`` of such data is more than ``max_bad``.
-    """
+    """Warn of data that cannot be used; ValueError: its ``share`` is more than ``max_bad``."""
     if share > max_bad:
         raise ValueError(
             f"{said}; that is more than data.max_bad ({max_bad:g}) allows: mend the file or raise"
@@ -104,11 +100,7 @@ class Unreadable:
             logger.warning("%s; taken as missing", problem)
 
     def count(self, problems: Sequence[str]) -> None:
-        """Count a clip and the problems met on the way to it.
-
-        Raises:
-            ValueError: more than ``max_bad`` of at least ``ENOUGH`` clips had a problem.
-        """
+        """Count a clip and its problems; ValueError: over ``max_bad`` of many clips had one."""
         worker = get_worker_info()
         mine = self._clips[(worker.id + 1 if worker else 0) % WORKERS]
         mine[0] += 1
