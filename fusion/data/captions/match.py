@@ -109,7 +109,7 @@ def stranger_files(folder: Path, videos: Iterable[str]) -> list[Path]:
 def find_owners(videos: Iterable[str], wanted: Iterable[str] | None = None) -> Owners:
     """List videos by each name that they may have: with and without folder and ending.
 
-    Only by the names in ``wanted``, if given.
+    Names that are not in ``wanted`` are left out, unless it is None.
     """
     looked_up: Collection[str] | None = None
     if wanted is not None:
@@ -195,10 +195,10 @@ def _caption_files(folder: Path) -> list[Path]:
 
 
 def _is_of_one_video(path: Path) -> bool:
-    """Tell whether a file has the captions of the video of its name: subtitles, or a csv file.
+    """Tell whether a file has the captions of the video of its name.
 
-    A csv file, such as those of HowTo100M (``start,end,text``), must have times and no column that
-    names videos: other csv files in a folder are lists of something else.
+    A csv file must have times and no column that names videos, such as HowTo100M's
+    (``start,end,text``): other csv files in a folder are lists of something else.
     """
     if path.suffix.lower() in SUBTITLES:
         return True

@@ -48,9 +48,14 @@ class LocalFiles:
         data = bytearray()
         try:
             while len(data) < length:  # one call reads at most 2 GiB
-                more = read_at(file, length - len(data), start + len(data))
+                place, rest = start + len(data), length - len(data)
+                if hasattr(os, "pread"):
+                    more = os.pread(file.fileno(), rest, place)
+                else:  # Windows, where no process inherits the file by a fork
+                    file.seek(place)
+                    more = file.read(rest)
                 if not more:
-                    raise StoreError(f"{file.name} ends at byte {start + len(data)}; {MEND}")
+                    raise StoreError(f"{file.name} ends at byte {place}; {MEND}")
                 data += more
         except OSError as error:
             raise StoreError(
@@ -133,14 +138,6 @@ StoreFiles = LocalFiles | RemoteFiles
 def open_files(location: str | Path) -> StoreFiles:
     """Open the files of a store in a folder, or behind a URL that fsspec can read."""
     return RemoteFiles(str(location)) if "://" in str(location) else LocalFiles(location)
-
-
-def read_at(file: io.FileIO, length: int, start: int) -> bytes:
-    """Read from a file at a place, independent of other readers of the same file."""
-    if hasattr(os, "pread"):
-        return os.pread(file.fileno(), length, start)
-    file.seek(start)  # Windows, where no process inherits the file by a fork
-    return file.read(length)
 
 
 def lock(descriptor: int, *, shared: bool = False) -> bool:

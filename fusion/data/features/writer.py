@@ -39,9 +39,9 @@ class StoreWriter:
                 if not writer.done(video):
                     writer.add(video, extract(video), {"duration": 390.0})
 
-    Use it in a ``with`` block. At its end the open shard is written; after an exception the open
-    shard is dropped, and the shards that were written before stay. Several writers may write to
-    one store at once; a video that two of them add is read from the first shard by name.
+    At the end of the ``with`` block the open shard is written; after an exception it is dropped,
+    and the shards that were written before stay. Several writers may write to one store at once; a
+    video that two of them add is read from the first shard by name.
 
     Args:
         folder: of the store.
@@ -65,7 +65,14 @@ class StoreWriter:
         self.name, self.shard_bytes = name, shard_bytes
         self._shards = self.folder / "shards"
         self._shards.mkdir(parents=True, exist_ok=True)
-        self._write_fields()
+        description = self.folder / "store.json"
+        write_once(description, encode_fields(self.fields))
+        found = decode_fields(description.read_bytes(), str(description))
+        if found != self.fields:
+            raise StoreError(
+                f"{self.folder} has the fields {_in_words(found)} and not"
+                f" {_in_words(self.fields)}; write to another folder"
+            )
         self._lock: IO[bytes] | None = None
         self._count = self._remove_unfinished(locked=self._lock_name())
         self._index = open_index(LocalFiles(self.folder), self.fields, keep=False)
@@ -184,16 +191,6 @@ class StoreWriter:
             )
         if not video or video.encode(errors="ignore").decode() != video:
             raise ValueError(f"{video!r} cannot name a video; use a text that UTF-8 can encode")
-
-    def _write_fields(self) -> None:
-        path = self.folder / "store.json"
-        write_once(path, encode_fields(self.fields))
-        found = decode_fields(path.read_bytes(), str(path))
-        if found != self.fields:
-            raise StoreError(
-                f"{self.folder} has the fields {_in_words(found)} and not"
-                f" {_in_words(self.fields)}; write to another folder"
-            )
 
     def _lock_name(self) -> bool:
         """Lock the name until the writer is closed or dies; False where nothing can be locked."""
