@@ -28,10 +28,6 @@ SPECTROGRAM_VERSION = 1  # raise it when log_mel or the reading of sound changes
 FEW_VIDEOS = 40  # starting a process takes as long as reading so many short videos
 _CACHED_AS = {"2d": "features_2d", "3d": "features_3d", "audio": "spectrogram"}  # in a cache file
 
-Features = dict[str, Tensor]
-"""Features of one video: ``2d`` (T2, D2) and ``3d`` (T3, D3) float32, ``audio`` (F, 40) float16
-log-mel in dB, 100 frames per second. No rows where the video has no picture or no sound."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
@@ -68,8 +64,10 @@ EXTRACTORS = {
 class ComputedFeatures:
     """Features of some videos, in memory; a :class:`fusion.data.features.readers.Reader`.
 
-    They are read from the cache. Missing ones are computed first, each is kept even if the work is
-    interrupted. ``videos`` are media files in ``folder``; MediaError: one cannot be read.
+    ``2d`` (T2, D2) and ``3d`` (T3, D3) float32, ``audio`` (F, 40) float16 log-mel in dB; no rows
+    where the video has no picture or no sound. They are read from the cache. Missing features are
+    computed first; each video is kept there even if the work is interrupted later. ``videos`` are
+    media files in ``folder``; MediaError: one cannot be read.
     """
 
     def __init__(self, folder: Path, videos: Iterable[str], extractor: str) -> None:
@@ -124,7 +122,7 @@ def _compute_to_cache(path: Path, extractor: str) -> None:
     write_atomically(_cache_file(path, extractor), safetensors.torch.save(content))
 
 
-def _read(path: Path, extractor: str) -> Features | None:
+def _read(path: Path, extractor: str) -> dict[str, Tensor] | None:
     """Read the features of a video from the cache; None: not there, or damaged."""
     try:
         found = safetensors.torch.load_file(_cache_file(path, extractor))
