@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -119,3 +120,19 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/fusion"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fusion"
+
+
+def write_once(path: Path, content: str) -> None:
+    """Write a file unless it is there; of several processes at once, the first one writes it."""
+    if path.exists():
+        return
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    write_atomically(new, content)
+    try:
+        os.link(new, path)  # unlike a rename, this does not replace a file
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from fusion.files import cache_folder, recover_folder, replace_folder, write_atomically
+from fusion.files import cache_folder, recover_folder, replace_folder, write_atomically, write_once
 
 
 def names(folder):
@@ -56,3 +58,29 @@ def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path
     monkeypatch.delenv("FUSION_CACHE")
     assert cache_folder().name == "fusion"
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_file_is_written_once(tmp_path, monkeypatch, can_link):
+    def refuse(*paths):
+        raise PermissionError("no links here")
+
+    if not can_link:
+        monkeypatch.setattr(os, "link", refuse)
+    for content in ("first", "second"):
+        write_once(tmp_path / "x", content)
+    assert (tmp_path / "x").read_text() == "first"
+    assert names(tmp_path) == ["x"]
+
+
+def test_of_two_that_write_at_once_the_first_one_counts(tmp_path, monkeypatch):
+    link = os.link
+
+    def late(new, path):
+        path.write_text("of another process")
+        link(new, path)
+
+    monkeypatch.setattr(os, "link", late)
+    write_once(tmp_path / "x", "ours")
+    assert (tmp_path / "x").read_text() == "of another process"
+    assert names(tmp_path) == ["x"]

@@ -7,8 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fusion.data.captions.index import FILES, CaptionStore
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.words import number_of
 
 

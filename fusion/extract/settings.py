@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from fusion.extract.backbone import Backbone, Source
 from fusion.extract.networks import build_backbone
 from fusion.extract.rows import AUDIO
 from fusion.extract.weights import RANDOM
-from fusion.files import write_atomically
+from fusion.files import write_once
 
 FILE = "extraction.json"
 MEANINGLESS = "the weights are random: these features mean nothing, and are for trying things out"
@@ -108,7 +106,7 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
     path = store / FILE
     if not path.exists():
         _check_free(store)
-        _create(path, json.dumps(settings, indent=1) + "\n")
+        write_once(path, json.dumps(settings, indent=1) + "\n")
     try:
         found = json.loads(path.read_text())
         differ = [k for k in {**found, **settings} if found.get(k) != settings.get(k)]
@@ -137,20 +135,6 @@ def _check_free(store: Path) -> None:
             f"{store} has other files, such as {sorted(others)[0]}; name a new or an empty folder"
             " by --out"
         )
-
-
-def _create(path: Path, content: str) -> None:
-    """Write a file unless it is there."""
-    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    write_atomically(new, content)
-    try:
-        os.link(new, path)  # unlike a rename it does not replace
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _in_words(setting: Any) -> str:

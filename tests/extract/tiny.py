@@ -2,8 +2,7 @@
 
 import torch
 
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.media.pictures import Sampling
 from fusion.extract.backbone import Backbone, Source
 from fusion.extract.networks import BACKBONES_2D, BACKBONES_3D

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fusion.commands.pack import pack_howto100m
-from fusion.data.captions.index_writer import write_caption_store
+from fusion.data.captions.index import write_caption_store
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import collate
 from fusion.data.datasets.howto100m import HowTo100M

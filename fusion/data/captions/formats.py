@@ -21,8 +21,6 @@ from fusion.data.captions.table import (
 from fusion.data.features.problems import MAX_BAD
 from fusion.data.untrusted.pickle import load_pickle
 
-ONE_VIDEO = (*SUBTITLES, ".csv")  # files named like their video; the first is taken
-
 
 def read_caption_file(
     path: str | Path, video: str | None = None, max_bad: float = MAX_BAD
@@ -44,11 +42,9 @@ def read_caption_file(
             (``holiday`` for ``holiday.en.vtt``). Of the other formats, only its captions are read.
         max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
 
-    Returns:
-        Times in seconds. Nothing for a WebVTT file without captions: nothing is said.
-
     Raises:
-        CaptionError: no such file, another format, too many bad captions, or no caption at all.
+        CaptionError: no such file, another format, too many bad captions, or none at all. Only
+            a WebVTT file may have no captions.
     """
     path, parser = Path(path), CaptionParser(max_bad)
     ending = path.suffix.lower()
@@ -70,37 +66,8 @@ def read_caption_file(
     return chosen
 
 
-def read_one_video(path: Path, parser: CaptionParser, video: str) -> list[Caption]:
-    """Read a file of one video, see :func:`is_of_one_video`.
-
-    Raises:
-        CaptionError: see :func:`read_caption_file`.
-    """
-    read = read_subtitles if path.suffix.lower() in SUBTITLES else read_csv
-    return read(path, parser, video)
-
-
-def is_of_one_video(path: Path) -> bool:
-    """Tell whether a file has the captions of the video of its name: subtitles, or a csv file.
-
-    A csv file, such as those of HowTo100M (``start,end,text``), must have times and no column that
-    names videos: other csv files in a folder are lists of something else.
-    """
-    if path.suffix.lower() in SUBTITLES:
-        return True
-    # Whoever reads the file reports what is wrong with it.
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = file.readline()
-    found = find_columns([name.strip() for name in header.split(",")])
-    return "video" not in found and {"start", "end", "text"} <= found.keys()
-
-
 def read_by_video(path: Path, parser: CaptionParser) -> Iterator[tuple[str, list[Caption]]]:
-    """Read HowTo100M's ``caption.pickle``, or the same as JSON, see :func:`captions_by_video`.
-
-    Raises:
-        ValueError: a damaged file, or another layout.
-    """
+    """Read HowTo100M's ``caption.pickle``, or the same as JSON, see :func:`captions_by_video`."""
     content = _load_json(path) if path.suffix == ".json" else load_pickle(path)
     if not isinstance(content, dict):
         raise CaptionError(f"{path} does not hold the captions of each video")
@@ -110,18 +77,9 @@ def read_by_video(path: Path, parser: CaptionParser) -> Iterator[tuple[str, list
 def captions_by_video(
     data: Mapping[Any, Any], source: str | Path, parser: CaptionParser
 ) -> Iterator[tuple[str, list[Caption]]]:
-    """Go through the layout of HowTo100M's ``caption.json`` and ``caption.pickle``.
+    """Go through HowTo100M's layout; yields each video with its captions, sorted by start.
 
-    Args:
-        data: by video a mapping with ``start``, ``end`` (seconds) and ``text``, equally long lists.
-        source: what an error begins with.
-        parser: makes the captions and counts bad ones.
-
-    Yields:
-        Each video with its captions, sorted by start.
-
-    Raises:
-        CaptionError: another layout.
+    ``data`` has for each video ``start`` and ``end`` (seconds) and ``text``, lists of one length.
     """
     for video, columns in data.items():
         name, where = str(video), f"{source}, video {short(video)}"
@@ -177,5 +135,4 @@ def _read_list(rows: Sequence[Any], where: str, parser: CaptionParser) -> list[C
 
 
 def _line(text: Any) -> Any:
-    """Write a text on one line."""
     return " ".join(text.split()) if isinstance(text, str) else text

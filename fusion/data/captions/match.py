@@ -9,22 +9,20 @@ from os.path import splitext
 from pathlib import Path
 from reprlib import repr as short
 
-from fusion.data.captions.formats import (
-    ONE_VIDEO,
-    is_of_one_video,
-    read_caption_file,
-    read_one_video,
-)
-from fusion.data.captions.subtitles import SUBTITLES, split_language
+from fusion.data.captions.formats import read_caption_file
+from fusion.data.captions.subtitles import SUBTITLES, read_subtitles, split_language
 from fusion.data.captions.table import (
     COLUMNS,
     Caption,
     CaptionError,
     CaptionParser,
     find_columns,
+    read_csv,
     read_table,
 )
 from fusion.data.features.problems import MAX_BAD, name_some, tolerate
+
+ONE_VIDEO = (*SUBTITLES, ".csv")  # files named like their video; the first is taken
 
 # Endings of the media files that are looked for in a folder; a file that is named may have any.
 ENDINGS = frozenset(
@@ -53,7 +51,7 @@ def find_captions(
         max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
 
     Returns:
-        By video, in the order given, its captions under that name; none if there are none.
+        The captions of each video, in the order of ``videos``; an empty list if it has none.
 
     Raises:
         CaptionError: a file cannot be read, too many captions are bad, the choice is not clear, or
@@ -80,17 +78,8 @@ def find_captions(
 def read_all(place: str | Path, videos: Collection[str], max_bad: float = MAX_BAD) -> list[Caption]:
     """Read the captions of a file or folder, each under the full name of its video.
 
-    Args:
-        place: see :func:`find_captions`.
-        videos: their full names, where ``in`` is quick; captions of others keep the name that they
-            have there.
-        max_bad: see :func:`find_captions`.
-
-    Returns:
-        In the order of the file; of a folder, video by video.
-
-    Raises:
-        CaptionError: see :func:`find_captions`.
+    Captions of other videos keep the name that they have there. They are in the order of the file;
+    of a folder, video by video. ``in videos`` should be fast; otherwise see :func:`find_captions`.
     """
     place = Path(place)
     if place.is_dir():
@@ -113,19 +102,14 @@ def read_all(place: str | Path, videos: Collection[str], max_bad: float = MAX_BA
 def stranger_files(folder: Path, videos: Iterable[str]) -> list[Path]:
     """List the caption files of a folder whose names are those of no video."""
     owners = find_owners(videos)
-    return [
-        file
-        for file in _caption_files(folder)
-        if not any(name in owners for name in (file.stem, split_language(file.stem)[0]))
-    ]
+    names = {file: {file.stem, split_language(file.stem)[0]} for file in _caption_files(folder)}
+    return [file for file, own in names.items() if not own & owners.keys()]
 
 
 def find_owners(videos: Iterable[str], wanted: Iterable[str] | None = None) -> Owners:
     """List videos by each name that they may have: with and without folder and ending.
 
-    Args:
-        videos: their full names.
-        wanted: the names that will be looked up, where the videos are many; None: any.
+    Names that are not in ``wanted`` are left out, unless it is None.
     """
     looked_up: Collection[str] | None = None
     if wanted is not None:
@@ -140,17 +124,9 @@ def find_owners(videos: Iterable[str], wanted: Iterable[str] | None = None) -> O
 
 
 def owner_of(name: str, owners: Owners, source: str | Path) -> str | None:
-    """Find the video that a name means, None if there is none.
+    """Find the video that a name means, None if there is none; CaptionError: it may mean several.
 
     A name with the ending of a media file may also mean a video known without one.
-
-    Args:
-        name: as it stands in a file.
-        owners: see :func:`find_owners`.
-        source: what an error begins with.
-
-    Raises:
-        CaptionError: it may mean several.
     """
     found = owners.get(name, [])
     if name in found:
@@ -166,11 +142,7 @@ def owner_of(name: str, owners: Owners, source: str | Path) -> str | None:
 def read_video_list(path: str | Path) -> list[str]:
     """Read a list of videos, such as MSR-VTT's training splits, in its order, each once.
 
-    Args:
-        path: csv with a column video, video_id or video_path, or a name on each line.
-
-    Raises:
-        CaptionError: no such file, no name in it, or several columns of which none names videos.
+    It is a csv file with a column video, video_id or video_path, or has a name on each line.
     """
     rows = [[field.strip() for field in row] for _, row in read_table(path)]
     header = rows[0] if rows else []
@@ -190,16 +162,10 @@ def read_video_list(path: str | Path) -> list[str]:
 def keep_listed(
     captions: Sequence[Caption], path: str | Path, source: str | Path, max_bad: float
 ) -> list[Caption]:
-    """Keep the captions of the videos in a list; warn of videos in it that have none.
+    """Keep the captions of the videos in a list, and warn of videos in it that have none.
 
-    Args:
-        captions: of any videos.
-        path: the list, see :func:`read_video_list`.
-        source: where the captions come from, for the message.
-        max_bad: the share of the listed videos that may have none.
-
-    Raises:
-        ValueError: the list cannot be read, more have none, or a name may mean several videos.
+    ``path`` is the list, see :func:`read_video_list`, and ``source`` is where the captions come
+    from. ValueError: more than the share ``max_bad`` of the listed videos have no captions.
     """
     listed = read_video_list(path)
     owners = find_owners(caption.video for caption in captions)
@@ -215,18 +181,30 @@ def keep_listed(
 
 
 def _read_folder(files: Mapping[str, Path], max_bad: float) -> dict[str, list[Caption]]:
-    parser = CaptionParser(max_bad)
-    found = {video: read_one_video(file, parser, video) for video, file in files.items()}
+    parser, found = CaptionParser(max_bad), {}
+    for video, file in files.items():
+        read = read_subtitles if file.suffix.lower() in SUBTITLES else read_csv
+        found[video] = read(file, parser, video)
     parser.check()
     return found
 
 
 def _caption_files(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in ONE_VIDEO and file.is_file() and is_of_one_video(file)
-    ]
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in ONE_VIDEO]
+    return [file for file in files if file.is_file() and _is_of_one_video(file)]
+
+
+def _is_of_one_video(path: Path) -> bool:
+    """Tell whether a file has the captions of the video of its name.
+
+    A csv file must have times and no column that names videos, such as HowTo100M's
+    (``start,end,text``): other csv files in a folder are lists of something else.
+    """
+    if path.suffix.lower() in SUBTITLES:
+        return True
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        found = find_columns([name.strip() for name in file.readline().split(",")])
+    return "video" not in found and {"start", "end", "text"} <= found.keys()
 
 
 def _files_by_video(

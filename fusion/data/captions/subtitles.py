@@ -1,8 +1,8 @@
 """Captions in WebVTT and SubRip files, of one video each.
 
-WebVTT is read as https://www.w3.org/TR/webvtt1/ says, without its layout. The libraries for it
-(webvtt-py, pysubs2, srt) skip a caption that they cannot read without a word, or stop without a
-line number; here an error names the place, so the few rules are written out.
+WebVTT is read as https://www.w3.org/TR/webvtt1/ says, without its layout. Libraries (webvtt-py,
+pysubs2, srt) skip captions that they cannot read without a message, or stop without a line number;
+here an error names the place.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ _LANGUAGE = re.compile(rf"{_NOT_MEDIA}[a-z]{{2,3}}(?:[-_][a-z0-9]{{2,8}})*", re.
 
 @dataclasses.dataclass
 class _Cue:
-    """One block of a subtitle file: seconds, and its lines of text."""
-
     line: int  # of the times, from 1
     start: float
     end: float
@@ -47,18 +45,8 @@ def read_subtitles(path: Path, parser: CaptionParser, video: str) -> list[Captio
 
     Markup is removed, lines are joined by a space, captions without text are left out. Automatic
     captions repeat lines while they roll; each line is kept once: lines that the cue before ended
-    with are dropped, and a cue of a few hundredths of a second becomes part of it.
-
-    Args:
-        path: a file in UTF-8, with or without byte order mark.
-        parser: checks the captions and counts bad ones.
-        video: its name.
-
-    Returns:
-        Times in seconds. Nothing for a WebVTT file without captions: nothing is said.
-
-    Raises:
-        CaptionError: no such file, nothing in it, another format, or a line that should be times.
+    with are dropped, and a cue of a few hundredths of a second becomes part of it. A WebVTT file
+    may have no captions.
     """
     text = read_text(path)
     if not text.strip():
@@ -134,11 +122,7 @@ def _plain(lines: Iterable[str]) -> list[str]:
 
 
 def _say_once(cues: Iterable[_Cue], rolls: bool) -> list[_Cue]:
-    """Drop what rolling captions repeat.
-
-    Lines count as repeated where cues follow one another without a pause, or where the file is
-    known to roll; elsewhere a repeated line was said twice.
-    """
+    """Drop lines repeated without a pause or in a file that rolls; others were said twice."""
     said: list[_Cue] = []
     shown: list[str] = []
     for cue in cues:

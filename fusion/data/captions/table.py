@@ -24,46 +24,37 @@ COLUMNS = {
     "text": ("text", "sentence", "caption"),
 }
 WHOLE = (0.0, math.inf)  # start and end of a caption about a whole video
-_TEXTS = (str, int, float)
-
-# Words of a column's name that mean times: then a file without start and end is not about whole
-# videos; its times have another name.
+# Words that mean times. A file whose columns have such names, but no start and end, is not about
+# whole videos.
 _TIMES = {"begin", "from", "offset", "onset", "start", "end", "stop", "time", "timestamp", "to"}
 
 
 class CaptionError(ValueError):
-    """A caption file that cannot be read: one line with the file, the place and the way out."""
+    """A caption file that cannot be read; one line with the file, the place and the way out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """What is said or described in a stretch of a video.
+    """What is said or described from ``start`` to ``end`` of a video."""
 
-    Attributes:
-        video: name of the video, as the file has it.
-        start: seconds.
-        end: seconds, more than ``start``; infinity: the caption is about the whole video.
-        text: may be empty: nothing is said.
-    """
-
-    video: str
-    start: float
-    end: float
-    text: str
+    video: str  # name of the video, as the file has it
+    start: float  # seconds
+    end: float  # seconds, more than start; infinity: the caption is about the whole video
+    text: str  # may be empty: nothing is said
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is about the whole video, however long that is."""
+        """Whether it is about the whole video."""
         return math.isinf(self.end)
 
     @property
     def name(self) -> str:
-        """The name of its clip: the video, and from which to which second."""
+        """The name of its clip: the video, and its first and last second."""
         return self.video if self.is_whole else f"{self.video}@{self.start:g}-{self.end:g}"
 
 
 class CaptionParser:
-    """Makes captions of raw values, whatever file they are from; one rule for bad ones.
+    """Makes captions from raw values of any file, with one rule for bad ones.
 
     A caption is bad if it has no video, a time that is not a number of seconds from 0 on, an end
     that is not after its start, only one of the two, or a text that is no text. It is left out,
@@ -72,31 +63,22 @@ class CaptionParser:
 
     Args:
         max_bad: the share of captions that may be bad.
-        timed: whether a caption without times is a bad one; otherwise it is about the whole video.
-
-    Attributes:
-        total: captions parsed so far.
-        bad: how many of them are bad.
-        problems: the first few of these, each with its place.
+        timed: a caption without times is bad; otherwise it is about the whole video.
     """
 
     def __init__(self, max_bad: float = MAX_BAD, timed: bool = False) -> None:
         self.max_bad, self.timed = max_bad, timed
         self.total = self.bad = 0
-        self.problems: list[str] = []
+        self.problems: list[str] = []  # the first few bad captions, each with its place
 
     def parse(
         self, where: str, number: int, video: Any, start: Any, end: Any, text: Any
     ) -> Caption | None:
         """Make a caption; None if it is bad.
 
-        Args:
-            where: the file and what ``number`` counts in it, such as ``a.csv, line``.
-            number: place of the caption.
-            video: a name.
-            start: seconds, as a number or written out; None or empty without ``end`` as well.
-            end: the same.
-            text: a text; a number counts as one, as in the published code.
+        ``where`` names the file and what ``number`` counts in it, such as ``a.csv, line``. Times
+        are seconds, as numbers or written out, or both None or empty. A number counts as a text,
+        as in the published code.
         """
         self.total += 1
         try:
@@ -108,11 +90,7 @@ class CaptionParser:
             return None
 
     def check(self) -> None:
-        """Warn of the bad captions, if there are any.
-
-        Raises:
-            CaptionError: they are more than ``max_bad`` of all.
-        """
+        """Warn of the bad captions; CaptionError: they are more than ``max_bad`` of all."""
         if self.bad:
             said = name_some(self.problems, "; ")
             said += f": {self.bad} of {self.total} captions cannot be used"
@@ -124,7 +102,7 @@ class CaptionParser:
     def _make(self, video: Any, start: Any, end: Any, text: Any) -> Caption:
         if not isinstance(video, str) or not video.strip():
             raise ValueError(f"video is {short(video)}; write its name, in JSON in quotes")
-        if not isinstance(text, _TEXTS):
+        if not isinstance(text, str | int | float):
             raise ValueError(f"text is {short(text)}; write a text, in JSON in quotes")
         if not self.timed and _is_empty(start) and _is_empty(end):
             return Caption(video, *WHOLE, str(text))
@@ -143,18 +121,11 @@ class CaptionParser:
 
 
 def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) -> list[Caption]:
-    """Read the captions of a csv file, in its order.
+    """Read the captions of a csv file in UTF-8, in its order.
 
-    Args:
-        path: csv in UTF-8 (with or without byte order mark) with the columns video, start, end and
-            text or other names of ``COLUMNS``, in any order and case; others are ignored. Without
-            the columns start and end, or where both are empty, it is about the whole video.
-        parser: makes the captions and counts bad ones.
-        video: the video of a file that has no such column.
-
-    Raises:
-        CaptionError: no such file, no caption, a missing column, a line with too few or too many
-            fields, or an encoding other than UTF-8.
+    It has the columns video (unless ``video`` is given), start, end and text, or other names of
+    ``COLUMNS``, in any order and case; others are ignored. Without the columns start and end, or
+    where both are empty, a caption is about the whole video.
     """
     rows = list(read_table(path))
     places = _places(rows[0][1], path, video) if rows else {}
@@ -177,14 +148,7 @@ def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) 
 
 
 def read_table(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Read a csv file line by line, without blank ones.
-
-    Yields:
-        The number of the line, from 1, and its fields, no more than the first line has.
-
-    Raises:
-        CaptionError: no such file, no csv, or an encoding other than UTF-8.
-    """
+    """Read the lines of a csv file that are not blank: number, from 1, and fields of each."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     width = 0
     try:
@@ -205,11 +169,7 @@ def read_table(path: str | Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a file of any format, without its byte order mark.
-
-    Raises:
-        CaptionError: no such file, or an encoding other than UTF-8.
-    """
+    """Read a file of any format, without its byte order mark; CaptionError: it is not UTF-8."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:

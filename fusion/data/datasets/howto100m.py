@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fusion.data.captions.index import CaptionStore
-from fusion.data.captions.index_cache import open_captions
+from fusion.data.captions.index import CaptionStore, open_captions
 from fusion.data.datasets.dataset import Source, TextEncoder, check_settings
 from fusion.data.datasets.narrated import NarratedClips, video_id
 from fusion.data.features.format import Field

@@ -1,7 +1,4 @@
-"""Features of whole videos: computed once, kept in the cache.
-
-Shapes: T2 rows of appearance ("2D"), T3 rows of motion ("3D"), F spectrogram frames.
-"""
+"""Features of whole videos: computed once, kept in the cache."""
 
 from __future__ import annotations
 
@@ -31,21 +28,13 @@ SPECTROGRAM_VERSION = 1  # raise it when log_mel or the reading of sound changes
 FEW_VIDEOS = 40  # starting a process takes as long as reading so many short videos
 _CACHED_AS = {"2d": "features_2d", "3d": "features_3d", "audio": "spectrogram"}  # in a cache file
 
-Features = dict[str, Tensor]
-"""Features of one video: ``2d`` (T2, D2) and ``3d`` (T3, D3) float32, ``audio`` (F, 40) float16
-log-mel in dB, 100 frames per second. No rows where the video has no picture or no sound."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A way to turn the picture of a video into features.
+    """Turns the picture of a video into features.
 
-    Attributes:
-        version: raise it when the computed numbers change; then the cache is not used.
-        per_second_2d: rows of 2D features per second.
-        per_second_3d: rows of 3D features per second.
-        compute: maps a media file to (T2, D2) and (T3, D3) float32 features; no rows without
-            picture.
+    Raise ``version`` when the computed numbers change. ``compute`` maps a media file to (T2, D2)
+    and (T3, D3) float32 features, with no rows if there is no picture.
     """
 
     version: str
@@ -63,8 +52,7 @@ def _describe(path: Path) -> tuple[Tensor, Tensor]:
 
 
 EXTRACTORS = {
-    # Small hand-made descriptors, no weights: see fusion.data.media.descriptors.
-    "descriptors": Extractor(
+    "descriptors": Extractor(  # small and hand-made, without weights
         version="1",
         per_second_2d=descriptors.FRAMES_PER_SECOND / descriptors.APPEARANCE_FRAMES,
         per_second_3d=descriptors.FRAMES_PER_SECOND / descriptors.MOTION_FRAMES,
@@ -76,16 +64,10 @@ EXTRACTORS = {
 class ComputedFeatures:
     """Features of some videos, in memory; a :class:`fusion.data.features.readers.Reader`.
 
-    They are read from the cache. Those that are not there are computed first; what is done stays
-    done when the work is interrupted. A file that changes is read again.
-
-    Args:
-        folder: what the names are relative to.
-        videos: names of media files.
-        extractor: one of ``EXTRACTORS``.
-
-    Raises:
-        MediaError: a file cannot be read.
+    ``2d`` (T2, D2) and ``3d`` (T3, D3) float32, ``audio`` (F, 40) float16 log-mel in dB; no rows
+    where the video has no picture or no sound. They are read from the cache. Missing features are
+    computed first; each video is kept there even if the work is interrupted later. ``videos`` are
+    media files in ``folder``; MediaError: one cannot be read.
     """
 
     def __init__(self, folder: Path, videos: Iterable[str], extractor: str) -> None:
@@ -140,7 +122,7 @@ def _compute_to_cache(path: Path, extractor: str) -> None:
     write_atomically(_cache_file(path, extractor), safetensors.torch.save(content))
 
 
-def _read(path: Path, extractor: str) -> Features | None:
+def _read(path: Path, extractor: str) -> dict[str, Tensor] | None:
     """Read the features of a video from the cache; None: not there, or damaged."""
     try:
         found = safetensors.torch.load_file(_cache_file(path, extractor))
@@ -150,7 +132,6 @@ def _read(path: Path, extractor: str) -> Features | None:
 
 
 def _cache_file(path: Path, extractor: str) -> Path:
-    """Return the cache file of a media file as it is now."""
     try:
         state = path.stat()
     except OSError:

@@ -18,8 +18,7 @@ FORMAT = 1
 HALF = np.dtype("<f2")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a field or a writer
 SHARD_NAME = re.compile(NAME.pattern + r"-\d{5,}-[0-9a-f]{12}")
-# Names of types in numpy and in safetensors.
-_DTYPES = {"<f2": "F16", "<i8": "I64", "<u8": "U64", "|u1": "U8"}
+_DTYPES = {"<f2": "F16", "<i8": "I64", "<u8": "U64", "|u1": "U8"}  # in numpy and in safetensors
 MEND = "remove its .safetensors and .json, if they exist, and add its videos again"
 
 
@@ -29,11 +28,7 @@ class StoreError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One kind of features in a store.
-
-    Attributes:
-        width: numbers in a row.
-        per_second: rows per second of video.
+    """One kind of features in a store: rows of ``width`` numbers, ``per_second`` rows a second.
 
     Raises:
         ValueError: one of them is not positive.
@@ -54,13 +49,10 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """The content of an index piece, which describes a shard.
+    """The content of an index piece; ``size`` in bytes and ``sha256`` are those of its shard.
 
-    Attributes:
-        size: bytes of the shard.
-        sha256: of the shard, in hexadecimal.
-        videos: for each video ``fields``, field -> [rows, offset in bytes from the beginning of
-            the shard], and ``facts``.
+    ``videos`` has for each video its ``facts``, and in ``fields`` for each field [rows, offset in
+    the shard in bytes].
     """
 
     size: int
@@ -69,11 +61,7 @@ class Piece:
 
 
 def encode_fields(fields: Mapping[str, Field]) -> str:
-    """Write ``store.json``.
-
-    Raises:
-        ValueError: no field, or a name that cannot be part of a tensor's name.
-    """
+    """Write ``store.json``; ValueError: no field, or a name that cannot be part of a tensor's."""
     for name in fields:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a field; use letters, digits, '_', '.', '-'")
@@ -87,15 +75,7 @@ def encode_fields(fields: Mapping[str, Field]) -> str:
 
 
 def decode_fields(content: bytes, place: str) -> dict[str, Field]:
-    """Read ``store.json``.
-
-    Args:
-        content: of the file.
-        place: of the file, for the message.
-
-    Raises:
-        StoreError: it is damaged, or of an unknown format.
-    """
+    """Read ``store.json``, the file at ``place``."""
     try:
         described = json.loads(content)
         version, fields = described["format"], described.get("fields")
@@ -118,16 +98,7 @@ def decode_fields(content: bytes, place: str) -> dict[str, Field]:
 
 
 def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> np.ndarray:
-    """Check features and copy them to float16.
-
-    Args:
-        name: of the video and the field, for the message.
-        field: the width that is expected.
-        features: (rows, width).
-
-    Raises:
-        ValueError: the shape is another, or a value is not finite or too large for float16.
-    """
+    """Copy features (rows, width) to float16; ``name`` is what an error begins with."""
     shape = tuple(features.shape)
     if len(shape) != 2 or shape[1] != field.width:
         turned = len(shape) == 2 and shape[0] == field.width
@@ -163,17 +134,7 @@ def piece_digest(content: bytes) -> str:
 
 
 def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piece:
-    """Read an index piece and check it.
-
-    Args:
-        name: of the shard.
-        content: of the index piece.
-        fields: those of the store.
-
-    Raises:
-        StoreError: it was changed since it was written, or it describes bytes outside of the
-            shard, or the same bytes twice.
-    """
+    """Read the index piece of the shard ``name``; StoreError: it has changed, or cannot be true."""
     if piece_digest(content) != name.rpartition("-")[2]:
         raise StoreError(f"{name}.json is damaged: its hash is not that in its name; {MEND}")
     try:
@@ -204,12 +165,9 @@ def _check_places(piece: Piece, fields: Mapping[str, Field]) -> None:
 def encode_header(
     tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, int]]:
-    """Write the header of a safetensors file.
+    """Make the header of a safetensors file, and the offset of each tensor in the file.
 
-    Unlike the library, this keeps the order of the tensors and returns where they will lie.
-
-    Returns:
-        The bytes before those of the tensors, and each tensor's offset in the file.
+    Unlike the library, this keeps the order of the tensors.
     """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     offsets, end = {}, 0
@@ -229,16 +187,9 @@ def encode_header(
 def decode_header(
     read: Callable[[int, int], bytes | bytearray],
 ) -> tuple[dict[str, str], dict[str, tuple[tuple[int, ...], int, int]]]:
-    """Read the header of a safetensors file.
+    """Read a safetensors file's metadata, and each tensor's shape, begin and end in bytes.
 
-    Args:
-        read: maps an offset and a number of bytes to these bytes of the file.
-
-    Returns:
-        The metadata, and for each tensor its shape, and its begin and end in the file in bytes.
-
-    Raises:
-        ValueError: it is not a safetensors file.
+    ``read`` maps an offset and a number of bytes to these bytes. ValueError: no safetensors file.
     """
     length = int.from_bytes(read(0, 8), "little")
     if length > 100_000_000:  # the library's own limit

@@ -1,13 +1,8 @@
-"""The index of a feature store: which video lies where, in one file that processes share.
-
-It is made from the index pieces of the shards and can be made again;
-:mod:`fusion.data.features.store` describes where it lies. Shapes: N videos, S fields.
-"""
+"""The index of a feature store: which video lies where, in one file that processes share."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import json
@@ -40,26 +35,19 @@ _DTYPES = {"names": "u1", "facts": "u1", "shards": "u1", "name_hashes": "<u8"}  
 
 
 class Index:
-    """Finds the rows of a video.
+    """Finds the rows of a video in what :func:`build_index` returned, or in version 1 of that.
 
-    Args:
-        data: what :func:`build_index` returned, in memory or mapped. Version 1, which has no
-            hashes of the names, can be read too.
-        path: the file that it is mapped from; None: it is in memory.
-
-    Attributes:
-        videos: names of the videos, sorted by Unicode, and their rows in the index.
-        shards: names of the shards.
-        sizes: bytes of each shard; 0 if its index piece is damaged.
-        damaged: shards whose index piece is damaged, and how; their videos are not in the index.
-
-    Raises:
-        StoreError: it is damaged.
+    ``path`` is the file that it is mapped from, ``videos`` are the names, sorted by Unicode.
+    ``damaged`` has the shards whose index piece is damaged, and how; in ``sizes`` (bytes of each
+    shard) they have 0, and their videos are not in the index. StoreError: the index is damaged.
     """
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         self.path = path
-        error = functools.partial(_damaged, path)
+
+        def error(what: str) -> StoreError:
+            return StoreError(f"{path} is a damaged index ({what}); delete it")
+
         try:
             metadata, tensors = decode_header(lambda start, size: data[start : start + size])
             if max(end for _, _, end in tensors.values()) != len(data):
@@ -76,9 +64,10 @@ class Index:
             self._facts, self._facts_ends = parts["facts"], parts["facts_ends"]
             names, ends = parts["names"], parts["name_ends"]
             if "name_hashes" not in parts:  # version 1
-                text, cuts = names.tobytes(), ends.tolist()
-                all_names = (text[a:b] for a, b in itertools.pairwise(cuts))
-                parts["name_hashes"], parts["name_rows"] = _hashes(all_names)
+                text = names.tobytes()
+                parts["name_hashes"], parts["name_rows"] = sort_hashes(
+                    hash_name(text[a:b]) for a, b in itertools.pairwise(ends.tolist())
+                )
             self.videos = NameIndex(names, ends, parts["name_hashes"], parts["name_rows"], error)
         except StoreError:
             raise
@@ -97,16 +86,11 @@ class Index:
 
 
 def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]) -> bytes:
-    """Make an index.
-
-    Args:
-        pieces: names of the shards and their index pieces, sorted: if two shards have a video,
-            the first one counts.
-        fields: those of the store.
+    """Make an index of the names of the shards and their index pieces, sorted.
 
     Returns:
-        A safetensors file. ``places`` (N, 1 + 2 S) has for each video its shard and for each field
-        the number of rows and the offset; ``sizes`` the bytes of each shard; ``names``,
+        A safetensors file. ``places`` (N, 1 + 2 S) has for each of N videos its shard and for each
+        of S fields the number of rows and the offset; ``sizes`` the bytes of each shard; ``names``,
         ``name_ends``, ``name_hashes`` and ``name_rows`` are a :class:`.name_index.NameIndex`;
         ``facts`` of each video begin and end at ``facts_ends`` (N + 1,), as JSON; ``shards`` are
         their names. All texts are UTF-8, the hashes uint64, all other numbers int64.
@@ -131,11 +115,11 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
         sizes.append(piece.size)
     first: dict[bytes, int] = {}
     for at, name in enumerate(names):
-        first.setdefault(name, at)
+        first.setdefault(name, at)  # if two shards have a video, the first one counts
     names = sorted(first)
     order = [first[name] for name in names]
     facts = [facts[at] for at in order]
-    hashes, rows = _hashes(names)
+    hashes, rows = sort_hashes(map(hash_name, names))
     tensors: dict[str, np.ndarray] = {
         "places": np.array(places, np.int64).reshape(-1, 1 + 2 * len(fields))[order],
         "sizes": np.array(sizes, np.int64),
@@ -154,21 +138,13 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
 def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = True) -> Index:
     """Open the index of a store as it is now; make it if shards were added or removed.
 
-    Any number of processes may do so at once: the file of an index is named after its shards, so
-    the last process replaces it by an equal one.
-
-    Args:
-        files: those of the store.
-        fields: those of the store.
-        keep: write an index that had to be made: into the store, or into the cache if the store is
-            remote or cannot be written to.
-
-    Raises:
-        StoreError: the store is remote, its shards cannot be listed, and it has no index.
+    With ``keep``, an index that had to be made is written into the store, or into the cache if the
+    store is remote or cannot be written to. Any number of processes may do so at once: the file of
+    an index is named after its shards, so the last process replaces it by an equal one.
     """
     shards = files.shards()
     if shards is None:
-        published = (_fetch(files, "index/current") or b"").decode(errors="replace").strip()
+        published = _fetch(files, "index/current").decode(errors="replace").strip()
         state = published if re.fullmatch("[0-9a-f]{32}", published) else "none"
     else:  # the names of shards depend on their content
         identity = "\n".join([INDEX_VERSION, encode_fields(fields), *shards])
@@ -208,19 +184,11 @@ def map_index(path: Path) -> Index | None:
         return None
 
 
-def _damaged(path: Path | None, what: str) -> StoreError:
-    return StoreError(f"{path} is a damaged index ({what}); delete it")
-
-
-def _hashes(names: Iterable[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    return sort_hashes(np.fromiter(map(hash_name, names), np.uint64))
-
-
-def _fetch(files: StoreFiles, name: str) -> bytes | None:
+def _fetch(files: StoreFiles, name: str) -> bytes:
     try:
         return files.content(name)
     except Exception:  # each kind of storage has its own
-        return None
+        return b""
 
 
 def _publish(path: Path) -> None:
@@ -248,19 +216,16 @@ def _keep(content: bytes, paths: list[Path]) -> Index:
         except OSError:
             if path == paths[-1]:
                 raise
-            continue
-        if path != paths[-1]:
-            _publish(path)
-        _remove_unused(path)
-        break
+        else:
+            break
+    if path != paths[-1]:
+        _publish(path)
+    _remove_unused(path)
     return map_index(path) or Index(content)
 
 
 def _remove_unused(kept: Path) -> None:
-    """Remove older indices that no process has open.
-
-    On network file systems a process that reads a mapped file dies when another machine deletes it.
-    """
+    """Remove older indices that no process has mapped; on a network its next read would crash."""
     for path in kept.parent.glob("*.safetensors*"):
         with contextlib.suppress(OSError):  # also raised if another process has locked it
             if path.suffix != ".safetensors":

@@ -1,8 +1,7 @@
 """The names of a store's videos, and the row of each name, in arrays on disk.
 
-Names of a million videos take a hundred megabytes as Python objects, in each process. As arrays
-that are mapped from a file they are shared by all processes of a machine. The feature store and
-the caption store both keep their names like this. For N names:
+As Python objects, the names of a million videos take a hundred megabytes in each process; all
+processes of a machine share arrays that are mapped from a file. For N names:
 
     names    the names in UTF-8, end to end
     ends     (N + 1,) int64, the byte at which each name begins; the last is the end of all names
@@ -13,7 +12,7 @@ the caption store both keep their names like this. For N names:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,29 +20,22 @@ from numpy.typing import NDArray
 
 
 def hash_name(name: bytes) -> int:
-    """Return a hash of 64 bits, which is the same on every machine."""
+    """Return a hash of 64 bits, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
-def sort_hashes(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def sort_hashes(hashes: Iterable[int]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Sort the hashes of rows 0 to N - 1; return ``hashes`` and ``rows`` of the index."""
-    rows = hashes.argsort(kind="stable")
-    return hashes[rows], rows
+    given = np.fromiter(hashes, np.uint64)
+    rows = given.argsort(kind="stable")
+    return given[rows], rows
 
 
 class NameIndex(Sequence[str]):
     """Finds the row of a name, and is the sequence of all names by row.
 
-    Args:
-        names: see above, like the following, as arrays of numpy; ``names`` of uint8.
-        ends: see above.
-        hashes: see above.
-        rows: see above.
-        error: makes the exception for damaged arrays from a few words.
-
-    Raises:
-        ValueError: made by ``error``: the arrays do not fit together. If the arrays were changed
-            in another way, a name may not be found, but never leads to the row of another.
+    ``error`` makes the exception for arrays that do not fit together. After any other damage a
+    name may not be found, but it never leads to the row of another.
     """
 
     def __init__(

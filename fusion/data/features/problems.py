@@ -1,8 +1,8 @@
 """Data that cannot be used: found, counted, named and limited; never zeros posing as data.
 
-One rule holds for captions, features and clips. What cannot be used is left out or taken as
-missing (``data.bad``). A warning says how much that is and names some of it. If it is more than the
-share ``data.max_bad``, the run ends with an error that says the same.
+The same rule holds for captions, features and clips. Bad data is left out or taken as missing
+(``data.bad``); a warning counts it and names some of it. If it is more than the share
+``data.max_bad``, the run ends with an error that says the same.
 """
 
 from __future__ import annotations
@@ -26,22 +26,12 @@ WORKERS = 1024  # of one process; each has a counter of its own, so that no coun
 ENOUGH = 1000  # clips; a share of fewer says little while training
 
 
-def find_problem(values: Any, width: int | None) -> str | None:
+def find_problem(values: Any, width: int | None, *, finite: bool = True) -> str | None:
     """Say in a few words what is wrong with features; None if nothing is.
 
-    Args:
-        values: should be numbers of shape (rows, width), with at least one row, all finite.
-        width: the expected number of columns; None for any.
+    They must be finite numbers (rows, width) with at least one row. ``width`` None: any;
+    ``finite`` False: infinity and NaN are allowed.
     """
-    if problem := find_wrong_shape(values, width):
-        return problem
-    values = np.asarray(values)
-    bad = int((~np.isfinite(values)).sum())
-    return f"{bad} of {values.size} values are not finite" if bad else None
-
-
-def find_wrong_shape(values: Any, width: int | None) -> str | None:
-    """Check all of :func:`find_problem` except that the numbers are finite."""
     if isinstance(values, torch.Tensor):
         values = values.numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
@@ -54,7 +44,8 @@ def find_wrong_shape(values: Any, width: int | None) -> str | None:
         shape = f"{values.shape[0]} x {values.shape[1]}"
         turned = " (transposed)" if values.shape[0] == width else ""
         return f"{shape} instead of rows of {width}{turned}"
-    return None
+    bad = int((~np.isfinite(values)).sum()) if finite else 0
+    return f"{bad} of {values.size} values are not finite" if bad else None
 
 
 def common_width(shapes: Iterable[tuple[int, ...]]) -> int | None:
@@ -64,17 +55,7 @@ def common_width(shapes: Iterable[tuple[int, ...]]) -> int | None:
 
 
 def tolerate(said: str, share: float, policy: str, max_bad: float) -> None:
-    """Warn of data that cannot be used.
-
-    Args:
-        said: what cannot be used.
-        share: how much of all that is.
-        policy: what is done to it, one of ``POLICIES``.
-        max_bad: how much of all may be so.
-
-    Raises:
-        ValueError: it is more.
-    """
+    """Warn of data that cannot be used; ValueError: its ``share`` is more than ``max_bad``."""
     if share > max_bad:
         raise ValueError(
             f"{said}; that is more than data.max_bad ({max_bad:g}) allows: mend the file or raise"
@@ -97,12 +78,7 @@ def name_some(names: Sequence[str], between: str = ", ") -> str:
 class Unreadable:
     """Counts, names and limits features that turn out to be unreadable while training.
 
-    The counters are shared by all workers of a loader; other processes of a run have their own.
-
-    Args:
-        videos: their names.
-        fields: the features that each video has a file of.
-        max_bad: the share of clips that may have unreadable features.
+    All workers of a loader share the counters; other processes of a run have their own.
     """
 
     def __init__(self, videos: Sequence[str], fields: Sequence[str], max_bad: float) -> None:
@@ -112,29 +88,19 @@ class Unreadable:
 
     @property
     def totals(self) -> tuple[int, int, int]:
-        """Number of clips read, of those with a problem, and of unreadable files."""
+        """Number of clips read, of clips with a problem, and of unreadable files."""
         clips, bad = self._clips.sum(0).tolist()
         return clips, bad, int(self._files.sum())
 
     def name(self, video: int, field: str, problem: str) -> None:
-        """Warn of a file, the first time.
-
-        Args:
-            video: its number.
-            field: its features.
-            problem: what is wrong, with the name of the file or of the video.
-        """
+        """Warn of a file of video number ``video``, the first time that it has a problem."""
         place = self.fields.index(field)
         if not self._files[video, place]:
             self._files[video, place] = True
             logger.warning("%s; taken as missing", problem)
 
     def count(self, problems: Sequence[str]) -> None:
-        """Count a clip and the problems met on the way to it.
-
-        Raises:
-            ValueError: more than ``max_bad`` of at least ``ENOUGH`` clips had a problem.
-        """
+        """Count a clip and its problems; ValueError: over ``max_bad`` of many clips had one."""
         worker = get_worker_info()
         mine = self._clips[(worker.id + 1 if worker else 0) % WORKERS]
         mine[0] += 1

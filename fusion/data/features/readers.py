@@ -6,15 +6,14 @@ import csv
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.data.features.format import Field
-from fusion.data.features.problems import find_wrong_shape
+from fusion.data.features.problems import find_problem
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_seconds
 from fusion.data.untrusted.npz import read_npz
 from fusion.files import missing_folder
@@ -24,12 +23,7 @@ KEPT = 3  # videos in memory, as clips of one video are often read one after the
 
 
 class Reader(Protocol):
-    """Interface of :class:`.store.FeatureStore`, ``ComputedFeatures`` and ``PublishedFolders``.
-
-    Attributes:
-        fields: the kinds of features: some of ``2d``, ``3d`` and ``audio``.
-        videos: names of the videos.
-    """
+    """Reads features; ``fields`` are the kinds there are, some of ``2d``, ``3d`` and ``audio``."""
 
     fields: Mapping[str, Field]
     videos: Sequence[str]
@@ -42,10 +36,7 @@ class Reader(Protocol):
 
 
 def seconds_of(reader: Reader, video: str) -> float:
-    """Return the seconds of a video that have features of picture or sound; 0 if there are none.
-
-    3D features count only if the reader has no 2D features.
-    """
+    """Return the seconds that features of picture or sound cover; 3D counts only without 2D."""
     frames = reader.rows(video, "audio") if "audio" in reader.fields else 0
     rows = [
         reader.rows(video, name) / reader.fields[name].per_second
@@ -62,14 +53,7 @@ class PublishedFolders:
     ``ID.npz`` (``features``, (rows, width)), ``AUDIO/PATH/ID_spec.npz`` (``arr_0``, (40, frames)).
     A file is read as a whole even for a few rows; ``tools/pack.py`` makes a store of them.
 
-    Args:
-        videos: a csv file with a column ``path``.
-        features: folder of the video features.
-        audio: folder of the spectrograms.
-        fields: the kinds of features and their widths.
-
-    Raises:
-        ValueError: the csv file cannot be read.
+    ``videos`` is a csv file with a column ``path``; a damaged file of any kind is a ValueError.
     """
 
     def __init__(
@@ -84,11 +68,7 @@ class PublishedFolders:
         return len(self._whole(video, field))
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Read some rows of a field.
-
-        Raises:
-            ValueError: the file is missing or damaged.
-        """
+        """Read some rows of a field; ValueError: the file is missing or damaged."""
         return self._whole(video, field)[max(first, 0) : last]
 
     def path(self, video: str, field: str) -> Path:
@@ -107,27 +87,19 @@ class PublishedFolders:
             path = self.path(video, field)
             values = read_npz(path, "arr_0" if field == "audio" else "features")
             values = values.T if field == "audio" and values.ndim == 2 else values
-            if why := find_wrong_shape(values, self.fields[field].width):
+            if why := find_problem(values, self.fields[field].width, finite=False):
                 raise ValueError(f"{path}: {why}")
-            self._kept[video, field] = torch.from_numpy(_as_floats(values))
+            with np.errstate(over="ignore"):  # infinite values are reported where they are used
+                floats = np.array(values, np.float16 if values.dtype == np.float16 else np.float32)
+            self._kept[video, field] = torch.from_numpy(floats)
             while len(self._kept) > KEPT * len(self.fields):
                 self._kept.popitem(last=False)
         self._kept.move_to_end((video, field))
         return self._kept[video, field]
 
 
-def _as_floats(values: NDArray[Any]) -> NDArray[Any]:
-    """Copy numbers of any type: float16 as it is, all others as float32."""
-    with np.errstate(over="ignore"):  # values that become infinite are reported where they are used
-        return np.array(values, np.float16 if values.dtype == np.float16 else np.float32)
-
-
 def read_paths(file: Path) -> list[str]:
-    """Read the column ``path`` of a csv file, without the ``None/`` that some begin with.
-
-    Raises:
-        ValueError: the file is missing or has no such column.
-    """
+    """Read the column ``path`` of a csv file, without the ``None/`` that some begin with."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as opened:
             rows = list(csv.DictReader(opened))

@@ -1,8 +1,8 @@
 """The feature store: features of up to millions of videos, read a few rows at a time.
 
 A video has one matrix (rows, width) of each field, such as "2d", "3d" and a spectrogram; rows are
-in the order of time. Training needs some 20 of the thousands of rows of a video for a clip. They
-lie side by side and are read alone. A store is a folder, or the same behind a URL:
+in the order of time. A clip needs some 20 of the thousands of rows of a video; only these are
+read. A store is a folder, or the same behind a URL:
 
 store.json                    ``{"format": 1, "fields": {"2d": {"width": 2048, "per_second": 1.0,
                               "dtype": "float16"}, …}}``; never changes.
@@ -15,35 +15,45 @@ index/current                 STATE of the newest index, for servers that cannot
 
 * A shard exists when its index piece does, which is written last. Existing files never change: a
   store grows by whole shards, and a kill at any time loses only the shard that is not yet written.
-* NAME is WRITER-COUNT-DIGEST. Each writer has a name of its own, so writers need not communicate.
-  DIGEST is the beginning of the index piece's SHA-256, so one name never has two contents, and the
-  names of the shards alone tell whether an index is up to date (STATE is a hash of them).
+* NAME is WRITER-COUNT-DIGEST. Each writer has its own name, so writers need not communicate. DIGEST
+  is the beginning of the index piece's SHA-256: one name never has two contents, and STATE, a hash
+  of the names of the shards, tells whether an index is up to date.
 * If two shards have a video, the first shard by name counts.
 * To repair a store, remove a damaged shard and its index piece, and add its videos again. The
   folder ``index`` can always be deleted.
 * To publish a store, open it once (which makes the index) and copy the folder.
-
-:class:`fusion.data.features.writer.StoreWriter` writes it; :mod:`.features.verify` checks it.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fusion.data.features.files import StoreFiles, open_files
-from fusion.data.features.format import HALF, Field, StoreError, decode_fields
+from fusion.data.features.format import (
+    MEND,
+    Field,
+    Piece,
+    StoreError,
+    decode_fields,
+    decode_header,
+    decode_piece,
+)
 from fusion.data.features.index import map_index, open_index
 from fusion.data.features.problems import warn
 from fusion.files import missing_folder
 
 logger = logging.getLogger(__name__)
+
+_BLOCK = 8 * 2**20  # bytes that find_damaged_shards reads at a time
 
 
 class FeatureStore:
@@ -110,16 +120,10 @@ class FeatureStore:
         return self._place(video, field)[1]
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Read some rows, and no other byte of the shard.
-
-        Args:
-            video: name of the video.
-            field: one of ``fields``.
-            first: the first row; rows outside of the video are left out.
-            last: the one after the last row; None: to the end.
+        """Read the rows from ``first`` to before ``last`` (None: to the end), and no other byte.
 
         Returns:
-            (rows, width) float16, which may be written to.
+            (rows, width) float16, which may be written to; rows outside of the video are left out.
 
         Raises:
             StoreError: the video or the field is not there, or its shard is missing or damaged.
@@ -127,10 +131,9 @@ class FeatureStore:
         shard, rows, offset = self._place(video, field)
         first = min(max(first, 0), rows)
         last = rows if last is None else min(max(last, first), rows)
-        width = self.fields[field].width
+        width, row = self.fields[field].width, self.fields[field].row_bytes
         if first == last:
             return torch.empty(0, width, dtype=torch.float16)
-        row = width * HALF.itemsize
         name, size = self.index.shards[shard], self.index.sizes[shard]
         data = self.files.read(name, size, offset + first * row, (last - first) * row)
         return torch.frombuffer(data, dtype=torch.float16).view(last - first, width)
@@ -140,26 +143,18 @@ class FeatureStore:
         return self.index.facts(self._find(video))
 
     def describe(self) -> str:
-        """Say which networks made the features, and the maker's warning if there is one.
-
-        They are among the facts of each video, ``networks`` and ``warning``, and the same for all
-        videos of a store that ``tools/extract.py`` made, so the first video is read.
-        """
-        facts, name = self._first_facts(), Path(self.location).name
-        networks = facts.get("networks")
-        made = f"features of {name}"
-        if isinstance(networks, Mapping):
-            by = " and ".join(map(str, networks.values())) or "no network"
-            made = f"features of {by} ({name})"
+        """Name the networks that made the features of the first video, and the maker's warning."""
+        facts, made = self._first_facts(), Path(self.location).name
+        if isinstance(networks := facts.get("networks"), Mapping):
+            made = f"{' and '.join(map(str, networks.values())) or 'no network'} ({made})"
         if warning := facts.get("warning"):
             made += f" [WARNING: {warning}]"
-        return made
+        return f"features of {made}"
 
     def _first_facts(self) -> Mapping[str, Any]:
         return self.facts(self.videos[0]) if len(self) else {}
 
     def _place(self, video: str, field: str) -> tuple[int, int, int]:
-        """Return number of the shard, rows and offset."""
         row = self._find(video)
         if field not in self._numbers:
             raise StoreError(
@@ -180,13 +175,69 @@ class FeatureStore:
 
 
 def open_store(location: str | Path) -> FeatureStore:
-    """Open a feature store for use; repeat loudly the maker's warning, such as random weights.
-
-    Raises:
-        ValueError: see :class:`FeatureStore`.
-    """
+    """Open a feature store; show the maker's warning, such as of random weights, in a frame."""
     store = FeatureStore(location)
     if warning := store._first_facts().get("warning"):
         frame = "!" * 100
         warn(f"{frame}\n!!! {store.location}: {warning}\n{frame}")
     return store
+
+
+class DamagedShard(NamedTuple):
+    """A damaged shard, what is wrong and what to do, and its videos as far as known."""
+
+    name: str
+    problem: str
+    videos: list[str]
+
+
+def find_damaged_shards(
+    store: FeatureStore, progress: Callable[[int], object] = lambda size: None
+) -> list[DamagedShard]:
+    """Read all shards and compare them with their index pieces.
+
+    ``progress`` gets the number of bytes read since the last call, of ``sum(store.index.sizes)``.
+    """
+    damaged, shards = [], store.index.shards
+    for name, content in zip(shards, store.files.pieces(shards), strict=True):
+        piece = None
+        try:
+            piece = decode_piece(name, content, store.fields)
+            _check_shard(store, name, piece, progress)
+        except StoreError as error:
+            videos = piece.videos if piece else _videos_in(store, name)
+            damaged.append(DamagedShard(name, str(error), sorted(videos)))
+    return damaged
+
+
+def _check_shard(
+    store: FeatureStore, name: str, piece: Piece, progress: Callable[[int], object]
+) -> None:
+    read = functools.partial(store.files.read, name, piece.size)
+    digest = hashlib.sha256()
+    for start in range(0, piece.size, _BLOCK):
+        block = read(start, min(_BLOCK, piece.size - start))
+        digest.update(block)
+        progress(len(block))
+    shard = f"{store.location}: {name}.safetensors"
+    if digest.hexdigest() != piece.sha256:
+        raise StoreError(f"{shard} is damaged: its SHA-256 is not that of its index piece; {MEND}")
+    described = {
+        f"{video}/{field}": ((rows, store.fields[field].width), offset)
+        for video, entry in piece.videos.items()
+        for field, (rows, offset) in entry["fields"].items()
+    }
+    try:
+        _, tensors = decode_header(read)
+    except ValueError as error:
+        raise StoreError(f"{shard} is not a safetensors file ({error}); {MEND}") from None
+    if described != {tensor: (shape, begin) for tensor, (shape, begin, _) in tensors.items()}:
+        raise StoreError(f"{shard} does not hold what its index piece says; {MEND}")
+
+
+def _videos_in(store: FeatureStore, name: str) -> set[str]:
+    try:
+        _, tensors = decode_header(functools.partial(store.files.read, name, None))
+        return {tensor.rpartition("/")[0] for tensor in tensors}
+    except ValueError:
+        return set()

@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import re
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +27,7 @@ from fusion.data.features.format import (
     piece_digest,
 )
 from fusion.data.features.index import open_index
-from fusion.files import flush_to_disk, write_atomically
+from fusion.files import flush_to_disk, write_atomically, write_once
 
 
 class StoreWriter:
@@ -40,15 +39,15 @@ class StoreWriter:
                 if not writer.done(video):
                     writer.add(video, extract(video), {"duration": 390.0})
 
-    Use it in a ``with`` block. At its end the open shard is written; after an exception the open
-    shard is dropped, and the shards that were written before stay. Several writers may write to
-    one store at once; a video that two of them add is read from the first shard by name.
+    At the end of the ``with`` block the open shard is written; after an exception it is dropped,
+    and the shards that were written before stay. Several writers may write to one store at once; a
+    video that two of them add is read from the first shard by name.
 
     Args:
         folder: of the store.
         fields: what a video can have; the same for all writers of a store.
         name: of the writer, different for each writer on all machines; its shards begin with it.
-        shard_bytes: a shard is kept in memory and written when it has at least so many bytes.
+        shard_bytes: a shard is kept in memory and written when it has so many bytes (256 MiB).
 
     Raises:
         ValueError: the name cannot be part of a file's name, or the fields are impossible.
@@ -56,11 +55,7 @@ class StoreWriter:
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        fields: Mapping[str, Field],
-        name: str,
-        shard_bytes: int = 256 * 2**20,
+        self, folder: str | Path, fields: Mapping[str, Field], name: str, shard_bytes: int = 2**28
     ) -> None:
         if "://" in str(folder):
             raise ValueError(f"cannot write to {folder}; write to a folder and copy it there")
@@ -70,7 +65,14 @@ class StoreWriter:
         self.name, self.shard_bytes = name, shard_bytes
         self._shards = self.folder / "shards"
         self._shards.mkdir(parents=True, exist_ok=True)
-        _describe(self.folder / "store.json", self.fields)
+        description = self.folder / "store.json"
+        write_once(description, encode_fields(self.fields))
+        found = decode_fields(description.read_bytes(), str(description))
+        if found != self.fields:
+            raise StoreError(
+                f"{self.folder} has the fields {_in_words(found)} and not"
+                f" {_in_words(self.fields)}; write to another folder"
+            )
         self._lock: IO[bytes] | None = None
         self._count = self._remove_unfinished(locked=self._lock_name())
         self._index = open_index(LocalFiles(self.folder), self.fields, keep=False)
@@ -160,13 +162,7 @@ class StoreWriter:
             }
             for video, (matrices, facts) in self._open.items()
         }
-        self._write([header, *tensors.values()], videos)
-        self._count += 1
-        self._open.clear()
-        self._open_bytes = 0
-
-    def _write(self, blocks: Sequence[Any], videos: dict[str, dict[str, Any]]) -> None:
-        """Write a shard, and when it is safely on the disk its index piece."""
+        blocks: list[Any] = [header, *tensors.values()]
         digest = hashlib.sha256()
         for block in blocks:
             digest.update(block)
@@ -176,12 +172,15 @@ class StoreWriter:
         shard, piece = self._shards / f"{name}.safetensors", self._shards / f"{name}.json"
         try:
             write_atomically(shard, *blocks)
-            flush_to_disk(self._shards)  # the shard's name before the index piece's
+            flush_to_disk(self._shards)  # the shard is on the disk before its index piece
             write_atomically(piece, content)
         except BaseException:
             if not piece.exists():
                 shard.unlink(missing_ok=True)
             raise
+        self._count += 1
+        self._open.clear()
+        self._open_bytes = 0
 
     def _check_video(self, video: str) -> None:
         if self._lock is None:
@@ -190,11 +189,7 @@ class StoreWriter:
             raise ValueError(
                 f"{video}: already in {self.folder}; call done() first, or remove its shard"
             )
-        try:
-            empty = not video.encode()
-        except UnicodeEncodeError:
-            empty = True
-        if empty:
+        if not video or video.encode(errors="ignore").decode() != video:
             raise ValueError(f"{video!r} cannot name a video; use a text that UTF-8 can encode")
 
     def _lock_name(self) -> bool:
@@ -226,28 +221,6 @@ class StoreWriter:
             else:
                 count = max(count, int(number) + 1)
         return count
-
-
-def _describe(path: Path, fields: dict[str, Field]) -> None:
-    """Write ``store.json`` unless it is there; of several writers at once the first one wins."""
-    content = encode_fields(fields)
-    if not path.exists():
-        new = path.with_name(f"store.json.{secrets.token_hex(8)}")
-        write_atomically(new, content)
-        try:
-            os.link(new, path)  # unlike a rename, this does not replace a file
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            os.replace(new, path)
-        finally:
-            new.unlink(missing_ok=True)
-    found = decode_fields(path.read_bytes(), str(path))
-    if found != fields:
-        raise StoreError(
-            f"{path.parent} has the fields {_in_words(found)} and not {_in_words(fields)}; write"
-            " to another folder"
-        )
 
 
 def _in_words(fields: Mapping[str, Field]) -> str:

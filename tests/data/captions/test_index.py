@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion.data.captions import index_writer as caption_store_writer
-from fusion.data.captions.index import FILES, CaptionStore
-from fusion.data.captions.index_writer import write_caption_store
+from fusion.data.captions import index as caption_index
+from fusion.data.captions.index import FILES, CaptionStore, open_captions, write_caption_store
 from fusion.data.captions.table import Caption, CaptionError
 from fusion.data.features import name_index
 from fusion.data.features.name_index import hash_name
@@ -62,7 +61,7 @@ def test_an_empty_store_is_one(tmp_path):
 
 
 def test_names_with_one_hash_are_told_apart(tmp_path, monkeypatch):
-    for module in (name_index, caption_store_writer):
+    for module in (name_index, caption_index):
         monkeypatch.setattr(module, "hash_name", lambda name: len(name) % 3)
     names = [str(n) for n in range(120)]
     items = [(name, [Caption(name, 0.0, 1.0, f"of {name}")]) for name in names]
@@ -240,3 +239,49 @@ def test_a_store_that_version_0_1_wrote_opens_and_is_written_alike(tmp_path):
     write_caption_store(tmp_path / "store", items)
     for path in old.path.iterdir():
         assert (tmp_path / "store" / path.name).read_bytes() == path.read_bytes()
+
+
+CAPTIONS = {"aaa": {"start": [1.0], "end": [2.0], "text": ["cut it"]}}
+
+
+@pytest.fixture
+def pickled(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "caption.pickle"
+    file.write_bytes(pickle.dumps(CAPTIONS))
+    return file
+
+
+def test_of_two_that_convert_at_once_the_first_is_kept(pickled, tmp_path, monkeypatch):
+    """Other machines have its files mapped, which must not vanish."""
+    write, mapped = caption_index.write_caption_store, []
+
+    def slowly(place, items):
+        if not mapped:
+            mapped.append(None)
+            mapped.append(open_captions(pickled))  # another machine, from beginning to end
+            mapped.append(state(mapped[1].path))
+        write(place, items)
+
+    def state(folder):
+        return {file.name: file.stat().st_ino for file in folder.iterdir()}
+
+    monkeypatch.setattr(caption_index, "write_caption_store", slowly)
+    opened = open_captions(pickled)
+    assert [caption.text for caption in opened.captions("aaa")] == ["cut it"]
+    assert opened.path == mapped[1].path
+    assert state(opened.path) == mapped[2]
+    assert list((tmp_path / "cache" / "captions").iterdir()) == [opened.path]
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(pickled, tmp_path):
+    pickled.write_bytes(pickle.dumps({"aaa": {"start": [1.0], "end": [], "text": []}}))
+    with pytest.raises(ValueError, match="must be lists start, end, text"):
+        open_captions(pickled)
+    assert list((tmp_path / "cache" / "captions").iterdir()) == []
+
+
+def test_a_cache_without_a_count_of_bad_captions_still_opens(pickled):
+    opened = open_captions(pickled)
+    (opened.path / caption_index.BAD).unlink()
+    assert [caption.text for caption in open_captions(pickled).captions("aaa")] == ["cut it"]

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fusion.data.features.format import Field
 from fusion.data.features.problems import find_problem
+from fusion.data.features.readers import PublishedFolders
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,16 @@ from fusion.data.features.problems import find_problem
 )
 def test_what_is_wrong_with_features_is_said(values, said):
     assert find_problem(values, 4) == said
+
+
+def test_values_that_are_not_finite_may_be_allowed():
+    assert find_problem(np.array([[np.inf, 0, 0, np.nan]]), 4, finite=False) is None
+
+
+def test_published_files_are_read_even_if_values_are_not_finite(tmp_path):
+    """Where they are used, the clip is named."""
+    (tmp_path / "list.csv").write_text("path\na\n")
+    (tmp_path / "a").mkdir()
+    np.savez(tmp_path / "a" / "a_2d.npz", features=np.array([[np.inf, 1.0]]))
+    reader = PublishedFolders(tmp_path / "list.csv", tmp_path, tmp_path, {"2d": Field(2, 1.0)})
+    assert reader.read("a", "2d").tolist() == [[np.inf, 1.0]]

@@ -9,8 +9,7 @@ import safetensors.torch
 import torch
 
 from fusion.data.features.format import Field
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from tests.data.features.store_fixtures import FIELDS, check, features_of, names, shards, write
 

@@ -10,8 +10,7 @@ import safetensors.torch
 
 from fusion.data.features import index as store_index
 from fusion.data.features.format import StoreError
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from tests.data.features.store_fixtures import check, first_with_rows, names, shards, write
 
 

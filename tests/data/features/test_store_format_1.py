@@ -11,8 +11,7 @@ import pytest
 
 from fusion.data.features.format import Field
 from fusion.data.features.index import map_index
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 
 OLD = Path(__file__).parent / "format_1"

@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from fusion.data.features import files as store_files
 from fusion.data.features.files import open_files
 from fusion.data.features.format import StoreError
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from tests.data.features.store_fixtures import (
     FIELDS,

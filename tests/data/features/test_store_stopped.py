@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from tests.data.features.store_fixtures import FIELDS, check, features_of, names, shards, write
 

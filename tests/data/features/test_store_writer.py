@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from fusion.data.features.format import Field, StoreError
-from fusion.data.features.store import FeatureStore
-from fusion.data.features.verify import find_damaged_shards
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from tests.data.features.store_fixtures import FIELDS, check, names, shards, write
 
