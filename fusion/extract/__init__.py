@@ -1,12 +1,10 @@
 """From films to a feature store: what ``tools/extract.py`` does.
 
-job.py           the whole job
+job.py           the whole job, and which files it takes
 settings.py      what is extracted; a store holds features of one kind only
-videos.py        which files, and their names in the store
 share.py         the files of one process: from films to rows in the store
 decoder_pool.py  starts, watches and replaces the programs that decode
 worker.py        the program that decodes, so that a crash of FFmpeg costs one file
-rows.py          from the pictures and the sound of a film to rows of features
 backbone.py      a network with its preprocessing
 networks.py      the networks by name
 weights.py       reads, finds and names their weights

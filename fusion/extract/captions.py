@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fusion.data.captions.match import find_captions, read_all, stranger_files
 from fusion.data.captions.subtitles import SUBTITLES
-from fusion.data.captions.table import Caption
 from fusion.files import write_atomically
 from fusion.words import number_of
 
@@ -19,43 +18,27 @@ FILE = "captions.csv"
 def write_captions(store: str | Path, place: str | Path, videos: Sequence[str]) -> str:
     """Write ``captions.csv``, with columns video, start, end, text, into the folder of a store.
 
-    Captions of whole videos have neither start nor end.
-
-    Args:
-        store: the folder.
-        place: a folder of caption files, or a caption file, see :func:`find_captions`.
-        videos: the names of the videos in the store.
-
-    Returns:
-        One line that counts captions, and names videos without any.
-
-    Raises:
-        CaptionError: a file cannot be read, a name fits several videos, or no video has captions.
-        OSError: the file cannot be written.
+    Captions of whole videos have neither start nor end. ``place`` is a folder of caption files or a
+    caption file; errors are those of :func:`find_captions`. Returns one line that counts captions
+    and names videos without any.
     """
     found = find_captions(place, videos)
     captions = [caption for video in found.values() for caption in video]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["video", "start", "end", "text"])
-    writer.writerows(_row(caption) for caption in captions)
+    for c in captions:
+        writer.writerow([c.video, *(("", "") if c.is_whole else (c.start, c.end)), c.text])
     write_atomically(Path(store) / FILE, table.getvalue())
     without = [video for video, its in found.items() if not its]
     described = number_of(len(found) - len(without), "video")
     parts = [f"{FILE}: {number_of(len(captions), 'caption')} of {described}"]
     parts += _strangers(Path(place), videos)
     if without:
-        have = (
-            "video in the store has none" if len(without) == 1 else "videos in the store have none"
-        )
-        parts.append(f"{len(without)} {have} ({_named(without)})")
+        have = "has" if len(without) == 1 else "have"
+        lacking = number_of(len(without), "video")
+        parts.append(f"{lacking} in the store {have} none ({_named(without)})")
     return "; ".join(parts)
-
-
-def _row(caption: Caption) -> tuple[str, float | str, float | str, str]:
-    """Write a caption; a caption of a whole video has empty times."""
-    times = ("", "") if caption.is_whole else (caption.start, caption.end)
-    return caption.video, *times, caption.text
 
 
 def _strangers(place: Path, videos: Sequence[str]) -> list[str]:

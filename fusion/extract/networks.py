@@ -19,12 +19,7 @@ from fusion.extract import weights
 from fusion.extract.backbone import NONE, Backbone, Source, import_package
 from fusion.models.video.resnext import ResNeXt101
 from fusion.models.video.s3d import S3D
-from fusion.models.video.weight_names import (
-    RESNEXT101,
-    S3D_HOWTO100M,
-    load_resnext101,
-    load_s3d,
-)
+from fusion.models.video.weight_names import RESNEXT101, S3D_HOWTO100M, load_resnext101, load_s3d
 
 Builder = Callable[[str, Source], Backbone]
 Scale = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of 0 to 255
@@ -38,14 +33,8 @@ _WIDE = 16 / 9  # shape of the picture that shows whether a network takes any si
 def build_backbone(name: str, source: Source) -> Backbone | None:
     """Build a backbone; None for ``none``.
 
-    Args:
-        name: for the field ``2d`` one of ``BACKBONES_2D`` or any model of timm, for ``3d`` one of
-            ``BACKBONES_3D``.
-        source: of its weights.
-
-    Raises:
-        ValueError: the name is unknown, a package is missing, or the weights are; one line that
-            says what to do.
+    ``name`` is for the field ``2d`` one of ``BACKBONES_2D`` or any model of timm, for ``3d`` one of
+    ``BACKBONES_3D``. ValueError: it is unknown, or a package or weights are missing; one line.
     """
     if name == NONE:
         return None
@@ -140,7 +129,7 @@ def _published(
     dim: int,
     scale: Scale,
 ) -> Builder:
-    """Return what builds a network of published features, given where its weights are."""
+    """Return a builder of a network of published features, given where its weights are."""
 
     def build(name: str, source: Source) -> Backbone:
         if source.file:
@@ -155,10 +144,7 @@ def _published(
 
 
 def _torchvision(frames_per_second: float, frames: int, stride: int) -> Builder:
-    """Return what builds a video model of torchvision, given the rate and length of its test.
-
-    torchvision knows the rest.
-    """
+    """Return a builder of a video model of torchvision, given rate and length of its test clips."""
 
     def build(name: str, source: Source) -> Backbone:
         models = import_package("torchvision.models")

@@ -1,4 +1,4 @@
-"""Render one film: pictures and sounds of its scenes, encoded into an mp4 file."""
+"""Render one film into an mp4 file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,10 @@ from fusion.data.demo.plan import FRAMES_PER_SECOND, Film, Scene, film_generator
 from fusion.data.demo.sounds import SAMPLE_RATE, render_sounds
 
 PICTURES, SOUNDS = 1, 2  # streams of random numbers
-# Fast settings of good quality; one thread, so that the bytes do not depend on the machine.
-H264_OPTIONS = {"preset": "ultrafast", "crf": "28", "threads": "1"}
-MPEG4_BITS_PER_SECOND = 150_000
-AAC_BITS_PER_SECOND = 32_000
-KEYFRAME_EVERY = 20  # frames
 
 
 def write_film(film: Film, folder: Path) -> None:
-    """Render a film into ``folder / film.path``.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Render a film into ``folder / film.path``."""
     # In memory first: PyAV reports a full disk by many kinds of errors, Python by one.
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
@@ -68,19 +59,21 @@ def scene_wave(film: Film, number: int, scene: Scene) -> np.ndarray:
 
 def _add_video(container: av.container.OutputContainer) -> av.VideoStream:
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    options = H264_OPTIONS if codec == "libx264" else {"threads": "1"}
+    # Fast settings of good quality; one thread, so that the bytes do not depend on the machine.
+    fast = {"preset": "ultrafast", "crf": "28"} if codec == "libx264" else {}
+    options = fast | {"threads": "1"}
     stream = cast(av.VideoStream, container.add_stream(codec, FRAMES_PER_SECOND, options))
     stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-    stream.codec_context.gop_size = KEYFRAME_EVERY
+    stream.codec_context.gop_size = 20
     if codec == "mpeg4":
-        stream.codec_context.bit_rate = MPEG4_BITS_PER_SECOND
+        stream.codec_context.bit_rate = 150_000
     return stream
 
 
 def _add_audio(container: av.container.OutputContainer) -> av.AudioStream:
     options = {"aac_coder": "fast", "aac_tns": "0", "aac_pns": "0"}
     stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options=options)
-    stream.codec_context.bit_rate = AAC_BITS_PER_SECOND
+    stream.codec_context.bit_rate = 32_000
     return stream
 
 
