@@ -1,6 +1,6 @@
 """From films to a feature store: what ``tools/extract.py`` does.
 
-job.py           the whole job, and which files it takes
+job.py           the whole job, which files it takes, and their captions
 settings.py      what is extracted; a store holds features of one kind only
 share.py         the files of one process: from films to rows in the store
 decoder_pool.py  starts, watches and replaces the programs that decode
@@ -8,7 +8,6 @@ worker.py        the program that decodes, so that a crash of FFmpeg costs one f
 backbone.py      a network with its preprocessing
 networks.py      the networks by name
 weights.py       reads, finds and names their weights
-captions.py      captions of the videos in the store
 outcomes.py      the outcome of each file, and the report
 
 Nothing is imported here: worker.py must start fast, and needs no torch.

@@ -111,9 +111,7 @@ def collect_outcomes(store: Path, videos: Iterable[str], world_size: int) -> Out
     videos = list(videos)
     while True:
         notes = _notes(store, world_size)
-        failures: dict[str, str] = {}
-        for file in notes:
-            failures |= json.loads(file.read_text())
+        failures = {k: v for file in notes for k, v in json.loads(file.read_text()).items()}
         features = FeatureStore(store)
         files = tuple(_outcome(features, video, failures.get(video)) for video in videos)
         outcomes = Outcomes(files, tuple(features.fields), len(notes) == world_size)

@@ -57,12 +57,9 @@ def fields_of(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Field
 def describe(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Any]:
     """Describe, ready for JSON, all settings that change the values of the features."""
     settings: dict[str, Any] = {"format": 1, "decoding": VERSION}
-    for field, backbone in backbones.items():
-        settings[field] = {
-            "network": backbone.name,
-            "weights": backbone.weights,
-            "sampling": dataclasses.asdict(backbone.sampling),
-        }
+    for field, b in backbones.items():
+        sampling = dataclasses.asdict(b.sampling)
+        settings[field] = {"network": b.name, "weights": b.weights, "sampling": sampling}
     if audio:
         settings[AUDIO] = {"log_mel": SPECTROGRAM_VERSION}
     return json.loads(json.dumps(settings | _warning(backbones)))

@@ -57,12 +57,13 @@ def demo_corpus(
     """
     name = f"demo-v{VERSION}" if size is None else f"demo-v{VERSION}-{size}"
     folder = Path(cache or cache_folder()) / name
-    if not _is_complete(folder):
+    if not (folder / "version.json").is_file():
         films = plan_corpus(size)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _one_process_at_a_time(folder.with_name(f"{name}.lock")):
-                if not _is_complete(recover_folder(folder)):  # another process may have rendered it
+                # Another process may have rendered it by now.
+                if not (recover_folder(folder) / "version.json").is_file():
                     _check_space(folder.parent, len(films))
                     _render(folder, films, size, jobs or _num_cores())
         except OSError as error:
@@ -72,14 +73,10 @@ def demo_corpus(
     return folder
 
 
-def _is_complete(folder: Path) -> bool:
-    return (folder / "version.json").is_file()
-
-
 def _render(folder: Path, films: list[Film], size: int | None, jobs: int) -> None:
     with replace_folder(folder) as new:
         write_tables(films, new)
-        done = map(write_film, films, itertools.repeat(new))
+        done: Iterator[None] = map(write_film, films, itertools.repeat(new))
         if jobs > 1:
             done = _render_in_processes(new, size, jobs)
         for _ in tqdm(done, desc="rendering the built-in corpus", total=len(films), unit="film"):
@@ -123,18 +120,16 @@ def write_tables(films: list[Film], folder: Path) -> None:
     ``has_sound``, ``has_narration``, 0 or 1, of the scene; ``has_video_stream`` and
     ``has_audio_stream`` of the file; ``unsaid``, the attributes that the sentence leaves out.
     """
-    truth = [_truth(film, scene) for film in films for scene in film.scenes]
-    _write_csv(folder / "attributes.csv", list(truth[0]), truth)
-    texts = [scene.text for film in films for scene in film.scenes]
+    rows = [_row(film, scene) for film in films for scene in film.scenes]
+    _write_csv(folder / "attributes.csv", [name for name in rows[0] if name != "text"], rows)
     for split in SPLITS:
-        pairs = zip(truth, texts, strict=True)
-        mine = [row | {"text": text} for row, text in pairs if row["split"] == split]
+        mine = [row for row in rows if row["split"] == split]
         _write_csv(folder / f"{split}.csv", ["video", "start", "end", "text"], mine)
     scores = {split: ceilings([f for f in films if f.split == split]) for split in SPLITS[1:]}
     (folder / "ceilings.json").write_text(json.dumps(scores, indent=1))
 
 
-def _truth(film: Film, scene: Scene) -> dict[str, object]:
+def _row(film: Film, scene: Scene) -> dict[str, object]:
     return {
         "video": film.path,
         "start": scene.caption_start,
@@ -147,6 +142,7 @@ def _truth(film: Film, scene: Scene) -> dict[str, object]:
         "has_video_stream": int(film.has_video_stream),
         "has_audio_stream": int(film.has_audio_stream),
         "unsaid": " ".join(scene.unsaid),
+        "text": scene.text,
     }
 
 
@@ -189,6 +185,5 @@ def _no_space(place: Path, num_films: int, found: str) -> CorpusError:
 
 
 def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
+    return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -21,17 +21,25 @@ def write_film(film: Film, folder: Path) -> None:
     """Render a film into ``folder / film.path``."""
     # In memory first: PyAV reports a full disk by many kinds of errors, Python by one.
     memory = io.BytesIO()
+    convert = VideoReformatter()  # shared by all frames: slow to construct
     with av.open(memory, "w", format="mp4") as container:
         video = _add_video(container) if film.has_video_stream else None
         audio = _add_audio(container) if film.has_audio_stream else None
-        num_frames = 0
+        first = 0  # the number of the scene's first frame
         for number, scene in enumerate(film.scenes):
             if video is not None:
-                frames = scene_frames(film, number, scene)
-                _encode_pictures(container, video, frames, num_frames)
+                for place, picture in enumerate(scene_frames(film, number, scene), start=first):
+                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                    frame = convert.reformat(frame, format="yuv420p", interpolation="FAST_BILINEAR")
+                    frame.pts = place
+                    container.mux(video.encode(frame))
             if audio is not None:
-                _encode_sound(container, audio, scene_wave(film, number, scene), num_frames)
-            num_frames += scene.num_frames
+                wave = scene_wave(film, number, scene)[None]
+                sound = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+                sound.sample_rate = SAMPLE_RATE
+                sound.pts = first * SAMPLE_RATE // FRAMES_PER_SECOND
+                container.mux(audio.encode(sound))
+            first += scene.num_frames
         for stream in (video, audio):
             if stream is not None:
                 container.mux(stream.encode(None))
@@ -75,23 +83,3 @@ def _add_audio(container: av.container.OutputContainer) -> av.AudioStream:
     stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options=options)
     stream.codec_context.bit_rate = 32_000
     return stream
-
-
-def _encode_pictures(
-    container: av.container.OutputContainer, stream: av.VideoStream, frames: np.ndarray, first: int
-) -> None:
-    convert = VideoReformatter()  # shared by all frames: slow to construct
-    for number, picture in enumerate(frames, start=first):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame = convert.reformat(frame, format="yuv420p", interpolation="FAST_BILINEAR")
-        frame.pts = number
-        container.mux(stream.encode(frame))
-
-
-def _encode_sound(
-    container: av.container.OutputContainer, stream: av.AudioStream, wave: np.ndarray, first: int
-) -> None:
-    frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-    frame.sample_rate = SAMPLE_RATE
-    frame.pts = first * SAMPLE_RATE // FRAMES_PER_SECOND
-    container.mux(stream.encode(frame))

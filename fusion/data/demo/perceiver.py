@@ -49,13 +49,17 @@ def ceilings(films: Sequence[Film]) -> dict[str, dict[str, float]]:
         ranked = np.all([np.any([present[m] for m in side], axis=0) for side in sides], axis=0)
         # Modalities of one clip never disagree, so the maximum joins what they show.
         joined = [np.max([known[m] for m in side], axis=0)[ranked] for side in sides]
-        scores[str(direction)] = _expected_scores(*joined, len(ranked))
+        scores[str(direction)] = _expected_scores(joined[0], joined[1], len(ranked))
     return scores
 
 
 def _expected_scores(queries: np.ndarray, candidates: np.ndarray, total: int) -> dict[str, float]:
     """Compute the scores of one direction: values (N, A) each; candidate i fits query i."""
-    scores = _match_scores(queries, candidates)
+    # Times the number of combinations, so that scores are exact: (N, N) int
+    scores = np.ones((len(queries), len(candidates)), np.int64)
+    for q, c, values in zip(queries.T, candidates.T, ATTRIBUTES.values(), strict=True):
+        unknown = (q == UNKNOWN)[:, None] | (c == UNKNOWN)[None, :]
+        scores *= np.where(unknown, 1, (q[:, None] == c[None, :]) * len(values))
     right = scores.diagonal()[:, None]
     better = (scores > right).sum(axis=1)
     equal = (scores == right).sum(axis=1)  # at least 1, the right one itself
@@ -64,15 +68,6 @@ def _expected_scores(queries: np.ndarray, candidates: np.ndarray, total: int) ->
         f"R@{k}": 100 * float(np.clip((k - better) / equal, 0, 1).sum()) / total for k in CUTOFFS
     }
     return recalls | {"MedR": float(np.median(ranks)), "MeanR": float(ranks.mean())}
-
-
-def _match_scores(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Score all pairs, times the number of combinations, so that scores are exact: (N, N) int."""
-    scores = np.ones((len(queries), len(candidates)), np.int64)
-    for q, c, values in zip(queries.T, candidates.T, ATTRIBUTES.values(), strict=True):
-        unknown = (q == UNKNOWN)[:, None] | (c == UNKNOWN)[None, :]
-        scores *= np.where(unknown, 1, (q[:, None] == c[None, :]) * len(values))
-    return scores
 
 
 def _known(films: Sequence[Film], modality: str) -> np.ndarray:

@@ -36,7 +36,7 @@ def render_pictures(
     values: Mapping[str, str], num_frames: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw a scene: (T, H, W, 3) uint8 RGB. ``rng`` draws all that is no attribute."""
-    background = _draw_background(HEIGHT + DRIFT, WIDTH + DRIFT, rng)
+    still = _draw_background(HEIGHT + DRIFT, WIDTH + DRIFT, rng).astype(np.int16)
     track = TRACKS[values["motion"]](num_frames, rng)
     # The camera's path: (T, 2), x and y of the upper left corner, 0 to ``DRIFT``
     way = np.linspace(-0.5, 0.5, num_frames)[:, None] * rng.uniform(-0.5, 0.5, 2)
@@ -44,7 +44,27 @@ def render_pictures(
     track[:, :2] -= camera - DRIFT // 2
     hue = HUES[values["colour"]] + rng.uniform(-HUE_JITTER, HUE_JITTER)
     colour = _rgb(hue, rng.uniform(*OBJECT_SATURATION), rng.uniform(*OBJECT_VALUE))
-    return _paint(background, SHAPES[values["shape"]], colour, track, camera, rng)
+
+    half = int(np.ceil(1.3 * track[:, 2].max())) + 1
+    corner = np.floor(track[:, [1, 0]]).astype(int) - half  # row and column of the window, (T, 2)
+    window = np.arange(2 * half + 1, dtype=np.float32)
+    cover, light = _draw_object(SHAPES[values["shape"]], track, corner, window)
+    grain = rng.standard_normal((HEIGHT + 32, WIDTH + 32, 3), np.float32) * rng.uniform(*NOISE)
+    grain = np.rint(grain).astype(np.int16)
+    shifts = rng.integers(0, 33, (len(track), 2))  # of one tile of grain, for speed
+
+    frames = np.empty((len(track), HEIGHT, WIDTH, 3), np.uint8)
+    for i, (row, column) in enumerate(corner.tolist()):
+        x, y = camera[i]
+        canvas = still[y : y + HEIGHT, x : x + WIDTH].copy()
+        rows, columns = slice(max(-row, 0), HEIGHT - row), slice(max(-column, 0), WIDTH - column)
+        alpha = cover[i, rows, columns, None]
+        part = canvas[max(row, 0) :, max(column, 0) :][: alpha.shape[0], : alpha.shape[1]]
+        part[:] = part + alpha * (light[i, rows, columns, None] * colour - part)
+        x, y = shifts[i]
+        canvas += grain[y : y + HEIGHT, x : x + WIDTH]
+        frames[i] = np.clip(canvas, 0, 255, out=canvas)
+    return frames
 
 
 def _draw_background(height: int, width: int, rng: np.random.Generator) -> Array:
@@ -192,37 +212,6 @@ TRACKS: dict[str, Callable[[int, np.random.Generator], Array]] = {
     "grows": _grows,
     "blinks": _blinks,
 }
-
-
-def _paint(
-    background: Array,
-    shape: Shape,
-    colour: Array,
-    track: Array,
-    camera: Array,
-    rng: np.random.Generator,
-) -> Array:
-    """Draw object and grain onto the background, frame by frame: (T, H, W, 3) uint8."""
-    half = int(np.ceil(1.3 * track[:, 2].max())) + 1
-    corner = np.floor(track[:, [1, 0]]).astype(int) - half  # row and column of the window, (T, 2)
-    cover, light = _draw_object(shape, track, corner, np.arange(2 * half + 1, dtype=np.float32))
-    grain = rng.standard_normal((HEIGHT + 32, WIDTH + 32, 3), np.float32) * rng.uniform(*NOISE)
-    grain = np.rint(grain).astype(np.int16)
-    shifts = rng.integers(0, 33, (len(track), 2))  # of one tile of grain, for speed
-
-    still = background.astype(np.int16)
-    frames = np.empty((len(track), HEIGHT, WIDTH, 3), np.uint8)
-    for i, (row, column) in enumerate(corner.tolist()):
-        x, y = camera[i]
-        canvas = still[y : y + HEIGHT, x : x + WIDTH].copy()
-        rows, columns = slice(max(-row, 0), HEIGHT - row), slice(max(-column, 0), WIDTH - column)
-        alpha = cover[i, rows, columns, None]
-        part = canvas[max(row, 0) :, max(column, 0) :][: alpha.shape[0], : alpha.shape[1]]
-        part[:] = part + alpha * (light[i, rows, columns, None] * colour - part)
-        x, y = shifts[i]
-        canvas += grain[y : y + HEIGHT, x : x + WIDTH]
-        frames[i] = np.clip(canvas, 0, 255, out=canvas)
-    return frames
 
 
 def _draw_object(shape: Shape, track: Array, corner: Array, window: Array) -> tuple[Array, Array]:
