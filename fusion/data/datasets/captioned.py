@@ -113,19 +113,11 @@ class CaptionedVideos(Source):
         if self.group_captions and split == "train":
             kept, texts = join_captions(kept)
         protocol = self.protocol(split)
-        clips = Clips(
-            folder,
-            kept,
-            reader,
-            text_encoder,
-            self.max_video_tokens,
-            self.max_audio_frames,
-            self.random_crop_seconds,
-            texts,
-            stream=(1,),  # not that of the crops: text and window are independent
-            # A protocol of so many clips with one caption each: YouCook2 has a window twice.
-            each_alone=protocol.clips is not None and protocol.captions is None,
-        )
+        # A protocol of so many clips with one caption each: YouCook2 has a window twice.
+        alone = protocol.clips is not None and protocol.captions is None
+        features = (reader, text_encoder, self.max_video_tokens, self.max_audio_frames)
+        crop, stream = self.random_crop_seconds, (1,)  # draw texts independently of crops
+        clips = Clips(folder, kept, *features, crop, texts, stream=stream, each_alone=alone)
         out = len(captions) - len(self._kept[split])
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))

@@ -91,22 +91,14 @@ class PickledVideos(Source):
         reader = PickledFeatures(clips, self.features)
         self._report_empty(clips, reader, file, text_encoder)
         every = self.protocol(split).captions is not None
-        shown = [
-            (name, text, clip.texts)
-            for name, clip in zip(reader.videos, clips, strict=True)
-            for text in (clip.texts if every else (clip.text,))
-        ]
-        return Clips(
-            None,
-            [Caption(name, *WHOLE, text) for name, text, _ in shown],
-            reader,
-            text_encoder,
-            self.max_video_tokens,
-            self.max_audio_frames,
-            texts=[texts for _, _, texts in shown],
-            long_clips=self.long_clips,
-            cut=1 if split == "train" else self.cut,
-        )
+        captions, texts = [], []
+        for name, clip in zip(reader.videos, clips, strict=True):
+            for text in clip.texts if every else (clip.text,):
+                captions.append(Caption(name, *WHOLE, text))
+                texts.append(clip.texts)
+        features = (reader, text_encoder, self.max_video_tokens, self.max_audio_frames)
+        cut = 1 if split == "train" else self.cut
+        return Clips(None, captions, *features, texts=texts, long_clips=self.long_clips, cut=cut)
 
     def protocol(self, split: str) -> Protocol:
         """How a table on a split is counted."""
