@@ -1,16 +1,13 @@
 """From films to a feature store: what ``tools/extract.py`` does.
 
-job.py           the whole job
+job.py           the whole job, which files it takes, and their captions
 settings.py      what is extracted; a store holds features of one kind only
-videos.py        which files, and their names in the store
 share.py         the files of one process: from films to rows in the store
 decoder_pool.py  starts, watches and replaces the programs that decode
 worker.py        the program that decodes, so that a crash of FFmpeg costs one file
-rows.py          from the pictures and the sound of a film to rows of features
 backbone.py      a network with its preprocessing
 networks.py      the networks by name
 weights.py       reads, finds and names their weights
-captions.py      captions of the videos in the store
 outcomes.py      the outcome of each file, and the report
 
 Nothing is imported here: worker.py must start fast, and needs no torch.

@@ -25,22 +25,11 @@ _PIXELS = {"cpu": 1_500_000, "cuda": 32_000_000}  # computed at a time, unless m
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where the weights of a backbone come from.
+    """Where the weights of a backbone come from."""
 
-    Attributes:
-        field: of its features, ``2d`` or ``3d``.
-        file: of weights; None: the published weights of the network.
-        random: take random weights if there is no file.
-    """
-
-    field: str
-    file: Path | None = None
-    random: bool = False
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the weights are random."""
-        return self.random and not self.file
+    field: str  # of its features, ``2d`` or ``3d``
+    file: Path | None = None  # of weights; None: the published weights of the network
+    random: bool = False  # take random weights if there is no file
 
     def missing(self, name: str, way: str) -> ValueError:
         """Make the error that the network ``name`` has no weights, and the ``way`` to get some."""
@@ -54,17 +43,10 @@ class Source:
 class Backbone:
     """Computes features of windows of pictures.
 
-    Args:
-        name: of the network, in full.
-        network: (B, 3, T, H, W) -> (B, D), or (B, 3, H, W) -> (B, D) if T is 1.
-        sampling: the pictures it gets.
-        dim: D.
-        mean: of red, green and blue, subtracted from values of 0 to 255.
-        std: of red, green and blue; the difference is divided by it.
-        source: of the weights.
-
-    Attributes:
-        weights: the name of the weights: the beginning of a hash, or ``RANDOM``.
+    ``network`` maps (B, 3, T, H, W), or (B, 3, H, W) if T is 1, to (B, D), where ``dim`` is D. Its
+    input are the pictures of ``sampling``: values of 0 to 255 minus ``mean``, divided by ``std``,
+    both of red, green and blue. The attribute ``weights`` is the beginning of the hash of the
+    weights, or ``RANDOM``.
     """
 
     def __init__(
@@ -79,12 +61,12 @@ class Backbone:
     ) -> None:
         self.name, self.network, self.sampling, self.dim = name, network.eval(), sampling, dim
         self._mean, self._std = torch.tensor(list(mean)), torch.tensor(list(std))
-        self.weights = RANDOM if source.is_random else name_weights(network)
+        self.weights = RANDOM if source.random and not source.file else name_weights(network)
         self._device = torch.device("cpu")
         self._most: int | None = None  # features at a time, once memory has run out
 
     def to(self, device: torch.device) -> Backbone:
-        """Move it to a device."""
+        """Move the network to a device."""
         self._device, self.network = device, self.network.to(device)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self
@@ -98,14 +80,11 @@ class Backbone:
     def compute(self, windows: Tensor) -> Tensor:
         """Compute features: (B, T, H, W, 3) uint8 RGB -> (B, D) float32, on the CPU.
 
-        If memory runs out, half as many are computed at a time from then on.
-
-        Raises:
-            RuntimeError: there is no memory for a single one.
+        If memory runs out, half as many are computed at a time from then on; RuntimeError if there
+        is none for a single one.
         """
-        return torch.cat(
-            [self._compute(part) for part in windows.split(self._most or len(windows))]
-        )
+        parts = windows.split(self._most or len(windows))
+        return torch.cat([self._compute(part) for part in parts])
 
     def _compute(self, windows: Tensor) -> Tensor:
         try:
@@ -124,11 +103,7 @@ class Backbone:
 
 
 def import_package(name: str) -> Any:
-    """Import a package that only some backbones need.
-
-    Raises:
-        ValueError: it cannot be imported; one line that says how to install it.
-    """
+    """Import a package that only some backbones need; ValueError says how to install it."""
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision of another torch

@@ -36,19 +36,12 @@ class Task(NamedTuple):
 
 
 class End(NamedTuple):
-    """A file was decoded.
-
-    Attributes:
-        seconds: its duration.
-        problems: what is wrong with it, see :class:`.film.Film`.
-        size: of the file, in bytes.
-        mtime: time of its last change, in seconds since 1970.
-    """
+    """A file was decoded."""
 
     seconds: float
-    problems: tuple[str, ...]
-    size: int
-    mtime: int
+    problems: tuple[str, ...]  # see :class:`.film.Film`
+    size: int  # bytes
+    mtime: int  # of its last change, in seconds since 1970
 
 
 class Failed(NamedTuple):
@@ -136,12 +129,9 @@ class DecoderPool:
     Args:
         samplings: which pictures are wanted, by field.
         audio: whether sound is wanted.
-        count: programs.
+        count: number of programs.
         time_limit: seconds to wait for the next piece of a file; for the whole file, as long plus
             ten times its duration.
-
-    Raises:
-        ValueError: one of the numbers is not positive.
     """
 
     def __init__(
@@ -159,8 +149,7 @@ class DecoderPool:
     def decode(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Event], None, None]:
         """Decode files; pieces of several files are mixed; each file ends with End or Failed.
 
-        Raises:
-            ChildProcessError: the programs do not start.
+        ChildProcessError: the programs do not start.
         """
         waiting = iter(tasks)
         try:

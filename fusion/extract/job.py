@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
 import sys
 import tempfile
@@ -11,16 +13,18 @@ from pathlib import Path
 
 import torch
 
-from fusion.data.captions.match import find_captions
+from fusion.data.captions.match import ENDINGS, find_captions, read_all, stranger_files
+from fusion.data.captions.subtitles import SUBTITLES
 from fusion.data.captions.table import CaptionError
+from fusion.data.features.problems import name_some
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
-from fusion.extract.captions import write_captions
 from fusion.extract.decoder_pool import DecoderPool
 from fusion.extract.outcomes import Outcomes, collect_outcomes, forget_failures, note_failures
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
 from fusion.extract.share import Share, say
-from fusion.extract.videos import find_videos
+from fusion.files import write_atomically
+from fusion.words import number_of
 
 _MOST_WORKERS = 8
 
@@ -42,7 +46,7 @@ def extract(
     share of the files; they may be on several machines that share the folder.
 
     Args:
-        videos: files and folders, see :func:`.videos.find_videos`.
+        videos: files and folders, see :func:`find_videos`.
         out: folder of the store.
         features: what to extract; None: the defaults.
         captions: a folder of caption files or a caption file, for ``captions.csv``.
@@ -114,11 +118,97 @@ def _report(store: Path, outcomes: Outcomes, captions: str | Path | None) -> Non
     """Write the captions of the videos in the store, and print the table of outcomes."""
     if captions is not None:
         try:
-            say(write_captions(store, captions, FeatureStore(store).videos))
+            say(_write_captions(store, captions, FeatureStore(store).videos))
         except CaptionError as error:  # no video that could be read has any
             say(f"no captions are written: {error}")
     encoding = sys.stdout.encoding or "utf-8"  # some screens lack most letters
     print(outcomes.for_screen().encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def _write_captions(store: Path, place: str | Path, videos: Sequence[str]) -> str:
+    """Write ``captions.csv``, with columns video, start, end, text, into the folder of a store.
+
+    Captions of whole videos have neither start nor end. Returns one line that counts captions and
+    names videos without any. Errors are those of :func:`find_captions`.
+    """
+    found = find_captions(place, videos)
+    captions = [caption for video in found.values() for caption in video]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["video", "start", "end", "text"])
+    for c in captions:
+        writer.writerow([c.video, *(("", "") if c.is_whole else (c.start, c.end)), c.text])
+    write_atomically(store / "captions.csv", table.getvalue())
+    without = [video for video, its in found.items() if not its]
+    described = number_of(len(found) - len(without), "video")
+    parts = [f"captions.csv: {number_of(len(captions), 'caption')} of {described}"]
+    parts += _strangers(Path(place), videos)
+    if without:
+        have = "has" if len(without) == 1 else "have"
+        lacking = number_of(len(without), "video")
+        parts.append(f"{lacking} in the store {have} none ({name_some(without)})")
+    return "; ".join(parts)
+
+
+def _strangers(place: Path, videos: Sequence[str]) -> list[str]:
+    """Name the caption files, or the captions, that belong to no video of the store."""
+    if place.is_dir():
+        lost, what = [file.name for file in stranger_files(place, videos)], "caption file"
+    elif place.suffix.lower() in SUBTITLES:  # of one video
+        return []
+    else:
+        ours = set(videos)
+        lost, what = [c.video for c in read_all(place, ours) if c.video not in ours], "caption"
+    belong = "belongs" if len(lost) == 1 else "belong"
+    text = f"{number_of(len(lost), what)} {belong} to no video in the store"
+    return [f"{text} ({name_some(list(dict.fromkeys(lost)))})"] if lost else []
+
+
+def find_videos(
+    places: Sequence[str | Path], root: str | Path | None = None, leave_out: Path | None = None
+) -> dict[str, Path]:
+    """List media files by name: the path relative to a common folder, with forward slashes.
+
+    ``places`` are files, and folders that are searched at any depth except for hidden files and the
+    folder ``leave_out``. ``root`` None: names are relative to the deepest folder that holds all.
+    """
+    files: dict[Path, None] = {}
+    for place in map(Path, places):
+        if not place.exists():
+            raise ValueError(f"{place}: no such file or folder; check the path")
+        found = sorted(_search(place, leave_out)) if place.is_dir() else [place]
+        if not found:
+            raise ValueError(f"{place}: no media file in this folder; name one by itself to try it")
+        files.update(dict.fromkeys(map(_absolute, found)))
+    folders = [_absolute(p) if p.is_dir() else _absolute(p).parent for p in map(Path, places)]
+    base = _absolute(Path(root)) if root else Path(os.path.commonpath(folders))
+    for file in files:
+        if not file.is_relative_to(base):
+            raise ValueError(f"{file} is not in the folder {base}; give another --root")
+    return dict(sorted((file.relative_to(base).as_posix(), file) for file in files))
+
+
+def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    """Find media files; links are followed, but no folder is searched twice."""
+    visited = {os.path.realpath(leave_out)} if leave_out else set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        if (real := os.path.realpath(here)) in visited:
+            continue
+        visited.add(real)
+        for entry in os.scandir(here):
+            if entry.name.startswith("."):
+                continue  # such as ._film.mp4, which macOS leaves on other disks
+            if entry.is_dir():
+                waiting.append(here / entry.name)
+            elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
+                yield here / entry.name
+
+
+def _absolute(path: Path) -> Path:
+    """Make a path absolute and remove ``..``, without following links."""
+    return Path(os.path.abspath(path))
 
 
 def _device() -> torch.device:

@@ -19,12 +19,7 @@ from fusion.extract import weights
 from fusion.extract.backbone import NONE, Backbone, Source, import_package
 from fusion.models.video.resnext import ResNeXt101
 from fusion.models.video.s3d import S3D
-from fusion.models.video.weight_names import (
-    RESNEXT101,
-    S3D_HOWTO100M,
-    load_resnext101,
-    load_s3d,
-)
+from fusion.models.video.weight_names import RESNEXT101, S3D_HOWTO100M, load_resnext101, load_s3d
 
 Builder = Callable[[str, Source], Backbone]
 Scale = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of 0 to 255
@@ -38,14 +33,8 @@ _WIDE = 16 / 9  # shape of the picture that shows whether a network takes any si
 def build_backbone(name: str, source: Source) -> Backbone | None:
     """Build a backbone; None for ``none``.
 
-    Args:
-        name: for the field ``2d`` one of ``BACKBONES_2D`` or any model of timm, for ``3d`` one of
-            ``BACKBONES_3D``.
-        source: of its weights.
-
-    Raises:
-        ValueError: the name is unknown, a package is missing, or the weights are; one line that
-            says what to do.
+    ``name`` is for the field ``2d`` one of ``BACKBONES_2D`` or any model of timm, for ``3d`` one of
+    ``BACKBONES_3D``. ValueError: it is unknown, or a package or weights are missing; one line.
     """
     if name == NONE:
         return None
@@ -132,62 +121,44 @@ def _width(network: nn.Module, height: int, width: int) -> int | None:
     return features.shape[1] if features.ndim == 2 else None
 
 
-def _published(
-    load: Callable[[Path], nn.Module],
-    network: Callable[[], nn.Module],
-    address: str,
-    sampling: Sampling,
-    dim: int,
-    scale: Scale,
-) -> Builder:
-    """Return what builds a network of published features, given where its weights are."""
-
-    def build(name: str, source: Source) -> Backbone:
-        if source.file:
-            built = load(source.file)
-        elif source.random:
-            built = weights.random_network(network, _example(sampling, scale))
-        else:
-            raise source.missing(name, f"download {address}")
-        return Backbone(name, built, sampling, dim, *scale, source)
-
-    return build
+def _published(name: str, source: Source) -> Backbone:
+    """Build a network of published features."""
+    load, build, address, sampling, dim, scale = PUBLISHED[name]
+    if source.file:
+        network = load(source.file)
+    elif source.random:
+        network = weights.random_network(build, _example(sampling, scale))
+    else:
+        raise source.missing(name, f"download {address}")
+    return Backbone(name, network, sampling, dim, *scale, source)
 
 
-def _torchvision(frames_per_second: float, frames: int, stride: int) -> Builder:
-    """Return what builds a video model of torchvision, given the rate and length of its test.
-
-    torchvision knows the rest.
-    """
-
-    def build(name: str, source: Source) -> Backbone:
-        models = import_package("torchvision.models")
-        plain = name.removeprefix("tv_")
-        published = models.get_model_weights(plain).DEFAULT
-        seen = published.transforms()
-        size = seen.resize_size[0] if len(seen.resize_size) == 1 else tuple(seen.resize_size)
-        way = seen.interpolation.value
-        sampling = Sampling(frames_per_second, size, seen.crop_size[0], frames, stride, way)
-        scale = [255 * x for x in seen.mean], [255 * x for x in seen.std]
-        network, head, dim = _headless(models.get_model(plain, weights=None))
-        if source.file:
-            weights.load_backbone_weights(network, name, source.file, [head])
-        elif source.random:
-            network = weights.random_network(
-                lambda: _headless(models.get_model(plain, weights=None))[0],
-                _example(sampling, scale),
-            )
-        else:
-            try:
-                values = weights.fetch(published.url)
-            except ConnectionError as error:
-                way = f"{error}; download {published.url} elsewhere"
-                raise source.missing(name, way) from None
-            kept = {k: v for k, v in values.items() if not k.startswith(f"{head}.")}
-            network.load_state_dict(kept)
-        return Backbone(name, network, sampling, dim, *scale, source)
-
-    return build
+def _torchvision(name: str, source: Source) -> Backbone:
+    """Build a video model of torchvision, which knows all but the rate of the pictures."""
+    models = import_package("torchvision.models")
+    plain, (frames_per_second, frames, stride) = name.removeprefix("tv_"), TORCHVISION[name]
+    published = models.get_model_weights(plain).DEFAULT
+    seen = published.transforms()
+    size = seen.resize_size[0] if len(seen.resize_size) == 1 else tuple(seen.resize_size)
+    way = seen.interpolation.value
+    sampling = Sampling(frames_per_second, size, seen.crop_size[0], frames, stride, way)
+    scale = [255 * x for x in seen.mean], [255 * x for x in seen.std]
+    network, head, dim = _headless(models.get_model(plain, weights=None))
+    if source.file:
+        weights.load_backbone_weights(network, name, source.file, [head])
+    elif source.random:
+        network = weights.random_network(
+            lambda: _headless(models.get_model(plain, weights=None))[0], _example(sampling, scale)
+        )
+    else:
+        try:
+            values = weights.fetch(published.url)
+        except ConnectionError as error:
+            way = f"{error}; download {published.url} elsewhere"
+            raise source.missing(name, way) from None
+        kept = {k: v for k, v in values.items() if not k.startswith(f"{head}.")}
+        network.load_state_dict(kept)
+    return Backbone(name, network, sampling, dim, *scale, source)
 
 
 def _headless(network: nn.Module) -> tuple[nn.Module, str, int]:
@@ -204,9 +175,12 @@ def _example(sampling: Sampling, scale: Scale) -> Tensor:
     return weights.blots((1, 3, sampling.frames, *sampling.picture_size(1, 1)), *scale)
 
 
-BACKBONES_3D: dict[str, Builder] = {
+# How to load or build it, where its weights are, the pictures it gets, its width and scale
+Load = Callable[[Path], nn.Module]
+Build = Callable[[], nn.Module]
+PUBLISHED: dict[str, tuple[Load, Build, str, Sampling, int, Scale]] = {
     # Of HowTo100M's features, 1.5 per second: chunks of 16 pictures, black behind the end
-    "resnext101": _published(
+    "resnext101": (
         load_resnext101,
         ResNeXt101,
         RESNEXT101.source,
@@ -216,7 +190,7 @@ BACKBONES_3D: dict[str, Builder] = {
     ),
     # Of MIL-NCE, 1 per second as in EAO's configs: feature k sees 3.2 s from second k on. Its
     # authors published no extractor; they train on pictures of 200 and test on 224 pixels.
-    "s3d": _published(
+    "s3d": (
         load_s3d,
         S3D,
         S3D_HOWTO100M.source,
@@ -224,9 +198,15 @@ BACKBONES_3D: dict[str, Builder] = {
         1024,
         ((0.0,) * 3, (255.0,) * 3),
     ),
-    # Trained on Kinetics, about 1 per second
-    **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), _torchvision(15, 16, 15)),
-    "tv_s3d": _torchvision(15, 32, 15),
-    **dict.fromkeys(("mvit_v1_b", "mvit_v2_s"), _torchvision(7.5, 16, 8)),
-    **dict.fromkeys(("swin3d_t", "swin3d_s", "swin3d_b"), _torchvision(15, 32, 15)),
+}
+# Trained on Kinetics, about 1 feature per second: frames per second, frames, stride
+TORCHVISION: dict[str, tuple[float, int, int]] = {
+    **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), (15, 16, 15)),
+    "tv_s3d": (15, 32, 15),
+    **dict.fromkeys(("mvit_v1_b", "mvit_v2_s"), (7.5, 16, 8)),
+    **dict.fromkeys(("swin3d_t", "swin3d_s", "swin3d_b"), (15, 32, 15)),
+}
+BACKBONES_3D: dict[str, Builder] = {
+    **dict.fromkeys(PUBLISHED, _published),
+    **dict.fromkeys(TORCHVISION, _torchvision),
 }

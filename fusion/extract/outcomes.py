@@ -24,18 +24,11 @@ _ON_SCREEN = 60  # files; all are in report.txt
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The outcome of a file.
-
-    Attributes:
-        video: its name.
-        rows: of each field, 0 where there are none; empty if the video is not in the store.
-        seconds: its duration, as far as it could be decoded.
-        problems: what is wrong with it.
-    """
+    """The outcome of a file."""
 
     video: str
-    rows: Mapping[str, int]
-    seconds: float
+    rows: Mapping[str, int]  # of each field; empty if the video is not in the store
+    seconds: float  # decoded
     problems: tuple[str, ...]
 
     @property
@@ -48,16 +41,10 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """The outcomes of all files.
-
-    Attributes:
-        files: one outcome for each, by name.
-        fields: of the store.
-        complete: whether all processes are done.
-    """
+    """The outcomes of all files, by name; ``complete`` if all processes are done."""
 
     files: tuple[Outcome, ...]
-    fields: tuple[str, ...]
+    fields: tuple[str, ...]  # of the store
     complete: bool
 
     @property
@@ -73,16 +60,14 @@ class Outcomes:
     def summary(self) -> str:
         """Sum up in one line."""
         states = [file.state for file in self.files]
-        ok, partial, failed = (states.count(s) for s in ("ok", "partial", "failed"))
+        counts = ", ".join(f"{states.count(s)} {s}" for s in ("ok", "partial", "failed"))
         hours = sum(file.seconds for file in self.files if file.rows) / 3600
-        files = number_of(len(states), "file")
-        return f"{files}: {ok} ok, {partial} partial, {failed} failed ({hours:.2f} h of film)"
+        return f"{number_of(len(states), 'file')}: {counts} ({hours:.2f} h of film)"
 
     def for_screen(self) -> str:
         """Write a table of at most 60 files; of more files, only of those with problems."""
-        if len(self.files) <= _ON_SCREEN:
-            return self.table(self.files)
-        wrong = [file for file in self.files if file.problems]
+        many = len(self.files) > _ON_SCREEN
+        wrong = [file for file in self.files if file.problems and many]
         return self.table((wrong or self.files)[:_ON_SCREEN])
 
     def table(self, files: Sequence[Outcome]) -> str:
@@ -95,8 +80,9 @@ class Outcomes:
         ]
         rows = [["file", "state", "seconds", *self.fields, "problems"], *body]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        widths[2:-1] = [-width for width in widths[2:-1]]  # numbers are flush right
-        lines = ["  ".join(map(_justified, row, widths)).rstrip() for row in rows]
+        sides = ["<", "<", *">" * (len(widths) - 3), "<"]  # numbers are flush right
+        specs = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
+        lines = ["  ".join(map(format, row, specs)).rstrip() for row in rows]
         if left := len(self.files) - len(files):
             lines.append(f"… and {left} more in report.txt")
         return "\n".join([*lines, "", self.summary()])
@@ -121,18 +107,11 @@ def collect_outcomes(store: Path, videos: Iterable[str], world_size: int) -> Out
 
     Two processes that end at once may each find the other's note and write the same; a process that
     finds another note after it has written writes again, so the last report is complete.
-
-    Args:
-        store: the folder.
-        videos: names of all videos.
-        world_size: number of processes.
     """
     videos = list(videos)
     while True:
         notes = _notes(store, world_size)
-        failures: dict[str, str] = {}
-        for file in notes:
-            failures |= json.loads(file.read_text())
+        failures = {k: v for file in notes for k, v in json.loads(file.read_text()).items()}
         features = FeatureStore(store)
         files = tuple(_outcome(features, video, failures.get(video)) for video in videos)
         outcomes = Outcomes(files, tuple(features.fields), len(notes) == world_size)
@@ -166,10 +145,6 @@ def _notes(store: Path, world_size: int) -> list[Path]:
 
 def _note(store: Path, rank: int) -> Path:
     return store / "notes" / f"rank{rank}.json"
-
-
-def _justified(cell: str, width: int) -> str:
-    return cell.ljust(width) if width > 0 else cell.rjust(-width)
 
 
 def _printable(text: str) -> str:

@@ -14,49 +14,33 @@ from fusion.data.media.film import VERSION
 from fusion.data.media.log_mel import HOP, NUM_MELS, RATE
 from fusion.extract.backbone import Backbone, Source
 from fusion.extract.networks import build_backbone
-from fusion.extract.rows import AUDIO
 from fusion.extract.weights import RANDOM
 from fusion.files import write_once
 
+AUDIO = "audio"  # the field of sound
 FILE = "extraction.json"
 MEANINGLESS = "the weights are random: these features mean nothing, and are for trying things out"
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What to extract.
+    """What to extract."""
 
-    Attributes:
-        features_2d: network for single pictures, a name of timm; ``none`` for no such features.
-        features_3d: network for motion, one of ``BACKBONES_3D``; ``none`` for no such features.
-        weights_2d: file of its weights; None: the published weights.
-        weights_3d: likewise.
-        random_weights: take random weights where there is no file.
-        audio: whether to compute spectrograms.
-    """
-
-    features_2d: str = "resnet152.tv_in1k"
-    features_3d: str = "resnext101"
-    weights_2d: str | Path | None = None
+    features_2d: str = "resnet152.tv_in1k"  # network for single pictures, of timm; or ``none``
+    features_3d: str = "resnext101"  # network for motion, one of ``BACKBONES_3D``; or ``none``
+    weights_2d: str | Path | None = None  # file of weights; None: the published weights
     weights_3d: str | Path | None = None
-    random_weights: bool = False
-    audio: bool = True
+    random_weights: bool = False  # where there is no file
+    audio: bool = True  # whether to compute spectrograms
 
     def build(self) -> dict[str, Backbone]:
-        """Build the backbones, by field.
-
-        Raises:
-            ValueError: there is nothing to extract, a name is unknown, or weights are missing.
-        """
-        named = {
-            "2d": (self.features_2d, self.weights_2d),
-            "3d": (self.features_3d, self.weights_3d),
-        }
-        built = {}
-        for field, (name, file) in named.items():
+        """Build the backbones by field; ValueError if a name or weights are missing."""
+        backbones = {}
+        for field in ("2d", "3d"):
+            file = getattr(self, f"weights_{field}")
             source = Source(field, Path(file).expanduser() if file else None, self.random_weights)
-            built[field] = build_backbone(name, source)
-        backbones = {field: backbone for field, backbone in built.items() if backbone}
+            if backbone := build_backbone(getattr(self, f"features_{field}"), source):
+                backbones[field] = backbone
         if not backbones and not self.audio:
             raise ValueError("nothing to extract: no 2D, no 3D features and no sound; choose some")
         return backbones
@@ -71,12 +55,9 @@ def fields_of(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Field
 def describe(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Any]:
     """Describe, ready for JSON, all settings that change the values of the features."""
     settings: dict[str, Any] = {"format": 1, "decoding": VERSION}
-    for field, backbone in backbones.items():
-        settings[field] = {
-            "network": backbone.name,
-            "weights": backbone.weights,
-            "sampling": dataclasses.asdict(backbone.sampling),
-        }
+    for field, b in backbones.items():
+        sampling = dataclasses.asdict(b.sampling)
+        settings[field] = {"network": b.name, "weights": b.weights, "sampling": sampling}
     if audio:
         settings[AUDIO] = {"log_mel": SPECTROGRAM_VERSION}
     return json.loads(json.dumps(settings | _warning(backbones)))
@@ -98,10 +79,8 @@ def _warning(backbones: Mapping[str, Backbone]) -> dict[str, Any]:
 def claim(store: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings into a new store, or check that they are those of an old one.
 
-    Of several processes that start at once, the first one writes.
-
-    Raises:
-        ValueError: the store has other settings, or another program made it; one line.
+    Of several processes that start at once, the first one writes. ValueError: the store has other
+    settings, or another program made it.
     """
     path = store / FILE
     if not path.exists():

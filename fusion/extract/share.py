@@ -1,43 +1,98 @@
-"""Extract one process's share of the files: from pieces of films to rows in the store."""
+"""Extract one process's share of the files: from pieces of films to rows in the store.
+
+Shapes: N pictures, H x W pixels, S samples, R rows, D width.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
 from fusion.data.media.film import Piece
+from fusion.data.media.log_mel import Spectrogram
 from fusion.extract.backbone import Backbone
 from fusion.extract.decoder_pool import DecoderPool, End, Event, Failed, Task
 from fusion.extract.outcomes import CHANGED
-from fusion.extract.rows import FilmRows
-from fusion.extract.settings import facts_of
+from fusion.extract.settings import AUDIO, facts_of
 from fusion.training.memory import is_out_of_memory
 
 FLUSH_SECONDS = 300.0  # work that a kill may cost
 
 
+class FilmRows:
+    """Computes the features of one film; keeps its rows and a few seconds of its pictures.
+
+    The windows that are computed together are of one film and always the same ones, so the rows do
+    not depend on other films.
+    """
+
+    def __init__(self, backbones: Mapping[str, Backbone]) -> None:
+        self._tracks: dict[str, Any] = {f: _PictureRows(b) for f, b in backbones.items()}
+        self._tracks[AUDIO] = Spectrogram()
+
+    def push(self, piece: Piece) -> None:
+        """Take a piece of the film."""
+        self._tracks[piece.field].push(piece.data)
+
+    def end(self) -> dict[str, Tensor]:
+        """Return the rows of each field, (R, D) float16; R is 0 without picture or sound."""
+        return {field: track.end() for field, track in self._tracks.items()}
+
+
+class _PictureRows:
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone, self._sampling = backbone, backbone.sampling
+        self._frames: deque[NDArray[Any]] = deque()  # (H, W, 3) each, from the next window on
+        self._windows: list[Tensor] = []
+        self._rows = [torch.zeros(0, backbone.dim, dtype=torch.float16)]
+
+    def push(self, pictures: NDArray[Any]) -> None:
+        self._frames.extend(pictures)
+        while len(self._frames) >= self._sampling.frames:
+            self._cut()
+
+    def end(self) -> Tensor:
+        while self._frames:
+            self._cut()
+        self._compute()
+        return torch.cat(self._rows)
+
+    def _cut(self) -> None:
+        """Cut a window off the frames; black pictures follow the last frame."""
+        shown = list(itertools.islice(self._frames, self._sampling.frames))
+        black = [np.zeros_like(shown[0])] * (self._sampling.frames - len(shown))
+        self._windows.append(torch.from_numpy(np.stack(shown + black)))
+        for _ in range(min(self._sampling.stride, len(self._frames))):
+            self._frames.popleft()
+        if len(self._windows) >= self._backbone.batch_of(*shown[0].shape[:2]):
+            self._compute()
+
+    def _compute(self) -> None:
+        if self._windows:
+            self._rows.append(self._backbone.compute(torch.stack(self._windows)).half())
+            self._windows = []
+
+
 class Share:
-    """The files that one process extracts.
+    """The files that one process extracts; ``films`` are those of all processes, by name.
 
-    Args:
-        films: all files by name.
-        writer: of the store.
-        decoders: read the files.
-        backbones: by field.
-
-    Attributes:
-        failures: by name, what is wrong with files that added nothing to the store.
+    ``failures`` says by name what is wrong with files that added nothing to the store.
     """
 
     def __init__(
@@ -56,12 +111,7 @@ class Share:
         self._flushed = time.monotonic()
 
     def extract(self, names: Sequence[str], quiet: bool) -> None:
-        """Extract the features of those of the named files that are not in the store yet.
-
-        Args:
-            names: of the videos.
-            quiet: show no progress.
-        """
+        """Extract the features of the named files that are not in the store; ``quiet``: no bar."""
         tasks = list(self._tasks(names))
         done = len(names) - len(tasks)
         if done and not quiet:
@@ -118,10 +168,8 @@ class Share:
 
     def _guard(self, task: Task, action: Callable[..., Any], *arguments: Any) -> Any:
         """Call an action for a film, unless memory ran out for it before."""
-        if task.name in self.failures:
-            return None
         try:
-            return action(*arguments)
+            return None if task.name in self.failures else action(*arguments)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -153,7 +201,7 @@ class Share:
 
 @contextlib.contextmanager
 def _stopping(save: Callable[[], None], progress: Callable[[], str]) -> Iterator[None]:
-    """On SIGINT (Ctrl-C) and SIGTERM, save what is done and tell the progress, then end."""
+    """On SIGINT (Ctrl-C) and SIGTERM, save what is done, print the progress, then end."""
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:

@@ -28,11 +28,7 @@ _COUNTER = "num_batches_tracked"  # of BatchNorm; old files have none
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read weights by name from a file of safetensors or PyTorch; no code in it is ever run.
-
-    Raises:
-        ValueError: it cannot be read, or holds no weights; one line.
-    """
+    """Read weights by name from a file of safetensors or PyTorch; no code in it is ever run."""
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
@@ -58,16 +54,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def load_backbone_weights(
     network: nn.Module, name: str, path: str | Path, unused: Sequence[str]
 ) -> None:
-    """Read the weights of a network from a file.
+    """Read the weights of ``network``, the network ``name``, from a file.
 
-    Args:
-        network: the weights are loaded into it.
-        name: of the network, for the message.
-        path: of the file.
-        unused: modules that are only in the file: the classifier.
-
-    Raises:
-        ValueError: not a file of weights, or one is missing, unknown or of another shape.
+    ``unused`` are modules that are only in the file: the classifier. ValueError: a weight is
+    missing, unknown or of another shape.
     """
     weights, own = read_weights(path), network.state_dict()
     translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
@@ -98,12 +88,8 @@ def name_weights(network: nn.Module) -> str:
 def random_network(build: Callable[[], nn.Module], pictures: Tensor) -> nn.Module:
     """Build a network with random weights, the same every time.
 
-    BatchNorm takes its statistics from an input: otherwise the features of deep networks are 0, or
-    too large for float16.
-
-    Args:
-        build: makes the network.
-        pictures: the input, see :func:`blots`.
+    BatchNorm takes its statistics from ``pictures``, see :func:`blots`: otherwise the features of
+    deep networks are 0, or too large for float16.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -123,10 +109,7 @@ def random_network(build: Callable[[], nn.Module], pictures: Tensor) -> nn.Modul
 def blots(shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Make an input of random blots, about as smooth as pictures, the same every time.
 
-    Args:
-        shape: (B, 3, T, H, W) or (B, 3, H, W).
-        mean: of values of 0 to 255, subtracted.
-        std: what the rest is divided by.
+    ``shape`` is (B, 3, T, H, W) or (B, 3, H, W); values of 0 to 255 minus ``mean``, over ``std``.
     """
     coarse = [1, *(max(1, size // 32) for size in shape[3:])] if len(shape) == 5 else [4, 4]
     generator = torch.Generator().manual_seed(_SEED)
@@ -137,11 +120,7 @@ def blots(shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> 
 
 
 def fetch(url: str) -> dict[str, Tensor]:
-    """Read published weights from torch's cache; download them if they are not there.
-
-    Raises:
-        ConnectionError: they cannot be downloaded.
-    """
+    """Read published weights from torch's cache or download them; ConnectionError if it fails."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.exists() and not reachable(url):
         raise ConnectionError(f"{urlsplit(url).hostname} cannot be reached")

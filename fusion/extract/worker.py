@@ -34,22 +34,16 @@ from fusion.data.media.pictures import Sampling
 
 def write_message(file: BinaryIO, values: dict[str, Any], data: NDArray[Any] | None = None) -> None:
     """Write a message: a line of JSON, then the bytes of an array whose shape the JSON has."""
-    if data is None:
-        file.write(json.dumps(values).encode() + b"\n")
-    else:
+    if data is not None:
         values = values | {"shape": data.shape, "dtype": data.dtype.str}
-        file.write(json.dumps(values).encode() + b"\n")
+    file.write(json.dumps(values).encode() + b"\n")
+    if data is not None:
         file.write(np.ascontiguousarray(data).data.cast("B"))
     file.flush()
 
 
 def read_message(file: io.BufferedReader) -> tuple[dict[str, Any], NDArray[Any] | None] | None:
-    """Read a message; None: there are no more.
-
-    Raises:
-        EOFError: the data of the message are incomplete.
-        ValueError: the line of the message is incomplete.
-    """
+    """Read a message; None: there are no more. EOFError or ValueError: it is incomplete."""
     line = file.readline()
     if not line:
         return None

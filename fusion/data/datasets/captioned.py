@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from fusion.data.datasets.clips import Clips, join_captions, without_lost
 from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.demo import demo_corpus
+from fusion.data.demo.plan import SPLITS
 from fusion.data.features.computed import EXTRACTORS, ComputedFeatures
 from fusion.data.features.readers import Reader
 from fusion.data.features.store import FeatureStore, open_store
@@ -22,30 +24,28 @@ class CaptionedVideos(Source):
     """Videos with captions in files, and features in a store or computed on the way.
 
     Args:
-        train: a caption file, see :mod:`fusion.data.captions.formats`, or a folder of files
-            named like their videos, see :func:`fusion.data.captions.match.find_captions`.
-            The names of the videos are relative to the file, or to the folder, and may go without
-            their endings. Training needs it.
+        train: a caption file, see :mod:`fusion.data.captions.formats`, or a folder of files named
+            like their videos, see :func:`fusion.data.captions.match.find_captions`. Names of videos
+            are relative to the file or folder and need no ending. Training needs it.
         validation: the same, for choosing the best checkpoint. Training needs it.
-        test: the same, for the table at the end of a run; none if not given.
+        test: the same, for the table at the end of a run.
         video_features: one of :data:`fusion.data.features.computed.EXTRACTORS`.
         max_video_tokens: video tokens of a clip; later ones are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
         ceilings: JSON file of the best results possible, by split and direction.
-        store: a feature store, see :mod:`fusion.data.features.store`, that has the features of the
-            videos, such as ``tools/extract.py`` makes; in place of ``video_features``. A caption
-            file may name its videos without folder and ending.
+        store: a feature store, such as ``tools/extract.py`` makes, in place of ``video_features``.
+            A caption file may name its videos without folder and ending.
         only: for any of the splits a file that lists which videos of the caption file to take, see
             :func:`fusion.data.captions.match.read_video_list`.
-        group_captions: make one training clip of all captions of the same video and window, with
-            one of them at random by seed, epoch and clip; otherwise each is a clip of its own.
+        group_captions: make one training clip of all captions of the same video and window, and
+            draw one of them by seed, epoch and clip; otherwise each caption is a clip.
         protocol: how the test is counted, one of :data:`fusion.data.datasets.protocols.PROTOCOLS`.
-        bad: what is done to clips whose video is not in the store, or ends before they begin:
-            ``leave_out``, or ``missing``: they have text alone, and count as misses in a table.
-        max_bad: the share of clips that may be so, of captions that may be bad (see
-            :class:`fusion.data.captions.table.CaptionParser`), and of listed videos that may have
-            no captions.
+        bad: ``leave_out`` clips whose video is not in the store, or ends before they begin; or
+            ``missing``: they have text alone, and count as misses in a table.
+        max_bad: the share of such clips, of bad captions (see
+            :class:`fusion.data.captions.table.CaptionParser`), and of listed videos without
+            captions that is accepted.
 
     Raises:
         ValueError: a name is unknown, or ``max_bad`` no share.
@@ -84,15 +84,11 @@ class CaptionedVideos(Source):
         self.group_captions, self.store = group_captions, store
         self.bad, self.max_bad = bad, max_bad
         self._protocol = PROTOCOLS[protocol]
-        self._opened: FeatureStore | None = None
         self._read: dict[str, list[Caption]] = {}
         self._kept: dict[str, list[Caption]] = {}
 
     def extract(self) -> None:
-        """Compute the features of all splits in one go; without it each does when it is read.
-
-        From a store only the captions are read, so that errors in them are found at the beginning.
-        """
+        """Compute the features of all splits; with a store, only check the captions."""
         captions = {split: self._captions(split) for split in self.files}
         if self.store is None:
             for folder in dict.fromkeys(map(self._folder, self.files)):
@@ -105,13 +101,11 @@ class CaptionedVideos(Source):
         return [caption.text for caption in self._captions(split)]
 
     def clips(self, split: str, text_encoder: TextEncoder | None = None) -> Clips:
-        """Read a split.
-
-        Raises:
-            ValueError: there is no such split, a file of it cannot be read, or it is of another
-                test set than the protocol.
-        """
-        captions, reader, folder = self._captions(split), self._reader(split), self._folder(split)
+        """Read a split; ValueError also if it is of another test set than the protocol."""
+        captions, folder = self._captions(split), self._folder(split)
+        reader: Reader | None = self._stored
+        if reader is None:
+            reader = ComputedFeatures(folder, (c.video for c in captions), self.video_features)
         if split not in self._kept:  # what is left out is named once
             limits = (self.store or str(folder), self._place(split), self.bad, self.max_bad)
             self._kept[split] = without_lost(captions, reader, *limits)
@@ -119,35 +113,27 @@ class CaptionedVideos(Source):
         if self.group_captions and split == "train":
             kept, texts = join_captions(kept)
         protocol = self.protocol(split)
-        clips = Clips(
-            folder,
-            kept,
-            reader,
-            text_encoder,
-            self.max_video_tokens,
-            self.max_audio_frames,
-            self.random_crop_seconds,
-            texts,
-            stream=(1,),  # not that of the crops: text and window are independent
-            # A protocol of so many clips with one caption each: YouCook2 has a window twice.
-            each_alone=protocol.clips is not None and protocol.captions is None,
-        )
+        # A protocol of so many clips with one caption each: YouCook2 has a window twice.
+        alone = protocol.clips is not None and protocol.captions is None
+        features = (reader, text_encoder, self.max_video_tokens, self.max_audio_frames)
+        crop, stream = self.random_crop_seconds, (1,)  # draw texts independently of crops
+        clips = Clips(folder, kept, *features, crop, texts, stream=stream, each_alone=alone)
         out = len(captions) - len(self._kept[split])
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
         return clips
 
     def protocol(self, split: str) -> Protocol:
-        """How a table on this split is counted."""
+        """How a table on a split is counted."""
         return self._protocol if split == "test" else super().protocol(split)
 
     def describe(self, split: str) -> str:
-        """Say what the clips of this split are."""
-        file = self._place(split)
+        """Say what the clips of a split are."""
+        file, store = self._place(split), self._stored
         only = f", the videos of {self.only[split].name}" if split in self.only else ""
         features = f"video features: {self.video_features}"
-        if self.store is not None:
-            features = self._open_store().describe()
+        if store is not None:
+            features = store.describe()
         return f"{file.parent.name}/{file.name}{only}, {features}"
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
@@ -159,34 +145,22 @@ class CaptionedVideos(Source):
     def _captions(self, split: str) -> list[Caption]:
         """Read the captions of a split once, under the full names of their videos."""
         if split not in self._read:
-            place = self._place(split)
-            known: Collection[str] = _Media(self._folder(split))
-            if self.store is not None:
-                known = self._open_store().videos
+            place, store = self._place(split), self._stored
+            known = store.videos if store is not None else _Media(self._folder(split))
             captions = read_all(place, known, self.max_bad)
             if split in self.only:
                 captions = keep_listed(captions, self.only[split], place, self.max_bad)
             self._read[split] = captions
         return self._read[split]
 
-    def _reader(self, split: str) -> Reader:
-        if self.store is not None:
-            return self._open_store()
-        videos = (caption.video for caption in self._captions(split))
-        return ComputedFeatures(self._folder(split), videos, self.video_features)
-
-    def _open_store(self) -> FeatureStore:
-        if self._opened is None:
-            assert self.store is not None
-            self._opened = open_store(self.store)
-        return self._opened
+    @functools.cached_property
+    def _stored(self) -> FeatureStore | None:
+        return None if self.store is None else open_store(self.store)
 
     def _place(self, split: str) -> Path:
-        """Return the caption file or folder of a split."""
         return self._file(split, "caption file")
 
     def _folder(self, split: str) -> Path:
-        """Return what the names of the videos are relative to."""
         place = self._place(split)
         return place if place.is_dir() else place.parent
 
@@ -216,20 +190,14 @@ def demo(
     random_crop_seconds: float = 0.0,
     films: int | None = None,
 ) -> CaptionedVideos:
-    """Open the built-in corpus; render it if this is its first use.
+    """Open the built-in corpus; render it on first use.
 
-    ``films`` is the number of films for training, and in each other split as far as it has so many:
-    few for quick tries, up to 725 for large batches; 320, 36 and 72 if not given. The other
-    arguments are those of :class:`CaptionedVideos`.
+    ``films`` is the number of training films, up to 725, and of the films in each other split, as
+    far as it has so many; 320, 36 and 72 if not given. The other arguments are those of
+    :class:`CaptionedVideos`.
     """
     folder = demo_corpus(size=films)
-    return CaptionedVideos(
-        train=str(folder / "train.csv"),
-        validation=str(folder / "validation.csv"),
-        test=str(folder / "test.csv"),
-        video_features=video_features,
-        max_video_tokens=max_video_tokens,
-        max_audio_frames=max_audio_frames,
-        random_crop_seconds=random_crop_seconds,
-        ceilings=str(folder / "ceilings.json"),
-    )
+    train, validation, test = (str(folder / f"{split}.csv") for split in SPLITS)
+    lengths = max_video_tokens, max_audio_frames, random_crop_seconds
+    ceilings = str(folder / "ceilings.json")
+    return CaptionedVideos(train, validation, test, video_features, *lengths, ceilings)

@@ -29,29 +29,25 @@ class Clips(ClipSet):
 
     Args:
         folder: what the names of the videos are relative to; None if there are no media files.
-        captions: one for each clip; an empty text means that there is no narration. One about a
-            whole video ends, in ``self.captions``, where the features of the video end.
+        captions: one for each clip; its text may be empty. In ``self.captions``, one about a whole
+            video ends where the features of the video end.
         reader: features of the videos; a clip of one that it lacks has neither video nor audio.
         text_encoder: encodes the texts; None: items have no text.
         max_video_tokens: later ones of a clip are cut off.
         max_audio_frames: later ones of a clip are cut off; 100 frames are a second.
         random_crop_seconds: after :meth:`set_epoch` a clip loses at random up to so much of its
             beginning and of its end, at most a quarter of its length each.
-        texts: for each clip those of which it has one at random after :meth:`set_epoch`; None: it
-            has the text of its caption.
-        stream: tells the random numbers that choose a text from others of the same seed and clip.
+        texts: for each clip the texts to draw from after :meth:`set_epoch`; None: its caption's.
+        stream: separates the random numbers that draw a text from others of the same seed and clip.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
         long_clips: see :func:`.sampling.fit_video_tokens`.
         cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
             text of the whole. Parts after the first need 0.7 of the frames.
 
-    Each item is a dict of ``id`` and float32 features; a modality that the clip lacks has length 0:
-        ``text``: (L, D), one row per known word.
-        ``video``: (L, D), one row per 3D feature, see :func:`.sampling.fit_video_tokens`.
-        ``audio``: (L, 40), one row per spectrogram frame.
-
-    A clip that begins after the end of its video has neither video nor audio. Reading a clip whose
-    features are not finite raises ValueError.
+    An item is a dict of ``id`` and float32 features: ``text`` (L, D) of L known words, ``video``
+    (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is
+    0 for a modality that the clip lacks; a clip that begins after the end of its video has neither
+    video nor audio. Reading a clip whose features are not finite raises ValueError.
     """
 
     def __init__(
@@ -152,22 +148,13 @@ def without_lost(
 ) -> list[Caption]:
     """Name the clips without features, of missing videos or after a video's end; leave them out.
 
-    Args:
-        captions: of the clips.
-        reader: the features.
-        place: where these are, for the message.
-        file: where the captions are, for the message.
-        bad: with ``missing`` lost clips that have a text stay, see
-            :data:`fusion.data.features.problems.POLICIES`.
-        max_bad: the share of clips that may be lost.
-
-    Raises:
-        ValueError: more are, or none is left.
+    ``place`` and ``file`` are where the features and the captions are. With ``bad`` "missing" lost
+    clips that have a text stay. ValueError: more than ``max_bad`` of the clips are lost, or all.
     """
     seconds = _seconds(captions, reader)
     gone = [video for video, length in seconds.items() if length is None]
-    absent = [caption for caption in captions if seconds[caption.video] is None]
-    late = [caption for caption in captions if 0 < (seconds[caption.video] or 0) <= caption.start]
+    absent = [c for c in captions if seconds[c.video] is None]
+    late = [c for c in captions if 0 < (seconds[c.video] or 0) <= c.start]
     if not absent and not late:
         return list(captions)
     parts = []
@@ -192,12 +179,10 @@ def without_lost(
 
 def join_captions(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:
     """Join captions of one video and window: the first of each, and the texts of all."""
-    first: dict[tuple[str, float, float], Caption] = {}
-    texts: dict[tuple[str, float, float], list[str]] = {}
+    joined: dict[tuple[str, float, float], list[Caption]] = {}
     for c in captions:
-        first.setdefault((c.video, c.start, c.end), c)
-        texts.setdefault((c.video, c.start, c.end), []).append(c.text)
-    return list(first.values()), list(texts.values())
+        joined.setdefault((c.video, c.start, c.end), []).append(c)
+    return [its[0] for its in joined.values()], [[c.text for c in its] for its in joined.values()]
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

@@ -30,8 +30,7 @@ class ClipSet(Dataset[dict[str, Any]]):
     Attributes:
         captions: for each caption its clip, a stretch of a video.
         folder: what the names of the videos are relative to; None if there are no media files.
-        whole: for each item the caption that it is a part of, where clips are cut: their
-            embeddings are averaged; None where every item is whole.
+        whole: where clips are cut, for each item its caption: embeddings of parts are averaged.
         group: so many neighbours keep together in a batch.
     """
 
@@ -51,28 +50,21 @@ class ClipSet(Dataset[dict[str, Any]]):
         return len(self.captions if self.whole is None else self.whole)
 
     def set_epoch(self, seed: int) -> None:
-        """Draw at random from now on, as the seed of the epoch and the clip say.
-
-        Called before each epoch of training. The default draws nothing.
-        """
+        """Before each epoch of training: draw by its seed from now on. The default does nothing."""
 
     def end_epoch(self) -> None:
-        """Called after each epoch of training, to report on it. The default reports nothing."""
+        """After each epoch of training: report on it. The default does nothing."""
 
 
 class Source:
-    """A data set: the splits ``train``, ``validation`` and ``test``, or some of them.
-
-    Args:
-        files: the file of each split; none for a split that there is not.
-    """
+    """A data set: some of the splits ``train``, ``validation`` and ``test``, each with its file."""
 
     def __init__(self, files: Mapping[str, str | None]) -> None:
         self.files = paths_of(files)
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits that there are."""
+        """Names of the splits."""
         return list(self.files)
 
     def extract(self) -> None:
@@ -85,8 +77,7 @@ class Source:
     def clips(self, split: str, text_encoder: TextEncoder | None = None) -> ClipSet:
         """Read a split; without a text encoder its items have no text.
 
-        Raises:
-            ValueError: there is no such split, or its files cannot be used.
+        ValueError: there is no such split, or its files cannot be used.
         """
         raise NotImplementedError
 
@@ -113,16 +104,9 @@ class Source:
 
 
 def check_settings(bad: str, max_bad: float, **choices: tuple[str, Iterable[str]]) -> None:
-    """Check settings of the section ``data``.
+    """Check settings of the section ``data``: by name, a value and what it is chosen from.
 
-    Args:
-        bad: see :data:`fusion.data.features.problems.POLICIES`.
-        max_bad: a share.
-        choices: by name of a setting its value and what it is chosen from.
-
-    Raises:
-        ValueError: a value is not among its choices, or ``max_bad`` is no share, such as 50 where
-            50 % is meant.
+    ValueError: a value is not among its choices, or ``max_bad`` is no share, such as 50 for 50 %.
     """
     for name, (value, known) in (choices | {"bad": (bad, POLICIES)}).items():
         if value not in known:
@@ -135,7 +119,7 @@ def check_settings(bad: str, max_bad: float, **choices: tuple[str, Iterable[str]
 
 
 def paths_of(files: Mapping[str, str | None] | None) -> dict[str, Path]:
-    """Make paths of the names of files that there are."""
+    """Make paths of the files that are given."""
     return {name: Path(file).expanduser() for name, file in (files or {}).items() if file}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fusion.data.captions.index import CaptionStore, open_captions
 from fusion.data.datasets.dataset import Source, TextEncoder, check_settings
@@ -16,7 +17,7 @@ from fusion.data.features.store import FeatureStore, open_store
 
 
 class Published(NamedTuple):
-    """Where the published code has features of one kind, below ``DATA_ROOT/howto``."""
+    """Features of one kind below ``DATA_ROOT/howto``: list of videos, folder, and fields."""
 
     videos: str
     folder: str
@@ -57,13 +58,11 @@ class HowTo100M(Source):
     Args:
         root: folder of data sets (``data_root``); the files are in ``howto`` below it.
         features: ``resnet`` (2D and 3D), ``s3d`` or ``clip``.
-        store: a feature store, see :mod:`fusion.data.features.store`, in place of the published
-            folders; ``tools/pack.py`` makes one. Its videos are those of the list that it has, in
-            the order of the list; all, sorted by name, if neither ``root`` nor ``videos`` gives a
-            list.
+        store: a feature store, in place of the published folders; ``tools/pack.py`` makes one. Its
+            videos are those of the list, in the order of the list; without a list all by name.
         captions: ``caption.pickle`` (or the same as JSON), which is converted into the cache when
             it is first used, or a caption store.
-        videos: csv file with a column ``path``.
+        videos: the list: a csv file with a column ``path``.
         validation_videos: the last so many videos of the list are for choosing the best checkpoint,
             one clip of each, always the same.
         clips_per_video: clips of a video in an epoch; they keep together in a batch.
@@ -71,11 +70,11 @@ class HowTo100M(Source):
         max_video_tokens: later ones of a clip are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         shift_audio: take the sound half of ``min_seconds`` later than the text.
-        bad: what is done to a clip with features that cannot be read: ``missing``, it goes without
-            them, or ``leave_out``, another clip is drawn in its place.
-        max_bad: the share of clips that may have such features, of captions that may be bad (see
-            :class:`fusion.data.captions.table.CaptionParser`), and of listed videos that the store
-            may lack.
+        bad: a clip with features that cannot be read goes without them (``missing``), or another
+            clip is drawn in its place (``leave_out``).
+        max_bad: the share of such clips, of bad captions (see
+            :class:`fusion.data.captions.table.CaptionParser`), and of listed videos without
+            features in the store that is accepted.
 
     Raises:
         ValueError: a name is unknown, ``max_bad`` is no share, or the files are not there.
@@ -113,29 +112,21 @@ class HowTo100M(Source):
         self._folders = folder / kind.folder, folder / "audio_features"
         self.validation_videos, self.clips_per_video = validation_videos, clips_per_video
         self.max_bad = max_bad
-        self.settings: dict[str, Any] = {
-            "min_seconds": min_seconds,
-            "max_video_tokens": max_video_tokens,
-            "max_audio_frames": max_audio_frames,
-            "shift_audio": shift_audio,
-            "bad": bad,
-            "max_bad": max_bad,
-        }
-        self._captions: CaptionStore | None = None
-        self._opened: tuple[Reader, dict[str, Sequence[str]]] | None = None
+        lengths = (min_seconds, max_video_tokens, max_audio_frames)
+        self._settings = (*lengths, shift_audio, bad, max_bad)
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits that there are."""
+        """Names of the splits."""
         return ["train", "validation"] if self.validation_videos else ["train"]
 
     def extract(self) -> None:
         """Convert the captions, if that has not been done."""
-        self._open_captions()
+        _ = self._captions
 
     def texts(self, split: str) -> list[str]:
         """The captions' texts."""
-        captions = self._open_captions()
+        captions = self._captions
         return [
             caption.text
             for video in self._videos(split)
@@ -144,45 +135,34 @@ class HowTo100M(Source):
         ]
 
     def clips(self, split: str, text_encoder: TextEncoder | None = None) -> NarratedClips:
-        """Open a split.
-
-        Raises:
-            ValueError: there is no such split, or the files are not there.
-        """
-        captions, (reader, _) = self._open_captions(), self._open()
+        """Open a split."""
+        captions, (reader, _), videos = self._captions, self._opened, self._videos(split)
         per_video = self.clips_per_video if split == "train" else 1
-        videos = self._videos(split)
-        return NarratedClips(reader, captions, videos, text_encoder, per_video, **self.settings)
+        return NarratedClips(reader, captions, videos, text_encoder, per_video, *self._settings)
 
     def describe(self, split: str) -> str:
-        """Say what the clips of this split are."""
-        reader, _ = self._open()
+        """Say what the clips of a split are."""
+        reader, _ = self._opened
         made = f"features of {self.features}"
         if isinstance(reader, FeatureStore):
             made = reader.describe()
         return f"a clip of each of {len(self._videos(split))} videos of HowTo100M, {made}"
 
-    def _open_captions(self) -> CaptionStore:
-        if self._captions is None:
-            self._captions = open_captions(self._captions_file, self.max_bad)
-        return self._captions
+    @functools.cached_property
+    def _captions(self) -> CaptionStore:
+        return open_captions(self._captions_file, self.max_bad)
 
-    def _open(self) -> tuple[Reader, dict[str, Sequence[str]]]:
+    @functools.cached_property
+    def _opened(self) -> tuple[Reader, dict[str, Sequence[str]]]:
         """Open the features; list the videos of each split."""
-        if self._opened is None:
-            reader: Reader
-            if self.store is None:
-                fields = KINDS[self.features].fields
-                reader = PublishedFolders(self._videos_file, *self._folders, fields)
-                videos = self._divide(reader.videos)
-            else:
-                reader = store = open_store(self.store)
-                _check_fields(store, self.features)
-                listed = read_paths(self._videos_file) if self._is_listed else store.videos
-                videos = self._divide(listed)
-                videos = {split: self._keep_stored(videos[split], store) for split in videos}
-            self._opened = reader, videos
-        return self._opened
+        if self.store is None:
+            fields = KINDS[self.features].fields
+            reader = PublishedFolders(self._videos_file, *self._folders, fields)
+            return reader, self._divide(reader.videos)
+        store = open_store(self.store)
+        _check_fields(store, self.features)
+        videos = self._divide(read_paths(self._videos_file) if self._is_listed else store.videos)
+        return store, {split: self._keep_stored(videos[split], store) for split in videos}
 
     def _divide(self, videos: Sequence[str]) -> dict[str, Sequence[str]]:
         """Hold the last videos out, before those that a store lacks are left out."""
@@ -213,19 +193,19 @@ class HowTo100M(Source):
                 f"HowTo100M has no split {split!r}; for one to choose the best checkpoint by set"
                 " data.validation_videos, for a test evaluate by configs/msrvtt or configs/youcook2"
             )
-        return self._open()[1][split]
+        return self._opened[1][split]
 
 
 def _check_fields(store: FeatureStore, features: str) -> None:
     """Refuse a store of another published kind; features of one's own networks may be any."""
-    found = {name: field.width for name, field in store.fields.items()}
-    kinds = {
-        kind: {name: field.width for name, field in published.fields.items()}
-        for kind, published in KINDS.items()
-    }
-    for kind, widths in kinds.items():
-        if found == widths and kind != features:
+    found, wanted = _widths(store.fields), _widths(KINDS[features].fields)
+    for kind, published in KINDS.items():
+        if found == _widths(published.fields) and kind != features:
             raise ValueError(
                 f"{store.location} has features {found} (name: width), but data.features={features}"
-                f" are {kinds[features]}; set data.features={kind}, or name another store"
+                f" are {wanted}; set data.features={kind}, or name another store"
             )
+
+
+def _widths(fields: Mapping[str, Field]) -> dict[str, int]:
+    return {name: field.width for name, field in fields.items()}

@@ -18,7 +18,6 @@ from fusion.files import missing_folder
 
 EAO_DATA = "data.tar of github.com/ninatu/everything_at_once"
 AVLNET_DATA = "AVLnet_release_data.tar.gz of github.com/roudimit/AVLnet"
-MSRVTT_FULL_TEST = "msrvtt_full_test.pkl"
 
 
 class PickledVideos(Source):
@@ -33,12 +32,11 @@ class PickledVideos(Source):
         protocol: how the test is counted, one of :data:`fusion.data.datasets.protocols.PROTOCOLS`.
         max_video_tokens: the most tokens of a clip; 0: one token, the maximum over time.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
-        long_clips: what is done to clips with more video tokens: ``clip``, their end is cut off,
-            or ``nearest`` or ``max_pool``, see :func:`.fit_video_tokens`.
-        cut: into how many parts clips are cut, each of ``max_video_tokens`` and
-            ``max_audio_frames``; their embeddings are averaged. For evaluation.
-        bad: what is done to features that cannot be used: ``missing``, their clip goes without, or
-            ``leave_out``, their clip is left out.
+        long_clips: ``clip``, ``nearest`` or ``max_pool``, see :func:`.fit_video_tokens`.
+        cut: in evaluation, into how many parts clips are cut, each of ``max_video_tokens`` and
+            ``max_audio_frames``; their embeddings are averaged.
+        bad: a clip with features that cannot be used goes without them (``missing``), or is left
+            out (``leave_out``).
         max_bad: the share of clips of a file that may have such features.
 
     Raises:
@@ -86,36 +84,24 @@ class PickledVideos(Source):
         return [text for clip in self._clips(split) for text in clip.texts]
 
     def clips(self, split: str, text_encoder: TextEncoder | None = None) -> Clips:
-        """Read a split.
-
-        Raises:
-            ValueError: there is no such split, or its file cannot be used.
-        """
+        """Read a split."""
         clips, file = self._clips(split), str(self._pickle(split))
         if split == "test":
             self._protocol.check(len(clips), file, sum(len(clip.texts) for clip in clips))
         reader = PickledFeatures(clips, self.features)
         self._report_empty(clips, reader, file, text_encoder)
         every = self.protocol(split).captions is not None
-        shown = [
-            (name, text, clip.texts)
-            for name, clip in zip(reader.videos, clips, strict=True)
-            for text in (clip.texts if every else (clip.text,))
-        ]
-        return Clips(
-            None,
-            [Caption(name, *WHOLE, text) for name, text, _ in shown],
-            reader,
-            text_encoder,
-            self.max_video_tokens,
-            self.max_audio_frames,
-            texts=[texts for _, _, texts in shown],
-            long_clips=self.long_clips,
-            cut=1 if split == "train" else self.cut,
-        )
+        captions, texts = [], []
+        for name, clip in zip(reader.videos, clips, strict=True):
+            for text in clip.texts if every else (clip.text,):
+                captions.append(Caption(name, *WHOLE, text))
+                texts.append(clip.texts)
+        features = (reader, text_encoder, self.max_video_tokens, self.max_audio_frames)
+        cut = 1 if split == "train" else self.cut
+        return Clips(None, captions, *features, texts=texts, long_clips=self.long_clips, cut=cut)
 
     def protocol(self, split: str) -> Protocol:
-        """How a split is counted."""
+        """How a table on a split is counted."""
         if split != "test":
             return super().protocol(split)
         if self._protocol.needs_entry:  # by which the clips were chosen when they were read
@@ -128,15 +114,9 @@ class PickledVideos(Source):
 
     def _clips(self, split: str) -> list[PickledClip]:
         if split not in self._read:
-            self._read[split] = read_clips(
-                self._pickle(split),
-                self.features,
-                self.beside.get(split),
-                pooled=self.max_video_tokens == 0,
-                bad=self.bad,
-                max_bad=self.max_bad,
-                needs=self._protocol.needs_entry,
-            )
+            files = self._pickle(split), self.features, self.beside.get(split)
+            pooled, limits = not self.max_video_tokens, (self.bad, self.max_bad)
+            self._read[split] = read_clips(*files, pooled, *limits, self._protocol.needs_entry)
         return self._read[split]
 
     def _report_empty(
@@ -146,11 +126,7 @@ class PickledVideos(Source):
         file: str,
         text_encoder: TextEncoder | None,
     ) -> None:
-        """Name the clips without picture, sound and known words: nothing can be learnt from them.
-
-        Raises:
-            ValueError: more than ``max_bad`` are so.
-        """
+        """Name the clips without picture, sound and known words; refuse too many of them."""
         kinds = [name for name in ("2d", "3d") if name in reader.fields]
         enough = all if self.max_video_tokens else any  # pooled, one kind of features is enough
         names = [
@@ -193,20 +169,17 @@ def msrvtt(
     or ``9k``, that of 1k-A. The test file of ``msrvtt-full``, ``msrvtt_full_test.pkl``, is in no
     published archive: make one of the same layout, with all texts under ``caption``. The other
     arguments are those of :class:`PickledVideos`.
-
-    Raises:
-        ValueError: a name is unknown, or there is no ``root``.
     """
     names = {"7k": "msrvtt_train.pkl", "9k": "msrvtt_1k-A_train.pkl"}
     check_settings(bad, max_bad, train_split=(train_split, names))
     full = protocol == "msrvtt-full"
-    test = MSRVTT_FULL_TEST if full else "msrvtt_jsfusion_test.pkl"
+    test = "msrvtt_full_test.pkl" if full else "msrvtt_jsfusion_test.pkl"
     settings = (protocol, max_video_tokens, max_audio_frames, long_clips, cut, bad, max_bad)
     videos = _open(root, "msrvtt", names[train_split], test, features, *settings)
     if full:
         videos.origin += (
-            f"; {MSRVTT_FULL_TEST} is in neither: make a pickle of the same layout, an entry for"
-            " each of the 2,990 test clips with its 20 texts under 'caption'"
+            f"; {test} is in neither: make a pickle of the same layout, an entry for each of the"
+            " 2,990 test clips with its 20 texts under 'caption'"
         )
     return videos
 
@@ -227,9 +200,6 @@ def youcook2(
     ``root`` is the folder of data sets (``data_root``), with ``youcook/resnet/youcook_train.pkl``
     and so on, as the published archives have them. The other arguments are those of
     :class:`PickledVideos`.
-
-    Raises:
-        ValueError: a name is unknown, or there is no ``root``.
     """
     settings = (protocol, max_video_tokens, max_audio_frames, long_clips, cut, bad, max_bad)
     return _open(root, "youcook", "youcook_train.pkl", "youcook_val.pkl", features, *settings)
@@ -238,7 +208,7 @@ def youcook2(
 def _open(
     folder: str | None, name: str, train: str, test: str, features: str, *settings: Any
 ) -> PickledVideos:
-    """Open the files of a data set; that of each split may be missing until it is read."""
+    """Open the files of a data set; they may be missing until they are read."""
     folders = ["resnet"] if features == "resnet" else ["resnet", features]
     wanted = ", ".join(f"{name}/{kind}/{file}" for kind in folders for file in (train, test))
     origin = (
@@ -247,18 +217,15 @@ def _open(
     )
     if folder is None:
         raise ValueError(f"where is the data? add data_root=FOLDER; {origin}")
-    root, beside = Path(folder).expanduser(), None
-    if features != "resnet":
-        files = {"train": train, "test": test}
-        beside = {split: str(root / name / features / file) for split, file in files.items()}
-    found = _find(root, name, train), None, _find(root, name, test)
-    videos = PickledVideos(*found, beside, features, *settings)
+    root = Path(folder).expanduser()
+    found: dict[str, str] = {}
+    beside: dict[str, str] = {}
+    for split, file in (("train", train), ("test", test)):
+        # The places of EAO's archive, of AVLnet's, and AVLnet's name for the files of YouCook2
+        places = [root / name / "resnet" / file, root / file, root / f"{file[:-4]}_audio.pkl"]
+        found[split] = str(next((place for place in places if place.exists()), places[0]))
+        if features != "resnet":
+            beside[split] = str(root / name / features / file)
+    videos = PickledVideos(found["train"], None, found["test"], beside, features, *settings)
     videos.origin = origin
     return videos
-
-
-def _find(root: Path, name: str, file: str) -> str:
-    """Find a file where EAO's or AVLnet's archive has it; EAO's place if it is in neither."""
-    with_sound = f"{Path(file).stem}_audio.pkl"  # AVLnet's name for YouCook2's
-    places = [root / name / "resnet" / file, root / file, root / with_sound]
-    return str(next((place for place in places if place.exists()), places[0]))

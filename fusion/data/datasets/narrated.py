@@ -5,8 +5,8 @@ Miech et al., arXiv:1906.03327; the audio shift is EAO's, arXiv:2112.04446.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,19 +27,13 @@ TRIES = 20  # two windows of each of ten videos, until one has anything at all
 class NarratedClips(ClipSet):
     """Some clips of each video, drawn anew for each epoch.
 
-    Args:
-        reader: features of the videos.
-        captions: what is said in them.
-        videos: those to take.
-        text_encoder: encodes what is said; None: items have no text.
-        clips_per_video: how many of each; they are neighbours and keep together in a batch.
-        min_seconds, max_video_tokens, max_audio_frames, shift_audio, bad, max_bad: see
-            :class:`fusion.data.datasets.howto100m.HowTo100M`.
+    ``reader`` has the features of the ``videos``, ``captions`` what is said in them; the other
+    arguments are those of :class:`fusion.data.datasets.howto100m.HowTo100M`.
 
-    Each item is a dict of ``id``, ``text`` (L, D), ``video`` (L, D) and ``audio`` (L, 40) in
-    float32. A modality that cannot be read, or is not there, has length 0; a warning names the
-    file, once. A clip that has nothing at all, or is left out, is replaced by another of the same
-    or of the next videos, so an epoch has as many steps as planned, on every process.
+    An item is a dict of ``id`` and float32 features: ``text`` (L, D), ``video`` (L, D) and
+    ``audio`` (L, 40). A modality that is not there, or cannot be read, has length 0; a warning
+    names the file, once. A clip that has nothing at all, or is left out, is replaced by another of
+    the same or of the next videos, so an epoch has as many steps as planned, on every process.
     """
 
     def __init__(
@@ -48,13 +42,13 @@ class NarratedClips(ClipSet):
         captions: CaptionStore,
         videos: Sequence[str],
         text_encoder: TextEncoder | None,
-        clips_per_video: int = 10,
-        min_seconds: float = 8.0,
-        max_video_tokens: int = 12,
-        max_audio_frames: int = 768,
-        shift_audio: bool = True,
-        bad: str = "missing",
-        max_bad: float = 0.05,
+        clips_per_video: int,
+        min_seconds: float,
+        max_video_tokens: int,
+        max_audio_frames: int,
+        shift_audio: bool,
+        bad: str,
+        max_bad: float,
     ) -> None:
         self.reader, self.store, self.videos = reader, captions, videos
         self.text_encoder, self.group = text_encoder, clips_per_video
@@ -67,15 +61,15 @@ class NarratedClips(ClipSet):
         """Number of clips in an epoch."""
         return len(self.videos) * self.group
 
-    @cached_property
+    @functools.cached_property
     def captions(self) -> Sequence[Caption]:  # type: ignore[override]
         """What is said in each clip as it is drawn first."""
-        videos = [video for video in self.videos for _ in range(self.group)]
-        windows = [self._window(video, index, 0) for index, video in enumerate(videos)]
-        return [
-            Caption(video, window.start, window.end, " ".join(window.words))
-            for video, window in zip(videos, windows, strict=True)
-        ]
+        captions = []
+        for index in range(len(self)):
+            video = self.videos[index // self.group]
+            window = self._window(video, index, 0)
+            captions.append(Caption(video, window.start, window.end, " ".join(window.words)))
+        return captions
 
     def set_epoch(self, seed: int) -> None:
         """Draw other clips from now on, as the seed and the place in the epoch say."""
@@ -87,11 +81,7 @@ class NarratedClips(ClipSet):
         self.unreadable.report()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Draw a clip.
-
-        Raises:
-            ValueError: too many clips cannot be read.
-        """
+        """Draw a clip; ValueError if too many clips cannot be read."""
         problems: list[str] = []
         for attempt in range(TRIES):
             # The same video first; then, if it is of no use, its neighbours.
@@ -117,11 +107,21 @@ class NarratedClips(ClipSet):
         """Cut a clip out of a video; add to ``problems`` what cannot be read."""
 
         def read(field: str, first: int, last: int | None) -> Tensor:
-            return self._read(number, field, first, last, problems)
+            video = self.videos[number]
+            try:
+                rows = self.reader.read(video, field, first, last).float()
+                if rows.isfinite().all():
+                    return rows
+                problem = f"{field} of {video}: not finite in rows {first} to {last}"
+            except ValueError as error:
+                problem = str(error)
+            problems.append(problem)
+            self.unreadable.name(number, field, problem)
+            width = NUM_MELS if field == "audio" else self.reader.fields[field].width
+            return torch.zeros(0, width)
 
-        first, last = spectrogram_range(
-            *audio_window(window, self.min_seconds, shift=self.shift_audio)
-        )
+        heard = audio_window(window, self.min_seconds, shift=self.shift_audio)
+        first, last = spectrogram_range(*heard)
         last = min(last, first + self.max_audio_frames)
         if not window.words:
             last = first + self.max_audio_frames  # as published: all that fits
@@ -130,22 +130,6 @@ class NarratedClips(ClipSet):
         clip["video"] = video_tokens(read, fields, *times, self.max_video_tokens)
         clip["audio"] = read("audio", first, last)
         return clip
-
-    def _read(
-        self, number: int, field: str, first: int, last: int | None, problems: list[str]
-    ) -> Tensor:
-        video = self.videos[number]
-        try:
-            rows = self.reader.read(video, field, first, last).float()
-            if rows.isfinite().all():
-                return rows
-            problem = f"{field} of {video}: not finite in rows {first} to {last}"
-        except ValueError as error:
-            problem = str(error)
-        problems.append(problem)
-        self.unreadable.name(number, field, problem)
-        width = NUM_MELS if field == "audio" else self.reader.fields[field].width
-        return torch.zeros(0, width)
 
     def _duration(self, video: str) -> float:
         """Return how many seconds a video has, by its sound, else by its pictures."""

@@ -46,33 +46,20 @@ KINDS = {
 
 @dataclasses.dataclass
 class PickledClip:
-    """One entry.
-
-    Attributes:
-        id: name of the clip.
-        text: the text that it is evaluated with; may be empty.
-        texts: those that training chooses from.
-        features: ``2d`` (N, D), ``3d`` (N, D) and ``audio`` (T, 40), as far as they are there.
-        problems: what is wrong with features that were there and cannot be used.
-    """
+    """One entry."""
 
     id: str
-    text: str
-    texts: tuple[str, ...]
-    features: dict[str, NDArray[Any]]
-    problems: list[str] = dataclasses.field(default_factory=list)
+    text: str  # that it is evaluated with; may be empty
+    texts: tuple[str, ...]  # that training chooses from
+    features: dict[str, NDArray[Any]]  # some of ``2d`` (N, D), ``3d`` (N, D), ``audio`` (T, 40)
+    problems: list[str] = dataclasses.field(default_factory=list)  # of features that were removed
 
 
 class PickledFeatures:
-    """Features of the clips of a pickle, read as from a store, see :mod:`.features.readers`.
+    """A :class:`.Reader` of the features of clips, of a kind of ``KINDS``.
 
-    Args:
-        clips: see :func:`read_clips`.
-        kind: of their features, one of ``KINDS``.
-
-    Attributes:
-        fields: those that any of the clips has, and audio.
-        videos: the names of the clips; repeated ones are numbered.
+    ``fields`` are those that any of the clips has, and audio; ``videos`` are the names of the
+    clips, of which repeated ones are numbered.
     """
 
     def __init__(self, clips: Sequence[PickledClip], kind: str) -> None:
@@ -105,16 +92,15 @@ def read_clips(
     max_bad: float = 0.05,
     needs: str | None = None,
 ) -> list[PickledClip]:
-    """Read a file.
+    """Read a pickle.
 
     Args:
         file: the pickle.
         kind: which features, one of ``KINDS``.
         beside: the pickle that has these features, if it is another one.
         pooled: take pooled features where there are some.
-        bad: what is done to features that cannot be used: ``missing``, their clip goes without, or
-            ``leave_out``, their clip is left out.
-        max_bad: the share of clips that may have such features.
+        bad: see :class:`.PickledVideos`.
+        max_bad: the share of clips that may have features that cannot be used.
         needs: leave out the entries of ``file`` that lack this key.
 
     Raises:

@@ -1,14 +1,11 @@
 """Evaluation protocols: which clips are queries and candidates, and how recalls are counted.
 
-The literature uses several galleries of one test set, so every table names its protocol. They are
-here and not in :mod:`fusion.evaluation` because a data set chooses and checks its clips by them.
+The literature uses several galleries of one test set, so every table names its protocol.
 """
 
 from __future__ import annotations
 
 import dataclasses
-
-EVERY_CLIP = "every clip is a query and a candidate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,22 +15,21 @@ class Protocol:
     Attributes:
         name: as in tables and configs.
         rule: one sentence.
-        clips: how many clips the test set must hold, not counting those that it may lack; None:
-            any number.
-        captions: how many captions they must have together; each of them is a query and a
-            candidate then. None: each clip has one, and others of it are left out.
+        clips: how many clips the test set must hold; None: any number.
+        captions: how many captions they must have together, each a query and a candidate. None:
+            each clip has one, and others of it are left out.
         counted: recalls are shares of so many queries; None: of the clips of the test set.
         gallery: how many clips are left in the published gallery; None: all.
         needs: modalities; a clip that lacks one is neither query nor candidate in any direction,
             and is a miss if it is counted.
-        needs_entry: a key of published pickles. Entries whose pickle of ResNet features lacks it
-            are left out of every split, whichever features are read, and are misses if they are
-            counted. For such pickles it replaces ``needs``.
-        may_lack: whether files without the clips that would be left out anyway are accepted.
+        needs_entry: a key of published pickles, which replaces ``needs`` for them. Entries whose
+            pickle of ResNet features lacks it are left out of every split, whichever features are
+            read, and are misses if they are counted.
+        may_lack: whether the file may lack clips that would be left out anyway.
     """
 
     name: str
-    rule: str = EVERY_CLIP
+    rule: str = "every clip is a query and a candidate"
     clips: int | None = None
     captions: int | None = None
     counted: int | None = None
@@ -43,11 +39,7 @@ class Protocol:
     may_lack: bool = False
 
     def check(self, num_clips: int, file: str, num_captions: int | None = None) -> None:
-        """Compare the numbers of clips and of captions of a test file with those of the protocol.
-
-        Raises:
-            ValueError: the file is of another test set.
-        """
+        """Raise ValueError if a test file has other numbers of clips or captions."""
         there, wanted, what = num_clips, self.clips, "clips"
         if num_clips == self.clips and self.captions is not None:
             there, wanted, what = num_captions or 0, self.captions, "captions"
@@ -59,17 +51,12 @@ class Protocol:
         )
 
     def describe(self, num_clips: int) -> str:
-        """Describe it in one sentence, with a note if the gallery is not the published one.
-
-        Args:
-            num_clips: in the gallery, without those that lack what the protocol needs.
-        """
+        """Describe it in one sentence; say if a gallery of ``num_clips`` is not as published."""
         if self.gallery in (None, num_clips):
             return str(self)
         return f"{self} (here {num_clips:,}, not {self.gallery:,}: not the published gallery)"
 
     def __str__(self) -> str:
-        """Describe it in one sentence."""
         return f"{self.name}: {self.rule}"
 
 

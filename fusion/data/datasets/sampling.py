@@ -4,10 +4,8 @@ Windows around captions are those published for HowTo100M (arXiv:1906.03327, arX
 narrated caption is short and often off by seconds, so a training clip is a caption with as many of
 its neighbours as make it long enough.
 
-Video has features of two kinds, of single pictures (2D) and of motion (3D), with rates of their
-own; a token is one of each side by side.
-
-Shapes: L tokens of a clip, N features of a clip, D width.
+Video has features of single pictures (2D) and of motion (3D) at different rates; a token is one of
+each, side by side. Shapes: L tokens of a clip, N features of a clip, D width.
 """
 
 from __future__ import annotations
@@ -29,62 +27,42 @@ STRATEGIES = ("clip", "nearest", "max_pool")
 
 
 class Window(NamedTuple):
-    """A stretch of a video and what is said in it.
+    """A stretch of a video and what is said in it."""
 
-    Attributes:
-        start: seconds.
-        end: seconds.
-        words: in the order in which their captions were added, not of their times; none if nothing
-            is said.
-    """
-
-    start: float
+    start: float  # seconds
     end: float
-    words: tuple[str, ...]
+    words: tuple[str, ...]  # in the order in which their captions were added, not of their times
 
 
 def caption_window(captions: Sequence[Caption], index: int, min_seconds: float) -> Window:
-    """Extend a caption by its nearest neighbours until it is long enough.
+    """Extend caption ``index`` of a video by its neighbours until it lasts ``min_seconds``.
 
     Each time the neighbour is taken that makes the window less long; the previous one if both are
-    equal. A video too short for ``min_seconds`` is taken whole.
-
-    Args:
-        captions: those of one video, by time.
-        index: the caption to begin with.
-        min_seconds: the least duration of the window.
+    equal. A video that is too short is taken whole.
     """
     before, after = index - 1, index + 1
     start, end = captions[index].start, captions[index].end
-    words = [*words_of(captions[index].text)]
+    words = words_of(captions[index].text)
     while end - start < min_seconds and (before >= 0 or after < len(captions)):
         with_previous = end - captions[before].start if before >= 0 else math.inf
         with_next = captions[after].end - start if after < len(captions) else math.inf
         if with_next < with_previous:
-            end = captions[after].end
-            words.extend(words_of(captions[after].text))
-            after += 1
+            added, after = captions[after], after + 1
+            end = added.end
         else:
-            start = captions[before].start
-            words.extend(words_of(captions[before].text))
-            before -= 1
+            added, before = captions[before], before - 1
+            start = added.start
+        words.extend(words_of(added.text))
     return Window(start, end, tuple(words))
 
 
 def random_window(
     captions: Sequence[Caption], duration: float, min_seconds: float, uniform: float
 ) -> Window:
-    """Choose a window anywhere in a video, whether or not something is said there.
+    """Draw a window of ``min_seconds`` anywhere in a video; ``uniform``, in [0, 1), decides where.
 
-    Args:
-        captions: those of the video, by time.
-        duration: seconds of the video.
-        min_seconds: the duration of the window; the video may be shorter.
-        uniform: a random number within [0, 1) that decides where.
-
-    Returns:
-        The window of the newest caption when the drawn window starts, if that still lasts, else of
-        the newest when it ends, see :func:`caption_window`; else the drawn window, without words.
+    Returns the window of the newest caption when the drawn window starts, if that still lasts, else
+    of the newest when it ends, see :func:`caption_window`; else the drawn window, without words.
     """
     start = uniform * max(0.0, int(duration) - min_seconds)
     end = start + min_seconds
@@ -97,14 +75,10 @@ def random_window(
 
 
 def audio_window(window: Window, min_seconds: float, *, shift: bool) -> tuple[float, float]:
-    """Return from which to which second the sound of a window is taken.
+    """Return from which to which second the sound of a window of text is taken.
 
-    Args:
-        window: that of the text.
-        min_seconds: see :func:`caption_window`.
-        shift: the pre-training setting: ``min_seconds`` of sound, half of that later than the
-            text, so that speech does not simply repeat the text. A window without words is not
-            shifted.
+    ``shift`` is the pre-training setting: ``min_seconds`` of sound, half of that later than the
+    text, so that speech does not simply repeat the text. A window without words is not shifted.
     """
     if not shift or not window.words:
         return window.start, window.end
@@ -113,14 +87,9 @@ def audio_window(window: Window, min_seconds: float, *, shift: bool) -> tuple[fl
 
 
 def feature_range(start: float, end: float, per_second: float) -> tuple[int, int]:
-    """Return the first feature of a window and the one after its last.
+    """Return the first feature of a window in seconds and the one after its last.
 
     As published: a window that ends where a feature begins takes that one too.
-
-    Args:
-        start: seconds.
-        end: seconds.
-        per_second: features.
     """
     return int(start * per_second), int(end * per_second) + 1
 
@@ -133,15 +102,9 @@ def video_tokens(
     num_tokens: int,
     strategy: str = "clip",
 ) -> Tensor:
-    """Read the 2D and 3D features of a window and make tokens of them.
+    """Read the 2D and 3D features of a window and make tokens, see :func:`fit_video_tokens`.
 
-    Args:
-        read: reads the rows of a field from one to before another; None: to the end.
-        fields: which features there are.
-        start: seconds.
-        end: seconds; infinity: the whole video.
-        num_tokens: see :func:`fit_video_tokens`.
-        strategy: see there.
+    ``read`` returns rows of a field from one to before another; ``end`` infinity: the whole video.
     """
 
     def rows(name: str) -> Tensor | None:
@@ -192,15 +155,7 @@ def fit_video_tokens(
 
 
 def check_finite(features: Tensor, name: str) -> None:
-    """Refuse features that would spoil the whole batch.
-
-    Args:
-        features: (N, D), one row per time step.
-        name: what they are and of which clip, for the message.
-
-    Raises:
-        ValueError: not a matrix, or NaN or infinity in it.
-    """
+    """Raise ValueError unless features are (N, D) and all finite."""
     if features.ndim != 2:
         raise ValueError(
             f"{name}: features must have the shape (time, width); got {tuple(features.shape)}; "

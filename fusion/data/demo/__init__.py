@@ -1,7 +1,6 @@
 """The built-in corpus: narrated films of moving shapes and playing instruments.
 
-attributes.py   the visible and audible attributes of a scene
-sentences.py    captions
+sentences.py    attributes and the words for them
 plan.py         the content of every film, without rendering
 pictures.py     the frames of a scene
 sounds.py       the samples of a scene

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import itertools
 import json
 import logging
 import os
@@ -16,17 +17,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fusion.data.demo.attributes import ATTRIBUTES
 from fusion.data.demo.film import write_film
 from fusion.data.demo.perceiver import ceilings
 from fusion.data.demo.plan import SPLITS, VERSION, Film, Scene, plan_corpus
+from fusion.data.demo.sentences import ATTRIBUTES
 from fusion.files import cache_folder, recover_folder, replace_folder
 
 logger = logging.getLogger(__name__)
 
 BYTES_PER_FILM = 250_000  # more than a film takes
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-CAPTION_COLUMNS = ("video", "start", "end", "text")
 
 
 class CorpusError(ValueError):
@@ -49,10 +48,8 @@ def demo_corpus(
     As in real data, modalities are missing: the text of some rows of ``train.csv`` is empty, some
     scenes are black or silent, some files have no picture or no sound.
 
-    Args:
-        cache: its parent folder; :func:`fusion.files.cache_folder` by default.
-        jobs: processes that render; one per core by default. The result is the same.
-        size: films for training, see :func:`plan_corpus`; the whole corpus by default.
+    ``cache`` is its parent folder. ``jobs`` processes render, one per core by default; the result
+    does not depend on it. ``size`` is that of :func:`plan_corpus`.
 
     Raises:
         CorpusError: the disk is full, or a process that renders has died.
@@ -60,39 +57,36 @@ def demo_corpus(
     """
     name = f"demo-v{VERSION}" if size is None else f"demo-v{VERSION}-{size}"
     folder = Path(cache or cache_folder()) / name
-    if not _is_complete(folder):
+    if not (folder / "version.json").is_file():
         films = plan_corpus(size)
-        with _explain_lack_of_space(folder, len(films)):
+        try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _one_process_at_a_time(folder.with_name(f"{name}.lock")):
-                if not _is_complete(recover_folder(folder)):  # another process may have
+                # Another process may have rendered it by now.
+                if not (recover_folder(folder) / "version.json").is_file():
                     _check_space(folder.parent, len(films))
                     _render(folder, films, size, jobs or _num_cores())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise _no_space(folder.parent, len(films), "the disk filled up") from error
     return folder
-
-
-def _is_complete(folder: Path) -> bool:
-    return (folder / "version.json").is_file()
 
 
 def _render(folder: Path, films: list[Film], size: int | None, jobs: int) -> None:
     with replace_folder(folder) as new:
         write_tables(films, new)
-        done = _render_here(films, new) if jobs == 1 else _render_in_processes(new, size, jobs)
+        done: Iterator[None] = map(write_film, films, itertools.repeat(new))
+        if jobs > 1:
+            done = _render_in_processes(new, size, jobs)
         for _ in tqdm(done, desc="rendering the built-in corpus", total=len(films), unit="film"):
             pass
         version = {"version": VERSION, "films": len(films)}
         (new / "version.json").write_text(json.dumps(version))
 
 
-def _render_here(films: list[Film], folder: Path) -> Iterator[str]:
-    for film in films:
-        write_film(film, folder)
-        yield film.path
-
-
-def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[str]:
-    """Start ``jobs`` processes, see `worker.py`, and yield the paths that they print."""
+def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[None]:
+    """Start ``jobs`` processes of `worker.py`; yield after each film."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "fusion.data.demo.worker", str(folder), str(size or 0)]
     reader, writer = os.pipe()
@@ -107,7 +101,7 @@ def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[
                 if line.startswith("error "):
                     number = int(line.split()[1])
                     raise OSError(number, os.strerror(number))
-                yield line.strip()
+                yield
         if any(worker.wait() for worker in workers):
             raise CorpusError(
                 f"a process that rendered {folder.name} stopped early; its own message is above,"
@@ -122,22 +116,20 @@ def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[
 def write_tables(films: list[Film], folder: Path) -> None:
     """Write captions, attributes and ceilings, which follow from the plan alone.
 
-    ``attributes.csv`` has, after the columns that name the clip: one column per attribute;
-    ``has_picture``, ``has_sound``, ``has_narration``, 0 or 1, of the scene; ``has_video_stream``
-    and ``has_audio_stream`` of the file; ``unsaid``, the attributes that the sentence leaves out.
+    ``attributes.csv`` has columns that name the clip; one column per attribute; ``has_picture``,
+    ``has_sound``, ``has_narration``, 0 or 1, of the scene; ``has_video_stream`` and
+    ``has_audio_stream`` of the file; ``unsaid``, the attributes that the sentence leaves out.
     """
-    truth = [_truth(film, scene) for film in films for scene in film.scenes]
-    _write_csv(folder / "attributes.csv", list(truth[0]), truth)
-    texts = [scene.text for film in films for scene in film.scenes]
-    rows = [row | {"text": text} for row, text in zip(truth, texts, strict=True)]
+    rows = [_row(film, scene) for film in films for scene in film.scenes]
+    _write_csv(folder / "attributes.csv", [name for name in rows[0] if name != "text"], rows)
     for split in SPLITS:
         mine = [row for row in rows if row["split"] == split]
-        _write_csv(folder / f"{split}.csv", CAPTION_COLUMNS, mine)
+        _write_csv(folder / f"{split}.csv", ["video", "start", "end", "text"], mine)
     scores = {split: ceilings([f for f in films if f.split == split]) for split in SPLITS[1:]}
     (folder / "ceilings.json").write_text(json.dumps(scores, indent=1))
 
 
-def _truth(film: Film, scene: Scene) -> dict[str, object]:
+def _row(film: Film, scene: Scene) -> dict[str, object]:
     return {
         "video": film.path,
         "start": scene.caption_start,
@@ -150,6 +142,7 @@ def _truth(film: Film, scene: Scene) -> dict[str, object]:
         "has_video_stream": int(film.has_video_stream),
         "has_audio_stream": int(film.has_audio_stream),
         "unsaid": " ".join(scene.unsaid),
+        "text": scene.text,
     }
 
 
@@ -162,10 +155,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: list[dict[str, object]]
 
 @contextlib.contextmanager
 def _one_process_at_a_time(lock: Path) -> Iterator[None]:
-    """Lock out other processes of this machine; on Windows both render and the last one wins.
-
-    The operating system frees the lock of a process that dies.
-    """
+    """Lock out other processes of this machine; on Windows both render and the last one wins."""
     if sys.platform == "win32":
         yield
         return
@@ -178,16 +168,6 @@ def _one_process_at_a_time(lock: Path) -> Iterator[None]:
             logger.info("waiting for another process that renders the built-in corpus")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def _explain_lack_of_space(folder: Path, num_films: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise _no_space(folder.parent, num_films, "the disk filled up") from error
 
 
 def _check_space(place: Path, num_films: int) -> None:
@@ -205,6 +185,5 @@ def _no_space(place: Path, num_films: int, found: str) -> CorpusError:
 
 
 def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
+    return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Render one film: pictures and sounds of its scenes, encoded into an mp4 file."""
+"""Render one film into an mp4 file."""
 
 from __future__ import annotations
 
@@ -15,32 +15,31 @@ from fusion.data.demo.plan import FRAMES_PER_SECOND, Film, Scene, film_generator
 from fusion.data.demo.sounds import SAMPLE_RATE, render_sounds
 
 PICTURES, SOUNDS = 1, 2  # streams of random numbers
-# Fast settings of good quality; one thread, so that the bytes do not depend on the machine.
-H264_OPTIONS = {"preset": "ultrafast", "crf": "28", "threads": "1"}
-MPEG4_BITS_PER_SECOND = 150_000
-AAC_BITS_PER_SECOND = 32_000
-KEYFRAME_EVERY = 20  # frames
 
 
 def write_film(film: Film, folder: Path) -> None:
-    """Render a film into ``folder / film.path``.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Render a film into ``folder / film.path``."""
     # In memory first: PyAV reports a full disk by many kinds of errors, Python by one.
     memory = io.BytesIO()
+    convert = VideoReformatter()  # shared by all frames: slow to construct
     with av.open(memory, "w", format="mp4") as container:
         video = _add_video(container) if film.has_video_stream else None
         audio = _add_audio(container) if film.has_audio_stream else None
-        num_frames = 0
+        first = 0  # the number of the scene's first frame
         for number, scene in enumerate(film.scenes):
             if video is not None:
-                frames = scene_frames(film, number, scene)
-                _encode_pictures(container, video, frames, num_frames)
+                for place, picture in enumerate(scene_frames(film, number, scene), start=first):
+                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                    frame = convert.reformat(frame, format="yuv420p", interpolation="FAST_BILINEAR")
+                    frame.pts = place
+                    container.mux(video.encode(frame))
             if audio is not None:
-                _encode_sound(container, audio, scene_wave(film, number, scene), num_frames)
-            num_frames += scene.num_frames
+                wave = scene_wave(film, number, scene)[None]
+                sound = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+                sound.sample_rate = SAMPLE_RATE
+                sound.pts = first * SAMPLE_RATE // FRAMES_PER_SECOND
+                container.mux(audio.encode(sound))
+            first += scene.num_frames
         for stream in (video, audio):
             if stream is not None:
                 container.mux(stream.encode(None))
@@ -68,37 +67,19 @@ def scene_wave(film: Film, number: int, scene: Scene) -> np.ndarray:
 
 def _add_video(container: av.container.OutputContainer) -> av.VideoStream:
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    options = H264_OPTIONS if codec == "libx264" else {"threads": "1"}
+    # Fast settings of good quality; one thread, so that the bytes do not depend on the machine.
+    fast = {"preset": "ultrafast", "crf": "28"} if codec == "libx264" else {}
+    options = fast | {"threads": "1"}
     stream = cast(av.VideoStream, container.add_stream(codec, FRAMES_PER_SECOND, options))
     stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-    stream.codec_context.gop_size = KEYFRAME_EVERY
+    stream.codec_context.gop_size = 20
     if codec == "mpeg4":
-        stream.codec_context.bit_rate = MPEG4_BITS_PER_SECOND
+        stream.codec_context.bit_rate = 150_000
     return stream
 
 
 def _add_audio(container: av.container.OutputContainer) -> av.AudioStream:
     options = {"aac_coder": "fast", "aac_tns": "0", "aac_pns": "0"}
     stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options=options)
-    stream.codec_context.bit_rate = AAC_BITS_PER_SECOND
+    stream.codec_context.bit_rate = 32_000
     return stream
-
-
-def _encode_pictures(
-    container: av.container.OutputContainer, stream: av.VideoStream, frames: np.ndarray, first: int
-) -> None:
-    convert = VideoReformatter()  # shared by all frames: slow to construct
-    for number, picture in enumerate(frames, start=first):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame = convert.reformat(frame, format="yuv420p", interpolation="FAST_BILINEAR")
-        frame.pts = number
-        container.mux(stream.encode(frame))
-
-
-def _encode_sound(
-    container: av.container.OutputContainer, stream: av.AudioStream, wave: np.ndarray, first: int
-) -> None:
-    frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-    frame.sample_rate = SAMPLE_RATE
-    frame.pts = first * SAMPLE_RATE // FRAMES_PER_SECOND
-    container.mux(stream.encode(frame))

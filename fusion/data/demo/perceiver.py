@@ -1,10 +1,10 @@
 """The highest expected retrieval scores on the built-in corpus, computed exactly.
 
-A perfect perceiver knows every attribute that a modality shows, and nothing else. It ranks by the
-probability that a query and a candidate belong together: the product over attributes of 1 where
-both show the same value, 0 where they show different ones, and 1 / (number of values) where either
-does not show it. Ties are broken at random. No model that ranks the candidates of each query
-without looking at the other queries has a higher expected score.
+A perfect perceiver knows each attribute that a modality shows, and nothing else. It ranks by the
+probability that a query and a candidate match: the product over attributes of 1 where both show the
+same value, 0 where they show different ones, and 1 / (number of values) where either does not show
+it. Ties are broken at random. No model that ranks the candidates of each query on its own has a
+higher expected score.
 
 Shapes: N clips, A attributes.
 """
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusion.data.demo.attributes import ATTRIBUTES, AUDIBLE, VISIBLE
 from fusion.data.demo.plan import Film
+from fusion.data.demo.sentences import ATTRIBUTES, AUDIBLE, VISIBLE
 from fusion.modalities import directions
 
 MODALITIES = "tva"  # text, video, audio
@@ -36,49 +36,38 @@ def ceilings(films: Sequence[Film]) -> dict[str, dict[str, float]]:
         in percent of all clips, ``MedR`` and ``MeanR`` over the clips that are ranked. All are
         expected values, except for the median: that of the expected ranks.
     """
-    knowledge = {m: _known(films, m) for m in MODALITIES}
-    present = {m: _present(films, m) for m in MODALITIES}
+    known = {m: _known(films, m) for m in MODALITIES}
+    flags = [
+        (bool(scene.text), film.has_video_stream, film.has_audio_stream)
+        for film in films
+        for scene in film.scenes
+    ]
+    present = dict(zip(MODALITIES, np.array(flags).T, strict=True))  # (N,) each
     scores = {}
     for direction in directions(["text", "video", "audio"]):
-        query, candidate = "".join(direction.query), "".join(direction.gallery)
-        scores[str(direction)] = score_direction(
-            _combine([knowledge[m] for m in query]),
-            _combine([knowledge[m] for m in candidate]),
-            np.any([present[m] for m in query], axis=0)
-            & np.any([present[m] for m in candidate], axis=0),
-        )
+        sides = "".join(direction.query), "".join(direction.gallery)
+        ranked = np.all([np.any([present[m] for m in side], axis=0) for side in sides], axis=0)
+        # Modalities of one clip never disagree, so the maximum joins what they show.
+        joined = [np.max([known[m] for m in side], axis=0)[ranked] for side in sides]
+        scores[str(direction)] = _expected_scores(joined[0], joined[1], len(ranked))
     return scores
 
 
-def score_direction(
-    queries: np.ndarray, candidates: np.ndarray, present: np.ndarray
-) -> dict[str, float]:
-    """Compute the expected scores of one direction.
-
-    Args:
-        queries: (N, A) values known of each query, as numbers, or ``UNKNOWN``.
-        candidates: (N, A) likewise; candidate i is the right one for query i.
-        present: (N,) bool, clips that are ranked.
-    """
-    scores = match_scores(queries[present], candidates[present])
+def _expected_scores(queries: np.ndarray, candidates: np.ndarray, total: int) -> dict[str, float]:
+    """Compute the scores of one direction: values (N, A) each; candidate i fits query i."""
+    # Times the number of combinations, so that scores are exact: (N, N) int
+    scores = np.ones((len(queries), len(candidates)), np.int64)
+    for q, c, values in zip(queries.T, candidates.T, ATTRIBUTES.values(), strict=True):
+        unknown = (q == UNKNOWN)[:, None] | (c == UNKNOWN)[None, :]
+        scores *= np.where(unknown, 1, (q[:, None] == c[None, :]) * len(values))
     right = scores.diagonal()[:, None]
     better = (scores > right).sum(axis=1)
     equal = (scores == right).sum(axis=1)  # at least 1, the right one itself
     ranks = better + (equal + 1) / 2
     recalls = {
-        f"R@{k}": 100 * float(np.clip((k - better) / equal, 0, 1).sum()) / len(present)
-        for k in CUTOFFS
+        f"R@{k}": 100 * float(np.clip((k - better) / equal, 0, 1).sum()) / total for k in CUTOFFS
     }
     return recalls | {"MedR": float(np.median(ranks)), "MeanR": float(ranks.mean())}
-
-
-def match_scores(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Score all pairs, times the number of combinations, so that scores are exact: (N, N) int."""
-    scores = np.ones((len(queries), len(candidates)), np.int64)
-    for q, c, values in zip(queries.T, candidates.T, ATTRIBUTES.values(), strict=True):
-        unknown = (q == UNKNOWN)[:, None] | (c == UNKNOWN)[None, :]
-        scores *= np.where(unknown, 1, (q[:, None] == c[None, :]) * len(values))
-    return scores
 
 
 def _known(films: Sequence[Film], modality: str) -> np.ndarray:
@@ -97,18 +86,3 @@ def _known(films: Sequence[Film], modality: str) -> np.ndarray:
             ]
         )
     return np.array(rows)
-
-
-def _present(films: Sequence[Film], modality: str) -> np.ndarray:
-    """Return which clips have a modality, even if it shows nothing: (N,) bool."""
-    flags = [
-        (bool(scene.text), film.has_video_stream, film.has_audio_stream)
-        for film in films
-        for scene in film.scenes
-    ]
-    return np.array(flags)[:, MODALITIES.index(modality)]
-
-
-def _combine(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Join what several modalities show; those of the same clip never disagree."""
-    return np.max(parts, axis=0)

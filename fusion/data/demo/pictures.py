@@ -35,31 +35,39 @@ DRIFT = 12  # twice the pixels by which the camera moves at most in a scene, alo
 def render_pictures(
     values: Mapping[str, str], num_frames: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw a scene.
-
-    Args:
-        values: at least ``shape``, ``colour`` and ``motion``.
-        num_frames: T.
-        rng: draws everything else.
-
-    Returns:
-        (T, H, W, 3) uint8 RGB.
-    """
-    background = draw_background(HEIGHT + DRIFT, WIDTH + DRIFT, rng)
+    """Draw a scene: (T, H, W, 3) uint8 RGB. ``rng`` draws all that is no attribute."""
+    still = _draw_background(HEIGHT + DRIFT, WIDTH + DRIFT, rng).astype(np.int16)
     track = TRACKS[values["motion"]](num_frames, rng)
-    camera = draw_camera(num_frames, rng)
+    # The camera's path: (T, 2), x and y of the upper left corner, 0 to ``DRIFT``
+    way = np.linspace(-0.5, 0.5, num_frames)[:, None] * rng.uniform(-0.5, 0.5, 2)
+    camera = np.rint(DRIFT * (0.5 + way)).astype(int)
     track[:, :2] -= camera - DRIFT // 2
-    colour = draw_colour(values["colour"], rng)
-    return _paint(background, SHAPES[values["shape"]], colour, track, camera, rng)
+    hue = HUES[values["colour"]] + rng.uniform(-HUE_JITTER, HUE_JITTER)
+    colour = _rgb(hue, rng.uniform(*OBJECT_SATURATION), rng.uniform(*OBJECT_VALUE))
+
+    half = int(np.ceil(1.3 * track[:, 2].max())) + 1
+    corner = np.floor(track[:, [1, 0]]).astype(int) - half  # row and column of the window, (T, 2)
+    window = np.arange(2 * half + 1, dtype=np.float32)
+    cover, light = _draw_object(SHAPES[values["shape"]], track, corner, window)
+    grain = rng.standard_normal((HEIGHT + 32, WIDTH + 32, 3), np.float32) * rng.uniform(*NOISE)
+    grain = np.rint(grain).astype(np.int16)
+    shifts = rng.integers(0, 33, (len(track), 2))  # of one tile of grain, for speed
+
+    frames = np.empty((len(track), HEIGHT, WIDTH, 3), np.uint8)
+    for i, (row, column) in enumerate(corner.tolist()):
+        x, y = camera[i]
+        canvas = still[y : y + HEIGHT, x : x + WIDTH].copy()
+        rows, columns = slice(max(-row, 0), HEIGHT - row), slice(max(-column, 0), WIDTH - column)
+        alpha = cover[i, rows, columns, None]
+        part = canvas[max(row, 0) :, max(column, 0) :][: alpha.shape[0], : alpha.shape[1]]
+        part[:] = part + alpha * (light[i, rows, columns, None] * colour - part)
+        x, y = shifts[i]
+        canvas += grain[y : y + HEIGHT, x : x + WIDTH]
+        frames[i] = np.clip(canvas, 0, 255, out=canvas)
+    return frames
 
 
-def draw_camera(num_frames: int, rng: np.random.Generator) -> Array:
-    """Draw the camera's path: (T, 2), x and y of the upper left corner, 0 to ``DRIFT``."""
-    way = rng.uniform(-0.5, 0.5, 2)
-    return np.rint(DRIFT * (0.5 + np.linspace(-0.5, 0.5, num_frames)[:, None] * way)).astype(int)
-
-
-def draw_background(height: int, width: int, rng: np.random.Generator) -> Array:
+def _draw_background(height: int, width: int, rng: np.random.Generator) -> Array:
     """Draw a slope of two muted colours with muted blobs, boxes and lines: (H, W, 3) float32."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     cos, sin = _direction(rng)
@@ -92,17 +100,12 @@ def _draw_distractor(picture: Array, rng: np.random.Generator) -> None:
     part += cover[..., None] * (_muted(rng) - part)
 
 
-def draw_colour(name: str, rng: np.random.Generator) -> Array:
-    """Draw a shade of a colour: (3,) float32, 0 to 255."""
-    hue = HUES[name] + rng.uniform(-HUE_JITTER, HUE_JITTER)
-    return _rgb(hue, rng.uniform(*OBJECT_SATURATION), rng.uniform(*OBJECT_VALUE))
-
-
 def _muted(rng: np.random.Generator) -> Array:
     return _rgb(rng.random(), rng.uniform(*DISTRACTOR_SATURATION), rng.uniform(*DISTRACTOR_VALUE))
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Array:
+    """Return a colour: (3,) float32, 0 to 255."""
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
 
 
@@ -147,14 +150,9 @@ def _cross(x: Array, y: Array, r: Array) -> Array:
     return np.minimum(np.maximum(x - arm, y - half), np.maximum(x - half, y - arm))
 
 
-SHAPES: dict[str, Shape] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "ring": _ring,
-    "cross": _cross,
-}
+SHAPES: dict[str, Shape] = dict(
+    circle=_circle, square=_square, triangle=_triangle, star=_star, ring=_ring, cross=_cross
+)
 
 
 # Motions: rows of (x, y, radius, angle, visibility), one per frame: (T, 5).
@@ -214,37 +212,6 @@ TRACKS: dict[str, Callable[[int, np.random.Generator], Array]] = {
     "grows": _grows,
     "blinks": _blinks,
 }
-
-
-def _paint(
-    background: Array,
-    shape: Shape,
-    colour: Array,
-    track: Array,
-    camera: Array,
-    rng: np.random.Generator,
-) -> Array:
-    """Draw object and grain onto the background, frame by frame: (T, H, W, 3) uint8."""
-    half = int(np.ceil(1.3 * track[:, 2].max())) + 1
-    corner = np.floor(track[:, [1, 0]]).astype(int) - half  # row and column of the window, (T, 2)
-    cover, light = _draw_object(shape, track, corner, np.arange(2 * half + 1, dtype=np.float32))
-    grain = rng.standard_normal((HEIGHT + 32, WIDTH + 32, 3), np.float32) * rng.uniform(*NOISE)
-    grain = np.rint(grain).astype(np.int16)
-    shifts = rng.integers(0, 33, (len(track), 2))  # of one tile of grain, for speed
-
-    still = background.astype(np.int16)
-    frames = np.empty((len(track), HEIGHT, WIDTH, 3), np.uint8)
-    for i, (row, column) in enumerate(corner.tolist()):
-        x, y = camera[i]
-        canvas = still[y : y + HEIGHT, x : x + WIDTH].copy()
-        rows, columns = slice(max(-row, 0), HEIGHT - row), slice(max(-column, 0), WIDTH - column)
-        alpha = cover[i, rows, columns, None]
-        part = canvas[max(row, 0) :, max(column, 0) :][: alpha.shape[0], : alpha.shape[1]]
-        part[:] = part + alpha * (light[i, rows, columns, None] * colour - part)
-        x, y = shifts[i]
-        canvas += grain[y : y + HEIGHT, x : x + WIDTH]
-        frames[i] = np.clip(canvas, 0, 255, out=canvas)
-    return frames
 
 
 def _draw_object(shape: Shape, track: Array, corner: Array, window: Array) -> tuple[Array, Array]:

@@ -7,11 +7,11 @@ the order in which it is rendered, and a small corpus is the beginning of the fu
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
-from fusion.data.demo.attributes import ATTRIBUTES, NUM_COMBINATIONS, combination
-from fusion.data.demo.sentences import write_sentence
+from fusion.data.demo.sentences import ATTRIBUTES, write_sentence
 
 VERSION = 2
 FRAMES_PER_SECOND = 10
@@ -28,49 +28,31 @@ UNSAID = 0.02  # probability that a sentence leaves out an attribute
 MISTIMED = 0.15  # probability that a sentence starts early or late, by up to:
 MISTIMED_SECONDS = 1.0
 BLACK, SILENT, UNNARRATED = 0.02, 0.02, 0.03  # shares of scenes, the last in training only
+NUM_COMBINATIONS = math.prod(len(values) for values in ATTRIBUTES.values())
 EVERY_WITHOUT_SOUND, EVERY_WITHOUT_PICTURE = 40, 60  # one in 40, 60 films lacks the stream
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One narrated scene.
+    """One narrated scene."""
 
-    Attributes:
-        values: the value of each attribute.
-        num_frames: its length, in frames of 1 / ``FRAMES_PER_SECOND`` seconds.
-        caption_start: where its sentence starts, in seconds from the start of the film.
-        caption_end: where its sentence ends.
-        text: its sentence, empty without narration.
-        unsaid: attributes that the sentence leaves out.
-        has_picture: false if the picture is black or the film has none.
-        has_sound: false if it is silent or the film has no sound.
-    """
-
-    values: dict[str, str]
+    values: dict[str, str]  # of each attribute
     num_frames: int
-    caption_start: float
+    caption_start: float  # seconds from the start of the film
     caption_end: float
-    text: str
-    unsaid: tuple[str, ...]
-    has_picture: bool
-    has_sound: bool
+    text: str  # empty without narration
+    unsaid: tuple[str, ...]  # attributes that the text leaves out
+    has_picture: bool  # false if it is black or the film has no video stream
+    has_sound: bool  # false if it is silent or the film has no audio stream
 
 
 @dataclasses.dataclass(frozen=True)
 class Film:
-    """One video file.
-
-    Attributes:
-        split: one of ``SPLITS``.
-        index: its number within the split.
-        scenes: in order, without gaps.
-        has_video_stream: false if the file has no picture at all.
-        has_audio_stream: false if the file has no sound at all.
-    """
+    """One video file."""
 
     split: str
-    index: int
-    scenes: tuple[Scene, ...]
+    index: int  # within the split
+    scenes: tuple[Scene, ...]  # without gaps
     has_video_stream: bool
     has_audio_stream: bool
 
@@ -78,6 +60,15 @@ class Film:
     def path(self) -> str:
         """Path within the corpus folder."""
         return f"videos/{self.split}_{self.index:04d}.mp4"
+
+
+def combination(number: int) -> dict[str, str]:
+    """Return the values of combination ``number``, which is in [0, ``NUM_COMBINATIONS``)."""
+    chosen = {}
+    for attribute, values in ATTRIBUTES.items():
+        number, index = divmod(number, len(values))
+        chosen[attribute] = values[index]
+    return chosen
 
 
 def film_generator(split: str, index: int, *stream: int) -> np.random.Generator:
@@ -88,14 +79,14 @@ def film_generator(split: str, index: int, *stream: int) -> np.random.Generator:
 def plan_corpus(size: int | None = None) -> list[Film]:
     """Draw all films: attributes, sentence and missing modalities of each scene.
 
-    Args:
-        size: films for training; the other splits have as many, but no more than ``NUM_VIDEOS``.
-            ``NUM_VIDEOS`` of each if None.
-
-    Raises:
-        ValueError: ``size`` is not a possible number of films.
+    ``size`` is the number of training films; the other splits have as many, at most ``NUM_VIDEOS``.
+    None: ``NUM_VIDEOS`` of each. Raises ValueError if there are not so many.
     """
-    pools = _pools()
+    # Each split gets its own part of the combinations, in a random order.
+    order = np.random.default_rng([VERSION]).permutation(NUM_COMBINATIONS).tolist()
+    test = round(RESERVED["test"] * NUM_COMBINATIONS)
+    rest = test + round(RESERVED["validation"] * NUM_COMBINATIONS)
+    pools = {"train": order[rest:], "validation": order[test:rest], "test": order[:test]}
     most = 4 * len(pools["train"]) // sum(SCENES_PER_VIDEO)
     if size is not None and not 1 <= size <= most:
         raise ValueError(
@@ -114,18 +105,6 @@ def plan_corpus(size: int | None = None) -> list[Film]:
     return films
 
 
-def _pools() -> dict[str, list[int]]:
-    """Divide the combinations of attributes among the splits, each in a random order."""
-    order = np.random.default_rng([VERSION]).permutation(NUM_COMBINATIONS).tolist()
-    test = round(RESERVED["test"] * NUM_COMBINATIONS)
-    validation = test + round(RESERVED["validation"] * NUM_COMBINATIONS)
-    return {
-        "train": order[validation:],
-        "validation": order[test:validation],
-        "test": order[:test],
-    }
-
-
 def _plan_film(split: str, index: int, combinations: list[dict[str, str]]) -> Film:
     rng = film_generator(split, index)
     has_audio_stream = index % EVERY_WITHOUT_SOUND != 1
@@ -133,7 +112,9 @@ def _plan_film(split: str, index: int, combinations: list[dict[str, str]]) -> Fi
     lengths = rng.integers(SCENE_FRAMES[0], SCENE_FRAMES[1] + 1, len(combinations)).tolist()
     scenes = []
     for number, values in enumerate(combinations):
-        black, silent, unnarrated = _draw_missing(split, rng)
+        draw = rng.random()  # at most one of three is missing
+        black, silent = draw < BLACK, BLACK <= draw < BLACK + SILENT
+        unnarrated = split == "train" and BLACK + SILENT <= draw < BLACK + SILENT + UNNARRATED
         unsaid = tuple(a for a in ATTRIBUTES if rng.random() < UNSAID)
         text = write_sentence(values, unsaid, rng)
         start, end = _draw_window(sum(lengths[:number]), lengths[number], sum(lengths), rng)
@@ -152,22 +133,12 @@ def _plan_film(split: str, index: int, combinations: list[dict[str, str]]) -> Fi
     return Film(split, index, tuple(scenes), has_video_stream, has_audio_stream)
 
 
-def _draw_missing(split: str, rng: np.random.Generator) -> tuple[bool, bool, bool]:
-    """Draw whether a scene is black, silent, without narration; at most one of them."""
-    draw = rng.random()
-    black = draw < BLACK
-    silent = not black and draw < BLACK + SILENT
-    unnarrated = not black and not silent and draw < BLACK + SILENT + UNNARRATED
-    return black, silent, unnarrated and split == "train"
-
-
 def _draw_window(
     start: int, length: int, total: int, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Draw when the sentence about a scene starts and ends, in seconds; numbers are frames."""
-    shift = 0.0
-    if rng.random() < MISTIMED:
-        shift = MISTIMED_SECONDS * (2 * rng.random() - 1)
+    mistimed = rng.random() < MISTIMED
+    shift = MISTIMED_SECONDS * (2 * rng.random() - 1) if mistimed else 0.0
     first = max(0.0, start / FRAMES_PER_SECOND + shift)
     last = min(total / FRAMES_PER_SECOND, (start + length) / FRAMES_PER_SECOND + shift)
     return round(first, 2), round(last, 2)

@@ -1,7 +1,6 @@
-"""Sentences about what is seen and heard in a scene, in varied wording.
+"""The attributes of a scene, three visible and three audible ones, and sentences about them.
 
-Each wording has a word that no other value of any attribute uses, so a bag of words tells all
-values apart.
+Each wording has a word that no other value uses, so a bag of words tells all values apart.
 """
 
 from __future__ import annotations
@@ -53,6 +52,10 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+ATTRIBUTES = {attribute: tuple(wordings) for attribute, wordings in WORDINGS.items()}
+VISIBLE = {attribute: ATTRIBUTES[attribute] for attribute in ("shape", "colour", "motion")}
+AUDIBLE = {attribute: ATTRIBUTES[attribute] for attribute in ("timbre", "rhythm", "contour")}
+
 OPENINGS = ("", "", "", "so", "okay", "now", "um", "well", "next", "you see", "look", "there")
 THINGS = ("thing", "object", "something")
 APPEARS = ("appears", "is there", "shows itself")
@@ -66,26 +69,17 @@ HEARD_FIRST = ("{heard} while {seen}", "{heard} and {seen}", "as {heard} {seen}"
 def write_sentence(
     values: Mapping[str, str], unsaid: Sequence[str], rng: np.random.Generator
 ) -> str:
-    """Describe a scene in one sentence.
-
-    Args:
-        values: the value of each attribute.
-        unsaid: attributes that the sentence leaves out.
-        rng: chooses the wording.
-    """
+    """Describe a scene, given the value of each attribute, in one sentence of random wording."""
     said = {
         attribute: "" if attribute in unsaid else _pick(WORDINGS[attribute][value], rng)
         for attribute, value in values.items()
     }
     pattern = _pick(SEEN_FIRST + HEARD_FIRST, rng)
-    body = pattern.format(seen=_seen(said, rng), heard=_heard(said, rng))
-    return f"{_pick(OPENINGS, rng)} {body}".strip()
-
-
-def _seen(said: Mapping[str, str], rng: np.random.Generator) -> str:
     noun = said["shape"] or _pick(THINGS, rng)
     subject = _with_article(f"{said['colour']} {noun}".strip(), rng)
-    return f"{subject} {said['motion'] or _pick(APPEARS, rng)}"
+    seen = f"{subject} {said['motion'] or _pick(APPEARS, rng)}"
+    body = pattern.format(seen=seen, heard=_heard(said, rng))
+    return f"{_pick(OPENINGS, rng)} {body}".strip()
 
 
 def _heard(said: Mapping[str, str], rng: np.random.Generator) -> str:

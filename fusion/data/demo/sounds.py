@@ -7,8 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-Array = np.ndarray
-
 SAMPLE_RATE = 16_000
 LOWEST_NOTE = (60, 63)  # MIDI numbers; 69 is 440 Hz
 PENTATONIC = (0, 2, 4, 7, 9)  # semitones above the lowest note
@@ -19,25 +17,15 @@ SIGNAL_TO_NOISE_DB = (18.0, 35.0)
 
 @dataclasses.dataclass(frozen=True)
 class Instrument:
-    """The sound of a note.
+    """The sound of a note."""
 
-    Attributes:
-        ratios: frequencies of its partials as multiples of the note's.
-        levels: their amplitudes.
-        attack: seconds until the note has its full level.
-        decay: per second, how fast the note dies away; 0 sustains it.
-        bright_decay: per second and partial, how much faster higher partials die away.
-        vibrato: depth of a 5.5 Hz vibrato, as a share of the frequency.
-        breath: level of the noise that comes with the note.
-    """
-
-    ratios: tuple[float, ...]
-    levels: tuple[float, ...]
-    attack: float
-    decay: float = 0.0
-    bright_decay: float = 0.0
-    vibrato: float = 0.0
-    breath: float = 0.0
+    ratios: tuple[float, ...]  # frequencies of its partials as multiples of the note's
+    levels: tuple[float, ...]  # their amplitudes
+    attack: float  # seconds until the note has its full level
+    decay: float = 0.0  # per second; 0 sustains the note
+    bright_decay: float = 0.0  # per second and partial: higher partials decay faster
+    vibrato: float = 0.0  # depth at 5.5 Hz, as a share of the frequency
+    breath: float = 0.0  # level of the noise that comes with the note
 
 
 INSTRUMENTS = {
@@ -51,27 +39,14 @@ INSTRUMENTS = {
 
 # Seconds from note to note, and scale steps above the lowest note. Both repeat until the scene
 # ends, so a part of the scene is enough to recognise them.
-RHYTHMS: dict[str, tuple[float, ...]] = {"even": (0.2,), "swinging": (0.32, 0.11), "held": (0.5,)}
-CONTOURS: dict[str, tuple[int, ...]] = {
-    "rising": (0, 2, 4, 6, 8),
-    "falling": (8, 6, 4, 2, 0),
-    "zigzag": (0, 8),
-}
+RHYTHMS = {"even": (0.2,), "swinging": (0.32, 0.11), "held": (0.5,)}
+CONTOURS = {"rising": (0, 2, 4, 6, 8), "falling": (8, 6, 4, 2, 0), "zigzag": (0, 8)}
 
 
 def render_sounds(
     values: Mapping[str, str], num_samples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Play a scene.
-
-    Args:
-        values: at least ``timbre``, ``rhythm`` and ``contour``.
-        num_samples: S, at ``SAMPLE_RATE``.
-        rng: draws everything else.
-
-    Returns:
-        (S,) float32, -1 to 1.
-    """
+    """Play a scene: (num_samples,) float32, -1 to 1. ``rng`` draws all that is no attribute."""
     onsets = draw_onsets(values["rhythm"], num_samples / SAMPLE_RATE, rng).tolist()
     pitches = draw_pitches(values["contour"], len(onsets) - 1, rng).tolist()
     instrument = INSTRUMENTS[values["timbre"]]
@@ -86,7 +61,7 @@ def render_sounds(
     return np.clip(wave, -1, 1)
 
 
-def draw_onsets(rhythm: str, seconds: float, rng: np.random.Generator) -> Array:
+def draw_onsets(rhythm: str, seconds: float, rng: np.random.Generator) -> np.ndarray:
     """Draw when notes start, in seconds; the last value is where the last note ends."""
     steps = np.resize(RHYTHMS[rhythm], 40) * rng.uniform(*TEMPO)
     steps *= rng.uniform(0.95, 1.05, len(steps))
@@ -94,7 +69,7 @@ def draw_onsets(rhythm: str, seconds: float, rng: np.random.Generator) -> Array:
     return onsets[onsets < seconds]
 
 
-def draw_pitches(contour: str, num_notes: int, rng: np.random.Generator) -> Array:
+def draw_pitches(contour: str, num_notes: int, rng: np.random.Generator) -> np.ndarray:
     """Draw the notes of a scene on a pentatonic scale, as MIDI numbers."""
     steps = np.resize(CONTOURS[contour], num_notes)
     octaves, degrees = np.divmod(steps, len(PENTATONIC))
@@ -103,7 +78,7 @@ def draw_pitches(contour: str, num_notes: int, rng: np.random.Generator) -> Arra
 
 def play_note(
     instrument: Instrument, frequency: float, seconds: float, rng: np.random.Generator
-) -> Array:
+) -> np.ndarray:
     """Play one note: (samples,) float32. Its release overlaps the next note."""
     release = 0.04
     time = np.arange(int((seconds + release) * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE

@@ -1,6 +1,4 @@
-"""A process that renders some of the films and prints the path of each.
-
-    python -m fusion.data.demo.worker FOLDER SIZE FIRST STEP
+"""Render some of the films: ``python -m fusion.data.demo.worker FOLDER SIZE FIRST STEP``.
 
 Not a process of a pool: a pool would fork the caller with its threads, or import its main program.
 """
@@ -15,7 +13,7 @@ from fusion.data.demo.plan import plan_corpus
 
 
 def main(folder: str, size: str, first: str, step: str) -> None:
-    """Render every ``step``-th film of a corpus of ``size`` (0: whole), from film ``first`` on."""
+    """Render every ``step``-th film from ``first`` on; ``size`` 0 is the whole corpus."""
     for film in plan_corpus(int(size) or None)[int(first) :: int(step)]:
         try:
             write_film(film, Path(folder))

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from fusion.data.demo import demo_corpus
-from fusion.data.demo.attributes import ATTRIBUTES, AUDIBLE, NUM_COMBINATIONS, VISIBLE, combination
 from fusion.data.demo.film import scene_frames, scene_wave
 from fusion.data.demo.pictures import HEIGHT, SHAPES, TRACKS, WIDTH, render_pictures
-from fusion.data.demo.plan import NUM_VIDEOS, SPLITS, plan_corpus
-from fusion.data.demo.sentences import WORDINGS, write_sentence
+from fusion.data.demo.plan import NUM_COMBINATIONS, NUM_VIDEOS, SPLITS, combination, plan_corpus
+from fusion.data.demo.sentences import ATTRIBUTES, AUDIBLE, VISIBLE, WORDINGS, write_sentence
 from fusion.data.demo.sounds import INSTRUMENTS, RHYTHMS, SAMPLE_RATE, render_sounds
 
 VALUES = combination(0)

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fusion.data.demo.attributes import ATTRIBUTES, AUDIBLE, VISIBLE
 from fusion.data.demo.perceiver import CUTOFFS, ceilings
 from fusion.data.demo.plan import plan_corpus
+from fusion.data.demo.sentences import ATTRIBUTES, AUDIBLE, VISIBLE
 
 
 @pytest.fixture(scope="module")

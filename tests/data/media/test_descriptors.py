@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fusion.data.demo.attributes import combination
 from fusion.data.demo.pictures import render_pictures
+from fusion.data.demo.plan import combination
 from fusion.data.media.descriptors import (
     APPEARANCE_DIM,
     FRAME_HEIGHT,
