@@ -28,8 +28,7 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
     """Pack the published folders of HowTo100M; each process takes its share of the videos.
 
     Args:
-        root: folder of data sets, with ``howto`` in it, see
-            :class:`fusion.data.datasets.howto100m.HowTo100M`.
+        root: of :class:`fusion.data.datasets.howto100m.HowTo100M`, with a folder ``howto``.
         out: the store. Videos that it has are skipped.
         features: one of ``KINDS``.
 
@@ -50,14 +49,12 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
 def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
     """Pack a pickle of clips, each as a video of its own, and write caption files.
 
-    Each process takes its share of the clips; the first writes the captions. Features that cannot
-    be used, or are too large for float16, are left out and named in the report.
-
-    ``NAME.csv`` has for each clip the text that it is evaluated with, ``NAME_training.csv`` all.
+    Each process takes its share of the clips; the first writes the captions: ``NAME.csv`` has the
+    text with which each clip is evaluated, ``NAME_training.csv`` all texts. Features that cannot be
+    used, or are too large for float16, are left out and named in the report.
 
     Args:
-        file: see :mod:`fusion.data.datasets.pickled`; features of other kinds are in the folder
-            beside its own, as published.
+        file: see :mod:`fusion.data.datasets.pickled`; those of other kinds lie beside its folder.
         out: the store.
         features: one of ``KINDS``.
 
@@ -98,7 +95,7 @@ def _write_captions(
 
 
 def _write(out: Path, reader: Reader, known: Mapping[str, Sequence[str]]) -> None:
-    """Write the videos of a reader; ``known`` are problems of features that it has left out."""
+    """Write the videos of a reader; ``known`` are problems of features that it leaves out."""
     rank, world_size = _place()
     problems: dict[str, list[str]] = {}
     added = skipped = 0
@@ -148,5 +145,5 @@ def _seconds(clip: str, reader: PickledFeatures) -> float:
 
 
 def _place() -> tuple[int, int]:
-    """Return which process of how many this is."""
+    """Give the number of this process and of all."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

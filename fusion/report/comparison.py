@@ -1,11 +1,9 @@
-"""Methods beside one another on the same clips: means over seeds, intervals, paired tests.
-
-Shapes: N items.
-"""
+"""Methods beside one another on the same clips: means over seeds, intervals, paired tests."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +24,8 @@ class Run:
 
     Attributes:
         path: its folder, as the user calls it.
-        seed: that it was trained with.
+        name: the user's name for its method, if there is one.
+        config: without the seed and what changes no result.
         result: of the test, with its layout as ``table``.
         cost: see :func:`fusion.commands.cost.describe_cost`.
         ids: names of the N items of the test, all different.
@@ -36,7 +35,9 @@ class Run:
     """
 
     path: str
+    name: str | None
     seed: int
+    config: Mapping[str, Any]
     result: Mapping[str, Any]
     cost: dict[str, Any]
     ids: Sequence[str]
@@ -44,20 +45,21 @@ class Run:
     test: str
     scores: Mapping[str, Mapping[str, float]]
 
-    @property
+    @functools.cached_property
     def layout(self) -> Layout:
         """How its result is to be read."""
         return Layout.of(self.result)
 
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """The rows of its result, by name."""
+        rows: Mapping[str, Mapping[str, Any]] = self.result[self.layout.rows]
+        return rows
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Runs that differ in their seed alone.
-
-    Attributes:
-        name: what tables call it.
-        runs: one for each seed, at least one.
-    """
+    """Runs that differ only in their seed, and what tables call them."""
 
     name: str
     runs: Sequence[Run]
@@ -69,11 +71,7 @@ class Method:
 
 
 def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
-    """Put methods beside one another.
-
-    Args:
-        methods: tested on the same clips in the same way, with different names.
-        baseline: name of the method that the others are compared with.
+    """Compare methods of different names, tested on the same clips in the same way, with one.
 
     Returns:
         Ready for JSON: of each method ``cost``, ``seeds``, ``data`` of the test, and its rows, in
@@ -138,9 +136,9 @@ def rows_of(
 
 
 def chance_of(comparison: Mapping[str, Any]) -> float | None:
-    """Say what guessing reaches in per cent, in every row; None if it is not known.
+    """Give the chance level of every row in per cent; None if it is not known.
 
-    Among captions it is the same as among clips: of N clips the mean share of the captions is 1/N.
+    It is 1 / clips among captions too: that is the mean share of captions that a clip has.
     """
     guess: float | None = (comparison.get("chance") or {}).get(Layout.of(comparison).main)
     return guess
@@ -156,15 +154,20 @@ def ceiling_of(comparison: Mapping[str, Any], way: str) -> float | None:
 
 
 def known_values(runs: Sequence[Run], key: str) -> list[Any]:
-    """List each value once that runs have in ``cost``, or as ``data``; older runs lack some."""
-    said = [run.cost | {"data": run.result["protocol_parts"]["data"]} for run in runs]
-    return list(dict.fromkeys(facts[key] for facts in said if facts.get(key) is not None))
+    """List the different values of runs in ``cost``, or as ``data``; older runs lack some."""
+    facts = [run.cost | {"data": run.result["protocol_parts"]["data"]} for run in runs]
+    return list(dict.fromkeys(known[key] for known in facts if known.get(key) is not None))
+
+
+def write_values(values: Sequence[Any]) -> str:
+    """Write values beside one another; a dash if there is none."""
+    return ", ".join(f"{v:,}" if isinstance(v, int) else v for v in values) or "-"
 
 
 def _merge_layouts(methods: Sequence[Method]) -> Layout:
-    """Take the layout of the first run, with the rows that any run has."""
+    """Take the layout of the first run, with the rows of all."""
     layouts = [run.layout for method in methods for run in method.runs]
-    there = {way for m in methods for run in m.runs for way in run.result[layouts[0].rows]}
+    there = {way for method in methods for run in method.runs for way in run.rows}
     names = {way: words for one in layouts for way, words in one.names.items() if way in there}
     by_item = {way for one in layouts for way in one.asked_by_item}
     return dataclasses.replace(layouts[0], names=names, asked_by_item=sorted(by_item))
@@ -187,7 +190,7 @@ def _draw(methods: Sequence[Method], columns: Sequence[tuple[str, str]], layout:
         if way in layout.asked_by_item:
             asked[:, column] = np.bincount(owner, minlength=size)
             # How the captions of missing clips are shared among these is not known.
-            queries = runs[0].result[layout.rows][way]["queries"]
+            queries = runs[0].rows[way]["queries"]
             asked[len(numbers) :, column] = (queries - len(owner)) / max(1, missing)
     return draw_recalls(hits, asked)
 
@@ -212,7 +215,6 @@ def _row(method: Method, way: str, layout: Layout, draws: Draws, part: str = "")
 def _difference(
     method: Method, base: Method, ways: tuple[str, str], layout: Layout, draws: Draws
 ) -> dict[str, Any]:
-    """Compare a row of a method with one of the baseline."""
     pairs = list(zip((method, base), ways, strict=True))
     ours, theirs = (statistics.fmean(r[layout.main] for r in m.rows(way)) for m, way in pairs)
     return {layout.main: ours - theirs, **paired_test(*(draws[m.name, way] for m, way in pairs))}
@@ -230,7 +232,6 @@ def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dic
 
 
 def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
-    """Average what runs cost; the peak is the highest, and all devices are named."""
     costs = [run.cost for run in runs]
     seconds = [c["training_seconds"] for c in costs if c["training_seconds"] is not None]
     return {

@@ -1,4 +1,4 @@
-"""A gallery of clips under what was asked: pictures, sound, and short films in the page."""
+"""A gallery of queries and clips, with pictures, sound, and short films in the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -19,20 +19,14 @@ from fusion.words import number_of
 logger = logging.getLogger(__name__)
 
 ClipKey = tuple[str, float, float]
+Verdict = tuple[Literal["hit", "near", "far"], str]  # the colour, and a few words
 
 
 @dataclasses.dataclass(frozen=True)
 class GalleryResult:
-    """One clip of a gallery.
+    """One clip, from ``start`` to ``end`` seconds of a media file (None: there is none).
 
-    Attributes:
-        clip_id: its name in the data set.
-        caption: what is said in it; may be empty or long.
-        path: its media file; None if there is none to show.
-        start: where the clip begins in the file, in seconds.
-        end: where it ends, in seconds.
-        score: of the model, such as the similarity to the query; NaN if there is none.
-        is_right: whether it is the right answer.
+    ``score`` is the model's, such as the similarity to the query; NaN if there is none.
     """
 
     clip_id: str
@@ -44,37 +38,28 @@ class GalleryResult:
     is_right: bool
 
 
-class GalleryItem(Protocol):
-    """What a gallery shows under one heading; each task has its own."""
+@dataclasses.dataclass(frozen=True)
+class GalleryItem:
+    """What a gallery shows under one heading.
 
-    @property
-    def text(self) -> str:
-        """Heading; may be empty."""
+    Attributes:
+        text: heading; may be empty.
+        verdict: how good the model was.
+        cards: clips to show, in order, with a label each, such as the rank.
+        clip: the clip that the model was asked about, if it is not among the cards.
+    """
 
-    @property
-    def clip(self) -> GalleryResult | None:
-        """The clip that the model was asked about, if it is not among the cards."""
-
-    @property
-    def verdict(self) -> tuple[Literal["hit", "near", "far"], str]:
-        """How good the model was, which is the colour, and a few words about it."""
-
-    @property
-    def cards(self) -> Sequence[tuple[str, GalleryResult]]:
-        """Clips to show, in order, with a label each, such as the rank."""
+    text: str
+    verdict: Verdict
+    cards: Sequence[tuple[str, GalleryResult]]
+    clip: GalleryResult | None = None
 
 
 def make_gallery(items: Sequence[GalleryItem], budget: int, note: str = "") -> Markup:
-    """Show items with pictures, films and sound read from the media files.
+    """Show items with pictures, films and sound read from the media files; empty without items.
 
-    Args:
-        items: in the order in which they are shown.
-        budget: bytes of HTML. Pictures stay in any case; players are left out where they exceed
-            it, those of the less important clips first.
-        note: how the items were chosen.
-
-    Returns:
-        HTML; empty without items.
+    Pictures always stay. Players that exceed the ``budget`` of bytes of HTML are left out, those of
+    less important clips first. ``note`` says how the items were chosen.
     """
     if not items:
         return Markup()
@@ -90,13 +75,12 @@ def make_gallery(items: Sequence[GalleryItem], budget: int, note: str = "") -> M
 
 
 def _clips(item: GalleryItem) -> list[GalleryResult]:
-    """List every clip that is shown, those first whose player a reader would miss most."""
+    """List the clips of an item, the most important first: the query's own, then the right one."""
     cards = sorted((clip for _, clip in item.cards), key=lambda clip: not clip.is_right)
     return cards if item.clip is None else [item.clip, *cards]
 
 
 def _read_snippets(clips: Sequence[GalleryResult]) -> dict[ClipKey, Snippet]:
-    """Read each clip once. Media files are often gone once features have been computed."""
     snippets, lost = {}, {}
     for clip in clips:
         if clip.path is not None and not Path(clip.path).exists():
@@ -116,7 +100,7 @@ def _read_snippets(clips: Sequence[GalleryResult]) -> dict[ClipKey, Snippet]:
 def _choose_players(
     items: Sequence[GalleryItem], snippets: Mapping[ClipKey, Snippet], room: int
 ) -> set[ClipKey]:
-    """Take first the most important clip of each item, then the second of each, while they fit."""
+    """Take the most important clip of each item, then the second of each, while they fit."""
     ranked = [(place, _key(clip)) for item in items for place, clip in enumerate(_clips(item))]
     uses = collections.Counter(key for _, key in ranked)
     chosen: set[ClipKey] = set()

@@ -13,7 +13,7 @@ FORMAT = 1  # of results.json, ranks.npz and cost.json; files without a number a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What tables, pages and comparisons need to know of a result; its key ``table``, as a dict.
+    """How tables, pages and comparisons read a result; written to its key ``table``.
 
     Attributes:
         title: heading of its section in a report, such as ``Retrieval``.
@@ -84,7 +84,7 @@ class Layout:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Say whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value)
@@ -103,7 +103,7 @@ def arrow(row: str) -> str:
 
 
 def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
-    """Say what was tested and how, of a result or of a comparison."""
+    """Write what was tested and how, of a result or of a comparison."""
     clips, counted, searched = (result.get(key) for key in ("clips", "counted", "gallery"))
     if not clips:
         return {}

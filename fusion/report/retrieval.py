@@ -1,4 +1,4 @@
-"""What a result of retrieval says of itself: its numbers, and how they are to be read."""
+"""The result of an evaluation of retrieval, and its layout."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def describe_evaluation(
     rescored: Mapping[str, Any] | None = None,
     by_cosine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Put a table together with what it takes to read it, ready for JSON.
+    """Put a table together with what is needed to read it, ready for JSON.
 
     Args:
         name: of the split.
@@ -99,7 +99,7 @@ def describe_evaluation(
 
 
 def retrieval_layout(result: Mapping[str, Any]) -> Layout:
-    """Say how a result of retrieval is to be read, from its other keys."""
+    """Make the layout of a result of retrieval from its other keys."""
     rows, clips = result.get("directions", {}), result.get("clips", {})
     modalities = clips.get("missing", {})
     letters = {"t": "text", "v": "video", "a": "audio"} | {name[:1]: name for name in modalities}
@@ -113,18 +113,15 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
     bars = [way for way in groups["Text asks"] if way in rows]
     bars.sort(key=lambda way: (len(way.replace("+", "")), "+" not in way))
     several = "captions" in clips
+    among = {"chance": result.get("gallery"), "chance, captions": clips.get("captions")}
     return dataclasses.replace(
         LAYOUT,
-        names={way: _in_words(way, letters) for way in every},
-        groups=groups,
-        guessed_among={
-            name: count
-            for name, count in [
-                ("chance", result.get("gallery")),
-                ("chance, captions", clips.get("captions")),
-            ]
-            if count is not None
+        names={
+            way: " → ".join(_side_in_words(side, letters) for side in way.split("->"))
+            for way in every
         },
+        groups=groups,
+        guessed_among={name: count for name, count in among.items() if count is not None},
         lead=_lead(rows, letters),
         bars=bars if len(bars) > 1 else [],
         bars_note=_compare_bars(rows, bars),
@@ -159,10 +156,6 @@ def _compare_bars(rows: Mapping[str, Any], bars: Sequence[str]) -> str:
         elif is_number(other) and other > 0:
             parts.append(f"{score / other:.2f} \N{MULTIPLICATION SIGN} {arrow(way)}")
     return f"{arrow(best)} is {', '.join(parts)}." if parts else ""
-
-
-def _in_words(way: str, letters: Mapping[str, str]) -> str:
-    return " → ".join(_side_in_words(side, letters) for side in way.split("->"))
 
 
 def _side_in_words(side: str, letters: Mapping[str, str]) -> str:

@@ -1,7 +1,4 @@
-"""What a page shows of a clip: a frame, a strip of frames, a spectrogram and a short film.
-
-Shapes: T frames, H height and W width in pixels, S samples of sound.
-"""
+"""What a page shows of a clip: a frame, a strip of frames, a spectrogram and a short film."""
 
 from __future__ import annotations
 
@@ -36,37 +33,22 @@ SOUND_COLOURS = np.array([[17, 17, 39], [87, 44, 122], [222, 104, 72], [252, 236
 
 @dataclasses.dataclass(frozen=True)
 class Snippet:
-    """What a page shows of a clip. Pictures are JPEG files; empty if there is none.
+    """What a page shows of a clip: JPEG pictures and an mp4 film, empty if there is none."""
 
-    Attributes:
-        poster: the frame in the middle.
-        strip: three frames side by side.
-        sound: the spectrogram, time from left to right.
-        player: an mp4 file with picture and sound, or the one that there is; empty if neither.
-        has_picture: whether anything can be seen; false for a black picture.
-        has_sound: whether anything can be heard; false for a silent sound track.
-        readable: whether the file could be read.
-    """
-
-    poster: bytes = b""
-    strip: bytes = b""
-    sound: bytes = b""
-    player: bytes = b""
-    has_picture: bool = False
-    has_sound: bool = False
+    poster: bytes = b""  # the frame in the middle
+    strip: bytes = b""  # three frames side by side
+    sound: bytes = b""  # the spectrogram, time from left to right
+    player: bytes = b""  # picture, sound or both
+    has_picture: bool = False  # and it is not black
+    has_sound: bool = False  # and it is not silent
     readable: bool = True
 
 
 def read_snippet(path: str | Path | None, start: float, end: float) -> Snippet:
-    """Read a clip, or the middle of a long one, and encode it in a few tens of kilobytes.
+    """Encode a clip from ``start`` to ``end`` seconds, or its middle, in some ten kilobytes.
 
-    Never raises: one bad file must not stop the report after hours of training. A file that cannot
-    be read gives a snippet that is not readable, and a warning in the log.
-
-    Args:
-        path: media file; None if there is none.
-        start: where the clip begins in the file, in seconds.
-        end: where it ends, in seconds.
+    Never raises: a file that cannot be read gives a snippet that is not readable, and a warning,
+    because one bad file must not stop the report after hours of training.
     """
     if path is None:
         return Snippet()
@@ -90,24 +72,17 @@ def _read(path: str | Path, start: float, end: float) -> Snippet:
     if has_sound:
         sound = encode_jpeg(draw_sound(wave))
     if len(frames) or has_sound:
-        buffer = io.BytesIO()
-        write_clip(
-            buffer, frames, FRAMES_PER_SECOND, wave if has_sound else None, SAMPLE_RATE, crf=30
-        )
+        buffer, heard = io.BytesIO(), wave if has_sound else None
+        write_clip(buffer, frames, FRAMES_PER_SECOND, heard, SAMPLE_RATE, crf=30)
         player = buffer.getvalue()
     has_picture = bool(len(frames) and frames.max() > BLACK)
     return Snippet(poster, strip, sound, player, has_picture, has_sound)
 
 
 def draw_strip(frames: NDArray[np.uint8], number: int = 3) -> NDArray[np.uint8]:
-    """Put frames from early, middle and late of a clip side by side, at half their size.
+    """Put a number of the T frames (T, H, W, 3) side by side, at half their size, H and W even.
 
-    Args:
-        frames: (T, H, W, 3), H and W multiples of 4, T at least 1.
-        number: of frames to show.
-
-    Returns:
-        (H / 2, number * W / 2, 3)
+    They are spread evenly over the clip; returns (H / 2, number * W / 2, 3).
     """
     chosen = frames[[len(frames) * (2 * i + 1) // (2 * number) for i in range(number)]]
     n, height, width, _ = chosen.shape
@@ -117,11 +92,7 @@ def draw_strip(frames: NDArray[np.uint8], number: int = 3) -> NDArray[np.uint8]:
 
 
 def draw_sound(wave: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Draw the log-mel spectrogram of (S,) samples: time to the right, low tones at the bottom.
-
-    Returns:
-        (40, T, 3) with about 50 columns per second.
-    """
+    """Draw the spectrogram of (S,) samples as (40, T, 3): low tones below, 50 columns a second."""
     enough = np.pad(wave, (0, max(0, SAMPLE_RATE // 10 - len(wave))))
     decibels = log_mel(torch.from_numpy(enough)).numpy()  # (T, 40), 100 per second
     decibels = decibels[: len(decibels) // 4 * 4].reshape(-1, 2, decibels.shape[1]).mean(axis=1)

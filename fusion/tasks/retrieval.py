@@ -8,19 +8,21 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import Subset
 
-from fusion.builders import check_config
+from fusion.builders import build_text_encoder, check_config
+from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
-from fusion.data.datasets.dataset import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, Source, collate
+from fusion.evaluation.embed import embed
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import Rescoring
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
-from fusion.tasks.inputs import check_widths, find_text_encoder
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
-from fusion.tasks.retrieval_table import describe_result, embed_bank, embed_clips, pack_ranks
-from fusion.tasks.task import Evaluation
+from fusion.tasks.retrieval_table import describe_result, embed_clips, pack_ranks
+from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
 from fusion.training.protocols import Loss
 
@@ -37,15 +39,14 @@ def evaluation_settings(
     """Check the ``evaluation`` section of a config.
 
     Args:
-        batch_size: clips embedded at a time by one process; it changes the speed alone.
+        batch_size: clips embedded at a time by one process; it only changes the speed.
         queries_in_report: number of queries in the report's gallery.
         model: changes that ``tools/evaluate.py`` makes to the model's own config, such as the
             number of spectrogram frames; the weights must still fit.
-        rescoring: rows that the table has beside the plain ones, out of ``dual_softmax`` and
-            ``qb_norm``; none if not given.
-        dual_softmax_scale: see :class:`fusion.evaluation.rescoring.Rescoring`.
-        qb_norm_scale: see there.
-        qb_norm_bank: see there.
+        rescoring: further rows of the table, out of ``dual_softmax`` and ``qb_norm``.
+        dual_softmax_scale: see :class:`fusion.evaluation.rescoring.Rescoring`; so for the others.
+        qb_norm_scale: scale of QB-Norm.
+        qb_norm_bank: number of training queries in the bank of QB-Norm.
 
     Raises:
         ConfigError: a name is unknown or a number too small.
@@ -63,14 +64,7 @@ def evaluation_settings(
 
 
 class Retrieval:
-    """See :class:`fusion.tasks.task.Task`.
-
-    Args:
-        config: see :func:`fusion.config.load_config`.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
+    """Rank clips in every direction between modalities, see :class:`fusion.tasks.task.Task`."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)
@@ -117,7 +111,7 @@ class Retrieval:
         """Read the text encoder of a checkpoint, or train one on the training texts."""
         spec = self.config["text_encoder"]
         if checkpoint is not None:
-            self.text_encoder = find_text_encoder(checkpoint, spec, own_first)
+            self.text_encoder = _find_text_encoder(checkpoint, spec, own_first)
         else:
             texts = self.source.texts("train") if TEXT_ENCODERS[spec["name"]].learns else ()
             build = self.builders["text_encoder"]
@@ -152,14 +146,15 @@ class Retrieval:
         rescoring, batch_size = self.settings["rescoring"], self.settings["batch_size"]
         bank = None
         if rescoring.needs_bank:
-            queries = self._bank_clips(accelerator)
-            bank = embed_bank(model, queries, accelerator, batch_size, rescoring.qb_norm_bank)
+            queries = self._bank_clips(accelerator, rescoring.qb_norm_bank)
+            bank = embed(model, queries, collate, accelerator, batch_size)
         embedded = embed_clips(model, clips, accelerator, batch_size)
         result, gallery, ranked = describe_result(self.source, split, embedded, rescoring, bank)
         examples = find_examples(embedded, clips, self.settings["queries_in_report"])
         return Evaluation(result, pack_ranks(gallery, ranked), examples, EVENLY_CHOSEN)
 
-    def _bank_clips(self, accelerator: Accelerator) -> ClipSet:
+    def _bank_clips(self, accelerator: Accelerator, most: int) -> Subset[Any]:
+        """Read at most ``most`` training clips, evenly spaced."""
         lacking = "evaluation.rescoring: qb_norm takes its bank of queries from the training split"
         if "train" not in self.splits:
             raise ConfigError(
@@ -167,6 +162,24 @@ class Retrieval:
             )
         try:
             with accelerator.local_main_process_first():
-                return self.source.clips("train", self.text_encoder)
+                clips = self.source.clips("train", self.text_encoder)
         except ValueError as error:
             raise ConfigError(f"{lacking}: {error}") from None
+        number = min(most, len(clips))
+        return Subset(clips, [place * len(clips) // number for place in range(number)])
+
+
+def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> Any:
+    """Read the text encoder of a checkpoint, or the file of the same kind that the config names.
+
+    The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
+    """
+    name = read_config(path)["text_encoder"].get("name")
+    fits = not TEXT_ENCODERS[name].learns and spec.get("name") == name and spec.get("path")
+    if own_first or not fits:
+        try:
+            return load_text_encoder(path)
+        except ValueError:
+            if not fits:
+                raise
+    return build_text_encoder(spec, sentences=(), seed=0)

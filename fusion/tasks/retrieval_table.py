@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import Subset
 
 from fusion.data.datasets.dataset import ClipSet, Source, collate
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
@@ -35,31 +34,15 @@ def embed_clips(
     return dataclasses.replace(embedded, shows=shows, unknown=unknown, texts=texts)
 
 
-def embed_bank(
-    model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int, most: int
-) -> Embedded:
-    """Embed at most ``most`` training clips, evenly spaced, as the bank of QB-Norm."""
-    number = min(most, len(clips))
-    chosen = [place * len(clips) // number for place in range(number)]
-    return embed(model, Subset(clips, chosen), collate, accelerator, batch_size)
-
-
 def describe_result(
     source: Source, split: str, embedded: Embedded, rescoring: Rescoring, bank: Embedded | None
 ) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
-    """Rank the clips of a split and make the table as the protocol of the data says.
-
-    Args:
-        source: the data.
-        split: its name.
-        embedded: all clips of the split.
-        rescoring: which rescored tables are added.
-        bank: what :func:`embed_bank` returns.
+    """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
 
     Returns:
-        The table, ready for JSON; the ``rule`` and the ``data`` of its ``protocol`` are given apart
-        as well, because comparable tables may differ in their data. Then the clips of the gallery,
-        and the ranks of its rows.
+        The result, ready for JSON, the clips of the gallery, and the ranks of its rows. The result
+        has the ``rule`` and the ``data`` of its ``protocol`` apart too, as comparable results may
+        differ in their data.
     """
     protocol = source.protocol(split)
     counted, captions = protocol.counted or embedded.num_clips, embedded.captions

@@ -1,7 +1,7 @@
 """A report on a store of features, beside which there are no films."""
 
 from fusion.report.gallery import GalleryResult, make_gallery
-from fusion.tasks.retrieval_gallery import GalleryQuery
+from fusion.tasks.retrieval_gallery import show_query
 
 
 def test_videos_that_are_not_there_are_named_in_one_line(tmp_path, caplog):
@@ -10,7 +10,7 @@ def test_videos_that_are_not_there_are_named_in_one_line(tmp_path, caplog):
         for n in range(3)
         for start in (0.0, 1.0)
     ]
-    page = make_gallery([GalleryQuery("x", 1, results), GalleryQuery("y", 1, results)], 10**6)
+    page = make_gallery([show_query("x", 1, results), show_query("y", 1, results)], 10**6)
     assert len(caplog.records) == 1
     assert "no pictures of 3 videos in the report: there is no" in caplog.text
     assert "gone0.mp4; videos are looked for beside the caption file, and no setting" in caplog.text
