@@ -62,23 +62,21 @@ def compare(
     read = [read_run(path, name) for name, path in named]
     check_comparable(read)
     methods = group_runs(read)
-    chosen = choose_baseline(methods, baseline)
-    comparison = compare_methods(methods, chosen) | {"warnings": find_warnings(methods)}
+    comparison = compare_methods(methods, choose_baseline(methods, baseline))
+    comparison["warnings"] = find_warnings(methods)
     picture = comparison_picture(comparison)
     numbers = json.dumps(comparison, indent=1)
-    print(format_comparison(comparison))
+    files = {
+        "page": ("comparison.html", comparison_page(comparison, picture)),
+        "picture": ("comparison.svg", picture),
+        "numbers": ("comparison.json", numbers),
+    }
+    print(format_comparison(comparison), end="\n\n")
     for warning in comparison["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    page = comparison_page(comparison, picture)
-    print()
-    for what, kind, text in [
-        ("page", "html", page),
-        ("picture", "svg", picture),
-        ("numbers", "json", numbers),
-    ]:
-        file = Path(out) / f"comparison.{kind}"
-        write_atomically(file, text)
-        print(f"{what:<10}{file}")
+    for what, (name, text) in files.items():
+        write_atomically(Path(out) / name, text)
+        print(f"{what:<10}{Path(out) / name}")
     if json_path:
         write_atomically(json_path, numbers)
     return comparison

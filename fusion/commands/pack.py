@@ -1,4 +1,4 @@
-"""Published features into a feature store."""
+"""Pack published features into a feature store; check the bytes of a store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
+from fusion.data.captions.index import FILES, CaptionStore
 from fusion.data.datasets.howto100m import KINDS, expected
 from fusion.data.datasets.msrvtt_youcook2 import AVLNET_DATA, EAO_DATA
 from fusion.data.datasets.pickled import PickledClip, PickledFeatures, read_clips
 from fusion.data.features.readers import PublishedFolders, Reader
+from fusion.data.features.store import FeatureStore
+from fusion.data.features.verify import find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from fusion.data.media.log_mel import spectrogram_seconds
 from fusion.files import missing_folder, write_atomically
@@ -76,6 +79,31 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
     _write(out, reader, {clip.id: clip.problems for clip in clips})
     if _place()[0] == 0:
         _write_captions(file, out, clips, reader)
+
+
+def verify(location: str) -> None:
+    """Read a whole store and compare it with the SHA-256 that was written; print what is damaged.
+
+    Args:
+        location: of a feature store, a folder or a URL; or the folder of a caption store.
+
+    Raises:
+        ValueError: there is no store, or it is damaged.
+    """
+    if any((Path(location) / name).exists() for name in FILES):
+        captions = CaptionStore(location)
+        captions.verify()
+        print(f"{location}: {number_of(captions.num_captions, 'caption')}, undamaged")
+        return
+    store = FeatureStore(location)
+    with tqdm(desc="verifying", total=sum(store.index.sizes), unit="B", unit_scale=True) as bar:
+        damaged = find_damaged_shards(store, bar.update)
+    for shard in damaged:
+        print(f"{shard.problem} (videos: {', '.join(shard.videos) or 'unknown'})")
+    shards = number_of(len(store.index.shards), "shard")
+    if damaged:
+        raise ValueError(f"{location}: {len(damaged)} of {shards} damaged; see the lines above")
+    print(f"{location}: {number_of(len(store), 'video')} in {shards}, undamaged")
 
 
 def _write_captions(

@@ -108,12 +108,13 @@ def group_runs(runs: Sequence[Run]) -> list[Method]:
     pairs = zip(given, groups, strict=True)
     for (name, ours), (another, theirs) in itertools.combinations(pairs, 2):
         if name is not None and name == another:
-            one, other = ours[0].config, theirs[0].config
-            key = min(k for k in one.keys() | other.keys() if one.get(k) != other.get(k))
+            first, second = ours[0].config, theirs[0].config
+            keys = first.keys() | second.keys()
+            key = min(key for key in keys if first.get(key) != second.get(key))
             raise ConfigError(
                 f"{ours[0].path} and {theirs[0].path} cannot both be called {name!r}: their configs"
-                f" differ in more than the seed, such as {key}: {one.get(key)!r} against"
-                f" {other.get(key)!r}"
+                f" differ in more than the seed, such as {key}: {first.get(key)!r} against"
+                f" {second.get(key)!r}"
             )
     names = [name or _name_of_folders(group) for name, group in zip(given, groups, strict=True)]
     return [

@@ -20,30 +20,18 @@ Draws = Mapping[tuple[str, str], Floats]  # of a method in a row
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run left.
+    """What a run of N test items left; see :func:`fusion.report.runs.pack_scores`."""
 
-    Attributes:
-        path: its folder, as the user calls it.
-        name: the user's name for its method, if there is one.
-        config: without the seed and what changes no result.
-        result: of the test, with its layout as ``table``.
-        cost: see :func:`fusion.commands.cost.describe_cost`.
-        ids: names of the N items of the test, all different.
-        clips: (N,) int64 numbers of their clips; captions of one clip share it.
-        test: digest of the items' names and sentences, see :func:`fusion.report.runs.pack_scores`.
-        scores: for each row, the score from 0 to 1 of each query, by the name of its item.
-    """
-
-    path: str
-    name: str | None
+    path: str  # its folder, as the user calls it
+    name: str | None  # the user's name for its method
     seed: int
-    config: Mapping[str, Any]
-    result: Mapping[str, Any]
-    cost: dict[str, Any]
-    ids: Sequence[str]
-    clips: NDArray[np.int64]
-    test: str
-    scores: Mapping[str, Mapping[str, float]]
+    config: Mapping[str, Any]  # without the seed and what changes no result
+    result: Mapping[str, Any]  # of the test, with its layout as ``table``
+    cost: dict[str, Any]  # see fusion.commands.cost.describe_cost
+    ids: Sequence[str]  # (N,) names of the items, all different
+    clips: NDArray[np.int64]  # (N,) numbers of their clips; captions of one clip share it
+    test: str  # digest of the items' names and sentences
+    scores: Mapping[str, Mapping[str, float]]  # by row, then by name of the query, from 0 to 1
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -112,7 +100,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         layout.rows: ways,
         "baseline": baseline,
         "headline": layout.headline_rule,
-        "test": "\n".join(_say_test(first, layout, baseline)),
+        "test": _say_test(first, layout, baseline),
         "methods": described,
         "table": layout.as_json(),
     }
@@ -183,10 +171,9 @@ def _draw(methods: Sequence[Method], columns: Sequence[tuple[str, str]], layout:
     hits, asked = np.zeros((size, len(columns))), np.ones((size, len(columns)))
     for column, (name, way) in enumerate(columns):
         runs = named[name].runs
-        for one in runs:
-            clips = [place[query] for query in one.scores[way]]
-            scores = list(one.scores[way].values())
-            hits[:, column] += np.bincount(clips, scores, minlength=size) / len(runs)
+        for scores in (one.scores[way] for one in runs):
+            clips = [place[query] for query in scores]
+            hits[:, column] += np.bincount(clips, [*scores.values()], size) / len(runs)
         if way in layout.asked_by_item:
             asked[:, column] = np.bincount(owner, minlength=size)
             # How the captions of missing clips are shared among these is not known.
@@ -202,14 +189,14 @@ def _row(method: Method, way: str, layout: Layout, draws: Draws, part: str = "")
         return {}
     values = [row[main] for row in rows]
     shown = [name for name in (main, *layout.columns) if all(name in row for row in rows)]
-    row: dict[str, Any] = {name: statistics.fmean(r[name] for r in rows) for name in shown}
-    row[f"{main}_of_seeds"] = values
-    row[f"{main}_deviation"] = statistics.stdev(values) if len(values) > 1 else None
-    if draws:
-        row[layout.interval] = interval_of(draws[method.name, way])
-    else:
-        row[layout.interval] = rows[0].get(layout.interval) if len(rows) == 1 else None
-    return row | {key: rows[0][key] for key in layout.counts if key in rows[0]}
+    interval = rows[0].get(layout.interval) if len(rows) == 1 else None
+    return {
+        **{name: statistics.fmean(row[name] for row in rows) for name in shown},
+        f"{main}_of_seeds": values,
+        f"{main}_deviation": statistics.stdev(values) if len(values) > 1 else None,
+        layout.interval: interval_of(draws[method.name, way]) if draws else interval,
+        **{key: rows[0][key] for key in layout.counts if key in rows[0]},
+    }
 
 
 def _difference(
@@ -221,7 +208,7 @@ def _difference(
 
 
 def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dict[str, Any] | None:
-    """Choose the row that stands for a method, and compare it with that of the baseline."""
+    """Give the row that stands for a method, and its difference to that of the baseline."""
     way, other = (next((w for w in layout.headline if m.rows(w)), None) for m in (method, base))
     if way is None:
         return None
@@ -234,27 +221,26 @@ def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dic
 def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
     costs = [run.cost for run in runs]
     seconds = [c["training_seconds"] for c in costs if c["training_seconds"] is not None]
+    several = ("training_clips", "processes", "threads")
     return {
         "parameters": costs[0]["parameters"],
         "gflop_per_clip": statistics.fmean(c["gflop_per_clip"] for c in costs),
         "training_seconds": statistics.fmean(seconds) if seconds else None,
         "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
-        "training_clips": sorted(known_values(runs, "training_clips")),
         "device": ", ".join(known_values(runs, "device")),
-        "processes": sorted(known_values(runs, "processes")),
-        "threads": sorted(known_values(runs, "threads")),
+        **{key: sorted(known_values(runs, key)) for key in several},
     }
 
 
-def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> list[str]:
+def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> str:
     captions = ", each with all its captions" if "captions" in result["clips"] else ""
-    return [
-        f"A difference is {layout.main} minus that of {baseline}, over the same queries.",
+    return (
+        f"A difference is {layout.main} minus that of {baseline}, over the same queries.\n"
         f"Intervals and p come from a bootstrap over clips, the same for all methods:"
-        f" {DRAWS:,} times, {result['counted']:,} clips with replacement{captions}.",
+        f" {DRAWS:,} times, {result['counted']:,} clips with replacement{captions}.\n"
         "The scores of each query are averaged over a method's seeds first, so an interval covers"
-        " the choice of clips, not the choice of seeds.",
-        f"A query that a {layout.row} of one run lacks is a miss.",
-        "p is two-sided and not corrected for the number of comparisons.",
-        "The interval in the report of a run has its own draws and may differ a little.",
-    ]
+        " the choice of clips, not the choice of seeds.\n"
+        f"A query that a {layout.row} of one run lacks is a miss.\n"
+        "p is two-sided and not corrected for the number of comparisons.\n"
+        "The interval in the report of a run has its own draws and may differ a little."
+    )

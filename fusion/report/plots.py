@@ -43,17 +43,11 @@ STYLE: dict[Any, Any] = {
     "font.size": 11,
     "text.color": INK,
     "axes.facecolor": "none",
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": QUIET,
     "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": LINE,
-    "xtick.labelcolor": QUIET,
-    "ytick.color": LINE,
-    "ytick.labelcolor": QUIET,
-    "grid.color": LINE,
     "legend.frameon": False,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), LINE),
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), QUIET),
 }
 
 

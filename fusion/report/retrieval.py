@@ -59,17 +59,11 @@ def describe_evaluation(
     rescored: Mapping[str, Any] | None = None,
     by_cosine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Put a table together with what is needed to read it, ready for JSON.
+    """Put the table of a split together with what is needed to read it, ready for JSON.
 
-    Args:
-        name: of the split.
-        protocol: one sentence.
-        embedded: the clips in the gallery.
-        table: see :func:`fusion.evaluation.retrieval.retrieval_table`.
-        ceiling: the best recalls that can be reached in each direction.
-        counted: number of clips that recalls are shares of.
-        rescored: see :func:`fusion.evaluation.rescoring.rescored_tables`.
-        by_cosine: the table by cosine, where the model compares by dot product.
+    ``protocol`` is one sentence, ``embedded`` are the clips in the gallery, ``ceiling`` holds the
+    best recalls that can be reached, and recalls are shares of ``counted`` clips.
+    ``by_cosine`` is the table by cosine, where the model compares by dot product.
     """
     total, captions = embedded.num_clips, embedded.captions
     clips: dict[str, Any] = {"total": total}
@@ -130,7 +124,7 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
 
 
 def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:
-    """Choose the direction from text to the most modalities, in one embedding if there is one."""
+    """Choose the direction from text to the most modalities, if possible in one embedding."""
     if not rows:
         return ()
     way = max(rows, key=lambda way: (way.startswith("t->"), "+" not in way, len(way)))
@@ -159,7 +153,7 @@ def _compare_bars(rows: Mapping[str, Any], bars: Sequence[str]) -> str:
 
 
 def _side_in_words(side: str, letters: Mapping[str, str]) -> str:
-    """Write a side: ``va`` is video and audio, ``v+a`` is video and audio, averaged."""
+    """Write ``va`` as video and audio, ``v+a`` as video and audio, averaged."""
     words = " and ".join(letters.get(x, x) for x in side if x != "+")
     return f"{words}, averaged" if "+" in side else words
 

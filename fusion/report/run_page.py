@@ -40,8 +40,8 @@ def write_report(
         path: file to write; appears whole or not at all.
         title: what was run.
         results: one evaluation each, as in ``results.json``; the first makes the headline.
-        metrics: rows of ``metrics.jsonl``; may be empty.
-        gallery: examples with their clips, such as queries and what they found; may be empty.
+        metrics: rows of ``metrics.jsonl``.
+        gallery: examples with their clips, such as queries and what they found.
         facts: what else to know of the run (config, seed, time, versions), by name.
         gallery_note: how these examples were chosen.
         page_bytes: players are left out of the gallery where the page would be larger.

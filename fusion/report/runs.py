@@ -67,8 +67,7 @@ def pack_scores(
         clips: (N,) numbers of their clips.
         texts: of the items, or what else must be the same where methods are compared: labels.
         rows: for each row what its queries got, (Q,), and which items they are, (Q,).
-        kind: ``ranks``, of which 1 is a hit; or ``scores`` from 0 to 1, of which the main metric
-            is the mean in per cent.
+        kind: ``ranks``, of which 1 is a hit; or ``scores`` from 0 to 1, whose mean is the metric.
     """
     seen: Counter[str] = Counter()
     names = []

@@ -103,8 +103,8 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     lines = [*_write_facts(_facts(comparison)), "", *align(rows)]
     if len(cosine) > 1:
         lines += ["", COSINE_NOTE, "", *align(cosine)]
-    cost = _write_facts({"cost": COST_NOTES})
-    return "\n".join([*lines, "", *cost, "", *align(_cost_rows(comparison))])
+    lines += ["", *_write_facts({"cost": COST_NOTES}), "", *align(_cost_rows(comparison))]
+    return "\n".join(lines)
 
 
 def comparison_page(comparison: Mapping[str, Any], picture: Markup) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
@@ -14,17 +16,19 @@ from fusion.builders import build_text_encoder, check_config
 from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, Source, collate
-from fusion.evaluation.embed import embed
+from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
-from fusion.evaluation.rescoring import Rescoring
-from fusion.evaluation.retrieval import rank_directions, retrieval_table
+from fusion.evaluation.rescoring import Rescoring, rescored_tables
+from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.runs import pack_scores
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
-from fusion.tasks.retrieval_table import describe_result, embed_clips, pack_ranks
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
 from fusion.training.protocols import Loss
+from fusion.words import words_of
 
 
 def evaluation_settings(
@@ -151,7 +155,10 @@ class Retrieval:
         embedded = embed_clips(model, clips, accelerator, batch_size)
         result, gallery, ranked = describe_result(self.source, split, embedded, rescoring, bank)
         examples = find_examples(embedded, clips, self.settings["queries_in_report"])
-        return Evaluation(result, pack_ranks(gallery, ranked), examples, EVENLY_CHOSEN)
+        rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
+        texts, numbers = gallery.texts or gallery.ids, gallery.clips.numpy()
+        scores = pack_scores(gallery.ids, numbers, texts, rows, kind="ranks")
+        return Evaluation(result, scores, examples, EVENLY_CHOSEN)
 
     def _bank_clips(self, accelerator: Accelerator, most: int) -> Subset[Any]:
         """Read at most ``most`` training clips, evenly spaced."""
@@ -167,6 +174,47 @@ class Retrieval:
             raise ConfigError(f"{lacking}: {error}") from None
         number = min(most, len(clips))
         return Subset(clips, [place * len(clips) // number for place in range(number)])
+
+
+def embed_clips(
+    model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
+) -> Embedded:
+    """Embed clips, each as a whole, see :func:`fusion.evaluation.embed.embed`."""
+    embedded = embed(model, clips, collate, accelerator, batch_size)
+    if clips.whole is not None:
+        embedded = average_parts(embedded, clips.whole)
+    texts = tuple(caption.text for caption in clips.captions)
+    unknown = torch.zeros(len(embedded.ids), dtype=torch.bool)
+    for item in (~embedded.present.get("text", ~unknown)).nonzero()[:, 0].tolist():
+        unknown[item] = bool(words_of(texts[item]))
+    shows = torch.tensor(clips.shows)
+    return dataclasses.replace(embedded, shows=shows, unknown=unknown, texts=texts)
+
+
+def describe_result(
+    source: Source, split: str, embedded: Embedded, rescoring: Rescoring, bank: Embedded | None
+) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
+    """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
+
+    Returns:
+        The result, ready for JSON, the clips of the gallery, and the ranks of its rows. The result
+        has the ``rule`` and the ``data`` of its ``protocol`` apart too, as comparable results may
+        differ in their data.
+    """
+    protocol = source.protocol(split)
+    counted, captions = protocol.counted or embedded.num_clips, embedded.captions
+    gallery = keep_complete(embedded, protocol.needs)
+    ranked = rank_directions(gallery)
+    table = retrieval_table(ranked, counted, captions)
+    rescored = rescored_tables(gallery, rescoring, bank, counted, captions)
+    parts = {"rule": protocol.describe(gallery.num_clips), "data": source.describe(split)}
+    said = f"{parts['rule']}; {parts['data']}; ties count as their mean place"
+    by_cosine = None
+    if gallery.similarity != "cosine":
+        by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
+    ceiling = source.ceiling(split)
+    result = describe_evaluation(split, said, gallery, table, ceiling, counted, rescored, by_cosine)
+    return result | {"protocol_parts": parts}, gallery, ranked
 
 
 def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> Any:

@@ -28,36 +28,29 @@ def show_query(
 ) -> GalleryItem:
     """Show a query with its best clips, and with the right clip if that is not among them.
 
-    Args:
-        text: the sentence that asks; empty if the query has no text.
-        rank: of the right clip, from 1; None if the clip is not in what was searched.
-        results: the best clips, best first.
-        right: the right clip.
-        clip: the clip that asks, where the query is seen or heard.
+    ``text`` and ``clip`` are the two forms of a query. ``rank`` is that of the right clip, from 1;
+    None if the clip is not in what was searched.
     """
     cards = [(str(place), result) for place, result in enumerate(results, start=1)]
     is_found = any(result.is_right for result in results)
     if right and not is_found:
         cards.append(("?" if rank is None else str(rank), right))
-    verdict: Verdict = "far", f"✗ right clip at rank {rank}, not among the best {len(results)}"
+    verdict: Verdict
     if rank is None:
         verdict = "far", "✗ the right clip is not in what was searched"
     elif rank == 1:
         verdict = "hit", "✓ right clip first"
     elif is_found:
         verdict = "near", f"right clip at rank {rank}"
+    else:
+        verdict = "far", f"✗ right clip at rank {rank}, not among the best {len(results)}"
     return GalleryItem(text, verdict, cards, clip)
 
 
 def choose_examples(ranks: Sequence[float] | np.ndarray, number: int = 8) -> list[int]:
-    """Choose queries evenly from the best to the worst, so that failures show in proportion.
+    """Choose ``number`` queries evenly from the best to the worst, which is the last.
 
-    Args:
-        ranks: (Q,) rank of each query's right clip, from 1; NaN or below 1 where it has none.
-        number: how many to choose.
-
-    Returns:
-        At most ``number`` different indices, by rising rank; the worst query is the last.
+    ``ranks`` (Q,) are those of the right clips, from 1; NaN or below 1 where a query has none.
     """
     values = np.asarray(ranks, dtype=float)
     order = np.argsort(values, kind="stable")
@@ -71,8 +64,7 @@ def find_examples(
 ) -> list[GalleryItem]:
     """Choose at most ``number`` queries of one direction and show the ``best`` clips of each.
 
-    The direction is from text, the first modality, to the combination of the most other modalities
-    that the model embeds.
+    It is from text, the first modality, to the largest combination that the model embeds.
     """
     names = list(embedded.present)
     ways = [
@@ -93,7 +85,7 @@ def find_examples(
     if embedded.similarity == "cosine":
         query, gallery = (torch.nn.functional.normalize(side, dim=-1) for side in (query, gallery))
     similarities = query[chosen] @ gallery.T  # (number, size of the gallery)
-    own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # as similarities
+    own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # of the same shape
     places = similarities.topk(min(best, len(candidates))).indices  # (number, best)
 
     def show(i: int, place: int) -> GalleryResult:

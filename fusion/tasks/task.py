@@ -21,19 +21,12 @@ from fusion.training.protocols import Loss, TrainingSet
 
 
 class Evaluation(NamedTuple):
-    """A split evaluated for the report.
+    """A split evaluated for the report."""
 
-    Attributes:
-        result: ready for JSON; its key ``table`` is a :class:`fusion.report.layout.Layout`.
-        scores: of every query, for paired tests, see :func:`fusion.report.runs.pack_scores`.
-        gallery: examples for the report.
-        gallery_note: how they were chosen, one sentence.
-    """
-
-    result: dict[str, Any]
-    scores: bytes
-    gallery: Sequence[GalleryItem] = ()
-    gallery_note: str = ""
+    result: dict[str, Any]  # ready for JSON; its key table is a fusion.report.layout.Layout
+    scores: bytes  # of every query, for paired tests, see fusion.report.runs.pack_scores
+    gallery: Sequence[GalleryItem] = ()  # examples for the report
+    gallery_note: str = ""  # how they were chosen, one sentence
 
 
 class Task(Protocol):
