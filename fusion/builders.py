@@ -10,10 +10,8 @@ from fusion.data.datasets import DATASETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
 
-Builders = dict[str, Callable[..., Any]]
 
-
-def check_config(config: Mapping[str, Any]) -> Builders:
+def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
     """Check the sections ``data``, ``text_encoder``, ``model`` and ``loss`` of a config.
 
     Returns:
@@ -32,12 +30,7 @@ def check_config(config: Mapping[str, Any]) -> Builders:
 
 
 def build_text_encoder(spec: Mapping[str, Any], sentences: Iterable[str], seed: int) -> Any:
-    """Build what a ``text_encoder`` section says.
-
-    Args:
-        spec: the section.
-        sentences: to learn from, if it learns.
-        seed: of its random numbers.
+    """Build what a ``text_encoder`` section says; some learn from the sentences.
 
     Raises:
         ConfigError: a name, a key or a value is wrong.

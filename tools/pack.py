@@ -7,8 +7,7 @@ import argparse
 from pathlib import Path
 
 from fusion.commands.errors import run
-from fusion.commands.pack import pack_howto100m, pack_pickle
-from fusion.commands.verify import verify
+from fusion.commands.pack import pack_howto100m, pack_pickle, verify
 
 EXAMPLES = """examples:
   python tools/pack.py howto100m DATA_ROOT --out STORE

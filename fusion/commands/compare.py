@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,15 @@ from typing import Any
 from fusion.config import ConfigError
 from fusion.files import write_atomically
 from fusion.report.comparable import (
-    Given,
     check_comparable,
     choose_baseline,
     find_warnings,
     group_runs,
 )
 from fusion.report.comparison import compare_methods
-from fusion.report.comparison_table import comparison_page, format_comparison
 from fusion.report.plots import comparison_picture
 from fusion.report.runs import read_run
+from fusion.report.tables import comparison_page, format_comparison
 
 
 def compare(
@@ -57,31 +55,30 @@ def compare(
             " tools/compare.py RUN RUN, folders that tools/train.py wrote, such as"
             " runs/eao runs/mcn"
         )
-    twice = Counter(os.path.realpath(path) for _, path in named)
-    for _, path in named:
-        if twice[os.path.realpath(path)] > 1:
+    paths = [os.path.realpath(path) for _, path in named]
+    for (_, path), real in zip(named, paths, strict=True):
+        if paths.count(real) > 1:
             raise ConfigError(f"{path} is given twice; leave one out")
-    read = [read_run(path) for _, path in named]
-    check_comparable([run for run, _ in read])
-    methods = group_runs([Given(n, *one) for (n, _), one in zip(named, read, strict=True)])
-    chosen = choose_baseline(methods, baseline)
-    comparison = compare_methods(methods, chosen) | {"warnings": find_warnings(methods)}
+    read = [read_run(path, name) for name, path in named]
+    check_comparable(read)
+    methods = group_runs(read)
+    comparison = compare_methods(methods, choose_baseline(methods, baseline))
+    comparison["warnings"] = find_warnings(methods)
     picture = comparison_picture(comparison)
+    numbers = json.dumps(comparison, indent=1)
     files = {
-        "comparison.html": comparison_page(comparison, picture),
-        "comparison.svg": picture,
-        "comparison.json": json.dumps(comparison, indent=1),
+        "page": ("comparison.html", comparison_page(comparison, picture)),
+        "picture": ("comparison.svg", picture),
+        "numbers": ("comparison.json", numbers),
     }
-    print(format_comparison(comparison))
+    print(format_comparison(comparison), end="\n\n")
     for warning in comparison["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    for name, text in files.items():
+    for what, (name, text) in files.items():
         write_atomically(Path(out) / name, text)
+        print(f"{what:<10}{Path(out) / name}")
     if json_path:
-        write_atomically(json_path, files["comparison.json"])
-    print(f"\npage      {Path(out) / 'comparison.html'}")
-    print(f"picture   {Path(out) / 'comparison.svg'}")
-    print(f"numbers   {Path(out) / 'comparison.json'}")
+        write_atomically(json_path, numbers)
     return comparison
 
 

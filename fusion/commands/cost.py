@@ -26,16 +26,10 @@ def describe_cost(
     seen: int,
     processes: int,
 ) -> dict[str, Any]:
-    """Describe the cost of a run, ready for JSON.
+    """Describe the cost of a run on its test clips, ready for JSON.
 
-    Args:
-        model: on its device.
-        clips: those of the test.
-        training_seconds: with the validation and the checkpoints of each epoch; None: unknown,
-            because the run was interrupted.
-        peak_bytes: see :func:`peak_memory`.
-        seen: number of training clips, counted each time they were seen.
-        processes: number of processes that trained.
+    ``training_seconds`` is None for a run that was interrupted; ``seen`` counts a training clip
+    each time that the model sees it; ``processes`` is the number of those that trained.
     """
     return {
         "format": FORMAT,
@@ -51,7 +45,7 @@ def describe_cost(
 
 
 def count_flop(model: nn.Module, clips: Any) -> float:
-    """Count the floating-point operations of one clip's forward pass, a mean over a few clips."""
+    """Count the floating-point operations of the forward pass for a clip, a mean over a few."""
     from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes a second
 
     few = [clips[i] for i in range(min(FEW, len(clips)))]
@@ -69,18 +63,15 @@ def peak_memory(accelerator: Accelerator) -> int:
     On a GPU it is that of tensors. On a CPU it is that of the whole process, with the preparation
     of the data.
     """
-    return max(gather_object([_peak_of_process(accelerator.device)]))
-
-
-def _peak_of_process(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
+    peak = 0
+    if accelerator.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(accelerator.device)
+    elif sys.platform != "win32":
         import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return max(gather_object([peak]))
 
 
 def _device_name(device: torch.device) -> str:

@@ -31,13 +31,12 @@ def run(command: Callable[[], object]) -> None:
         _end(str(stop), 128 + stop.signal)
     except KeyboardInterrupt:
         _end("interrupted", 128 + signal.SIGINT)
-    except (
-        ConfigError,
-        LaunchError,
-        OutOfMemory,
-    ) as error:  # every process finds it; one prints it
+    except (ConfigError, LaunchError, OutOfMemory) as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            _wait_to_be_ended()
+            # Every process finds it, and the first prints it: the launcher then kills the others. A
+            # process that is still alive afterwards is the only one that found it.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(LAST_WORDS)
         _end(f"error: {_one_line(error)}")
     except (ValueError, FloatingPointError, OSError) as error:
         _end(f"error: {_one_line(error)}")
@@ -49,15 +48,6 @@ def run(command: Callable[[], object]) -> None:
             " themselves); saved checkpoints are complete: lower evaluation.batch_size and go on"
             f" with resume=true, or use tools/evaluate.py ({_one_line(error)})"
         )
-
-
-def _wait_to_be_ended() -> None:
-    """Wait for the first process to print the message: the launcher kills all when one ends.
-
-    A process that is still alive afterwards found a mistake that the first did not; it prints it.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(LAST_WORDS)
 
 
 def _one_line(error: Exception) -> str:

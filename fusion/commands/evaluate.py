@@ -1,4 +1,4 @@
-"""From a checkpoint to a table."""
+"""Evaluate a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def evaluate(
 
     Args:
         path: folder of a run or of a checkpoint.
-        chosen: a split of the data that the model was trained on (None: ``test``), or a config
-            whose data, its test split, is taken instead.
+        chosen: a split of the model's own data (None: ``test``), or a config with another test.
         json_path: file to write the result to; None: no file.
         overrides: changes to the config, such as ``data.protocol=all``.
 
@@ -56,7 +55,7 @@ def evaluate(
     result = task.evaluate(model, clips, split, accelerator).result
     if accelerator.is_main_process:
         print(format_table(result))
-        if task.text_encoder is not None:  # which vectors matters: others mean nothing to the model
+        if task.text_encoder is not None:  # a model only understands the vectors it was trained on
             texts = getattr(task.text_encoder, "path", None) or f"encoder in {path}"
             print(f"texts     {texts}", file=sys.stderr)
         if json_path:

@@ -1,4 +1,4 @@
-"""Published features into a feature store."""
+"""Pack published features into a feature store; check the bytes of a store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
+from fusion.data.captions.index import FILES, CaptionStore
 from fusion.data.datasets.howto100m import KINDS, expected
 from fusion.data.datasets.msrvtt_youcook2 import AVLNET_DATA, EAO_DATA
 from fusion.data.datasets.pickled import PickledClip, PickledFeatures, read_clips
 from fusion.data.features.readers import PublishedFolders, Reader
+from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from fusion.data.media.log_mel import spectrogram_seconds
 from fusion.files import missing_folder, write_atomically
@@ -28,8 +30,7 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
     """Pack the published folders of HowTo100M; each process takes its share of the videos.
 
     Args:
-        root: folder of data sets, with ``howto`` in it, see
-            :class:`fusion.data.datasets.howto100m.HowTo100M`.
+        root: of :class:`fusion.data.datasets.howto100m.HowTo100M`, with a folder ``howto``.
         out: the store. Videos that it has are skipped.
         features: one of ``KINDS``.
 
@@ -50,14 +51,12 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
 def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
     """Pack a pickle of clips, each as a video of its own, and write caption files.
 
-    Each process takes its share of the clips; the first writes the captions. Features that cannot
-    be used, or are too large for float16, are left out and named in the report.
-
-    ``NAME.csv`` has for each clip the text that it is evaluated with, ``NAME_training.csv`` all.
+    Each process takes its share of the clips; the first writes the captions: ``NAME.csv`` has the
+    text with which each clip is evaluated, ``NAME_training.csv`` all texts. Features that cannot be
+    used, or are too large for float16, are left out and named in the report.
 
     Args:
-        file: see :mod:`fusion.data.datasets.pickled`; features of other kinds are in the folder
-            beside its own, as published.
+        file: see :mod:`fusion.data.datasets.pickled`; those of other kinds lie beside its folder.
         out: the store.
         features: one of ``KINDS``.
 
@@ -81,6 +80,31 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
         _write_captions(file, out, clips, reader)
 
 
+def verify(location: str) -> None:
+    """Read a whole store and compare it with the SHA-256 that was written; print what is damaged.
+
+    Args:
+        location: of a feature store, a folder or a URL; or the folder of a caption store.
+
+    Raises:
+        ValueError: there is no store, or it is damaged.
+    """
+    if any((Path(location) / name).exists() for name in FILES):
+        captions = CaptionStore(location)
+        captions.verify()
+        print(f"{location}: {number_of(captions.num_captions, 'caption')}, undamaged")
+        return
+    store = FeatureStore(location)
+    with tqdm(desc="verifying", total=sum(store.index.sizes), unit="B", unit_scale=True) as bar:
+        damaged = find_damaged_shards(store, bar.update)
+    for shard in damaged:
+        print(f"{shard.problem} (videos: {', '.join(shard.videos) or 'unknown'})")
+    shards = number_of(len(store.index.shards), "shard")
+    if damaged:
+        raise ValueError(f"{location}: {len(damaged)} of {shards} damaged; see the lines above")
+    print(f"{location}: {number_of(len(store), 'video')} in {shards}, undamaged")
+
+
 def _write_captions(
     file: Path, out: Path, clips: Sequence[PickledClip], reader: PickledFeatures
 ) -> None:
@@ -98,7 +122,7 @@ def _write_captions(
 
 
 def _write(out: Path, reader: Reader, known: Mapping[str, Sequence[str]]) -> None:
-    """Write the videos of a reader; ``known`` are problems of features that it has left out."""
+    """Write the videos of a reader; ``known`` are problems of features that it leaves out."""
     rank, world_size = _place()
     problems: dict[str, list[str]] = {}
     added = skipped = 0
@@ -148,5 +172,5 @@ def _seconds(clip: str, reader: PickledFeatures) -> float:
 
 
 def _place() -> tuple[int, int]:
-    """Return which process of how many this is."""
+    """Give the number of this process and of all."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

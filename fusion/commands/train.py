@@ -21,7 +21,7 @@ from fusion.files import write_atomically
 from fusion.models import compile_parts
 from fusion.report.run_page import write_report
 from fusion.report.tables import format_table
-from fusion.tasks import Evaluation, Task, make_task
+from fusion.tasks import make_task
 from fusion.training.clock import Clock
 from fusion.training.launch import end_processes, make_accelerator
 from fusion.training.log import read_metrics, tracker_config
@@ -47,9 +47,6 @@ def train(config: Mapping[str, Any]) -> None:
 class Job:
     """One training job; the constructor checks all that can be checked without reading data.
 
-    Args:
-        config: see :func:`fusion.config.load_config`.
-
     Raises:
         ValueError: the config cannot be used, or another number of processes was asked for.
     """
@@ -70,18 +67,28 @@ class Job:
     def run(self) -> None:
         """Read the data, train, evaluate, report."""
         resumes = _claim(self.folder, self.accelerator)
-        self._open_data()
+        with self.clock("corpus"), self.accelerator.local_main_process_first():
+            self.task.open_data()
+        with self.clock("features"), self.accelerator.local_main_process_first():
+            self.task.extract()
         start = self.folder.last if resumes else _initial_checkpoint(self.config["init"])
         self.task.open_encoders(start)
         train_set = self.task.clips("train")
         validation_set = self._validation_clips()
-        if split := _split_of_the_table(self.task):  # a mistake in it is found before training
+        split = next((name for name in ("test", "validation") if name in self.task.splits), None)
+        if split:  # a mistake in it is found before training
             self.task.clips(split)
         self._build()
         if self.settings.compile:
             compile_parts(self.model)
         if start is not None and not resumes:
             load_weights(self.model, start)
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            if validation_set is None:
+                return {}
+            return self.task.measure(model, validation_set, self.accelerator)
+
         trainer = Trainer(
             model=self.model,
             loss=self.loss,
@@ -91,12 +98,10 @@ class Job:
             seed=self.config["seed"],
             accelerator=self.accelerator,
             folder=self.folder,
-            write_model=self._write_model,
-            evaluate=lambda model: (
-                {}
-                if validation_set is None
-                else self.task.measure(model, validation_set, self.accelerator)
+            write_model=lambda folder, model: save_checkpoint(
+                folder, model, self.config, self.task.text_encoder
             ),
+            evaluate=measure,
             arguments=self.task.arguments(self.loss),
         )
         if self.accelerator.is_main_process:
@@ -118,15 +123,6 @@ class Job:
         torch.manual_seed(self.config["seed"])
         self.model, self.loss = self.task.build()
 
-    def _write_model(self, folder: Path, model: nn.Module) -> None:
-        save_checkpoint(folder, model, self.config, self.task.text_encoder)
-
-    def _open_data(self) -> None:
-        with self.clock("corpus"), self.accelerator.local_main_process_first():
-            self.task.open_data()
-        with self.clock("features"), self.accelerator.local_main_process_first():
-            self.task.extract()
-
     def _validation_clips(self) -> Any:
         if "validation" in self.task.splits:
             return self.task.clips("validation")
@@ -142,7 +138,7 @@ class Job:
         peak = peak_memory(self.accelerator)
         seconds = None if resumed else self.clock.seconds["training"]
         load_weights(model, self.folder.best)
-        evaluation = None
+        path, evaluation = self.folder.path, None
         with self.clock("report"):
             if split is not None:
                 clips = self.task.clips(split)
@@ -150,38 +146,30 @@ class Job:
             if not self.accelerator.is_main_process:
                 return
             if evaluation is not None:
-                self._write_result(evaluation)
+                write_atomically(path / "results.json", json.dumps(evaluation.result, indent=1))
+                write_atomically(path / "ranks.npz", evaluation.scores)
                 # A resumed run that has a cost was finished before: keep it.
-                if not (resumed and (self.folder.path / "cost.json").exists()):
+                if not (resumed and (path / "cost.json").exists()):
                     seen = steps * self.settings.batch_size
                     processes = self.accelerator.num_processes
                     cost = describe_cost(model, clips, seconds, peak, seen, processes)
-                    write_atomically(self.folder.path / "cost.json", json.dumps(cost, indent=1))
-            self._write_report(model, evaluation)
-        if evaluation is not None:
-            print(format_table(evaluation.result))
-        else:
-            print(
-                "nothing to evaluate on: the data has training clips alone; the last epoch is in"
-                f" {self.folder.best}, for tools/evaluate.py --set CONFIG"
+                    write_atomically(path / "cost.json", json.dumps(cost, indent=1))
+            write_report(
+                path / "report.html",
+                title=path.name,
+                results=[evaluation.result] if evaluation else [],
+                metrics=read_metrics(self.folder.metrics),
+                gallery=evaluation.gallery if evaluation else [],
+                gallery_note=evaluation.gallery_note if evaluation else "",
+                facts=self._facts(model),
             )
-        print(f"\ntime      {self.clock}\nreport    {self.folder.path / 'report.html'}")
-
-    def _write_result(self, evaluation: Evaluation) -> None:
-        path = self.folder.path
-        write_atomically(path / "results.json", json.dumps(evaluation.result, indent=1))
-        write_atomically(path / "ranks.npz", evaluation.scores)
-
-    def _write_report(self, model: nn.Module, evaluation: Evaluation | None) -> None:
-        write_report(
-            self.folder.path / "report.html",
-            title=self.folder.path.name,
-            results=[] if evaluation is None else [evaluation.result],
-            metrics=read_metrics(self.folder.metrics),
-            gallery=[] if evaluation is None else evaluation.gallery,
-            gallery_note="" if evaluation is None else evaluation.gallery_note,
-            facts=self._facts(model),
+        print(
+            format_table(evaluation.result)
+            if evaluation
+            else "nothing to evaluate on: the data has training clips alone; the last epoch is in"
+            f" {self.folder.best}, for tools/evaluate.py --set CONFIG"
         )
+        print(f"\ntime      {self.clock}\nreport    {path / 'report.html'}")
 
     def _facts(self, model: nn.Module) -> dict[str, str]:
         parameters = sum(p.numel() for p in model.parameters())
@@ -206,11 +194,6 @@ def _initial_checkpoint(init: str | None) -> Path | None:
             f"init: {error}; published weights are converted by python tools/convert.py"
             f" FILE.pth --out {init}"
         ) from None
-
-
-def _split_of_the_table(task: Task) -> str | None:
-    """Choose the split of the final table; None if there are training clips only."""
-    return next((split for split in ("test", "validation") if split in task.splits), None)
 
 
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fusion.config import ConfigError
-from fusion.report.comparison import Method, Run, known_values
-from fusion.report.comparison_table import write_values
+from fusion.report.comparison import Method, Run, known_values, write_values
 
 ADVICE = "test both on the same clips: train or evaluate them with one data section of the config"
-
-
-class Given(NamedTuple):
-    """A run as the user gives it: its name, if it has one, and its config without the seed."""
-
-    name: str | None
-    run: Run
-    config: Mapping[str, Any]
+UNFAIR = {  # facts of a run: what it means if they differ
+    "data": "files or features of the test differ, so one method may only have better features",
+    "training_clips": "numbers of training clips seen differ, so one method had more training",
+    "device": "devices differ, so times and memory are not comparable",
+    "processes": "numbers of processes differ, so training times are not comparable",
+    "threads": "numbers of threads differ, so training times are not comparable",
+}
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -35,24 +33,23 @@ def check_comparable(runs: Sequence[Run]) -> None:
     has: dict[str, Run] = {}  # each row, and the first run that has it
     for run in runs:
         _check_test(runs[0], run)
-        for way, row in run.result[run.layout.rows].items():
+        for way, row in run.rows.items():
             other = has.setdefault(way, run)
             for key in run.layout.counts:
-                before = other.result[run.layout.rows][way][key]
-                if before != row[key]:
+                if other.rows[way][key] != row[key]:
                     raise ConfigError(
                         f"{other.path} and {run.path} cannot be compared: the {key} of {way}"
-                        f" differs, {before:,} against {row[key]:,}; {ADVICE}"
+                        f" differs, {other.rows[way][key]:,} against {row[key]:,}; {ADVICE}"
                     )
 
 
 def _check_test(first: Run, other: Run) -> None:
     pair = f"{first.path} and {other.path} cannot be compared"
-    for name, value in _counting_of(first).items():
-        if value != _counting_of(other)[name]:
+    rules = _rules_of(other)
+    for name, value in _rules_of(first).items():
+        if value != rules[name]:
             raise ConfigError(
-                f"{pair}: their {name} differs, {value!r} against {_counting_of(other)[name]!r};"
-                f" {ADVICE}"
+                f"{pair}: their {name} differs, {value!r} against {rules[name]!r}; {ADVICE}"
             )
     ours, theirs = set(first.ids), set(other.ids)
     if ours != theirs:
@@ -72,8 +69,7 @@ def _check_test(first: Run, other: Run) -> None:
         )
 
 
-def _counting_of(run: Run) -> dict[str, Any]:
-    """List what must be the same in all results that are compared, by name."""
+def _rules_of(run: Run) -> dict[str, Any]:
     return {
         "protocol": run.result["protocol_parts"]["rule"],
         "split": run.result["set"],
@@ -83,81 +79,6 @@ def _counting_of(run: Run) -> dict[str, Any]:
     }
 
 
-def group_runs(given: Sequence[Given]) -> list[Method]:
-    """Group runs that differ only in their seed into methods, and name each method.
-
-    Raises:
-        ConfigError: a seed occurs twice in a method, or two names contradict each other.
-    """
-    groups: list[list[Given]] = []
-    for one in given:
-        group = next((g for g in groups if g[0].config == one.config), None)
-        if group is None:
-            groups.append([one])
-            continue
-        for other in group:
-            if other.run.seed == one.run.seed:
-                raise ConfigError(
-                    f"{other.run.path} and {one.run.path} have the same config and the same seed"
-                    f" ({one.run.seed}), so they are one run made twice; leave one out"
-                )
-        group.append(one)
-    chosen = [_chosen_name(group) for group in groups]
-    for number, name in enumerate(chosen):
-        if name in chosen[:number]:
-            first, second = groups[chosen.index(name)][0], groups[number][0]
-            if name is not None:
-                raise ConfigError(
-                    f"{first.run.path} and {second.run.path} cannot both be called {name!r}: their"
-                    f" configs differ in more than the seed, {_config_difference(first, second)}"
-                )
-    names = [name or _name_of_folders(g) for name, g in zip(chosen, groups, strict=True)]
-    return [
-        Method(n if c or names.count(n) == 1 else g[0].run.path, [one.run for one in g])
-        for n, c, g in zip(names, chosen, groups, strict=True)
-    ]
-
-
-def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
-    """Find a method by its name or by one of its folders; the first if none is asked for.
-
-    Raises:
-        ConfigError: there is no such method.
-    """
-    if wanted is None:
-        return methods[0].name
-    for method in methods:
-        folders = [os.path.realpath(run.path) for run in method.runs]
-        if method.name == wanted or os.path.realpath(wanted) in folders:
-            return method.name
-    names = ", ".join(method.name for method in methods)
-    raise ConfigError(f"--baseline: {wanted!r} is none of the runs; choose from {names}")
-
-
-def find_warnings(methods: Sequence[Method]) -> list[str]:
-    """List differences that make a comparison unfair although it is possible."""
-    facts = {
-        "data": (
-            "files or features of the test differ",
-            "a method may be better because its features are",
-        ),
-        "training_clips": (
-            "numbers of training clips seen differ",
-            "a method may be better because it saw more",
-        ),
-        "device": ("devices differ", "times and memory are not comparable"),
-        "processes": ("numbers of processes differ", "training times are not comparable"),
-        "threads": ("numbers of threads differ", "training times are not comparable"),
-    }
-    warnings = []
-    for key, (what, so) in facts.items():
-        values = {m.name: known_values(m.runs, key) for m in methods}
-        if len({value for several in values.values() for value in several}) > 1:
-            each = "; ".join(f"{n}: {write_values(several)}" for n, several in values.items())
-            warnings.append(f"{what}, so {so} ({each})")
-    return warnings
-
-
 def _captions_by_clip(run: Run) -> set[frozenset[str]]:
     clips: dict[int, set[str]] = {}
     for name, clip in zip(run.ids, run.clips.tolist(), strict=True):
@@ -165,8 +86,45 @@ def _captions_by_clip(run: Run) -> set[frozenset[str]]:
     return {frozenset(names) for names in clips.values()}
 
 
-def _chosen_name(group: Sequence[Given]) -> str | None:
-    names = {one.name: one.run.path for one in group if one.name}
+def group_runs(runs: Sequence[Run]) -> list[Method]:
+    """Group runs that differ only in their seed into methods, and name each method.
+
+    Raises:
+        ConfigError: a seed occurs twice in a method, or two names contradict each other.
+    """
+    groups: list[list[Run]] = []
+    for run in runs:
+        group = next((g for g in groups if g[0].config == run.config), [])
+        if not group:
+            groups.append(group)
+        for other in group:
+            if other.seed == run.seed:
+                raise ConfigError(
+                    f"{other.path} and {run.path} have the same config and the same seed"
+                    f" ({run.seed}), so they are one run made twice; leave one out"
+                )
+        group.append(run)
+    given = [_given_name(group) for group in groups]
+    pairs = zip(given, groups, strict=True)
+    for (name, ours), (another, theirs) in itertools.combinations(pairs, 2):
+        if name is not None and name == another:
+            first, second = ours[0].config, theirs[0].config
+            keys = first.keys() | second.keys()
+            key = min(key for key in keys if first.get(key) != second.get(key))
+            raise ConfigError(
+                f"{ours[0].path} and {theirs[0].path} cannot both be called {name!r}: their configs"
+                f" differ in more than the seed, such as {key}: {first.get(key)!r} against"
+                f" {second.get(key)!r}"
+            )
+    names = [name or _name_of_folders(group) for name, group in zip(given, groups, strict=True)]
+    return [
+        Method(name if own or names.count(name) == 1 else group[0].path, group)
+        for name, own, group in zip(names, given, groups, strict=True)
+    ]
+
+
+def _given_name(group: Sequence[Run]) -> str | None:
+    names = {run.name: run.path for run in group if run.name}
     if len(names) > 1:
         (one, first), (other, second) = list(names.items())[:2]
         raise ConfigError(
@@ -176,26 +134,39 @@ def _chosen_name(group: Sequence[Given]) -> str | None:
     return next(iter(names), None)
 
 
-def _name_of_folders(group: Sequence[Given]) -> str:
+def _name_of_folders(group: Sequence[Run]) -> str:
     """Name a method by the common start of its folders' names: eao-seed0, eao-seed1 -> eao."""
-    paths = [os.path.realpath(one.run.path) for one in group]
+    paths = [os.path.realpath(run.path) for run in group]
     names = [Path(path).name for path in paths]
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     shared = "".join(letters[0] for letters in alike)
     if shared not in names:
         shared = shared.rstrip("0123456789-_. ").removesuffix("seed").rstrip("-_. ")
-    if shared:
-        return shared
-    if all(re.fullmatch(r"(seed)?[\W_]*\d*", name) for name in names):  # eao/seed0, eao/seed1
-        return Path(os.path.commonpath(paths)).name or names[0]
-    return ", ".join(names)
+    if not shared and all(re.fullmatch(r"(seed)?[\W_]*\d*", name) for name in names):
+        shared = Path(os.path.commonpath(paths)).name or names[0]  # eao/seed0, eao/seed1
+    return shared or ", ".join(names)
 
 
-def _config_difference(first: Given, second: Given) -> str:
-    keys = sorted(
-        key
-        for key in first.config.keys() | second.config.keys()
-        if first.config.get(key) != second.config.get(key)
-    )
-    one, other = first.config.get(keys[0]), second.config.get(keys[0])
-    return f"such as {keys[0]}: {one!r} against {other!r}"
+def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
+    """Find a method by its name or by one of its folders; the first method if ``wanted`` is None.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    for method in methods:
+        folders = [os.path.realpath(run.path) for run in method.runs]
+        if wanted in (None, method.name) or os.path.realpath(str(wanted)) in folders:
+            return method.name
+    names = ", ".join(method.name for method in methods)
+    raise ConfigError(f"--baseline: {wanted!r} is none of the runs; choose from {names}")
+
+
+def find_warnings(methods: Sequence[Method]) -> list[str]:
+    """List differences that make a comparison unfair although it is possible."""
+    warnings = []
+    for key, text in UNFAIR.items():
+        values = {method.name: known_values(method.runs, key) for method in methods}
+        if len({value for several in values.values() for value in several}) > 1:
+            each = "; ".join(f"{name}: {write_values(v)}" for name, v in values.items())
+            warnings.append(f"{text} ({each})")
+    return warnings

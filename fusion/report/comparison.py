@@ -1,11 +1,9 @@
-"""Methods beside one another on the same clips: means over seeds, intervals, paired tests.
-
-Shapes: N items.
-"""
+"""Methods beside one another on the same clips: means over seeds, intervals, paired tests."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,42 +20,34 @@ Draws = Mapping[tuple[str, str], Floats]  # of a method in a row
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run left.
+    """What a run of N test items left; see :func:`fusion.report.runs.pack_scores`."""
 
-    Attributes:
-        path: its folder, as the user calls it.
-        seed: that it was trained with.
-        result: of the test, with its layout as ``table``.
-        cost: see :func:`fusion.commands.cost.describe_cost`.
-        ids: names of the N items of the test, all different.
-        clips: (N,) int64 numbers of their clips; captions of one clip share it.
-        test: digest of the items' names and sentences, see :func:`fusion.report.runs.pack_scores`.
-        scores: for each row, the score from 0 to 1 of each query, by the name of its item.
-    """
-
-    path: str
+    path: str  # its folder, as the user calls it
+    name: str | None  # the user's name for its method
     seed: int
-    result: Mapping[str, Any]
-    cost: dict[str, Any]
-    ids: Sequence[str]
-    clips: NDArray[np.int64]
-    test: str
-    scores: Mapping[str, Mapping[str, float]]
+    config: Mapping[str, Any]  # without the seed and what changes no result
+    result: Mapping[str, Any]  # of the test, with its layout as ``table``
+    cost: dict[str, Any]  # see fusion.commands.cost.describe_cost
+    ids: Sequence[str]  # (N,) names of the items, all different
+    clips: NDArray[np.int64]  # (N,) numbers of their clips; captions of one clip share it
+    test: str  # digest of the items' names and sentences
+    scores: Mapping[str, Mapping[str, float]]  # by row, then by name of the query, from 0 to 1
 
-    @property
+    @functools.cached_property
     def layout(self) -> Layout:
         """How its result is to be read."""
         return Layout.of(self.result)
 
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """The rows of its result, by name."""
+        rows: Mapping[str, Mapping[str, Any]] = self.result[self.layout.rows]
+        return rows
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Runs that differ in their seed alone.
-
-    Attributes:
-        name: what tables call it.
-        runs: one for each seed, at least one.
-    """
+    """Runs that differ only in their seed, and what tables call them."""
 
     name: str
     runs: Sequence[Run]
@@ -69,11 +59,7 @@ class Method:
 
 
 def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
-    """Put methods beside one another.
-
-    Args:
-        methods: tested on the same clips in the same way, with different names.
-        baseline: name of the method that the others are compared with.
+    """Compare methods of different names, tested on the same clips in the same way, with one.
 
     Returns:
         Ready for JSON: of each method ``cost``, ``seeds``, ``data`` of the test, and its rows, in
@@ -114,7 +100,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         layout.rows: ways,
         "baseline": baseline,
         "headline": layout.headline_rule,
-        "test": "\n".join(_say_test(first, layout, baseline)),
+        "test": _say_test(first, layout, baseline),
         "methods": described,
         "table": layout.as_json(),
     }
@@ -138,9 +124,9 @@ def rows_of(
 
 
 def chance_of(comparison: Mapping[str, Any]) -> float | None:
-    """Say what guessing reaches in per cent, in every row; None if it is not known.
+    """Give the chance level of every row in per cent; None if it is not known.
 
-    Among captions it is the same as among clips: of N clips the mean share of the captions is 1/N.
+    It is 1 / clips among captions too: that is the mean share of captions that a clip has.
     """
     guess: float | None = (comparison.get("chance") or {}).get(Layout.of(comparison).main)
     return guess
@@ -156,15 +142,20 @@ def ceiling_of(comparison: Mapping[str, Any], way: str) -> float | None:
 
 
 def known_values(runs: Sequence[Run], key: str) -> list[Any]:
-    """List each value once that runs have in ``cost``, or as ``data``; older runs lack some."""
-    said = [run.cost | {"data": run.result["protocol_parts"]["data"]} for run in runs]
-    return list(dict.fromkeys(facts[key] for facts in said if facts.get(key) is not None))
+    """List the different values of runs in ``cost``, or as ``data``; older runs lack some."""
+    facts = [run.cost | {"data": run.result["protocol_parts"]["data"]} for run in runs]
+    return list(dict.fromkeys(known[key] for known in facts if known.get(key) is not None))
+
+
+def write_values(values: Sequence[Any]) -> str:
+    """Write values beside one another; a dash if there is none."""
+    return ", ".join(f"{v:,}" if isinstance(v, int) else v for v in values) or "-"
 
 
 def _merge_layouts(methods: Sequence[Method]) -> Layout:
-    """Take the layout of the first run, with the rows that any run has."""
+    """Take the layout of the first run, with the rows of all."""
     layouts = [run.layout for method in methods for run in method.runs]
-    there = {way for m in methods for run in m.runs for way in run.result[layouts[0].rows]}
+    there = {way for method in methods for run in method.runs for way in run.rows}
     names = {way: words for one in layouts for way, words in one.names.items() if way in there}
     by_item = {way for one in layouts for way in one.asked_by_item}
     return dataclasses.replace(layouts[0], names=names, asked_by_item=sorted(by_item))
@@ -180,14 +171,13 @@ def _draw(methods: Sequence[Method], columns: Sequence[tuple[str, str]], layout:
     hits, asked = np.zeros((size, len(columns))), np.ones((size, len(columns)))
     for column, (name, way) in enumerate(columns):
         runs = named[name].runs
-        for one in runs:
-            clips = [place[query] for query in one.scores[way]]
-            scores = list(one.scores[way].values())
-            hits[:, column] += np.bincount(clips, scores, minlength=size) / len(runs)
+        for scores in (one.scores[way] for one in runs):
+            clips = [place[query] for query in scores]
+            hits[:, column] += np.bincount(clips, [*scores.values()], size) / len(runs)
         if way in layout.asked_by_item:
             asked[:, column] = np.bincount(owner, minlength=size)
             # How the captions of missing clips are shared among these is not known.
-            queries = runs[0].result[layout.rows][way]["queries"]
+            queries = runs[0].rows[way]["queries"]
             asked[len(numbers) :, column] = (queries - len(owner)) / max(1, missing)
     return draw_recalls(hits, asked)
 
@@ -199,27 +189,26 @@ def _row(method: Method, way: str, layout: Layout, draws: Draws, part: str = "")
         return {}
     values = [row[main] for row in rows]
     shown = [name for name in (main, *layout.columns) if all(name in row for row in rows)]
-    row: dict[str, Any] = {name: statistics.fmean(r[name] for r in rows) for name in shown}
-    row[f"{main}_of_seeds"] = values
-    row[f"{main}_deviation"] = statistics.stdev(values) if len(values) > 1 else None
-    if draws:
-        row[layout.interval] = interval_of(draws[method.name, way])
-    else:
-        row[layout.interval] = rows[0].get(layout.interval) if len(rows) == 1 else None
-    return row | {key: rows[0][key] for key in layout.counts if key in rows[0]}
+    interval = rows[0].get(layout.interval) if len(rows) == 1 else None
+    return {
+        **{name: statistics.fmean(row[name] for row in rows) for name in shown},
+        f"{main}_of_seeds": values,
+        f"{main}_deviation": statistics.stdev(values) if len(values) > 1 else None,
+        layout.interval: interval_of(draws[method.name, way]) if draws else interval,
+        **{key: rows[0][key] for key in layout.counts if key in rows[0]},
+    }
 
 
 def _difference(
     method: Method, base: Method, ways: tuple[str, str], layout: Layout, draws: Draws
 ) -> dict[str, Any]:
-    """Compare a row of a method with one of the baseline."""
     pairs = list(zip((method, base), ways, strict=True))
     ours, theirs = (statistics.fmean(r[layout.main] for r in m.rows(way)) for m, way in pairs)
     return {layout.main: ours - theirs, **paired_test(*(draws[m.name, way] for m, way in pairs))}
 
 
 def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dict[str, Any] | None:
-    """Choose the row that stands for a method, and compare it with that of the baseline."""
+    """Give the row that stands for a method, and its difference to that of the baseline."""
     way, other = (next((w for w in layout.headline if m.rows(w)), None) for m in (method, base))
     if way is None:
         return None
@@ -230,30 +219,28 @@ def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dic
 
 
 def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
-    """Average what runs cost; the peak is the highest, and all devices are named."""
     costs = [run.cost for run in runs]
     seconds = [c["training_seconds"] for c in costs if c["training_seconds"] is not None]
+    several = ("training_clips", "processes", "threads")
     return {
         "parameters": costs[0]["parameters"],
         "gflop_per_clip": statistics.fmean(c["gflop_per_clip"] for c in costs),
         "training_seconds": statistics.fmean(seconds) if seconds else None,
         "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
-        "training_clips": sorted(known_values(runs, "training_clips")),
         "device": ", ".join(known_values(runs, "device")),
-        "processes": sorted(known_values(runs, "processes")),
-        "threads": sorted(known_values(runs, "threads")),
+        **{key: sorted(known_values(runs, key)) for key in several},
     }
 
 
-def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> list[str]:
+def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> str:
     captions = ", each with all its captions" if "captions" in result["clips"] else ""
-    return [
-        f"A difference is {layout.main} minus that of {baseline}, over the same queries.",
+    return (
+        f"A difference is {layout.main} minus that of {baseline}, over the same queries.\n"
         f"Intervals and p come from a bootstrap over clips, the same for all methods:"
-        f" {DRAWS:,} times, {result['counted']:,} clips with replacement{captions}.",
+        f" {DRAWS:,} times, {result['counted']:,} clips with replacement{captions}.\n"
         "The scores of each query are averaged over a method's seeds first, so an interval covers"
-        " the choice of clips, not the choice of seeds.",
-        f"A query that a {layout.row} of one run lacks is a miss.",
-        "p is two-sided and not corrected for the number of comparisons.",
-        "The interval in the report of a run has its own draws and may differ a little.",
-    ]
+        " the choice of clips, not the choice of seeds.\n"
+        f"A query that a {layout.row} of one run lacks is a miss.\n"
+        "p is two-sided and not corrected for the number of comparisons.\n"
+        "The interval in the report of a run has its own draws and may differ a little."
+    )

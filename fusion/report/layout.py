@@ -13,54 +13,35 @@ FORMAT = 1  # of results.json, ranks.npz and cost.json; files without a number a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What tables, pages and comparisons need to know of a result; its key ``table``, as a dict.
+    """How tables, pages and comparisons read a result; written to its key ``table``."""
 
-    Attributes:
-        title: heading of its section in a report, such as ``Retrieval``.
-        row: what one row is called, such as ``direction``.
-        rows: key of the result that holds the rows, ``{row: {metric: number}}``.
-        main: the metric that methods are compared by: in per cent, the mean over queries of a score
-            from 0 to 1. A row may hold its interval as ``{main}_interval``.
-        columns: the other metrics, and their headings.
-        compared: those of them that a comparison shows.
-        counts: numbers of a row that are equal where rows are comparable, and their headings.
-        names: all rows in order, and what they are in words. A result may lack some.
-        groups: rows by heading, for tables and learning curves; rows in no group are not shown.
-        guesses: keys of the result that hold what guessing reaches, by name.
-        guessed_among: how many candidates these guesses have, by the same names.
-        key: explains the columns.
-        lead: the row that a report begins with, and a sentence about it.
-        bars: rows that a report draws as bars.
-        bars_title: heading of these bars.
-        bars_note: a sentence below them.
-        headline: rows of which the first that a method has stands for it in a comparison.
-        headline_title: what these rows are in words.
-        headline_rule: says how the row of a method is chosen.
-        pictured: rows that the picture of a comparison shows beside the headline.
-        asked_by_item: rows where each item is a query; in the others each clip is one.
-    """
-
-    title: str
-    row: str
-    rows: str
+    title: str  # heading of its section in a report, such as Retrieval
+    row: str  # what one row is called, such as direction
+    rows: str  # key of the result that holds the rows, {row: {metric: number}}
+    # The metric that methods are compared by: in per cent, the mean over queries of a score from 0
+    # to 1. A row may hold its interval as {main}_interval.
     main: str
-    columns: Mapping[str, str]
-    names: Mapping[str, str]
-    groups: Mapping[str, Sequence[str]]
-    compared: Sequence[str] = ()
+    columns: Mapping[str, str]  # the other metrics, and their headings
+    names: Mapping[
+        str, str
+    ]  # all rows in order, and what they are in words; a result may lack some
+    groups: Mapping[str, Sequence[str]]  # rows by heading, for tables and curves; others are hidden
+    compared: Sequence[str] = ()  # columns that a comparison shows
+    # Numbers of a row that are equal where rows are comparable, and their headings.
     counts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Keys of the result that hold what guessing reaches, and the number of candidates, by name.
     guesses: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"chance": "chance"})
     guessed_among: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    key: str = ""
-    lead: Sequence[str] = ()
-    bars: Sequence[str] = ()
+    key: str = ""  # explains the columns
+    lead: Sequence[str] = ()  # the row that a report begins with, and a sentence about it
+    bars: Sequence[str] = ()  # rows that a report draws as bars
     bars_title: str = ""
-    bars_note: str = ""
-    headline: Sequence[str] = ()
-    headline_title: str = ""
-    headline_rule: str = ""
-    pictured: Sequence[str] = ()
-    asked_by_item: Sequence[str] = ()
+    bars_note: str = ""  # a sentence below the bars
+    headline: Sequence[str] = ()  # the first of these that a method has stands for it
+    headline_title: str = ""  # what these rows are in words
+    headline_rule: str = ""  # how the row of a method is chosen
+    pictured: Sequence[str] = ()  # rows in the picture of a comparison, beside the headline
+    asked_by_item: Sequence[str] = ()  # rows where each item is a query; in others each clip is one
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Layout:
@@ -84,7 +65,7 @@ class Layout:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Say whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value)
@@ -103,7 +84,7 @@ def arrow(row: str) -> str:
 
 
 def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
-    """Say what was tested and how, of a result or of a comparison."""
+    """Write what was tested and how, of a result or of a comparison."""
     clips, counted, searched = (result.get(key) for key in ("clips", "counted", "gallery"))
     if not clips:
         return {}

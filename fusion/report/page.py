@@ -1,4 +1,4 @@
-"""Pages that need nothing but a browser, from the templates beside this file."""
+"""Self-contained HTML pages, from the templates beside this file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def environment() -> Environment:
-    """Make what renders the templates: all that they are given is escaped, unless it is Markup."""
+    """Load the templates; they escape every value that is not Markup."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -34,19 +34,12 @@ def environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Fill a template in; the result is HTML, which other templates do not escape again."""
+    """Fill in a template."""
     return Markup(environment().get_template(template).render(values).strip())
 
 
 def page(title: str, headline: Markup, sections: Mapping[str, str], script: str = "") -> str:
-    """Put a page together.
-
-    Args:
-        title: plain text.
-        headline: what the page begins with.
-        sections: HTML by heading; those without any are left out.
-        script: the only one that the page may run.
-    """
+    """Write a page of sections, HTML by heading; ``script`` is the only one that it may run."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     shown = {name: Markup(body) for name, body in sections.items() if body}
     values = {"script": Markup(script), "script_hash": digest, "sections": shown}

@@ -43,34 +43,25 @@ STYLE: dict[Any, Any] = {
     "font.size": 11,
     "text.color": INK,
     "axes.facecolor": "none",
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": QUIET,
     "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": LINE,
-    "xtick.labelcolor": QUIET,
-    "ytick.color": LINE,
-    "ytick.labelcolor": QUIET,
-    "grid.color": LINE,
     "legend.frameon": False,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), LINE),
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), QUIET),
 }
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
-    """Make a figure of a size in pixels; to be called and drawn on within ``STYLE``."""
+    """Make a figure of a size in pixels; use it within ``STYLE``."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72), facecolor="none", **options)
 
 
 def to_svg(figure: Figure, label: str, *, alone: bool = False) -> Markup:
-    """Write a figure as an SVG element whose colours are those of the page around it.
+    """Write a figure, drawn in ``COLOURS``, as an SVG element in the colours of the page around it.
 
-    Args:
-        figure: drawn in colours of ``COLOURS``.
-        label: says what it shows, for screen readers.
-        alone: bring the colours along, for a file of its own.
+    ``label`` is for screen readers; ``alone`` adds the colours, for a file of its own.
     """
     file = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -96,13 +87,8 @@ def learning_curves(
 ) -> list[tuple[str, Markup]]:
     """Draw the rows of a ``metrics.jsonl``: loss and terms, validation, learning rate.
 
-    Args:
-        metrics: rows with ``event`` (``train`` or ``validation``), ``step`` and numbers by name.
-            Rows that a resumed run wrote again replace those before; NaN and infinity are left out.
-        layout: says which metrics of validation are drawn together; none are drawn without it.
-
-    Returns:
-        Title and plot of each chart that has anything to show.
+    Rows that a resumed run wrote again replace those before; NaN and infinity are left out. The
+    layout says which metrics of validation are drawn together. Returns titles and plots.
     """
     train = _curves(row for row in metrics if row.get("event") == "train")
     validation = _curves(row for row in metrics if row.get("event") == "validation")
@@ -138,7 +124,6 @@ def _curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Point]]:
 
 
 def _line_chart(title: str, curves: Mapping[str, Sequence[Point]], *, from_zero: bool) -> Markup:
-    """Draw lines over training steps with a legend that gives their last values."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -148,14 +133,9 @@ def _line_chart(title: str, curves: Mapping[str, Sequence[Point]], *, from_zero:
         looks = itertools.product(("-", "--", ":"), CYCLE)
         for (name, curve), (dashes, colour) in zip(curves.items(), itertools.cycle(looks)):
             label = f"{arrow(name)}  {curve[-1][1]:.4g}"
-            axes.plot(
-                *zip(*thin_out(curve), strict=True),
-                color=colour,
-                linestyle=dashes,
-                marker="o" if len(curve) <= DOTS else "",
-                markersize=3,
-                label=label,
-            )
+            marker = "o" if len(curve) <= DOTS else ""
+            look = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 3}
+            axes.plot(*zip(*thin_out(curve), strict=True), label=label, **look)
         if from_zero:
             axes.set_ylim(bottom=min(0.0, *(y for curve in curves.values() for _, y in curve)))
         axes.grid(axis="y")
@@ -191,11 +171,7 @@ def bar_chart(result: Mapping[str, Any]) -> Markup:
 
 
 def comparison_picture(comparison: Mapping[str, Any]) -> Markup:
-    """Draw the main rows of a comparison; the headline, where there is one, over the whole width.
-
-    Args:
-        comparison: see :func:`fusion.report.comparison.compare_methods`.
-    """
+    """Draw what :func:`fusion.report.comparison.compare_methods` gives, as an SVG file."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -204,7 +180,7 @@ def comparison_picture(comparison: Mapping[str, Any]) -> Markup:
 
 
 def comparison_figure(comparison: Mapping[str, Any]) -> Figure:
-    """Draw the picture of a comparison; to be called within ``STYLE``."""
+    """Draw the main rows, the headline over the whole width; call it within ``STYLE``."""
     layout = Layout.of(comparison)
     ways = [w for w in (layout.own_way, *layout.pictured) if any(rows_of(comparison, w).values())]
     has_headline = layout.own_way in ways
@@ -257,18 +233,15 @@ def _draw_panel(axes: Axes, comparison: Mapping[str, Any], way: str) -> None:
     guess, limit = chance_of(comparison), ceiling_of(comparison, way)
     said = [f"{n} {v:.1f}" for n, v in (("chance", guess), ("ceiling", limit)) if v is not None]
     if guess is not None:
-        line = {"color": INK, "linestyle": (0, (3, 3)), "linewidth": 1}
-        axes.axvline(guess, **line)
+        axes.axvline(guess, color=INK, linestyle=(0, (3, 3)), linewidth=1)
     axes.set_xlim(0, 1.02 * max(1.0, axes.dataLim.x1, guess or 0.0))  # less would enlarge noise
     axes.set_yticks(range(len(names)), names, color=INK)
-    head = (
-        (layout.headline_title, "each method's own way")
-        if way == layout.own_way
-        else (arrow(way), layout.names.get(way, ""))
-    )
-    axes.set_title(head[0], loc="left", weight="bold", size=12, pad=20)
+    title, below = arrow(way), layout.names.get(way, "")
+    if way == layout.own_way:
+        title, below = layout.headline_title, "each method's own way"
+    axes.set_title(title, loc="left", weight="bold", size=12, pad=20)
     corner = {"xycoords": "axes fraction", "textcoords": "offset points", "color": QUIET}
-    axes.annotate(head[1], (0, 1), (0, 5), size=10, **corner)
+    axes.annotate(below, (0, 1), (0, 5), size=10, **corner)
     axes.annotate(", ".join(said), (1, 1), (0, 21), size=10, ha="right", **corner)
 
 
@@ -284,7 +257,6 @@ def _draw_interval(
     axes: Axes, score: float, interval: Sequence[float] | None, place: float
 ) -> None:
     if interval:
-        low, high = interval
-        errors = [[max(0.0, score - low)], [max(0.0, high - score)]]
-        style = {"ecolor": INK, "elinewidth": 1.4, "capsize": 2.5}
-        axes.errorbar(score, place, xerr=errors, fmt="none", **style)
+        errors = [[max(0.0, score - interval[0])], [max(0.0, interval[1] - score)]]
+        look = {"ecolor": INK, "elinewidth": 1.4, "capsize": 2.5}
+        axes.errorbar(score, place, xerr=errors, fmt="none", **look)

@@ -1,4 +1,4 @@
-"""What a result of retrieval says of itself: its numbers, and how they are to be read."""
+"""The result of an evaluation of retrieval, and its layout."""
 
 from __future__ import annotations
 
@@ -59,17 +59,11 @@ def describe_evaluation(
     rescored: Mapping[str, Any] | None = None,
     by_cosine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Put a table together with what it takes to read it, ready for JSON.
+    """Put the table of a split together with what is needed to read it, ready for JSON.
 
-    Args:
-        name: of the split.
-        protocol: one sentence.
-        embedded: the clips in the gallery.
-        table: see :func:`fusion.evaluation.retrieval.retrieval_table`.
-        ceiling: the best recalls that can be reached in each direction.
-        counted: number of clips that recalls are shares of.
-        rescored: see :func:`fusion.evaluation.rescoring.rescored_tables`.
-        by_cosine: the table by cosine, where the model compares by dot product.
+    ``protocol`` is one sentence, ``embedded`` are the clips in the gallery, ``ceiling`` holds the
+    best recalls that can be reached, and recalls are shares of ``counted`` clips.
+    ``by_cosine`` is the table by cosine, where the model compares by dot product.
     """
     total, captions = embedded.num_clips, embedded.captions
     clips: dict[str, Any] = {"total": total}
@@ -99,7 +93,7 @@ def describe_evaluation(
 
 
 def retrieval_layout(result: Mapping[str, Any]) -> Layout:
-    """Say how a result of retrieval is to be read, from its other keys."""
+    """Make the layout of a result of retrieval from its other keys."""
     rows, clips = result.get("directions", {}), result.get("clips", {})
     modalities = clips.get("missing", {})
     letters = {"t": "text", "v": "video", "a": "audio"} | {name[:1]: name for name in modalities}
@@ -113,18 +107,15 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
     bars = [way for way in groups["Text asks"] if way in rows]
     bars.sort(key=lambda way: (len(way.replace("+", "")), "+" not in way))
     several = "captions" in clips
+    among = {"chance": result.get("gallery"), "chance, captions": clips.get("captions")}
     return dataclasses.replace(
         LAYOUT,
-        names={way: _in_words(way, letters) for way in every},
-        groups=groups,
-        guessed_among={
-            name: count
-            for name, count in [
-                ("chance", result.get("gallery")),
-                ("chance, captions", clips.get("captions")),
-            ]
-            if count is not None
+        names={
+            way: " → ".join(_side_in_words(side, letters) for side in way.split("->"))
+            for way in every
         },
+        groups=groups,
+        guessed_among={name: count for name, count in among.items() if count is not None},
         lead=_lead(rows, letters),
         bars=bars if len(bars) > 1 else [],
         bars_note=_compare_bars(rows, bars),
@@ -133,7 +124,7 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
 
 
 def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:
-    """Choose the direction from text to the most modalities, in one embedding if there is one."""
+    """Choose the direction from text to the most modalities, if possible in one embedding."""
     if not rows:
         return ()
     way = max(rows, key=lambda way: (way.startswith("t->"), "+" not in way, len(way)))
@@ -161,12 +152,8 @@ def _compare_bars(rows: Mapping[str, Any], bars: Sequence[str]) -> str:
     return f"{arrow(best)} is {', '.join(parts)}." if parts else ""
 
 
-def _in_words(way: str, letters: Mapping[str, str]) -> str:
-    return " → ".join(_side_in_words(side, letters) for side in way.split("->"))
-
-
 def _side_in_words(side: str, letters: Mapping[str, str]) -> str:
-    """Write a side: ``va`` is video and audio, ``v+a`` is video and audio, averaged."""
+    """Write ``va`` as video and audio, ``v+a`` as video and audio, averaged."""
     words = " and ".join(letters.get(x, x) for x in side if x != "+")
     return f"{words}, averaged" if "+" in side else words
 

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with tables, curves and a gallery, which opens offline."""
+"""The report of a run: one HTML file with tables, curves and a gallery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fusion.report.plots import bar_chart, learning_curves
 
 PAGE_BYTES = 6_000_000  # a page that would be larger leaves players out
 
-# The one script of the page; its policy (page.html) allows no other. The page works without it.
+# The page works without it, and its policy (page.html) allows no other script.
 PLAY_WHEN_OPENED = (
     'addEventListener("toggle", ({target: t}) => { const film = t.querySelector("video"); '
     "if (film) t.open ? film.play() : film.pause(); }, true);"
@@ -34,17 +34,16 @@ def write_report(
     gallery_note: str = "",
     page_bytes: int = PAGE_BYTES,
 ) -> None:
-    """Write the report of a run as one file that needs nothing but a browser.
+    """Write the report of a run as one file that needs only a browser.
 
     Args:
         path: file to write; appears whole or not at all.
         title: what was run.
-        results: one evaluation each, as ``tools/evaluate.py --json`` writes it, with its layout;
-            the first one makes the headline.
-        metrics: rows of the run's ``metrics.jsonl``; may be empty.
-        gallery: what to show with its clips, such as queries and what they found; may be empty.
+        results: one evaluation each, as in ``results.json``; the first makes the headline.
+        metrics: rows of ``metrics.jsonl``.
+        gallery: examples with their clips, such as queries and what they found.
         facts: what else to know of the run (config, seed, time, versions), by name.
-        gallery_note: how these items were chosen.
+        gallery_note: how these examples were chosen.
         page_bytes: players are left out of the gallery where the page would be larger.
     """
     layout = Layout.of(results[0]) if results else None
@@ -59,7 +58,7 @@ def write_report(
 
 
 def headline(result: Mapping[str, Any]) -> Markup:
-    """Say in one number how good the model is, beside chance and ceiling."""
+    """Write the main number of a result, beside chance and ceiling."""
     return render("headline.html", **_numbers_of(result))
 
 

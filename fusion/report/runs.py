@@ -25,22 +25,27 @@ from fusion.report.layout import FORMAT, Layout
 from fusion.report.retrieval import retrieval_layout
 from fusion.training.run_folder import FREE_TO_CHANGE
 
-# Of a run's config, what changes no number that is compared.
-NO_MATTER = (
+NO_MATTER = (  # keys of a config that change no number that is compared
     *FREE_TO_CHANGE,
     *("data_root", "trainer.log_every", "trainer.save_every", "evaluation.queries_in_report"),
 )
 NUMBER = (int, float)
-NEEDED: dict[str, dict[str, Any]] = {  # what is read of each file, and of which type it is
-    "results.json": {"set": str, "protocol": str, "counted": int, "clips": dict},
+NEEDED: dict[str, dict[str, Any]] = {  # what is read of each file, and its type
+    "results.json": {
+        **dict.fromkeys(("set", "protocol"), str),
+        **dict.fromkeys(("clips", "protocol_parts"), dict),
+        "counted": int,
+    },
     "cost.json": {
         **dict.fromkeys(("parameters", "peak_memory_bytes", "training_clips"), int),
+        **dict.fromkeys(("processes", "threads"), int),
         "gflop_per_clip": NUMBER,
         "training_seconds": (*NUMBER, type(None)),
         "device": str,
     },
+    "ranks.npz": dict.fromkeys(("ids", "clips", "test"), np.ndarray),
 }
-IN_RANKS = {"ids": "names of clips", "clips": "numbers of clips", "test": "digest of its test"}
+OPTIONAL = ("processes", "threads")  # older runs lack them
 
 
 def pack_scores(
@@ -62,8 +67,7 @@ def pack_scores(
         clips: (N,) numbers of their clips.
         texts: of the items, or what else must be the same where methods are compared: labels.
         rows: for each row what its queries got, (Q,), and which items they are, (Q,).
-        kind: ``ranks``, of which 1 is a hit; or ``scores`` from 0 to 1, of which the main metric
-            is the mean in per cent.
+        kind: ``ranks``, of which 1 is a hit; or ``scores`` from 0 to 1, whose mean is the metric.
     """
     seen: Counter[str] = Counter()
     names = []
@@ -81,8 +85,8 @@ def pack_scores(
     return file.getvalue()
 
 
-def read_run(path: str) -> tuple[Run, dict[str, Any]]:
-    """Read what a run left, and its config without what may differ between seeds.
+def read_run(path: str, name: str | None = None) -> Run:
+    """Read what a run left; ``name`` is what the user calls its method.
 
     Raises:
         ConfigError: a file is missing, from a version that is too old or too new, or damaged.
@@ -98,13 +102,14 @@ def read_run(path: str) -> tuple[Run, dict[str, Any]]:
             f"{path} is no folder of a run: it has no config.yaml; give the output=FOLDER of"
             " tools/train.py"
         )
-    result, cost = (_read_json(folder / name) for name in NEEDED)
+    result, cost, arrays = (_read(folder / file) for file in NEEDED)
     _check_rows(folder / "results.json", result)
-    ids, clips, test, scores = _read_ranks(folder / "ranks.npz", result)
+    scores = _read_scores(folder / "ranks.npz", arrays, result)
     config = flatten(load_config(folder / "config.yaml"))
     seed, root = config.pop("seed"), config["data_root"]
     config = {k: _below_root(v, root) for k, v in config.items() if k not in NO_MATTER}
-    return Run(path, seed, result, cost, ids, clips, test, scores), config
+    ids, clips, test = arrays["ids"].tolist(), arrays["clips"], str(arrays["test"])
+    return Run(path, name, seed, config, result, cost, ids, clips, test, scores)
 
 
 def _below_root(value: Any, root: str | None) -> Any:
@@ -117,18 +122,24 @@ def _below_root(value: Any, root: str | None) -> Any:
     return value
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        if file.suffix == ".npz":
+            with np.load(file) as opened:
+                values: dict[str, Any] = dict(opened)
+        else:
+            values = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{file.parent} has no {file.name}; {_how_to_get(file)}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(file, error) from None
     _check(file, values, {})
-    _check_format(file, values)
+    if values.get("format", 0) not in range(FORMAT + 1):
+        raise ConfigError(
+            f"{file} has format {values['format']}, and this version of fusion reads formats up to"
+            f" {FORMAT}; install the version that wrote it"
+        )
     _check(file, values, NEEDED[file.name])
-    older = {"processes": 1, "threads": 1}  # costs from before they were counted
-    _check(file, older | values, dict.fromkeys(older, int))
     return values
 
 
@@ -138,15 +149,14 @@ def _check(file: Path, values: Any, kinds: Mapping[str, Any], where: str = "") -
         raise _unreadable(file, f"{where or 'its content'} cannot be {reprlib.repr(values)}")
     for key, kind in kinds.items():
         place = f"{where}: {key}" if where else key
-        if key not in values:
-            raise ConfigError(f"{file} lacks {place!r}; {_how_to_get(file)}")
-        if not isinstance(values[key], kind):
+        if key in values and not isinstance(values[key], kind):
             raise _unreadable(file, f"{place} cannot be {reprlib.repr(values[key])}")
+        if key not in values and key not in OPTIONAL:
+            raise ConfigError(f"{file} lacks {place!r}; {_how_to_get(file)}")
 
 
 def _check_rows(file: Path, result: dict[str, Any]) -> None:
     """Check that rows hold the numbers that are read of them; give an older result its layout."""
-    _check(file, result, {"protocol_parts": dict})
     _check(file, result["protocol_parts"], {"rule": str, "data": str}, "protocol_parts")
     if "table" not in result:
         _check(file, result, {"directions": dict})
@@ -168,69 +178,45 @@ def _check_rows(file: Path, result: dict[str, Any]) -> None:
             _check(file, result[key], main, key)
 
 
-def _check_format(file: Path, values: Mapping[str, Any]) -> None:
-    number = values.get("format", 0)
-    number = number.tolist() if isinstance(number, np.ndarray) else number
-    if number not in range(FORMAT + 1):
-        raise ConfigError(
-            f"{file} has format {number!r}, and this version of fusion reads formats up to"
-            f" {FORMAT}; install the version that wrote it"
-        )
-
-
-def _read_ranks(
-    file: Path, result: Mapping[str, Any]
-) -> tuple[list[str], NDArray[np.int64], str, dict[str, dict[str, float]]]:
-    """Read names of items, numbers of their clips, the digest, and scores by name of the query."""
-    way_out = _how_to_get(file)
-    try:
-        with np.load(file) as opened:
-            arrays = {name: opened[name] for name in opened.files}
-    except FileNotFoundError:
-        raise ConfigError(f"{file.parent} has no ranks.npz; {way_out}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(file, error) from None
-    _check_format(file, arrays)
-    for name, what in IN_RANKS.items():
-        if name not in arrays:
-            raise ConfigError(f"{file} has no {what}; {way_out}")
-    ids, clips = arrays["ids"].tolist(), arrays["clips"]
-    if arrays["ids"].ndim != 1 or clips.shape != arrays["ids"].shape or clips.dtype.kind != "i":
+def _read_scores(
+    file: Path, arrays: Mapping[str, NDArray[Any]], result: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Give the scores of each row by name of the query, checked against the result."""
+    ids, clips, layout = arrays["ids"], arrays["clips"], Layout.of(result)
+    if ids.ndim != 1 or clips.shape != ids.shape or clips.dtype.kind != "i":
         raise _unreadable(file, "its names and numbers do not fit")
-    if len(set(ids)) < len(ids):
+    if len(np.unique(ids)) < len(ids):
         raise ConfigError(f"{file} has the same name for several clips; give each its own name")
-    layout, scores, none = Layout.of(result), {}, np.zeros(0)
+    scores = {}
     for way, row in result[layout.rows].items():
-        kind = "ranks" if f"{way} ranks" in arrays else "scores"
-        values, names = (arrays.get(f"{way} {key}", none) for key in (kind, "queries"))
-        if not _fits(values, names, kind, ids, row, layout):
+        found = _scores_of_row(arrays, way, row, layout.main)
+        if found is None:
             raise ConfigError(
-                f"{file} and results.json disagree about {way}, so they are of two runs; {way_out}"
+                f"{file} and results.json disagree about {way}, so they are of two runs;"
+                f" {_how_to_get(file)}"
             )
-        hits = (values == 1).astype(np.float64) if kind == "ranks" else values
-        scores[way] = dict(zip(names.tolist(), hits.tolist(), strict=True))
-    return ids, clips, str(arrays["test"]), scores
+        scores[way] = found
+    return scores
 
 
-def _fits(
-    values: NDArray[Any],
-    names: NDArray[Any],
-    kind: str,
-    ids: Sequence[str],
-    row: Mapping[str, Any],
-    layout: Layout,
-) -> bool:
-    """Say whether values and the names of their queries are what a row was made of."""
+def _scores_of_row(
+    arrays: Mapping[str, NDArray[Any]], way: str, row: Mapping[str, Any], main: str
+) -> dict[str, float] | None:
+    """Give the scores of a row by name of the query; None if the row was not made of them."""
+    kind = "ranks" if f"{way} ranks" in arrays else "scores"
+    values, names = (arrays.get(f"{way} {key}", np.zeros(0)) for key in (kind, "queries"))
     if not values.ndim == names.ndim == 1 or not len(values) == len(names) > 0:
-        return False
-    if values.dtype.kind != "f" or not set(names.tolist()) <= set(ids):
-        return False
+        return None
+    if values.dtype.kind != "f" or not set(names.tolist()) <= set(arrays["ids"].tolist()):
+        return None
     total = row.get("queries", len(values))
-    measured = {layout.main: 100 * values.sum() / total}
+    measured = {main: 100 * values.sum() / total}
     if kind == "ranks":
-        measured = retrieval_metrics(values, total)
+        measured, values = retrieval_metrics(values, total), (values == 1).astype(np.float64)
     shared = measured.keys() & row.keys()
-    return all(math.isclose(measured[key], row[key], abs_tol=1e-6) for key in shared)
+    if not all(math.isclose(measured[key], row[key], abs_tol=1e-6) for key in shared):
+        return None
+    return dict(zip(names.tolist(), values.tolist(), strict=True))
 
 
 def _unreadable(file: Path, error: object) -> ConfigError:
@@ -238,10 +224,8 @@ def _unreadable(file: Path, error: object) -> ConfigError:
 
 
 def _how_to_get(file: Path) -> str:
-    config, output = (
-        shlex.quote(str(word)) for word in (file.parent / "config.yaml", f"output={file.parent}")
-    )
-    again = f"python tools/train.py {config} {output} resume=true overwrite=false"
+    words = shlex.join([str(file.parent / "config.yaml"), f"output={file.parent}"])
+    again = f"python tools/train.py {words} resume=true overwrite=false"
     if file.name != "cost.json":
         return (
             f"the run is not finished or an older version made it: {again} ends it, or evaluates it"

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import Subset
 
-from fusion.builders import check_config
+from fusion.builders import build_text_encoder, check_config
+from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
-from fusion.data.datasets.dataset import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, Source, collate
+from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
-from fusion.evaluation.rescoring import Rescoring
-from fusion.evaluation.retrieval import rank_directions, retrieval_table
+from fusion.evaluation.rescoring import Rescoring, rescored_tables
+from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
-from fusion.tasks.inputs import check_widths, find_text_encoder
+from fusion.report.retrieval import describe_evaluation
+from fusion.report.runs import pack_scores
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
-from fusion.tasks.retrieval_table import describe_result, embed_bank, embed_clips, pack_ranks
-from fusion.tasks.task import Evaluation
+from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
 from fusion.training.protocols import Loss
+from fusion.words import words_of
 
 
 def evaluation_settings(
@@ -37,15 +43,14 @@ def evaluation_settings(
     """Check the ``evaluation`` section of a config.
 
     Args:
-        batch_size: clips embedded at a time by one process; it changes the speed alone.
+        batch_size: clips embedded at a time by one process; it only changes the speed.
         queries_in_report: number of queries in the report's gallery.
         model: changes that ``tools/evaluate.py`` makes to the model's own config, such as the
             number of spectrogram frames; the weights must still fit.
-        rescoring: rows that the table has beside the plain ones, out of ``dual_softmax`` and
-            ``qb_norm``; none if not given.
-        dual_softmax_scale: see :class:`fusion.evaluation.rescoring.Rescoring`.
-        qb_norm_scale: see there.
-        qb_norm_bank: see there.
+        rescoring: further rows of the table, out of ``dual_softmax`` and ``qb_norm``.
+        dual_softmax_scale: see :class:`fusion.evaluation.rescoring.Rescoring`; so for the others.
+        qb_norm_scale: scale of QB-Norm.
+        qb_norm_bank: number of training queries in the bank of QB-Norm.
 
     Raises:
         ConfigError: a name is unknown or a number too small.
@@ -63,14 +68,7 @@ def evaluation_settings(
 
 
 class Retrieval:
-    """See :class:`fusion.tasks.task.Task`.
-
-    Args:
-        config: see :func:`fusion.config.load_config`.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
+    """Rank clips in every direction between modalities, see :class:`fusion.tasks.task.Task`."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)
@@ -117,7 +115,7 @@ class Retrieval:
         """Read the text encoder of a checkpoint, or train one on the training texts."""
         spec = self.config["text_encoder"]
         if checkpoint is not None:
-            self.text_encoder = find_text_encoder(checkpoint, spec, own_first)
+            self.text_encoder = _find_text_encoder(checkpoint, spec, own_first)
         else:
             texts = self.source.texts("train") if TEXT_ENCODERS[spec["name"]].learns else ()
             build = self.builders["text_encoder"]
@@ -152,14 +150,18 @@ class Retrieval:
         rescoring, batch_size = self.settings["rescoring"], self.settings["batch_size"]
         bank = None
         if rescoring.needs_bank:
-            queries = self._bank_clips(accelerator)
-            bank = embed_bank(model, queries, accelerator, batch_size, rescoring.qb_norm_bank)
+            queries = self._bank_clips(accelerator, rescoring.qb_norm_bank)
+            bank = embed(model, queries, collate, accelerator, batch_size)
         embedded = embed_clips(model, clips, accelerator, batch_size)
         result, gallery, ranked = describe_result(self.source, split, embedded, rescoring, bank)
         examples = find_examples(embedded, clips, self.settings["queries_in_report"])
-        return Evaluation(result, pack_ranks(gallery, ranked), examples, EVENLY_CHOSEN)
+        rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
+        texts, numbers = gallery.texts or gallery.ids, gallery.clips.numpy()
+        scores = pack_scores(gallery.ids, numbers, texts, rows, kind="ranks")
+        return Evaluation(result, scores, examples, EVENLY_CHOSEN)
 
-    def _bank_clips(self, accelerator: Accelerator) -> ClipSet:
+    def _bank_clips(self, accelerator: Accelerator, most: int) -> Subset[Any]:
+        """Read at most ``most`` training clips, evenly spaced."""
         lacking = "evaluation.rescoring: qb_norm takes its bank of queries from the training split"
         if "train" not in self.splits:
             raise ConfigError(
@@ -167,6 +169,65 @@ class Retrieval:
             )
         try:
             with accelerator.local_main_process_first():
-                return self.source.clips("train", self.text_encoder)
+                clips = self.source.clips("train", self.text_encoder)
         except ValueError as error:
             raise ConfigError(f"{lacking}: {error}") from None
+        number = min(most, len(clips))
+        return Subset(clips, [place * len(clips) // number for place in range(number)])
+
+
+def embed_clips(
+    model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
+) -> Embedded:
+    """Embed clips, each as a whole, see :func:`fusion.evaluation.embed.embed`."""
+    embedded = embed(model, clips, collate, accelerator, batch_size)
+    if clips.whole is not None:
+        embedded = average_parts(embedded, clips.whole)
+    texts = tuple(caption.text for caption in clips.captions)
+    unknown = torch.zeros(len(embedded.ids), dtype=torch.bool)
+    for item in (~embedded.present.get("text", ~unknown)).nonzero()[:, 0].tolist():
+        unknown[item] = bool(words_of(texts[item]))
+    shows = torch.tensor(clips.shows)
+    return dataclasses.replace(embedded, shows=shows, unknown=unknown, texts=texts)
+
+
+def describe_result(
+    source: Source, split: str, embedded: Embedded, rescoring: Rescoring, bank: Embedded | None
+) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
+    """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
+
+    Returns:
+        The result, ready for JSON, the clips of the gallery, and the ranks of its rows. The result
+        has the ``rule`` and the ``data`` of its ``protocol`` apart too, as comparable results may
+        differ in their data.
+    """
+    protocol = source.protocol(split)
+    counted, captions = protocol.counted or embedded.num_clips, embedded.captions
+    gallery = keep_complete(embedded, protocol.needs)
+    ranked = rank_directions(gallery)
+    table = retrieval_table(ranked, counted, captions)
+    rescored = rescored_tables(gallery, rescoring, bank, counted, captions)
+    parts = {"rule": protocol.describe(gallery.num_clips), "data": source.describe(split)}
+    said = f"{parts['rule']}; {parts['data']}; ties count as their mean place"
+    by_cosine = None
+    if gallery.similarity != "cosine":
+        by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
+    ceiling = source.ceiling(split)
+    result = describe_evaluation(split, said, gallery, table, ceiling, counted, rescored, by_cosine)
+    return result | {"protocol_parts": parts}, gallery, ranked
+
+
+def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> Any:
+    """Read the text encoder of a checkpoint, or the file of the same kind that the config names.
+
+    The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
+    """
+    name = read_config(path)["text_encoder"].get("name")
+    fits = not TEXT_ENCODERS[name].learns and spec.get("name") == name and spec.get("path")
+    if own_first or not fits:
+        try:
+            return load_text_encoder(path)
+        except ValueError:
+            if not fits:
+                raise
+    return build_text_encoder(spec, sentences=(), seed=0)

@@ -1,13 +1,8 @@
-"""The gallery of retrieval: queries from the best to the worst, with the clips that they found.
-
-Shapes: M rows of the gallery.
-"""
+"""The gallery of retrieval: queries from the best to the worst, with the clips that they found."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,8 +10,8 @@ import torch
 from fusion.data.datasets.dataset import ClipSet
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.retrieval import rank_directions, side_embeddings
-from fusion.modalities import Direction, directions
-from fusion.report.gallery import GalleryResult
+from fusion.modalities import directions
+from fusion.report.gallery import GalleryItem, GalleryResult, Verdict
 
 EVENLY_CHOSEN = (
     "Not picked by hand: queries are sorted by the rank of their right clip, and a few are taken"
@@ -24,54 +19,38 @@ EVENLY_CHOSEN = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class GalleryQuery:
-    """A query and its best clips, see :class:`fusion.report.gallery.GalleryItem`.
+def show_query(
+    text: str,
+    rank: int | None,
+    results: Sequence[GalleryResult],
+    right: GalleryResult | None = None,
+    clip: GalleryResult | None = None,
+) -> GalleryItem:
+    """Show a query with its best clips, and with the right clip if that is not among them.
 
-    Attributes:
-        text: the sentence that asks; empty if the query has no text.
-        rank: of the right clip, the best is 1; None if the clip is not in what was searched.
-        results: the best clips, best first.
-        right: the right clip, shown apart where it is not among the results.
-        clip: the clip that asks, where the query is seen or heard.
+    ``text`` and ``clip`` are the two forms of a query. ``rank`` is that of the right clip, from 1;
+    None if the clip is not in what was searched.
     """
-
-    text: str
-    rank: int | None
-    results: Sequence[GalleryResult]
-    right: GalleryResult | None = None
-    clip: GalleryResult | None = None
-
-    @property
-    def verdict(self) -> tuple[Literal["hit", "near", "far"], str]:
-        """Say at which rank the right clip is."""
-        if self.rank is None:
-            return "far", "✗ the right clip is not in what was searched"
-        if self.rank == 1:
-            return "hit", "✓ right clip first"
-        if any(clip.is_right for clip in self.results):
-            return "near", f"right clip at rank {self.rank}"
-        best = len(self.results)
-        return "far", f"✗ right clip at rank {self.rank}, not among the best {best}"
-
-    @property
-    def cards(self) -> list[tuple[str, GalleryResult]]:
-        """The best clips with their places, and the right one where it is not among them."""
-        cards = [(str(place), clip) for place, clip in enumerate(self.results, start=1)]
-        if self.right and not any(clip.is_right for clip in self.results):
-            cards.append(("?" if self.rank is None else str(self.rank), self.right))
-        return cards
+    cards = [(str(place), result) for place, result in enumerate(results, start=1)]
+    is_found = any(result.is_right for result in results)
+    if right and not is_found:
+        cards.append(("?" if rank is None else str(rank), right))
+    verdict: Verdict
+    if rank is None:
+        verdict = "far", "✗ the right clip is not in what was searched"
+    elif rank == 1:
+        verdict = "hit", "✓ right clip first"
+    elif is_found:
+        verdict = "near", f"right clip at rank {rank}"
+    else:
+        verdict = "far", f"✗ right clip at rank {rank}, not among the best {len(results)}"
+    return GalleryItem(text, verdict, cards, clip)
 
 
 def choose_examples(ranks: Sequence[float] | np.ndarray, number: int = 8) -> list[int]:
-    """Choose queries evenly from the best to the worst, so that failures show in proportion.
+    """Choose ``number`` queries evenly from the best to the worst, which is the last.
 
-    Args:
-        ranks: (Q,) rank of each query's right clip, from 1; NaN or below 1 where it has none.
-        number: how many to choose.
-
-    Returns:
-        At most ``number`` different indices, by rising rank; the worst query is the last.
+    ``ranks`` (Q,) are those of the right clips, from 1; NaN or below 1 where a query has none.
     """
     values = np.asarray(ranks, dtype=float)
     order = np.argsort(values, kind="stable")
@@ -82,33 +61,31 @@ def choose_examples(ranks: Sequence[float] | np.ndarray, number: int = 8) -> lis
 
 def find_examples(
     embedded: Embedded, clips: ClipSet, number: int, best: int = 5
-) -> list[GalleryQuery]:
-    """Choose queries evenly from the best to the worst and find their best clips.
+) -> list[GalleryItem]:
+    """Choose at most ``number`` queries of one direction and show the ``best`` clips of each.
 
-    Args:
-        embedded: the clips as the model sees them.
-        clips: where they come from.
-        number: of queries.
-        best: clips to show for each.
-
-    Returns:
-        At most ``number`` queries of one direction: from text, the first modality, to the
-        combination of the most other modalities that the model embeds.
+    It is from text, the first modality, to the largest combination that the model embeds.
     """
-    if (direction := _richest(embedded)) is None or number < 1:
-        return []
-    ranks, rows, candidates, clips_of_queries, _ = rank_directions(embedded, [direction])[
-        str(direction)
+    names = list(embedded.present)
+    ways = [
+        d
+        for d in directions(names)
+        if d.query == (names[0][0],) and len(d.gallery) == 1
+        if all(side in embedded.embeddings for side in d.query + d.gallery)
     ]
+    if not ways or number < 1:
+        return []
+    way = max(ways, key=lambda d: len(d.gallery[0]))
+    ranks, rows, candidates, clips_of_queries, _ = rank_directions(embedded, [way])[str(way)]
     chosen = choose_examples(ranks, number)
     query, gallery = (
         side_embeddings(embedded, side, items)
-        for side, items in ((direction.query, rows), (direction.gallery, candidates))
+        for side, items in ((way.query, rows), (way.gallery, candidates))
     )
     if embedded.similarity == "cosine":
         query, gallery = (torch.nn.functional.normalize(side, dim=-1) for side in (query, gallery))
-    similarities = query[chosen] @ gallery.T  # (number, M)
-    own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # (number, M)
+    similarities = query[chosen] @ gallery.T  # (number, size of the gallery)
+    own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # of the same shape
     places = similarities.topk(min(best, len(candidates))).indices  # (number, best)
 
     def show(i: int, place: int) -> GalleryResult:
@@ -128,19 +105,6 @@ def find_examples(
     for i, asked in enumerate(chosen):
         results = [show(i, place) for place in places[i].tolist()]
         right = int(similarities[i].masked_fill(~own[i], -torch.inf).argmax())
-        apart = None if any(result.is_right for result in results) else show(i, right)
         text = clips.captions[int(rows[asked])].text
-        examples.append(GalleryQuery(text, round(ranks[asked]), results, apart))
+        examples.append(show_query(text, round(ranks[asked]), results, show(i, right)))
     return examples
-
-
-def _richest(embedded: Embedded) -> Direction | None:
-    names = list(embedded.present)
-    fused = [
-        d
-        for d in directions(names)
-        if d.query == (names[0][0],)
-        and len(d.gallery) == 1
-        and all(side in embedded.embeddings for side in d.query + d.gallery)
-    ]
-    return max(fused, key=lambda d: len(d.gallery[0]), default=None)

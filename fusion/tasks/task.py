@@ -1,6 +1,6 @@
-"""What a job is about: the part of training and evaluation that depends on the task.
+"""The part of training and evaluation that depends on the task.
 
-A job (:mod:`fusion.commands.train`) does the same for every task: run folder, processes, trainer,
+Commands (:mod:`fusion.commands`) do the same for every task: run folder, processes, trainer,
 checkpoints, cost, report. A task says which clips are read, which model and loss are trained, how a
 split is evaluated, and what the report shows.
 """
@@ -14,36 +14,27 @@ from typing import Any, NamedTuple, Protocol
 from accelerate import Accelerator
 from torch import nn
 
+from fusion.config import ConfigError
+from fusion.report.gallery import GalleryItem
 from fusion.tokens import Batch
 from fusion.training.protocols import Loss, TrainingSet
 
 
 class Evaluation(NamedTuple):
-    """A split evaluated for the report.
+    """A split evaluated for the report."""
 
-    Attributes:
-        result: the table with all that is needed to read it, ready for JSON; see
-            :mod:`fusion.report.tables`.
-        scores: an npz file with the result of every query, for paired comparisons; see
-            :mod:`fusion.report.comparison`.
-        gallery: examples for the report.
-        gallery_note: how they were chosen, one sentence.
-    """
-
-    result: dict[str, Any]
-    scores: bytes
-    gallery: Sequence[Any] = ()
-    gallery_note: str = ""
+    result: dict[str, Any]  # ready for JSON; its key table is a fusion.report.layout.Layout
+    scores: bytes  # of every query, for paired tests, see fusion.report.runs.pack_scores
+    gallery: Sequence[GalleryItem] = ()  # examples for the report
+    gallery_note: str = ""  # how they were chosen, one sentence
 
 
 class Task(Protocol):
     """A task, made of a config (:func:`fusion.config.load_config`).
 
     The constructor checks the config and raises :class:`fusion.config.ConfigError`; it reads no
-    data and builds no model.
-
-    Attributes:
-        text_encoder: saved with each checkpoint; None if the task has none or it is not read yet.
+    data and builds no model. ``text_encoder`` is saved with each checkpoint; it is None if the task
+    has none or it is not read yet.
     """
 
     text_encoder: Any
@@ -54,11 +45,7 @@ class Task(Protocol):
         """Build the model and the loss; the caller has set the seed."""
 
     def check(self, model: Any, loss: Any, best: str | None) -> None:
-        """Check that model, loss and ``trainer.best`` fit together.
-
-        Raises:
-            ConfigError: they do not.
-        """
+        """Raise ConfigError if model, loss and ``trainer.best`` do not fit together."""
 
     def open_data(self) -> None:
         """Open the data set; render or download what it needs."""
@@ -71,20 +58,15 @@ class Task(Protocol):
         """Names of the splits of the data, out of ``train``, ``validation`` and ``test``."""
 
     def open_encoders(self, checkpoint: Path | None, own_first: bool = False) -> None:
-        """Read or train the encoders that stay fixed in training, such as word vectors.
+        """Read the encoders that stay fixed, such as word vectors, from a checkpoint or the config.
 
         Args:
-            checkpoint: whose encoders are taken; None: new ones, as the config says.
-            own_first: take a file of vectors from the place that the checkpoint names, and from
-                the config only where that fails; otherwise the other way round.
+            checkpoint: whose encoders are taken; None: new ones, trained where they learn.
+            own_first: prefer the file of vectors that the checkpoint names to that of the config.
         """
 
     def clips(self, split: str) -> TrainingSet:
-        """Read a split and check that its features fit the model.
-
-        Raises:
-            ValueError: they do not fit, or data cannot be read.
-        """
+        """Read a split; raise ValueError if it cannot be read or does not fit the model."""
 
     def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
         """Return the function that gives a model's further arguments for some training clips."""
@@ -95,11 +77,23 @@ class Task(Protocol):
     def evaluate(
         self, model: nn.Module, clips: Any, split: str, accelerator: Accelerator
     ) -> Evaluation:
-        """Evaluate a split for its table and report; called on every process.
+        """Evaluate the clips of a split for its table and report; called on every process."""
 
-        Args:
-            model: on its device.
-            clips: those of the split.
-            split: its name.
-            accelerator: the processes.
-        """
+
+def check_widths(model: Mapping[str, Any], clip: Mapping[str, Any]) -> None:
+    """Check that a clip's features are as wide as the ``model`` section of a config says.
+
+    Raises:
+        ConfigError: a modality has another width, or the clip lacks it.
+    """
+    for name, spec in model.get("modalities", {}).items():
+        if spec is None:
+            continue
+        if name not in clip:
+            known = ", ".join(key for key in clip if key != "id")
+            raise ConfigError(f"the data has no modality {name!r} of model.modalities, but {known}")
+        width = clip[name].shape[-1]
+        if "dim" in spec and spec["dim"] != width:
+            raise ConfigError(
+                f"model.modalities.{name}.dim is {spec['dim']}, but the data are {width} wide"
+            )

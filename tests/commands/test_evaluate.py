@@ -16,8 +16,8 @@ from fusion.evaluation.embed import Embedded, keep_complete
 from fusion.evaluation.rescoring import Rescoring
 from fusion.report.retrieval import describe_evaluation
 from fusion.report.tables import format_table
-from fusion.tasks import retrieval_table
-from fusion.tasks.retrieval_table import describe_result, embed_clips
+from fusion.tasks import retrieval
+from fusion.tasks.retrieval import describe_result, embed_clips
 from tests.tiny import CONFIG, write_config
 
 WORDS = ["the", "a", "red", "blue", "star", "ring", "while", "and", "is"]
@@ -107,7 +107,7 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
         whole, shows = None, range(3)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval_table, "embed", lambda *_: embedded)
+        patch.setattr(retrieval, "embed", lambda *_: embedded)
         found = embed_clips(None, Captions(), None, 1)
     assert found.unknown.tolist() == [False, True, False]
     assert keep_complete(found, ["text"]).unknown.tolist() == [False]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.commands.verify import verify
+from fusion.commands.pack import verify
 from fusion.data.captions.index import write_caption_store
 from fusion.data.captions.table import Caption
 from tests.data.features.store_fixtures import names, shards, write

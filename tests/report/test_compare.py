@@ -1,18 +1,15 @@
 """Runs beside one another: what is compared and what is written."""
 
 import json
+import runpy
 import statistics
 
 import numpy as np
 import pytest
 
-from tests.report.compared import COST, OTHER, PROTOCOL, SIZE, Compared, first, random_ranks
+from tests.conftest import ROOT
+from tests.report.compared import COST, OTHER, PROTOCOL, SIZE, first, random_ranks
 from tests.report.test_run_page import ATTACK, Page
-
-
-@pytest.fixture
-def compared(tmp_path):
-    return Compared(tmp_path)
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_method(compared):
@@ -229,7 +226,8 @@ def test_the_table_has_chance_ceiling_and_cost(compared, capsys):
         assert said in output.out and said in page
 
 
-def test_a_difference_whose_interval_includes_0_is_marked(compared, capsys):
+def test_a_difference_whose_interval_includes_0_is_marked(compared_with_picture, capsys):
+    compared = compared_with_picture
     compared.run("eao", {"t->v": random_ranks(SIZE, 0.5, 0), "t->a": 0.1})
     compared.run("mcn", {"t->v": random_ranks(SIZE, 0.5, 1), "t->a": 0.8}, model=OTHER)
     comparison = compared()
@@ -287,7 +285,8 @@ def test_costs_of_an_older_version_are_read(compared, capsys):
     assert lines[-5][-4:] == ["640", "-", "-", "cpu"]
 
 
-def test_json_is_what_is_shown_and_the_page_holds_the_picture(compared, tmp_path):
+def test_json_is_what_is_shown_and_the_page_holds_the_picture(compared_with_picture, tmp_path):
+    compared = compared_with_picture
     compared.run("eao", {"t->v": 0.5})
     compared.run("mcn", {"t->v": 0.5}, model=OTHER)
     comparison = compared(json_path=tmp_path / "own.json")
@@ -300,7 +299,8 @@ def test_json_is_what_is_shown_and_the_page_holds_the_picture(compared, tmp_path
     assert (out / "comparison.svg").read_text() in (out / "comparison.html").read_text()
 
 
-def test_the_page_fetches_nothing_and_no_name_becomes_markup(compared):
+def test_the_page_fetches_nothing_and_no_name_becomes_markup(compared_with_picture):
+    compared = compared_with_picture
     compared.run("eao", {"t->v": 0.5}, name=ATTACK, protocol=ATTACK, cost={"device": ATTACK})
     compared.run(f"x{ATTACK[:4]}", {"t->v": 0.5}, protocol=ATTACK, model=OTHER)
     assert list(compared()["methods"]) == [ATTACK, "x<img"]
@@ -325,7 +325,7 @@ def test_the_page_begins_with_the_best_method_or_with_all_that_are(compared):
     assert "<h1>mcn and other <span>60.0 %</span></h1>" in page.read_text()
 
 
-def test_the_tool_compares_and_ends_a_mistake_in_one_line(compared, tool):
+def test_the_tool_compares_and_ends_a_mistake_in_one_line(compared, tool, monkeypatch, capsys):
     runs = [
         compared.run("eao", {"t->v": 0.5}),
         compared.run("mcn", {"t->v": 0.4}, model=OTHER),
@@ -335,6 +335,9 @@ def test_the_tool_compares_and_ends_a_mistake_in_one_line(compared, tool):
     assert code == 0, errors
     assert "[+2.5, +20.0]" in output
     assert (out / "comparison.svg").exists()
-    code, output, errors = tool("tools/compare.py", runs[0])
-    assert (code, output) == (2, "")
+    monkeypatch.setattr("sys.argv", ["tools/compare.py", runs[0]])
+    with pytest.raises(SystemExit) as end:  # in this process: imports take seconds
+        runpy.run_path(str(ROOT / "tools/compare.py"), run_name="__main__")
+    output, errors = capsys.readouterr()
+    assert (end.value.code, output) == (2, "")
     assert errors.count("\n") == 1 and "needs two or more" in errors

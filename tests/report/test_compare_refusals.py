@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 
 from fusion.config import ConfigError
-from tests.report.compared import OTHER, PROTOCOL, SIZE, Compared, first
+from tests.report.compared import OTHER, PROTOCOL, SIZE, first
 
 WORDS = [f"text of clip{i}" for i in range(SIZE)]  # as runs have them
-
-
-@pytest.fixture
-def compared(tmp_path):
-    return Compared(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +112,9 @@ def test_a_file_that_an_older_version_did_not_write_is_named(compared, name):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("ids", "ranks.npz has no names of clips"),
-        ("clips", "ranks.npz has no numbers of clips"),
-        ("test", "ranks.npz has no digest of its test"),
+        ("ids", "ranks.npz lacks 'ids'"),
+        ("clips", "ranks.npz lacks 'clips'"),
+        ("test", "ranks.npz lacks 'test'"),
         ("protocol_parts", "results.json lacks 'protocol_parts'"),
     ],
 )

@@ -1,22 +1,34 @@
 """Runs that training really made, as compare.py reads them."""
 
+import io
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 
+from fusion.checkpoint import load_model
 from fusion.commands.compare import compare
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
 from fusion.report.runs import read_run
+from fusion.tasks import make_task
 from fusion.training.trainer import Trainer
 from tests.commands.test_train import config, write_pickle
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pages():
+    """Leave out the pages of runs, which nothing here reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fusion.commands.train.write_report", lambda path, **content: None)
+        yield
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(no_pages, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     train(config(folder, test=write_pickle(folder / "test.pkl", 4)))
     return folder / "run"
@@ -33,7 +45,7 @@ def read(run, name):
 
 
 def test_a_run_is_read_with_its_cost_and_its_ranks(run):
-    read_again, _ = read_run(str(run))
+    read_again = read_run(str(run))
     assert list(read_again.ids) == [f"test{i}" for i in range(4)]
     assert read_again.clips.tolist() == [0, 1, 2, 3]
     assert len(read_again.test) == 64
@@ -47,7 +59,9 @@ def test_a_run_is_read_with_its_cost_and_its_ranks(run):
     assert cost["gflop_per_clip"] > 0 and cost["parameters"] > 0
 
 
-def test_a_finished_run_of_an_older_version_is_evaluated_again_and_keeps_its_cost(run, tmp_path):
+def test_a_finished_run_of_an_older_version_is_evaluated_again_and_keeps_its_cost(
+    run, no_pictures, tmp_path
+):
     other = shutil.copytree(run, tmp_path / "other")
     new = (run / "config.yaml").read_text().replace("seed: 0", "seed: 1")
     (other / "config.yaml").write_text(new)
@@ -85,7 +99,7 @@ def test_of_a_run_that_was_interrupted_the_training_time_is_unknown(
         with pytest.raises(InterruptedError):
             train(load_config(run / "config.yaml", [f"output={run}", "overwrite=true"]))
     take_the_way_out([run, trained], tmp_path / "out")
-    assert read_run(str(run))[0].cost["training_seconds"] is None
+    assert read_run(str(run)).cost["training_seconds"] is None
 
 
 def test_a_run_that_is_trained_anew_has_its_own_cost(run):
@@ -112,8 +126,16 @@ def test_the_digest_is_that_of_names_and_texts(run, trained, tmp_path):
     digests = []
     for words in (b"one two three", b"one two tree!"):
         same.write_bytes(same.read_bytes().replace(b"one two three", words))
-        out = tmp_path / f"run-{len(digests)}"
-        overrides = [f"data.test={same}", f"output={out}", "trainer.epochs=1"]
-        train(load_config(run / "config.yaml", overrides))
-        digests.append(read_run(str(out))[0].test)
-    assert digests[0] == read_run(str(run))[0].test != digests[1]
+        digests.append(digest_of_test(load_config(run / "config.yaml", [f"data.test={same}"]), run))
+    assert digests[0] == read_run(str(run)).test != digests[1]
+
+
+def digest_of_test(config, run):
+    """Evaluate the model of a run as training does in the end."""
+    task = make_task(config)
+    task.open_data()
+    task.open_encoders(run / "best")
+    scores = task.evaluate(
+        load_model(run), task.clips("test"), "test", Accelerator(cpu=True)
+    ).scores
+    return str(np.load(io.BytesIO(scores))["test"])

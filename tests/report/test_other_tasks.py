@@ -1,13 +1,12 @@
 """A result that says of itself that it is no retrieval: table, page and comparison read it."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from fusion.commands.compare import compare
-from fusion.report.gallery import GalleryResult
+from fusion.report.gallery import GalleryItem, GalleryResult
 from fusion.report.layout import FORMAT, Layout
 from fusion.report.run_page import write_report
 from fusion.report.runs import pack_scores
@@ -60,16 +59,6 @@ def right(number):
     return (np.arange(8) < number).astype(float)
 
 
-@dataclasses.dataclass
-class Named:
-    """A clip and the label that it was given."""
-
-    text: str
-    clip: GalleryResult | None
-    verdict: tuple[str, str]
-    cards: list
-
-
 def test_a_terminal_shows_its_columns_and_rows():
     table = format_table(result({"v": right(4), "va": right(6)}))
     lines = [line.split() for line in table.splitlines()]
@@ -86,7 +75,7 @@ def test_a_page_shows_its_headline_rows_curves_and_gallery(tmp_path):
         title="cats",
         results=[result({"v": right(4), "va": right(6)})],
         metrics=[{"event": "validation", "step": step, "va top-1": 70.0} for step in (1, 2)],
-        gallery=[Named("a cat", None, ("hit", "named rightly"), [("cat 0.9", clip)])],
+        gallery=[GalleryItem("a cat", ("hit", "named rightly"), [("cat 0.9", clip)])],
         facts={},
     )
     text = (tmp_path / "report.html").read_text("utf-8")

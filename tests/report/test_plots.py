@@ -70,9 +70,9 @@ def test_plotting_and_templates_are_imported_where_they_are_used():
         assert not {name.split(".")[0] for name in names} & {"matplotlib", "jinja2"}, path
 
 
-@pytest.fixture
-def comparison(tmp_path):
-    compared = Compared(tmp_path)
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    compared = Compared(tmp_path_factory.mktemp("compared"))
     compared.run("eao-0", {"t->v": 0.5, "t->va": 0.8}, seed=0)
     compared.run("eao-1", {"t->v": 0.4, "t->va": 0.7}, seed=1)
     name = f"A name that is {ATTACK}"
@@ -80,7 +80,7 @@ def comparison(tmp_path):
     return compared()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def figure(comparison):
     with matplotlib.rc_context(STYLE):
         figure = comparison_figure(comparison)

@@ -11,9 +11,10 @@ import pytest
 
 from fusion.data.media.encode import write_clip
 from fusion.report.gallery import GalleryResult, make_gallery
+from fusion.report.plots import bar_chart
 from fusion.report.retrieval import retrieval_layout
 from fusion.report.run_page import headline, write_report
-from fusion.tasks.retrieval_gallery import GalleryQuery, choose_examples
+from fusion.tasks.retrieval_gallery import choose_examples, show_query
 
 ATTACK = "<img src=x onerror=alert(1)>"
 FUSED = ["t->v", "t->a", "v->t", "v->a", "a->t", "a->v"]
@@ -82,6 +83,22 @@ def history(steps=20):
     return [*train, {"event": "validation", "step": steps, "t->va R@1": 41.0, "v->t R@1": 12.0}]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def charts_drawn_once():
+    """Most pages here have the same bars."""
+    charts = {}
+
+    def draw_once(result):
+        key = repr(result)
+        if key not in charts:
+            charts[key] = bar_chart(result)
+        return charts[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fusion.report.run_page.bar_chart", draw_once)
+        yield
+
+
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     """A second of a bright square that moves to the right, with a tone."""
@@ -146,7 +163,7 @@ def test_headline_holds_the_score_against_ceiling_and_chance():
 
 
 def test_page_fetches_nothing_and_runs_only_its_own_script(tmp_path, film):
-    gallery = [GalleryQuery("a square", 1, [found(film, right=True)])]
+    gallery = [show_query("a square", 1, [found(film, right=True)])]
     text = written(tmp_path, metrics=history(), gallery=gallery)
     assert "http://" not in text and "https://" not in text
     page = Page(text)
@@ -167,7 +184,7 @@ def test_nothing_from_outside_becomes_markup(tmp_path, film):
     result["ceiling"][f"t->{ATTACK}"] = RECALLS
     result = described(result)
     result["clips"]["missing"][ATTACK] = 1
-    query = GalleryQuery(ATTACK, 1, [found(film, f'"{ATTACK}', right=True, caption=ATTACK * 20)])
+    query = show_query(ATTACK, 1, [found(film, f'"{ATTACK}', right=True, caption=ATTACK * 20)])
     text = written(
         tmp_path,
         title=ATTACK,
@@ -221,7 +238,7 @@ def test_two_sets_have_a_section_each(tmp_path):
 
 def test_right_clip_is_framed_and_its_rank_told(film):
     results = [found(film, f"clip {i}", right=i == 3) for i in range(1, 6)]
-    page = make_gallery([GalleryQuery("a square", 3, results)], 10**6)
+    page = make_gallery([show_query("a square", 3, results)], 10**6)
     assert re.findall(r'class="card( right)?"><p class="place"><b>(\d)', page) == [
         ("", "1"), ("", "2"), (" right", "3"), ("", "4"), ("", "5"),
     ]  # fmt: skip
@@ -229,24 +246,22 @@ def test_right_clip_is_framed_and_its_rank_told(film):
 
 
 def test_right_clip_that_was_not_found_is_shown_apart_with_its_rank(film):
-    query = GalleryQuery("a square", 291, [found(film)], right=found(film, "lost", right=True))
+    query = show_query("a square", 291, [found(film)], right=found(film, "lost", right=True))
     page = make_gallery([query], 10**6)
     assert "right clip at rank 291, not among the best 1" in page
     assert '<li class="card right"><p class="place"><b>291</b>' in page
-    assert "not in what was searched" in make_gallery(
-        [GalleryQuery("x", None, [found(film)])], 10**6
-    )
+    assert "not in what was searched" in make_gallery([show_query("x", None, [found(film)])], 10**6)
 
 
 def test_query_without_text_shows_its_clip(film):
-    page = make_gallery([GalleryQuery("", 1, [found(film)], clip=found(film, "asks"))], 10**6)
+    page = make_gallery([show_query("", 1, [found(film)], clip=found(film, "asks"))], 10**6)
     assert page.index("<b>query</b>") < page.index(">asks<") < page.index("<b>1</b>")
     assert 'class="ask"' not in page
 
 
 def test_players_that_do_not_fit_are_left_out_and_pictures_stay(film):
     clips = [found(film, f"clip {i}", start=i / 10, right=i == 2) for i in range(3)]
-    query = [GalleryQuery("a square", 3, clips)]
+    query = [show_query("a square", 3, clips)]
     everything, nothing = make_gallery(query, 10**6), make_gallery(query, 0)
     assert everything.count("<video") == 3
     assert nothing.count("<video") == 0
@@ -260,7 +275,7 @@ def test_players_that_do_not_fit_are_left_out_and_pictures_stay(film):
 
 
 def test_whole_page_keeps_to_its_size(tmp_path, film):
-    gallery = [GalleryQuery("a square", 1, [found(film, start=i / 20) for i in range(5)])]
+    gallery = [show_query("a square", 1, [found(film, start=i / 20) for i in range(5)])]
     size = len(written(tmp_path, gallery=gallery).encode())
     smaller = written(tmp_path, gallery=gallery, page_bytes=size - 5000)
     assert len(smaller.encode()) <= size - 5000
@@ -278,7 +293,7 @@ def test_whole_page_keeps_to_its_size(tmp_path, film):
 )
 def test_what_cannot_be_seen_or_heard_is_marked(tmp_path, frames, wave, said):
     write_clip(tmp_path / "film.mp4", frames, 10, wave, 16_000)
-    page = make_gallery([GalleryQuery("x", 1, [found(tmp_path / "film.mp4")])], 10**6)
+    page = make_gallery([show_query("x", 1, [found(tmp_path / "film.mp4")])], 10**6)
     assert said in page
     assert ("no picture" in page) != ("no sound" in page)
     assert page.count("<video") + page.count("<audio") == 1
@@ -287,15 +302,15 @@ def test_what_cannot_be_seen_or_heard_is_marked(tmp_path, frames, wave, said):
 def test_file_that_cannot_be_read_is_a_placeholder(tmp_path, film, caplog):
     (tmp_path / "cut.mp4").write_bytes(film.read_bytes()[:500])
     paths = [tmp_path / "gone.mp4", tmp_path / "cut.mp4"]
-    page = make_gallery([GalleryQuery("x", 1, [found(path) for path in paths])], 10**6)
+    page = make_gallery([show_query("x", 1, [found(path) for path in paths])], 10**6)
     assert page.count("cannot be read") == 2
     assert "gone.mp4" in caplog.text
-    assert "no picture" in make_gallery([GalleryQuery("x", 1, [found(None)])], 10**6)
+    assert "no picture" in make_gallery([show_query("x", 1, [found(None)])], 10**6)
 
 
 def test_long_caption_folds_but_stays_whole(film):
     caption = "word " * 100
-    page = make_gallery([GalleryQuery("x", 1, [found(film, caption=caption)])], 10**6)
+    page = make_gallery([show_query("x", 1, [found(film, caption=caption)])], 10**6)
     assert caption in page
     assert "<summary>word word" in page
 

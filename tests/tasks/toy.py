@@ -22,11 +22,11 @@ from fusion.evaluation.bootstrap import interval_over_queries
 from fusion.losses import LOSSES
 from fusion.losses.stateless import StatelessLoss
 from fusion.models import MODELS
-from fusion.report.gallery import GalleryResult
+from fusion.report.gallery import GalleryItem, GalleryResult
 from fusion.report.layout import FORMAT, Layout
 from fusion.report.runs import pack_scores
 from fusion.tasks import TASKS, Evaluation
-from fusion.tasks.inputs import check_widths
+from fusion.tasks.task import check_widths
 from tests.training.doubles import ClipList
 
 KS = (1, 5)
@@ -100,16 +100,6 @@ def settings(examples: int = 2) -> dict[str, int]:
     return {"examples": examples}
 
 
-@dataclasses.dataclass
-class Example:
-    """A clip and its label, for the gallery of the report."""
-
-    text: str
-    clip: GalleryResult
-    verdict: tuple[str, str]
-    cards: tuple[()] = ()
-
-
 class Classification:
     """See ``fusion.tasks.task.Task``."""
 
@@ -173,10 +163,11 @@ class Classification:
         numbers = np.arange(len(ids))
         scores = pack_scores(ids, numbers, ids, {"label": (right[1].astype(float), numbers)})
         examples = [
-            Example(
+            GalleryItem(
                 name,
-                GalleryResult(name, name, None, 0.0, 1.0, float("nan"), bool(hit)),
                 ("hit", "right") if hit else ("far", "wrong"),
+                (),
+                GalleryResult(name, name, None, 0.0, 1.0, float("nan"), bool(hit)),
             )
             for name, hit in zip(ids, right[1], strict=True)
         ]

@@ -1,11 +1,18 @@
-"""What a page shows of a clip."""
+"""What a page shows of a clip, and of clips that are lost."""
 
 import av
 import numpy as np
 import pytest
 
 from fusion.data.media.encode import write_clip
-from fusion.report.snippets import SECONDS, draw_strip, read_snippet
+from fusion.report.gallery import (
+    SECONDS,
+    GalleryResult,
+    draw_strip,
+    make_gallery,
+    read_snippet,
+)
+from fusion.tasks.retrieval_gallery import show_query
 
 
 def test_film_is_seen_and_heard(tmp_path):
@@ -46,3 +53,16 @@ def test_pictures_keep_the_proportions_of_the_film(tmp_path, size):
         frame = next(film.decode(video=0))
     shown = min(max(width / height, 0.4), 2.5)
     assert frame.width / frame.height == pytest.approx(shown, rel=0.05)
+
+
+def test_videos_that_are_not_there_are_named_in_one_line(tmp_path, caplog):
+    results = [
+        GalleryResult(f"{n}@{start}", "a cat", tmp_path / f"gone{n}.mp4", start, 9.0, 0.5, True)
+        for n in range(3)
+        for start in (0.0, 1.0)
+    ]
+    page = make_gallery([show_query("x", 1, results), show_query("y", 1, results)], 10**6)
+    assert len(caplog.records) == 1
+    assert "no pictures of 3 videos in the report: there is no" in caplog.text
+    assert "gone0.mp4; videos are looked for beside the caption file, and no setting" in caplog.text
+    assert page.count("cannot be read") == 12
