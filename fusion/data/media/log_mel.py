@@ -58,9 +58,9 @@ def log_mel(wave: Tensor) -> Tensor:
 
 
 class Spectrogram:
-    """Takes samples piece by piece, gives :func:`log_mel` of all of them.
+    """Take samples piece by piece and return :func:`log_mel` of all of them.
 
-    The samples wait in a temporary file until their mean is known; the spectra of an hour of sound
+    A temporary file holds the samples until their mean is known: the spectra of an hour of sound
     would take 1.4 GiB of memory.
     """
 
@@ -104,7 +104,7 @@ def _in_blocks(wave: Tensor, mean: float, block: int | None = None) -> Tensor:
 
 
 def _stretch(wave: Tensor, mean: float, size: int, begin: int, end: int) -> Tensor:
-    """Return samples ``begin`` to ``end``, emphasised; reflected outside of 0 to ``size``."""
+    """Return emphasised samples ``begin`` to ``end``, reflected outside of 0 to ``size``."""
     before, after = max(0, -begin), max(0, end - size)
     parts = [_emphasised(wave, mean, max(begin, 0), min(end, size))]
     if before:
@@ -129,9 +129,10 @@ def mel_filter_bank() -> Tensor:
 
     Edges are evenly spaced from 20 Hz to 8 kHz on the mel scale of Slaney's Auditory Toolbox.
     """
-    frequency = torch.linspace(0, RATE / 2, WINDOW // 2 + 1, dtype=torch.float64)
-    edges = torch.linspace(_mel(_LOWEST), _mel(RATE / 2), NUM_MELS + 2, dtype=torch.float64)
-    edges = _hertz(edges)
+    frequency = torch.linspace(0, RATE / 2, _HALF + 1, dtype=torch.float64)
+    mels = torch.linspace(_mel(_LOWEST), _mel(RATE / 2), NUM_MELS + 2, dtype=torch.float64)
+    curved = _CORNER * ((mels - _CORNER / _MEL_STEP) * _LOG_STEP).exp()
+    edges = torch.where(mels < _CORNER / _MEL_STEP, mels * _MEL_STEP, curved)  # in hertz
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (frequency - low) / (centre - low)
     falling = (high - frequency) / (high - centre)
@@ -145,26 +146,12 @@ def _mel(hertz: float) -> float:
     return _CORNER / _MEL_STEP + math.log(hertz / _CORNER) / _LOG_STEP
 
 
-def _hertz(mel: Tensor) -> Tensor:
-    corner = _CORNER / _MEL_STEP
-    curved = _CORNER * ((mel - corner) * _LOG_STEP).exp()
-    return torch.where(mel < corner, mel * _MEL_STEP, curved)
-
-
 def spectrogram_range(start: float, end: float) -> tuple[int, int]:
-    """Return the first spectrogram frame of a window and the one after its last.
-
-    Args:
-        start: seconds.
-        end: seconds.
-    """
-    return max(0, _spectrogram_frame(start)), max(0, _spectrogram_frame(end))
+    """Return the first spectrogram frame of a window in seconds, and the one after its last."""
+    first, last = ((int(second * RATE) - _HALF) // HOP for second in (start, end))
+    return max(0, first), max(0, last)
 
 
 def spectrogram_seconds(num_frames: int) -> float:
     """Return the duration of the sound that a spectrogram of this length was made of."""
-    return (num_frames * HOP + WINDOW // 2) / RATE
-
-
-def _spectrogram_frame(seconds: float) -> int:
-    return (int(seconds * RATE) - WINDOW // 2) // HOP
+    return (num_frames * HOP + _HALF) / RATE
