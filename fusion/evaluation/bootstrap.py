@@ -17,12 +17,12 @@ BLOCK = 100  # draws at a time
 Floats = NDArray[np.float64]
 
 
-def draw_recalls(found: Floats, asked: Floats, draws: int = DRAWS, seed: int = SEED) -> Floats:
+def draw_recalls(found: Floats, queries: Floats, draws: int = DRAWS, seed: int = SEED) -> Floats:
     """Draw C clips with replacement, each with all its queries, the same for all K columns.
 
     Args:
         found: (C, K) queries of each clip that ranked it first, a mean over seeds.
-        asked: (C, K) queries of each clip.
+        queries: (C, K) queries of each clip.
         draws: how often C clips are drawn.
         seed: of the draws.
 
@@ -35,7 +35,7 @@ def draw_recalls(found: Floats, asked: Floats, draws: int = DRAWS, seed: int = S
         block = range(min(BLOCK, draws - start))
         drawn = [np.bincount(generator.integers(size, size=size), minlength=size) for _ in block]
         counts = np.stack(drawn).astype(np.float64)  # (block, C)
-        recalls.append(100 * (counts @ found) / (counts @ asked))
+        recalls.append(100 * (counts @ found) / (counts @ queries))
     return np.concatenate(recalls)
 
 
@@ -47,7 +47,7 @@ def paired_test(ours: Floats, theirs: Floats) -> dict[str, Any]:
         side of 0, which is never less than 2 / (draws + 1) (Davison and Hinkley, Bootstrap Methods
         and their Application, 1997, 4.2); ``includes_zero``.
     """
-    # Means over seeds round: the difference of equal methods must be 0.
+    # Means over seeds have rounding errors, but the difference of equal methods must be 0.
     differences = np.round(ours - theirs, 9)
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     low, high = interval_of(differences)
@@ -86,5 +86,5 @@ def interval_over_clips(
     """
     names, owner = np.unique(captions, return_inverse=True)
     first = np.bincount(np.searchsorted(names, clips[ranks == 1]), minlength=len(names))
-    found, asked = (n[:, None].astype(np.float64) for n in (first, np.bincount(owner)))
-    return interval_of(draw_recalls(found, asked, DRAWS_OF_A_TABLE))
+    found, queries = (n[:, None].astype(np.float64) for n in (first, np.bincount(owner)))
+    return interval_of(draw_recalls(found, queries, DRAWS_OF_A_TABLE))

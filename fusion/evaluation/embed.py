@@ -29,7 +29,7 @@ class Embedded:
         present: for each modality (N,) bool.
         shows: the number of each item's clip, (N,) int64; items of one clip differ only in their
             text. None: every item is a clip.
-        similarity: ``cosine`` or ``dot``.
+        similarity: ``cosine``, or ``dot``, which depends on the lengths of embeddings.
         unknown: (N,) bool, texts of words that the text encoder does not know; they count as
             missing. None: not checked.
         texts: the text of each item as in the data. None: not read.
@@ -106,9 +106,8 @@ def embed(
             batch = batch.to(accelerator.device)
             sides = (model(batch.inputs, combinations), batch.present)
             rows.append((number, batch.ids, *({n: x.cpu() for n, x in s.items()} for s in sides)))
-    gathered = [rows]
-    if accelerator.num_processes > 1:
-        gathered *= accelerator.num_processes
+    gathered = [rows] * accelerator.num_processes
+    if len(gathered) > 1:
         torch.distributed.all_gather_object(gathered, rows)
     parts = sorted(itertools.chain(*gathered), key=lambda part: part[0])
     ids = tuple(name for part in parts for name in part[1])

@@ -14,9 +14,9 @@ adds at most 2^-28 sqrt(E), less than 2^-20 up to E = 65,536. bfloat16 differs b
 batches of different size: such clips tie only where their embeddings are equal.
 
 A score depends on one query and one row of the gallery alone, and a rank on the scores of one
-query alone. So neither the order of the gallery or the queries nor the size of a block can change a
-rank. Other batches of clips move scores by at most 2^-19; a rank can then change only where a score
-lies that close to the edge of the tolerance, and by half a place.
+query alone. So no order of the gallery or of the queries and no size of a block can change a rank.
+Other batches of clips move scores by at most 2^-19; a rank can then change only where a score lies
+that close to the edge of the tolerance, and by half a place.
 
 Where scores are plain cosines, float32 decides about most: its error is at most u = 2^-24 for the
 rounding of the gallery and E u / (1 - E u) for a sum of E products in any order, together less than
@@ -42,7 +42,7 @@ TILE = 512  # rows that are converted to a floating-point type at a time
 
 Ranks = NDArray[np.float64]
 # (block, N) cosines -> (block, N) float64 scores, and the distance up to which each ties with
-# another, of a shape that broadcasts to theirs.
+# another, of a shape that broadcasts to theirs
 Rescore = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -63,10 +63,9 @@ def ranks_of_pairs(
     Args:
         queries: (Q, E) embeddings.
         gallery: (N, E) embeddings.
-        block: queries that are compared with the gallery at a time; memory is block x N instead of
-            Q x N. About 2^22 cosines if not given.
-        owners: the clip of each query (Q,) and of each row of the gallery (N,); every query's clip
-            has a row. Not given: Q = N, and row i belongs to query i.
+        block: queries at a time; memory is block x N. About 2^22 cosines if not given.
+        owners: the clips of the queries (Q,) and of the rows of the gallery (N,); every query's
+            clip has a row. None: Q = N, and row i belongs to query i.
         rescore: makes scores of cosines.
 
     Returns:
@@ -75,10 +74,10 @@ def ranks_of_pairs(
     Raises:
         ValueError: an embedding is not finite.
     """
-    asked, searched = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
+    query_clips, row_clips = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
     ranks = [np.zeros(0)]
     for start, rows, columns in _grid_blocks(queries, gallery, block):
-        own = asked[start : start + len(rows), None] == searched  # (block, N)
+        own = query_clips[start : start + len(rows), None] == row_clips  # (block, N)
         if rescore is None:
             ranks.append(_ranks_by_cosine(rows, columns, own))
         else:
@@ -87,12 +86,9 @@ def ranks_of_pairs(
 
 
 def ranks_of_scores(scores: Tensor, slack: Tensor, own: Tensor) -> Ranks:
-    """Rank the best of a query's own rows among all others.
+    """Rank the best of a query's own rows, (block, N) bool, among all others.
 
-    Args:
-        scores: (block, N).
-        slack: up to which distance a score ties; of a shape that broadcasts to (block, N).
-        own: (block, N) bool, which rows belong to the query; at least one.
+    ``scores`` and ``slack`` are what a :data:`Rescore` returns.
     """
     best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
     reach = torch.where(own & (scores == best), slack, 0.0).amax(dim=1, keepdim=True)
@@ -126,18 +122,18 @@ def _grid_blocks(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield the number of the first query, (block, E) queries, (N, E) gallery, on int32 grids."""
     block = block or min(1024, max(1, 2**22 // max(1, len(gallery))))
-    searched = _on_grid(gallery, GALLERY_BITS)
+    columns = _on_grid(gallery, GALLERY_BITS)
     for start in range(0, len(queries), block):
-        yield start, _on_grid(queries[start : start + block], QUERY_BITS), searched
+        yield start, _on_grid(queries[start : start + block], QUERY_BITS), columns
 
 
 def _cosines(queries: Tensor, gallery: Tensor) -> Tensor:
     """Compute the (block, N) float64 cosines of rows on the grids, exactly."""
-    asked = queries.double()
-    sums = asked.new_empty(len(queries), len(gallery))
+    queries = queries.double()
+    cosines = queries.new_empty(len(queries), len(gallery))
     for first in range(0, len(gallery), TILE):
-        sums[:, first : first + TILE] = asked @ gallery[first : first + TILE].double().T
-    return sums.mul_(UNIT)
+        cosines[:, first : first + TILE] = queries @ gallery[first : first + TILE].double().T
+    return cosines.mul_(UNIT)
 
 
 def _pairs(queries: Tensor, gallery: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -152,9 +148,9 @@ def _ranks_by_cosine(queries: Tensor, gallery: Tensor, own: Tensor) -> Ranks:
     best = torch.full((len(queries),), -torch.inf, dtype=torch.float64)
     best.scatter_reduce_(0, rows, _pairs(queries, gallery, rows, columns), "amax")
     best, close = best[:, None], TOLERANCE + 2.0**-23 * (queries.shape[1] + 4)
-    places, asked = torch.zeros(len(queries), dtype=torch.float64), queries.float()
+    places, rough = torch.zeros(len(queries), dtype=torch.float64), queries.float()
     for tile, mine in zip(gallery.split(TILE), own.split(TILE, dim=1), strict=True):
-        cosines = (asked @ tile.float().T).double().mul_(UNIT)
+        cosines = (rough @ tile.float().T).double().mul_(UNIT)
         rows, columns = ((cosines - best).abs_() <= close).nonzero(as_tuple=True)
         if len(rows) > cosines.numel() // 64:  # many, as where all embeddings are alike
             cosines = _cosines(queries, tile)

@@ -75,16 +75,16 @@ class Rescoring:
 def dual_softmax(
     queries: Tensor, gallery: Tensor, scale: float, block: int | None = None
 ) -> Rescore:
-    """Multiply each cosine s by softmax(scale * s) over all queries, as in CAMoE.
+    """Multiply each cosine s by softmax(scale * s) over all queries: CAMoE (arXiv:2109.04290).
 
-    See arXiv:2109.04290. Memory is block x M. If all cosines move by at most t, a score moves by at
-    most (1 + 2 * scale * |s|) * t times the softmax.
+    If all cosines move by at most t, a score moves by at most (1 + 2 * scale * |s|) * t times the
+    softmax.
 
     Args:
         queries: (Q, E), all of the test.
         gallery: (M, E).
-        scale: see :class:`Rescoring`.
-        block: queries at a time.
+        scale: factor of the cosines.
+        block: queries at a time; memory is block x M.
     """
     sums, _ = _sums_and_hubs(queries, gallery, scale, block)
 
@@ -106,8 +106,8 @@ def qb_norm(bank: Tensor, gallery: Tensor, scale: float, block: int | None = Non
     Args:
         bank: (B, E) queries of the training split.
         gallery: (M, E).
-        scale: see :class:`Rescoring`.
-        block: queries at a time.
+        scale: factor of the cosines.
+        block: queries at a time; memory is block x M.
     """
     sums, is_hub = _sums_and_hubs(bank, gallery, scale, block)
 

@@ -87,23 +87,8 @@ def _video_streams(container: InputContainer) -> list[VideoStream]:
     return [s for s in streams if not s.disposition & Disposition.attached_pic]
 
 
-def duration(container: InputContainer, path: str | Path) -> float:
-    """Return the seconds of the whole file, from its header, else from its packets."""
-    if container.duration is not None:
-        return container.duration / av.time_base
-    latest = 0.0
-    try:
-        for packet in container.demux():
-            if packet.pts is not None and packet.time_base is not None:
-                ends = (packet.pts + (packet.duration or 0)) * packet.time_base
-                latest = max(latest, float(ends - _origin(container)))
-    except av.FFmpegError as error:
-        _refuse_damaged(path, latest, error)
-    return latest
-
-
 def known_end(container: InputContainer, stream: Stream) -> float | None:
-    """Return the second at which a stream ends; None outside of mp4 and mov, which estimate it."""
+    """Return the second at which a stream of mp4 or mov ends; other formats estimate it: None."""
     if "mp4" not in container.format.name.split(",") or stream.duration is None:
         return None
     end = (stream.start_time or 0) + stream.duration
@@ -214,8 +199,11 @@ def _decode_strictly(
         many = stream.width * stream.height >= _MANY_PIXELS
         stream.thread_type = "AUTO" if many else "NONE"
 
-    def refuse(_: Any, error: av.FFmpegError) -> None:
-        _refuse_damaged(path, latest, error)
+    def refuse(_: Any, error: av.FFmpegError) -> NoReturn:
+        raise MediaError(
+            f"{path}: damaged after {latest:.2f} s ({error.strerror}); copy it again, or convert it"
+            " to mp4"
+        ) from error
 
     for _, frame in decode(container, [stream], refuse):
         latest = max(latest, float((frame.pts + (frame.duration or 0)) * frame.time_base))
@@ -226,10 +214,3 @@ def _decode_strictly(
             f"{path}: truncated, its {stream.type} ends after {latest:.2f} of {promised:.2f} s; "
             "copy it again, or convert what there is to mp4"
         )
-
-
-def _refuse_damaged(path: str | Path, latest: float, error: av.FFmpegError) -> NoReturn:
-    raise MediaError(
-        f"{path}: damaged after {latest:.2f} s ({error.strerror}); copy it again, or convert it "
-        "to mp4"
-    ) from error

@@ -31,7 +31,6 @@ def write_clip(
     rate: int = 16_000,
     *,
     crf: int = 23,
-    preset: str = "veryfast",
 ) -> None:
     """Write an mp4 of H.264 pictures (MPEG-4 where PyAV lacks x264) and mono AAC sound.
 
@@ -45,7 +44,6 @@ def write_clip(
         wave: (S,) samples within [-1, 1], of any length; None or empty: no sound.
         rate: samples per second.
         crf: x264's quality, 0 best .. 51.
-        preset: x264's effort, "ultrafast" .. "veryslow".
 
     Raises:
         ValueError: neither picture nor sound, or a picture or wave of another shape or type.
@@ -57,13 +55,13 @@ def write_clip(
     name = fspath(target) if isinstance(target, str | PathLike) else target
     with av.open(name, "w", format="mp4") as container:
         events: list[Iterator[Timed]] = []
-        video = None if first is None else _add_video(container, first, fps, crf, preset)
+        if first is not None:
+            video = _add_video(container, first, fps, crf)
+            events.append(_timed_pictures(video, itertools.chain([first], pictures)))
         if wave is not None and len(wave) > 0:
             audio = container.add_stream("aac", rate=rate, layout="mono")
             audio.bit_rate = 64_000
-            events.append(_timed_sound(audio, wave, rate))
-        if video is not None:
-            events.append(_timed_pictures(video, itertools.chain([first], pictures)))
+            events.insert(0, _timed_sound(audio, wave, rate))  # first where times are equal
         for _, stream, frame in heapq.merge(*events, key=lambda event: event[0]):
             container.mux(stream.encode(frame))
 
@@ -83,11 +81,7 @@ def encode_jpeg(frame: NDArray[np.uint8]) -> bytes:
 
 
 def _add_video(
-    container: OutputContainer,
-    first: NDArray[np.uint8],
-    fps: float | Fraction,
-    crf: int,
-    preset: str,
+    container: OutputContainer, first: NDArray[np.uint8], fps: float | Fraction, crf: int
 ) -> VideoStream:
     _check_picture(first, first.shape)
     height, width, _ = first.shape
@@ -96,7 +90,7 @@ def _add_video(
     rate = Fraction(fps).limit_denominator(1001)
     if "libx264" in av.codecs_available:
         # With x264's macroblock tree, small pictures differ from run to run
-        options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=rate, options=options)
     else:
         stream = container.add_stream("mpeg4", rate=rate)

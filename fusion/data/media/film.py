@@ -114,7 +114,6 @@ class Film:
             self._undecoded.append(self._ends.get(stream.index, 0.0))
 
     def _take(self, stream: Any, frame: Any) -> Iterator[Piece]:
-        """Give a frame to the tracks of its stream."""
         if stream.index in self._stopped:
             return
         second, before = seconds(frame), self._ends.get(stream.index)

@@ -29,7 +29,7 @@ _BLOCK = 2000  # spectrogram frames computed at a time
 _LOWEST = 20.0  # hertz
 _PRE_EMPHASIS = 0.97
 _SMALLEST_POWER = 1e-10
-_RANGE = 80.0  # dB below the loudest value; anything less is raised to it
+_RANGE = 80.0  # dB; values further below the loudest are raised
 _MEL_STEP = 200 / 3  # hertz per mel, up to the corner
 _CORNER = 1000.0  # hertz; above it the scale is logarithmic
 _LOG_STEP = math.log(6.4) / 27  # per mel, above the corner
@@ -46,9 +46,6 @@ def log_mel(wave: Tensor) -> Tensor:
 
     Returns:
         (1 + max(S, 201) // 160, 40) float32 within [-80, 0]; (0, 40) for no samples.
-
-    Raises:
-        ValueError: another shape.
     """
     if wave.ndim != 1:
         raise ValueError(f"a wave must be mono, of shape (S,); got {tuple(wave.shape)}")
@@ -125,10 +122,7 @@ def _emphasised(wave: Tensor, mean: float, begin: int, end: int) -> Tensor:
 
 @functools.cache
 def mel_filter_bank() -> Tensor:
-    """Return the (40, 201) weights of the mel bands: triangles of equal area, after Slaney.
-
-    Edges are evenly spaced from 20 Hz to 8 kHz on the mel scale of Slaney's Auditory Toolbox.
-    """
+    """Return (40, 201) weights: triangles of equal area, evenly spaced on Slaney's mel scale."""
     frequency = torch.linspace(0, RATE / 2, _HALF + 1, dtype=torch.float64)
     mels = torch.linspace(_mel(_LOWEST), _mel(RATE / 2), NUM_MELS + 2, dtype=torch.float64)
     curved = _CORNER * ((mels - _CORNER / _MEL_STEP) * _LOG_STEP).exp()

@@ -33,18 +33,18 @@ _UPRIGHT: list[list[tuple[str, str]]] = [  # by quarters of a turn counterclockw
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Which pictures of a film a backbone gets, and their size.
+    """Which pictures of a film a backbone takes, and their size.
 
     Feature ``k`` is computed from ``frames`` pictures, the first of which is number ``k * stride``.
     After the end of the film, pictures are black.
 
     Attributes:
-        frames_per_second: pictures to sample per second, whatever the film has.
+        frames_per_second: pictures to sample per second, independent of the film's.
         resize: pixels of the shorter side, the longer one in proportion; or height and width.
-        crop: pixels of the square that is cut out of the middle; None: nothing is cut off.
+        crop: side of the square that is cut out of the middle, in pixels; None: no crop.
         frames: pictures of one feature.
         stride: pictures from the first one of a feature to that of the next.
-        interpolation: a name of FFmpeg's scaler, ``bicubic`` or ``bilinear``.
+        interpolation: ``bicubic`` or ``bilinear``.
 
     Raises:
         ValueError: a number is not positive, or ``crop`` is larger than ``resize``.
@@ -77,7 +77,7 @@ class Sampling:
         return (self.resize, long_side) if height >= width else (long_side, self.resize)
 
     def picture_size(self, width: float, height: float) -> tuple[int, int]:
-        """Return the height and width of what a backbone gets."""
+        """Return the height and width of the pictures that a backbone takes."""
         scaled_width, scaled_height = self.scaled_size(width, height)
         return (self.crop, self.crop) if self.crop else (scaled_height, scaled_width)
 
@@ -176,7 +176,7 @@ class PictureTrack:
             yield self._stacked()
 
     def _add(self, frames: Iterator[av.VideoFrame]) -> Iterator[NDArray[Any]]:
-        """Keep pictures; the first one also stands for the time before it, as in FFmpeg."""
+        """Keep pictures; the first one is repeated for the time before it, as in FFmpeg."""
         for frame in frames:
             picture = frame.to_ndarray()
             for _ in range(1 if self._made else 1 + (frame.pts or 0)):  # none before second 0

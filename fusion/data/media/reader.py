@@ -1,8 +1,7 @@
-"""Read the pictures or the sound of a window of a film, and which streams it has."""
+"""Read the pictures or the sound of a window of a film."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -17,7 +16,6 @@ from fusion.data.media.decode import (
     MediaError,
     audio_stream,
     decode_from,
-    duration,
     known_end,
     open_media,
     seconds,
@@ -26,26 +24,8 @@ from fusion.data.media.decode import (
 from fusion.data.media.pictures import PictureFilter, Sampling, every
 from fusion.data.media.sound import SoundTrack
 
-__all__ = ["MediaError", "MediaInfo", "probe", "read_audio", "read_frames"]
-
 _PREROLL = 0.5  # seconds for an audio decoder to settle after a seek
 _TINY = 6  # decimals of a frame number: 0.7 s * 10 fps is frame 7, not 7.000000000000001
-
-
-@dataclasses.dataclass(frozen=True)
-class MediaInfo:
-    """What a media file contains; the cover picture of a song is no video."""
-
-    duration_seconds: float  # of the longest stream
-    has_video: bool
-    has_audio: bool
-
-
-def probe(path: str | Path) -> MediaInfo:
-    """Inspect a media file without decoding it; no media file is a MediaError."""
-    with open_media(path) as container:
-        has_video, has_audio = (f(container) is not None for f in (video_stream, audio_stream))
-        return MediaInfo(duration(container, path), has_video, has_audio)
 
 
 def read_frames(
