@@ -1,7 +1,4 @@
-"""Bootstrap intervals, and paired tests of methods with the same draws for every method.
-
-Shapes: C clips that count, K columns, each a method in a direction.
-"""
+"""Bootstrap intervals, and paired tests of methods with the same draws for every method."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ BLOCK = 100  # draws at a time
 Floats = NDArray[np.float64]
 
 
-def draw_recalls(found: Floats, asked: Floats, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """Draw clips with replacement, each with all its queries, the same for every column.
+def draw_recalls(found: Floats, queries: Floats, draws: int = DRAWS, seed: int = SEED) -> Floats:
+    """Draw C clips with replacement, each with all its queries, the same for all K columns.
 
     Args:
         found: (C, K) queries of each clip that ranked it first, a mean over seeds.
-        asked: (C, K) queries of each clip.
+        queries: (C, K) queries of each clip.
         draws: how often C clips are drawn.
         seed: of the draws.
 
@@ -38,23 +35,19 @@ def draw_recalls(found: Floats, asked: Floats, draws: int = DRAWS, seed: int = S
         block = range(min(BLOCK, draws - start))
         drawn = [np.bincount(generator.integers(size, size=size), minlength=size) for _ in block]
         counts = np.stack(drawn).astype(np.float64)  # (block, C)
-        recalls.append(100 * (counts @ found) / (counts @ asked))
+        recalls.append(100 * (counts @ found) / (counts @ queries))
     return np.concatenate(recalls)
 
 
 def paired_test(ours: Floats, theirs: Floats) -> dict[str, Any]:
-    """Test whether two methods differ, from the same draws for both.
-
-    Args:
-        ours: (draws,) R@1.
-        theirs: (draws,) R@1 of the baseline.
+    """Test whether two methods differ, from (draws,) R@1 of the same draws for both.
 
     Returns:
         ``interval`` of the difference; two-sided ``p``, twice the smaller share of draws on one
         side of 0, which is never less than 2 / (draws + 1) (Davison and Hinkley, Bootstrap Methods
         and their Application, 1997, 4.2); ``includes_zero``.
     """
-    # Means over seeds round: the difference of equal methods must be 0.
+    # Means over seeds have rounding errors, but the difference of equal methods must be 0.
     differences = np.round(ours - theirs, 9)
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     low, high = interval_of(differences)
@@ -63,17 +56,15 @@ def paired_test(ours: Floats, theirs: Floats) -> dict[str, Any]:
 
 
 def interval_of(draws: Floats) -> list[float]:
-    """Give the 95 % interval of (draws,) values, by percentiles."""
+    """Return the 95 % interval of (draws,) values, by percentiles."""
     low, high = np.percentile(draws, [2.5, 97.5])
     return [float(low), float(high)]
 
 
 def interval_over_queries(ranks: Ranks, num_queries: int) -> list[float]:
-    """Give the 95 % interval of R@1 in per cent that drawing other queries would give.
+    """Return the 95 % interval of R@1 in per cent for queries that are drawn anew.
 
-    Args:
-        ranks: see :func:`fusion.evaluation.metrics.retrieval_metrics`.
-        num_queries: see there.
+    The arguments are those of :func:`fusion.evaluation.metrics.retrieval_metrics`.
     """
     # The number of hits among queries drawn with replacement is binomial.
     share, generator = hits(ranks, 1) / num_queries, np.random.default_rng(SEED)
@@ -83,10 +74,10 @@ def interval_over_queries(ranks: Ranks, num_queries: int) -> list[float]:
 def interval_over_clips(
     ranks: Ranks, clips: NDArray[np.int64], captions: NDArray[np.int64]
 ) -> list[float]:
-    """Give the 95 % interval of R@1 in per cent that drawing other clips would give.
+    """Return the 95 % interval of R@1 in per cent for clips that are drawn anew.
 
-    Each clip is drawn with all its captions: they are found or missed together, so that drawing
-    them one by one would make the interval too narrow.
+    A clip is drawn with all its captions: they depend on each other, so drawing single captions
+    would make the interval too narrow.
 
     Args:
         ranks: (Q,) of the captions that were ranked.
@@ -95,5 +86,5 @@ def interval_over_clips(
     """
     names, owner = np.unique(captions, return_inverse=True)
     first = np.bincount(np.searchsorted(names, clips[ranks == 1]), minlength=len(names))
-    found, asked = (n[:, None].astype(np.float64) for n in (first, np.bincount(owner)))
-    return interval_of(draw_recalls(found, asked, DRAWS_OF_A_TABLE))
+    found, queries = (n[:, None].astype(np.float64) for n in (first, np.bincount(owner)))
+    return interval_of(draw_recalls(found, queries, DRAWS_OF_A_TABLE))

@@ -1,11 +1,9 @@
-"""Embed a data set: every clip once, in every combination, on one or several processes.
-
-Shapes: N items, E embedding width.
-"""
+"""Embed a data set: every clip once, in every combination, on one or several processes."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,17 +21,17 @@ from fusion.tokens import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """A data set as a model sees it.
+    """The embeddings of N items: clips, or pairs of a caption and its clip.
 
     Attributes:
-        ids: names of the N items: clips, or pairs of a caption and its clip.
+        ids: names of the items.
         embeddings: for each combination (N, E), on the CPU.
         present: for each modality (N,) bool.
         shows: the number of each item's clip, (N,) int64; items of one clip differ only in their
-            text. None: each is a clip of its own.
-        similarity: how embeddings are compared, ``cosine``, or ``dot`` where their lengths count.
-        unknown: (N,) bool, texts that have words, but none that the text encoder knows; they count
-            as missing. None: not checked.
+            text. None: every item is a clip.
+        similarity: ``cosine``, or ``dot``, which depends on the lengths of embeddings.
+        unknown: (N,) bool, texts of words that the text encoder does not know; they count as
+            missing. None: not checked.
         texts: the text of each item as in the data. None: not read.
     """
 
@@ -52,7 +50,7 @@ class Embedded:
 
     @property
     def num_clips(self) -> int:
-        """How many clips there are, however many captions they have."""
+        """The number of different clips."""
         return len(self.clips.unique())
 
     @property
@@ -61,7 +59,7 @@ class Embedded:
         return self.shows if self.num_clips < len(self.ids) else None
 
     def by_cosine(self) -> Embedded:
-        """The same compared by cosine, every embedding scaled to unit length first."""
+        """The same, to be compared by cosine: embeddings of a dot product get unit length."""
         if self.similarity == "cosine":
             return self
         units = {c: F.normalize(rows, dim=-1) for c, rows in self.embeddings.items()}
@@ -81,16 +79,14 @@ def embed(
     batch_size: int = 256,
     combinations: Iterable[str] | None = None,
 ) -> Embedded:
-    """Embed every clip once, each process its share, and bring all to every process.
+    """Embed every clip once, each process a share, and gather all on every process.
 
     Args:
-        model: maps inputs to embeddings by combination; its attribute ``similarity``, if it has
-            one, says how they are compared.
+        model: maps inputs to embeddings by combination; may have an attribute ``similarity``.
         clips: items that ``collate`` makes batches of.
         collate: see ``torch.utils.data.DataLoader``.
         accelerator: the processes.
-        batch_size: clips at a time on one process; it changes results by rounding alone, so that
-            equal clips still tie, see :mod:`fusion.evaluation.ranking`.
+        batch_size: clips at a time on one process; it changes results by rounding alone.
         combinations: which to compute; all that the model has if not given.
 
     Raises:
@@ -110,7 +106,10 @@ def embed(
             batch = batch.to(accelerator.device)
             sides = (model(batch.inputs, combinations), batch.present)
             rows.append((number, batch.ids, *({n: x.cpu() for n, x in s.items()} for s in sides)))
-    parts = sorted(_gather(rows, accelerator), key=lambda part: part[0])
+    gathered = [rows] * accelerator.num_processes
+    if len(gathered) > 1:
+        torch.distributed.all_gather_object(gathered, rows)
+    parts = sorted(itertools.chain(*gathered), key=lambda part: part[0])
     ids = tuple(name for part in parts for name in part[1])
     if len(ids) != size:
         raise RuntimeError(f"{len(ids)} of {size} clips were embedded; the processes disagree")
@@ -125,21 +124,15 @@ def embed(
 def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
     """Embed clips that were cut into parts as the mean of their parts.
 
-    Args:
-        embedded: the parts.
-        whole: for each part the number of its clip, from 0 on, in ascending order.
+    ``whole`` has for each part the number of its clip, from 0 on, in ascending order.
     """
     of = torch.tensor(whole)
     count = int(of[-1]) + 1
     first = torch.searchsorted(of, torch.arange(count))
-
-    def any_part(flags: Tensor) -> Tensor:
-        return torch.zeros(count).index_add_(0, of, flags.float()) > 0
-
     letters = letters_of(embedded.present)
     means = {}
     for combination, rows in embedded.embeddings.items():
-        # A part that has no modality of the combination does not count.
+        # Parts with no modality of the combination do not count.
         weight = torch.stack([embedded.present[letters[x]] for x in combination]).any(dim=0)
         weights = weight.to(rows.dtype)
         total = torch.zeros(count).index_add_(0, of, weights).clamp(min=1)
@@ -148,16 +141,18 @@ def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
     return Embedded(
         tuple(embedded.ids[i] for i in first.tolist()),
         means,
-        {m: any_part(flags) for m, flags in embedded.present.items()},
+        {
+            m: torch.zeros(count).index_add_(0, of, flags.float()) > 0
+            for m, flags in embedded.present.items()
+        },
         similarity=embedded.similarity,
     )
 
 
 def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
     """Leave out the clips that lack one of these modalities."""
-    kept = torch.ones(len(embedded.ids), dtype=torch.bool)
-    for modality in needs:
-        kept &= embedded.present[modality]
+    everything = torch.ones(len(embedded.ids), dtype=torch.bool)
+    kept = torch.stack([everything, *(embedded.present[m] for m in needs)]).all(dim=0)
     places = kept.nonzero()[:, 0].tolist()
     return dataclasses.replace(
         embedded,
@@ -168,11 +163,3 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
         unknown=None if embedded.unknown is None else embedded.unknown[kept],
         texts=embedded.texts and tuple(embedded.texts[place] for place in places),
     )
-
-
-def _gather(rows: list[Any], accelerator: Accelerator) -> list[Any]:
-    if accelerator.num_processes == 1:
-        return rows
-    gathered: list[Any] = [None] * accelerator.num_processes
-    torch.distributed.all_gather_object(gathered, rows)
-    return [part for parts in gathered for part in parts]

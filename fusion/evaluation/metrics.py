@@ -1,4 +1,4 @@
-"""What is made of ranks: recall, median and mean rank, and what chance reaches."""
+"""Recall, median and mean of ranks, and their values for a random order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def retrieval_metrics(ranks: Ranks, num_queries: int | None = None) -> dict[str,
 
     Args:
         ranks: of the queries that were ranked.
-        num_queries: what recalls are divided by; the number of ranks if not given. It is larger
+        num_queries: the denominator of recalls; the number of ranks if not given. It is larger
             where clips that lack a modality of the direction count as misses.
 
     Returns:
@@ -48,26 +48,24 @@ def chance(gallery: int, counted: int | None = None) -> dict[str, float]:
     """Compute the metrics of a random order.
 
     Args:
-        gallery: clips that are queries and in the gallery.
-        counted: clips that recalls are shares of, with those that count as misses; ``gallery`` if
-            not given.
+        gallery: number of clips, each a query and in the gallery.
+        counted: number of clips with those that count as misses; ``gallery`` if not given.
     """
     metrics = {f"R@{k}": 100 * min(k, gallery) / (counted or gallery) for k in RECALLS}
     return metrics | {"MedR": (gallery + 1) / 2, "MeanR": (gallery + 1) / 2}
 
 
 def chance_among_captions(captions: NDArray[np.int64]) -> dict[str, float]:
-    """Compute the metrics of a random order where a clip looks for the best of its captions.
+    """Compute the metrics of a random order of captions, (C,) their clips, for queries of clips.
 
-    Args:
-        captions: (C,) the clip of each caption.
+    The best of a clip's captions counts.
     """
     _, sizes = np.unique(captions, return_counts=True)
     total = len(captions)
     beyond = np.zeros(total + 1)  # for k from 0 on: the probability that the rank is above k
     for own, clips in zip(*np.unique(sizes, return_counts=True), strict=True):
         steps = np.arange(total)
-        # The rank is above k where none of the first k captions is the clip's own.
+        # The rank is above k if none of the first k captions is the clip's own.
         kept = np.cumprod(np.clip(total - own - steps, 0, None) / (total - steps))
         beyond += np.concatenate([[1.0], kept]) * clips / len(sizes)
     metrics = {f"R@{k}": 100 * (1 - float(beyond[min(k, total)])) for k in RECALLS}
@@ -78,9 +76,5 @@ def chance_among_captions(captions: NDArray[np.int64]) -> dict[str, float]:
 
 def flatten_metrics(directions: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Name each number for a log: ``{"t->va": {"R@1": 5.0}}`` -> ``{"t->va R@1": 5.0}``."""
-    kept = (*(f"R@{k}" for k in RECALLS), "MedR", "MeanR", "GeoMean")
-    return {
-        f"{direction} {name}": metrics[name]
-        for direction, metrics in directions.items()
-        for name in kept
-    }
+    names = (*(f"R@{k}" for k in RECALLS), "MedR", "MeanR", "GeoMean")
+    return {f"{way} {name}": row[name] for way, row in directions.items() for name in names}

@@ -8,16 +8,20 @@ reaches 2, so that float64, with its 53 bits, holds every partial sum exactly, i
 
 Two clips tie where their scores differ by at most ``TOLERANCE`` = 2^-19 of the length of the pair's
 embedding (1 for cosines). By Cauchy-Schwarz this includes all clips whose embeddings lie within
-2^-20 of their length from each other: float32 rounds at 2^-24, so this is room for sixteen
-roundings of a whole embedding. (One clip in batches of different size: 6e-7 = 10 roundings with
-EAO.) The grid adds at most 2^-28 sqrt(E), less than 2^-20 up to E = 65,536. What is computed in
-bfloat16 differs by about 2^-8 between batches of different size: such clips tie only where their
-embeddings are equal.
+2^-20 of their length from each other: room for sixteen float32 roundings (2^-24) of a whole
+embedding; one clip in batches of different size differs by 6e-7 = 10 roundings with EAO. The grid
+adds at most 2^-28 sqrt(E), less than 2^-20 up to E = 65,536. bfloat16 differs by about 2^-8 between
+batches of different size: such clips tie only where their embeddings are equal.
 
 A score depends on one query and one row of the gallery alone, and a rank on the scores of one
-query alone. So the order of the gallery or of the queries, or the size of a block, cannot change a
-rank. If clips are embedded in other batches, their scores move, by at most 2^-19; a rank can change
-only where a score lies that close to the edge of the tolerance, and then by half a place.
+query alone. So no order of the gallery or of the queries and no size of a block can change a rank.
+Other batches of clips move scores by at most 2^-19; a rank can then change only where a score lies
+that close to the edge of the tolerance, and by half a place.
+
+Where scores are plain cosines, float32 decides about most: its error is at most u = 2^-24 for the
+rounding of the gallery and E u / (1 - E u) for a sum of E products in any order, together less than
+2 (E + 4) u. Only cosines that lie within this bound plus the tolerance from the pair's are computed
+exactly, so the ranks are those of exact cosines.
 
 Shapes: Q queries, N rows of the gallery, E embedding width.
 """
@@ -33,11 +37,12 @@ from torch import Tensor
 
 TOLERANCE = 2.0**-19
 QUERY_BITS, GALLERY_BITS = 24, 28  # of the grids; ties are between rows of the gallery
-TILE = 512  # rows that are float64 at a time
+UNIT = 2.0 ** -(QUERY_BITS + GALLERY_BITS)  # of a product
+TILE = 512  # rows that are converted to a floating-point type at a time
 
 Ranks = NDArray[np.float64]
 # (block, N) cosines -> (block, N) float64 scores, and the distance up to which each ties with
-# another, of a shape that broadcasts to theirs.
+# another, of a shape that broadcasts to theirs
 Rescore = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -50,18 +55,17 @@ def ranks_of_pairs(
 ) -> Ranks:
     """Rank, for each query, the clip of the gallery that is its pair, by cosine.
 
-    Of clips that tie (see the top of this file) the mean of their places counts, as in the
-    published code; otherwise a model that embeds all clips alike would be perfect.
-    Where rows share a clip (its captions), the best row of the query's clip counts, among all rows
-    of other clips, as in Collaborative Experts (arXiv:1907.13487).
+    Clips that tie (see the top of this file) share the mean of their places, as in the published
+    code; otherwise a model that embeds all clips alike would be perfect. Where rows share a clip
+    (its captions), the best row of the query's clip is ranked among all rows of other clips, as in
+    Collaborative Experts (arXiv:1907.13487).
 
     Args:
         queries: (Q, E) embeddings.
         gallery: (N, E) embeddings.
-        block: queries that are compared with the gallery at a time; memory is block x N instead of
-            Q x N. About 2^22 cosines if not given.
-        owners: the clip of each query (Q,) and of each row of the gallery (N,); every query's clip
-            has a row. Not given: Q = N, and row i belongs to query i.
+        block: queries at a time; memory is block x N. About 2^22 cosines if not given.
+        owners: the clips of the queries (Q,) and of the rows of the gallery (N,); every query's
+            clip has a row. None: Q = N, and row i belongs to query i.
         rescore: makes scores of cosines.
 
     Returns:
@@ -70,24 +74,21 @@ def ranks_of_pairs(
     Raises:
         ValueError: an embedding is not finite.
     """
-    asked, searched = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
+    query_clips, row_clips = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
     ranks = [np.zeros(0)]
-    for start, cosines in cosine_blocks(queries, gallery, block):
-        scores, slack = (cosines, cosines.new_tensor(TOLERANCE))
-        if rescore is not None:
-            scores, slack = rescore(cosines)
-        own = asked[start : start + len(scores), None] == searched  # (block, N)
-        ranks.append(ranks_of_scores(scores, slack, own))
+    for start, rows, columns in _grid_blocks(queries, gallery, block):
+        own = query_clips[start : start + len(rows), None] == row_clips  # (block, N)
+        if rescore is None:
+            ranks.append(_ranks_by_cosine(rows, columns, own))
+        else:
+            ranks.append(ranks_of_scores(*rescore(_cosines(rows, columns)), own))
     return np.concatenate(ranks)
 
 
 def ranks_of_scores(scores: Tensor, slack: Tensor, own: Tensor) -> Ranks:
-    """Rank the best of a query's own rows among all others.
+    """Rank the best of a query's own rows, (block, N) bool, among all others.
 
-    Args:
-        scores: (block, N).
-        slack: up to which distance a score ties; of a shape that broadcasts to (block, N).
-        own: (block, N) bool, which rows belong to the query; at least one.
+    ``scores`` and ``slack`` are what a :data:`Rescore` returns.
     """
     best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
     reach = torch.where(own & (scores == best), slack, 0.0).amax(dim=1, keepdim=True)
@@ -108,24 +109,56 @@ def dot_products(gallery: Tensor) -> Rescore:
 def cosine_blocks(
     queries: Tensor, gallery: Tensor, block: int | None = None
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield the cosines of (Q, E) and (N, E) embeddings, exact on the grids of this file.
+    """Yield the number of a block's first query and its exact (block, N) float64 cosines.
 
-    Args:
-        queries: (Q, E).
-        gallery: (N, E).
-        block: see :func:`ranks_of_pairs`.
-
-    Yields:
-        The number of the first query, and (block, N) float64.
+    The arguments are those of :func:`ranks_of_pairs`.
     """
+    for start, rows, columns in _grid_blocks(queries, gallery, block):
+        yield start, _cosines(rows, columns)
+
+
+def _grid_blocks(
+    queries: Tensor, gallery: Tensor, block: int | None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield the number of the first query, (block, E) queries, (N, E) gallery, on int32 grids."""
     block = block or min(1024, max(1, 2**22 // max(1, len(gallery))))
-    searched = _on_grid(gallery, GALLERY_BITS)
+    columns = _on_grid(gallery, GALLERY_BITS)
     for start in range(0, len(queries), block):
-        asked = _on_grid(queries[start : start + block], QUERY_BITS).double()
-        sums = asked.new_empty(len(asked), len(gallery))
-        for first in range(0, len(gallery), TILE):
-            sums[:, first : first + TILE] = asked @ searched[first : first + TILE].double().T
-        yield start, sums.mul_(2.0 ** -(QUERY_BITS + GALLERY_BITS))
+        yield start, _on_grid(queries[start : start + block], QUERY_BITS), columns
+
+
+def _cosines(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Compute the (block, N) float64 cosines of rows on the grids, exactly."""
+    queries = queries.double()
+    cosines = queries.new_empty(len(queries), len(gallery))
+    for first in range(0, len(gallery), TILE):
+        cosines[:, first : first + TILE] = queries @ gallery[first : first + TILE].double().T
+    return cosines.mul_(UNIT)
+
+
+def _pairs(queries: Tensor, gallery: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Compute the exact cosines of single pairs."""
+    parts = zip(rows.split(TILE), columns.split(TILE), strict=True)
+    return UNIT * torch.cat([(queries[i].double() * gallery[j]).sum(dim=1) for i, j in parts])
+
+
+def _ranks_by_cosine(queries: Tensor, gallery: Tensor, own: Tensor) -> Ranks:
+    """Do as :func:`ranks_of_scores` for the cosines of rows on the grids, most in float32."""
+    rows, columns = own.nonzero(as_tuple=True)
+    best = torch.full((len(queries),), -torch.inf, dtype=torch.float64)
+    best.scatter_reduce_(0, rows, _pairs(queries, gallery, rows, columns), "amax")
+    best, close = best[:, None], TOLERANCE + 2.0**-23 * (queries.shape[1] + 4)
+    places, rough = torch.zeros(len(queries), dtype=torch.float64), queries.float()
+    for tile, mine in zip(gallery.split(TILE), own.split(TILE, dim=1), strict=True):
+        cosines = (rough @ tile.float().T).double().mul_(UNIT)
+        rows, columns = ((cosines - best).abs_() <= close).nonzero(as_tuple=True)
+        if len(rows) > cosines.numel() // 64:  # many, as where all embeddings are alike
+            cosines = _cosines(queries, tile)
+        else:
+            cosines[rows, columns] = _pairs(queries, tile, rows, columns)
+        places += (cosines > best + TOLERANCE).sum(dim=1)
+        places += ((cosines >= best - TOLERANCE) & ~mine).sum(dim=1)
+    return (1 + places / 2).numpy()
 
 
 def _on_grid(embeddings: Tensor, bits: int) -> Tensor:

@@ -1,11 +1,10 @@
 """Scores that use more than one query: dual softmax and QB-Norm.
 
-Both raise the figures of any model, because they use information that a real search lacks: dual
-softmax the other queries of the test and that pairs are one to one, QB-Norm how often a candidate
-is near to queries of the training split. So they are reported apart from the plain rows.
+Both use information that a real search lacks: dual softmax the other queries of the test, QB-Norm
+queries of the training split. So they are reported apart from the plain rows.
 
-Where cosines that differ by at most the tolerance of :mod:`fusion.evaluation.ranking` tie, scores
-tie that such a difference can cause: it is the tolerance times the derivative of the score.
+Cosines tie within the tolerance of :mod:`fusion.evaluation.ranking`. Scores tie within the
+tolerance times the derivative of the score.
 
 Shapes: Q queries, M rows of the gallery, E embedding width.
 """
@@ -42,7 +41,7 @@ class Rescoring:
         dual_softmax_scale: factor of the cosines in the softmax over queries. The authors use a
             temperature of 1 on the logits of CLIP, which are cosines times 100.
         qb_norm_scale: factor of the cosines in QB-Norm; 20 as published.
-        qb_norm_bank: at most so many training clips are embedded for the bank, evenly spaced.
+        qb_norm_bank: the most training clips that are embedded for the bank, evenly spaced.
 
     Raises:
         ValueError: a name is unknown or repeated, or a number is not positive and finite.
@@ -76,17 +75,16 @@ class Rescoring:
 def dual_softmax(
     queries: Tensor, gallery: Tensor, scale: float, block: int | None = None
 ) -> Rescore:
-    """Weigh each cosine s with how much its candidate prefers this query to all others.
+    """Multiply each cosine s by softmax(scale * s) over all queries: CAMoE (arXiv:2109.04290).
 
-    The score is s * softmax(scale * s) with the softmax over all queries, as in CAMoE
-    (arXiv:2109.04290). Its sums are computed block by block, so memory is block x M. If all cosines
-    move by at most t, it moves by at most (1 + 2 * scale * |s|) * t times the softmax.
+    If all cosines move by at most t, a score moves by at most (1 + 2 * scale * |s|) * t times the
+    softmax.
 
     Args:
         queries: (Q, E), all of the test.
         gallery: (M, E).
-        scale: see :class:`Rescoring`.
-        block: see :func:`fusion.evaluation.ranking.ranks_of_pairs`.
+        scale: factor of the cosines.
+        block: queries at a time; memory is block x M.
     """
     sums, _ = _sums_and_hubs(queries, gallery, scale, block)
 
@@ -98,19 +96,18 @@ def dual_softmax(
 
 
 def qb_norm(bank: Tensor, gallery: Tensor, scale: float, block: int | None = None) -> Rescore:
-    """Divide by how near a candidate is to the queries of a bank, where hubs would win.
+    """Apply the dynamic inverted softmax of QB-Norm (arXiv:2112.12777) with k = 1.
 
-    The dynamic inverted softmax of QB-Norm (arXiv:2112.12777) with k = 1. A candidate is a hub if
-    it is the best of any query in the bank. A query whose best candidate is a hub gets the scores
-    exp(scale * s) / sum over the bank of exp(scale * s), of which the logarithm is taken here; if
-    all cosines move by at most t, it moves by at most 2 * scale * t. Other queries keep their
-    cosines. Where several candidates tie for the best, each is the best.
+    A candidate is a hub if it is the best of any query in the bank. A query whose best candidate is
+    a hub gets the scores exp(scale * s) / sum over the bank of exp(scale * s), here their
+    logarithm; if all cosines move by at most t, it moves by at most 2 * scale * t. Other queries
+    keep their cosines. Candidates that tie for the best are all the best.
 
     Args:
         bank: (B, E) queries of the training split.
         gallery: (M, E).
-        scale: see :class:`Rescoring`.
-        block: see :func:`fusion.evaluation.ranking.ranks_of_pairs`.
+        scale: factor of the cosines.
+        block: queries at a time; memory is block x M.
     """
     sums, is_hub = _sums_and_hubs(bank, gallery, scale, block)
 
@@ -129,15 +126,10 @@ def rescored_tables(
     num_clips: int,
     captions: Tensor | None,
 ) -> dict[str, dict[str, Any]]:
-    """Rank every direction with each way of rescoring.
+    """Rank every direction of the clips in the gallery with each way of rescoring.
 
-    Args:
-        embedded: the clips in the gallery.
-        settings: which ways.
-        bank: clips of the training split; QB-Norm needs them. It leaves out a direction for which
-            no clip of the bank has the modalities of the query.
-        num_clips: see :func:`fusion.evaluation.retrieval.retrieval_table`.
-        captions: see there.
+    QB-Norm needs a ``bank`` of training clips; it leaves out a direction for which no clip of the
+    bank has the modalities of the query. Other arguments are those of ``retrieval_table``.
 
     Returns:
         For each way its ``paper``, what it ``assumes``, its ``settings`` and its ``directions``,
@@ -186,12 +178,7 @@ def _assumption(name: str, captions: Tensor | None, bank: Embedded | None) -> st
 def _sums_and_hubs(
     queries: Tensor, gallery: Tensor, scale: float, block: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Look at each candidate from all queries.
-
-    Returns:
-        The logarithm of the sum of exp(scale * s) over the queries, (M,) float64, and whether the
-        candidate is the best of any query, (M,) bool.
-    """
+    """Return log sum exp(scale * s) over queries, (M,) float64, and the hubs, (M,) bool."""
     sums = torch.full((len(gallery),), -torch.inf, dtype=torch.float64)
     is_hub = torch.zeros(len(gallery), dtype=torch.bool)
     for _, cosines in cosine_blocks(queries, gallery, block):
@@ -201,5 +188,5 @@ def _sums_and_hubs(
 
 
 def _is_best(cosines: Tensor) -> Tensor:
-    """Say which candidates are the best of each query, or tie with it: (block, M) bool."""
+    """Return which candidates are the best of each query, or tie with it: (block, M) bool."""
     return cosines >= cosines.amax(dim=1, keepdim=True) - TOLERANCE

@@ -19,26 +19,18 @@ from fusion.modalities import Direction, directions, letters_of
 
 CAPTION = "text"  # the modality in which items of one clip differ
 
-# For a direction, its (Q, E) queries and (M, E) gallery: how to rescore; None: it cannot.
+# A direction, its (Q, E) queries and (M, E) gallery -> how to rescore, or None: not possible
 Rescorer = Callable[[Direction, Tensor, Tensor], Rescore | None]
 
 
 class Ranked(NamedTuple):
-    """The ranks of one direction.
+    """The ranks of one direction."""
 
-    Attributes:
-        ranks: (Q,) of the queries.
-        rows: (Q,) int64, the items of the data set that are queries.
-        candidates: (M,) int64, the items that are the gallery.
-        clips: (Q,) int64, the clip of each query.
-        by_caption: whether every caption is a query; otherwise every clip is.
-    """
-
-    ranks: Ranks
-    rows: Tensor
-    candidates: Tensor
-    clips: Tensor
-    by_caption: bool
+    ranks: Ranks  # (Q,)
+    rows: Tensor  # (Q,) int64, the items of the data set that are queries
+    candidates: Tensor  # (M,) int64, the items that are the gallery
+    clips: Tensor  # (Q,) int64, the clip of each query
+    by_caption: bool  # whether every caption is a query; otherwise every clip is
 
 
 def rank_directions(
@@ -48,14 +40,13 @@ def rank_directions(
 ) -> dict[str, Ranked]:
     """Rank every direction whose combinations the model embeds.
 
-    A clip with several captions is one query and one candidate on a side without text; on a side
-    with text each caption is one. The best of a clip's captions counts, see
-    :func:`fusion.evaluation.ranking.ranks_of_pairs`.
+    On a side with text, every caption is a query or a candidate; on a side without text, every clip
+    is. The best of a clip's captions counts, see :func:`fusion.evaluation.ranking.ranks_of_pairs`.
 
     Args:
         embedded: the data set.
         chosen: directions; all if not given.
-        rescorer: changes the scores; a direction for which it cannot is left out.
+        rescorer: changes the scores; a direction for which it returns None is left out.
     """
     ranked = {}
     for direction in chosen or directions(list(embedded.present)):
@@ -74,7 +65,7 @@ def rank_directions(
             if rescore is None:
                 continue
         clips = embedded.clips[rows]
-        # Row i of one side is the pair of row i of the other unless clips have several captions.
+        # Rows i of both sides are a pair unless clips have several captions.
         owners = None if rows.equal(candidates) else (clips, embedded.clips[candidates])
         ranks = ranks_of_pairs(query, gallery, owners=owners, rescore=rescore)
         by_caption = has_captions(embedded, direction.query)
@@ -83,19 +74,19 @@ def rank_directions(
 
 
 def has_any(embedded: Embedded, side: Sequence[str]) -> Tensor:
-    """Say of each item whether it has any modality of a side, (N,) bool."""
+    """Return which items have any modality of a side, (N,) bool."""
     letters = letters_of(embedded.present)
     return torch.stack([embedded.present[letters[x]] for x in "".join(side)]).any(dim=0)
 
 
 def has_captions(embedded: Embedded, side: Sequence[str]) -> bool:
-    """Say whether text belongs to a side, so that each caption is a row of its own."""
+    """Return whether a side has text, so that each caption is a row of its own."""
     letters = letters_of(embedded.present)
     return any(letters[x] == CAPTION for x in "".join(side))
 
 
 def side_rows(embedded: Embedded, side: Sequence[str], able: Tensor) -> Tensor:
-    """Choose the items of a side from those that are able: all with text, or one of each clip."""
+    """Choose the items of a side among ``able``, (N,) bool: all with text, else one per clip."""
     rows = able.nonzero()[:, 0]
     return rows if has_captions(embedded, side) else embedded.one_per_clip(rows)
 
@@ -115,9 +106,9 @@ def retrieval_table(
 
     Args:
         ranked: see :func:`rank_directions`.
-        num_clips: what recalls are divided by where clips are queries.
-        captions: the clip of each caption, with those that count as misses; recalls are divided by
-            their number where captions are queries. None: every clip has one.
+        num_clips: the denominator of recalls where clips are queries.
+        captions: the clip of each caption, with those that count as misses; their number is the
+            denominator where captions are queries. None: every clip has one.
         intervals: whether to add ``R@1_interval``, see :mod:`fusion.evaluation.bootstrap`.
     """
     table: dict[str, dict[str, Any]] = {}

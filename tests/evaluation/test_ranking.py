@@ -108,6 +108,33 @@ def test_no_order_block_or_thread_changes_a_rank(search, block, number):
     assert ranks.tolist() == expected[asked.numpy()].tolist()
 
 
+@settings(always_the_same, max_examples=25)
+@given(
+    seed=st.integers(0, 2**16),
+    width=st.sampled_from([1, 2, 32, 512, 2048]),
+    alike=st.sampled_from([0.0, 0.01, 1.0]),
+    by_clip=st.booleans(),
+)
+def test_float32_and_exact_sums_where_needed_give_the_ranks_of_exact_cosines(
+    seed, width, alike, by_clip
+):
+    """Also at the edge of the tolerance: four more rows for some pairs lie up to 2^-18 away."""
+    generator = torch.Generator().manual_seed(seed)
+    size, queries = 900, torch.randn(120, width, generator=generator)
+    gallery = torch.randn(size, width, generator=generator)
+    gallery[:120] = queries + torch.randn(120, width, generator=generator)
+    noise = torch.randn(4, 120, width, generator=generator)
+    noise *= gallery[:120].norm(dim=1, keepdim=True) / noise.norm(dim=2, keepdim=True)
+    shift = torch.rand(4, 120, 1, generator=generator) * 2 * TOLERANCE * noise
+    gallery[120:600] = (gallery[:120] + width**0.5 * shift).flatten(0, 1)
+    same = torch.rand(size, generator=generator) < alike
+    gallery[same] = gallery[0].clone()
+    of_rows = torch.arange(size) % 300 if by_clip else torch.arange(size)
+    owners = torch.arange(120), of_rows
+    exact = ranks_of_pairs(queries, gallery, 50, owners, lambda s: (s, torch.tensor(TOLERANCE)))
+    assert ranks_of_pairs(queries, gallery, 50, owners).tolist() == exact.tolist()
+
+
 @pytest.mark.parametrize("way", WAYS)
 @always_the_same
 @given(st.data())

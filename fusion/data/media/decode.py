@@ -1,8 +1,7 @@
-"""Open media files, choose streams, decode frames, count their time from second 0.
+"""Open media files, choose streams, decode frames; second 0 is the first sound or picture.
 
-All reading of films goes through this file. Second 0 is where the file starts, by its first sound
-or its first picture. Only local files in a container from ``_FORMATS`` are opened: a playlist, a
-link, or a text file named like a film is refused and not followed.
+All films are read through this file. It opens only local files in a container from ``_FORMATS``; it
+refuses playlists, links and text files that are named like a film.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ _FORMATS = (
     "wav,w64,aiff,au,caf,mp3,flac,aac,ac3,eac3,amr"
 )
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-# Accept titles in any encoding; PyAV 19 does so by default
-_LENIENT: dict[str, Any] = (
-    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-)
+if int(av.__version__.split(".")[0]) < 19:
+    _LENIENT: dict[str, Any] = {"metadata_errors": "replace"}  # accept titles in any encoding
+else:
+    _LENIENT = {}
 _MANY_PIXELS = 320 * 240  # smaller pictures are decoded faster without threads
-_DEFAULT_STREAM = 5_000_000  # pixels that the mark "default" is worth when FFmpeg chooses a stream
+_DEFAULT_STREAM = 5_000_000  # FFmpeg counts the mark "default" as this many pixels
 MAY_LACK = 1.0  # seconds that may be missing at the end of a stream
 
 Frame = av.VideoFrame | av.AudioFrame
@@ -46,11 +45,7 @@ class MediaError(ValueError):
 
 @contextlib.contextmanager
 def open_media(path: str | Path) -> Iterator[InputContainer]:
-    """Open a local media file; nothing in it can make FFmpeg open another file or address.
-
-    Raises:
-        MediaError: no such file, empty, truncated, or of a format that is not read.
-    """
+    """Open a local media file; nothing in it can make FFmpeg open another file or address."""
     if not Path(path).is_file():
         raise MediaError(f"{path}: no such file; check the path")
     try:
@@ -92,23 +87,8 @@ def _video_streams(container: InputContainer) -> list[VideoStream]:
     return [s for s in streams if not s.disposition & Disposition.attached_pic]
 
 
-def duration(container: InputContainer, path: str | Path) -> float:
-    """Return the seconds of the whole file, from its header, else from its packets."""
-    if container.duration is not None:
-        return container.duration / av.time_base
-    latest = 0.0
-    try:
-        for packet in container.demux():
-            if packet.pts is not None and packet.time_base is not None:
-                ends = (packet.pts + (packet.duration or 0)) * packet.time_base
-                latest = max(latest, float(ends - _origin(container)))
-    except av.FFmpegError as error:
-        _refuse_damaged(path, latest, error)
-    return latest
-
-
 def known_end(container: InputContainer, stream: Stream) -> float | None:
-    """Return the second at which a stream ends; None outside of mp4 and mov, which estimate it."""
+    """Return the second at which a stream of mp4 or mov ends; other formats estimate it: None."""
     if "mp4" not in container.format.name.split(",") or stream.duration is None:
         return None
     end = (stream.start_time or 0) + stream.duration
@@ -118,12 +98,9 @@ def known_end(container: InputContainer, stream: Stream) -> float | None:
 def promised_end(
     container: InputContainer, stream: Stream, estimated: bool = False
 ) -> float | None:
-    """Return the second at which a stream ends by what mp4, mov, Matroska or WebM say of it.
+    """Return the second at which a stream ends, as an mp4, mov, Matroska or WebM file states it.
 
-    Args:
-        container: the file.
-        stream: one of its streams.
-        estimated: also use the number of pictures in AVI and the duration in FLV.
+    ``estimated``: also use the number of pictures in AVI and the duration in FLV.
     """
     if end := known_end(container, stream):
         return end
@@ -139,7 +116,6 @@ def promised_end(
 
 
 def _origin(container: InputContainer) -> Fraction:
-    """Return the time stamp, in seconds, at which the file starts."""
     return Fraction(container.start_time or 0, av.time_base)
 
 
@@ -154,17 +130,11 @@ def decode(
     failed: Callable[[Any, av.FFmpegError], None],
     stopped: Container[int] = frozenset(),
 ) -> Iterator[tuple[Any, Any]]:
-    """Decode streams from where the container stands; frames without a time stamp are dropped.
+    """Yield streams and their frames from the container's position; time starts at second 0.
 
-    Args:
-        container: the file.
-        streams: at least one of its streams.
-        failed: called with the stream of a packet that cannot be decoded, or with None when the
-            file cannot be read on. If it returns, decoding goes on with what follows.
-        stopped: indices of streams whose further packets are skipped; the caller may add to them.
-
-    Yields:
-        Streams and frames, whose time stamps count from second 0.
+    Frames without a time stamp are dropped. ``failed`` is called with the stream of a packet that
+    cannot be decoded, or with None when the file cannot be read further; if it returns, decoding
+    continues. ``stopped`` has the indices of streams to skip; the caller may add to it.
     """
     origin = _origin(container)
 
@@ -197,13 +167,10 @@ def decode_from(
 ) -> Iterator[Frame]:
     """Decode a stream from at least one frame before ``start`` seconds on.
 
-    A file in which FFmpeg cannot jump is decoded from its beginning.
-
-    Raises:
-        MediaError: the stream is damaged, or ends more than a second too early.
+    A file in which FFmpeg cannot seek is decoded from its beginning. A stream that is damaged, or
+    ends more than a second too early, is a MediaError.
     """
-    exact = container.format.name != "avi"  # AVI counts frames from where it is entered
-    if start > 0 and exact:
+    if start > 0 and container.format.name != "avi":  # AVI counts frames from the seek position
         if _seek(container, stream, start):
             frames = _decode_strictly(container, stream, path, start)
             head = next(frames, None)
@@ -211,30 +178,32 @@ def decode_from(
                 yield head
                 yield from frames
                 return
-        _seek(container, stream, -1.0)  # before 0: AAC begins with a block that is not heard
+        _seek(container, stream, -1.0)  # before 0: AAC begins with a block of no sound
     yield from _decode_strictly(container, stream, path, 0.0)
 
 
 def _seek(container: InputContainer, stream: Stream, start: float) -> bool:
-    """Jump to a key frame before ``start`` seconds; return whether that was possible."""
+    """Seek to a key frame before ``start`` seconds; return whether that was possible."""
     target = math.floor((Fraction(start) + _origin(container)) / (stream.time_base or 1))
-    try:
+    with contextlib.suppress(av.FFmpegError):
         container.seek(target, stream=stream)
-    except av.FFmpegError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _decode_strictly(
     container: InputContainer, stream: Stream, path: str | Path, latest: float
 ) -> Iterator[Frame]:
-    """Decode a stream from where the container stands, ``latest`` seconds; raise at damage."""
+    """Decode a stream from the container's position, ``latest`` seconds; raise at damage."""
     if isinstance(stream, VideoStream) and not stream.codec_context.is_open:
         many = stream.width * stream.height >= _MANY_PIXELS
         stream.thread_type = "AUTO" if many else "NONE"
 
-    def refuse(_: Any, error: av.FFmpegError) -> None:
-        _refuse_damaged(path, latest, error)
+    def refuse(_: Any, error: av.FFmpegError) -> NoReturn:
+        raise MediaError(
+            f"{path}: damaged after {latest:.2f} s ({error.strerror}); copy it again, or convert it"
+            " to mp4"
+        ) from error
 
     for _, frame in decode(container, [stream], refuse):
         latest = max(latest, float((frame.pts + (frame.duration or 0)) * frame.time_base))
@@ -245,10 +214,3 @@ def _decode_strictly(
             f"{path}: truncated, its {stream.type} ends after {latest:.2f} of {promised:.2f} s; "
             "copy it again, or convert what there is to mp4"
         )
-
-
-def _refuse_damaged(path: str | Path, latest: float, error: av.FFmpegError) -> NoReturn:
-    raise MediaError(
-        f"{path}: damaged after {latest:.2f} s ({error.strerror}); copy it again, or convert it "
-        "to mp4"
-    ) from error

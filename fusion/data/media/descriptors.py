@@ -1,16 +1,15 @@
 """Descriptors of appearance and of motion, computed from frames without trained weights.
 
-They replace the features of pretrained backbones in the published work (rows of "2D" and of "3D"
-features) where no backbone is configured. They measure how colourful and bright a picture is, its
-edges, where these are, and how they change; they recognise no objects.
+They replace the features of pretrained backbones ("2D" and "3D") where none is configured. They
+measure colours, brightness, edges, where these are, and how they change; they recognise no objects.
 
 Frames are expected at ``FRAMES_PER_SECOND``, best at ``FRAME_HEIGHT`` x ``FRAME_WIDTH``; they give
 2 rows of appearance and 10 / 3 rows of motion per second. Nearly all numbers are within -1 to 1.
 
 Shapes: T frames, R rows (time steps), N frames described, H height, W width. The functions below
 take maps (N, H, W) of frames, or of changes from each to the next, and return maps or (N, columns).
-Lengths are in halves of the picture's height from its middle, y downwards. "The salient" is what
-is much more colourful than the rest of its frame, see :func:`_saliency`.
+Lengths are in halves of the picture's height from its middle, y downwards. "The salient" are the
+pixels much more colourful than the rest of their frame, see :func:`_saliency`.
 """
 
 from __future__ import annotations
@@ -50,13 +49,10 @@ def appearance(frames: np.ndarray) -> np.ndarray:
         6   the salient: how well the directions of its outline do
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB; T may be 0.
+        frames: (T, H, W, 3) uint8 RGB; T may be 0. Another shape or type is a ValueError.
 
     Returns:
         (R, ``APPEARANCE_DIM``) float32, R = T / ``APPEARANCE_FRAMES`` rounded up.
-
-    Raises:
-        ValueError: ``frames`` has another shape or type.
     """
     _check(frames)
     starts = np.arange(0, len(frames), APPEARANCE_FRAMES)
@@ -81,7 +77,7 @@ def _appearance(frames: Array) -> Array:
 
 
 def motion(frames: np.ndarray) -> np.ndarray:
-    """Describe how the picture changes in every ``MOTION_FRAMES`` frames.
+    """Describe the change of the picture in every ``MOTION_FRAMES`` frames.
 
     Columns, in this order:
         18  flow rightwards and flow downwards of brightness along its gradient, in a 3 x 3 grid
@@ -96,14 +92,11 @@ def motion(frames: np.ndarray) -> np.ndarray:
     second. All are averages over a step.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB; T may be 0.
+        frames: (T, H, W, 3) uint8 RGB; T may be 0. Another shape or type is a ValueError.
 
     Returns:
-        (R, ``MOTION_DIM``) float32, R = (T - 1) / ``MOTION_FRAMES`` rounded up, but at least 1 if
-        there is a frame; all zeros for a single frame.
-
-    Raises:
-        ValueError: ``frames`` has another shape or type.
+        (R, ``MOTION_DIM``) float32, R = (T - 1) / ``MOTION_FRAMES`` rounded up; a single frame
+        gives one row of zeros.
     """
     _check(frames)
     if len(frames) < 2:
@@ -126,7 +119,10 @@ def _motion(frames: Array) -> Array:
         _salient_change(salient, change, weight),
         _similarity(change, across, down, weight),
     ]
-    return _average_steps(np.concatenate(blocks, axis=1, dtype=np.float32))
+    changes = np.concatenate(blocks, axis=1, dtype=np.float32)
+    starts = np.arange(0, len(changes), MOTION_FRAMES)
+    counts = np.diff(np.append(starts, len(changes))).astype(np.float32)
+    return np.add.reduceat(changes, starts, axis=0) / counts[:, None]
 
 
 def _check(frames: Array) -> None:
@@ -290,9 +286,3 @@ def _similarity(change: Array, across: Array, down: Array, weight: Array) -> Arr
     values = np.clip(motion * (2 / (height + 2) * FRAMES_PER_SECOND), -3, 3)
     unexplained = 5 * np.sqrt(np.maximum(rest, 0))
     return np.concatenate([values, np.abs(values[:, 3:]), unexplained], axis=1)
-
-
-def _average_steps(changes: Array) -> Array:
-    starts = np.arange(0, len(changes), MOTION_FRAMES)
-    counts = np.diff(np.append(starts, len(changes))).astype(np.float32)
-    return np.add.reduceat(changes, starts, axis=0) / counts[:, None]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from os import PathLike, fspath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -16,9 +17,10 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-_AUDIO_BIT_RATE = 64_000  # of AAC, mono
 _AUDIO_CHUNK = 16_384  # samples given to the encoder at a time
-_JPEG_QUALITY = 4  # scale of the encoder, 1 best .. 31
+_JPEG_QUALITY = "4"  # scale of the encoder, 1 best .. 31
+
+Timed = tuple[Fraction | float, Any, Any]  # second, stream, and frame; None at the stream's end
 
 
 def write_clip(
@@ -29,22 +31,19 @@ def write_clip(
     rate: int = 16_000,
     *,
     crf: int = 23,
-    preset: str = "veryfast",
 ) -> None:
     """Write an mp4 of H.264 pictures (MPEG-4 where PyAV lacks x264) and mono AAC sound.
 
     Frames are encoded as they arrive, so an iterator of any length needs little memory. The same
-    input gives the same bytes, on any number of cores. After an error half a file may be left.
+    input gives the same bytes on any number of cores. After an error, half a file may be left.
 
     Args:
-        target: path, or a seekable binary file that can be written.
+        target: path, or a writable and seekable binary file.
         frames: (H, W, 3) uint8 RGB pictures of one size, H and W even; None or empty: no picture.
         fps: pictures per second.
-        wave: (S,) samples within [-1, 1]; None or empty: no sound. May be longer or shorter than
-            the pictures.
+        wave: (S,) samples within [-1, 1], of any length; None or empty: no sound.
         rate: samples per second.
         crf: x264's quality, 0 best .. 51.
-        preset: x264's effort, "ultrafast" .. "veryslow".
 
     Raises:
         ValueError: neither picture nor sound, or a picture or wave of another shape or type.
@@ -55,42 +54,35 @@ def write_clip(
         raise ValueError("a clip needs pictures or sound; got neither")
     name = fspath(target) if isinstance(target, str | PathLike) else target
     with av.open(name, "w", format="mp4") as container:
-        video = audio = None
+        events: list[Iterator[Timed]] = []
         if first is not None:
-            video = _add_video(container, first, fps, crf, preset)
-            pictures = _checked(itertools.chain([first], pictures), first.shape)
+            video = _add_video(container, first, fps, crf)
+            events.append(_timed_pictures(video, itertools.chain([first], pictures)))
         if wave is not None and len(wave) > 0:
             audio = container.add_stream("aac", rate=rate, layout="mono")
-            audio.bit_rate = _AUDIO_BIT_RATE
-        _mux(container, video, pictures, audio, _chunks(wave, rate), rate)
+            audio.bit_rate = 64_000
+            events.insert(0, _timed_sound(audio, wave, rate))  # first where times are equal
+        for _, stream, frame in heapq.merge(*events, key=lambda event: event[0]):
+            container.mux(stream.encode(frame))
 
 
 def encode_jpeg(frame: NDArray[np.uint8]) -> bytes:
-    """Encode an (H, W, 3) uint8 RGB picture as JPEG.
-
-    Raises:
-        ValueError: another shape or type.
-    """
+    """Encode an (H, W, 3) uint8 RGB picture as JPEG; another shape or type is a ValueError."""
     _check_picture(frame, frame.shape)
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
     codec = av.CodecContext.create("mjpeg", "w")
     codec.width, codec.height = picture.width, picture.height
     codec.pix_fmt = "yuvj420p"
     codec.time_base = Fraction(1)
-    codec.options = {"qmin": str(_JPEG_QUALITY), "qmax": str(_JPEG_QUALITY)}
+    codec.options = {"qmin": _JPEG_QUALITY, "qmax": _JPEG_QUALITY}
     picture = picture.reformat(format="yuvj420p")
     picture.pts = 0
     return b"".join(bytes(packet) for packet in [*codec.encode(picture), *codec.encode(None)])
 
 
 def _add_video(
-    container: OutputContainer,
-    first: NDArray[np.uint8],
-    fps: float | Fraction,
-    crf: int,
-    preset: str,
+    container: OutputContainer, first: NDArray[np.uint8], fps: float | Fraction, crf: int
 ) -> VideoStream:
-    """Add a stream for pictures like ``first``."""
     _check_picture(first, first.shape)
     height, width, _ = first.shape
     if height % 2 or width % 2:
@@ -98,7 +90,7 @@ def _add_video(
     rate = Fraction(fps).limit_denominator(1001)
     if "libx264" in av.codecs_available:
         # With x264's macroblock tree, small pictures differ from run to run
-        options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=rate, options=options)
     else:
         stream = container.add_stream("mpeg4", rate=rate)
@@ -108,37 +100,17 @@ def _add_video(
     return stream
 
 
-def _mux(
-    container: OutputContainer,
-    video: VideoStream | None,
-    pictures: Iterator[NDArray[np.uint8]],
-    audio: AudioStream | None,
-    chunks: Iterator[av.AudioFrame],
-    rate: int,
-) -> None:
-    """Encode both streams interleaved; sound is at most a chunk ahead of the pictures."""
-    sound = next(chunks, None)
-    if video is not None:
-        step = 1 / Fraction(video.codec_context.framerate)  # seconds
-        for index, picture in enumerate(pictures):
-            while sound is not None and audio and Fraction(sound.pts or 0, rate) <= index * step:
-                container.mux(audio.encode(sound))
-                sound = next(chunks, None)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.pts, frame.time_base = index, step
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-    if audio is not None:
-        while sound is not None:
-            container.mux(audio.encode(sound))
-            sound = next(chunks, None)
-        container.mux(audio.encode(None))
+def _timed_pictures(video: VideoStream, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Timed]:
+    step = 1 / Fraction(video.codec_context.framerate)  # seconds
+    for index, picture in enumerate(pictures):
+        _check_picture(picture, (video.height, video.width, 3))
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        frame.pts, frame.time_base = index, step
+        yield index * step, video, frame
+    yield index * step, video, None
 
 
-def _chunks(wave: NDArray[np.floating] | None, rate: int) -> Iterator[av.AudioFrame]:
-    """Cut (S,) samples into audio frames."""
-    if wave is None:
-        return
+def _timed_sound(audio: AudioStream, wave: NDArray[np.floating], rate: int) -> Iterator[Timed]:
     if wave.ndim != 1:
         raise ValueError(f"sound must be mono, of shape (S,); got {wave.shape}")
     samples = np.clip(wave, -1, 1).astype(np.float32)
@@ -146,16 +118,8 @@ def _chunks(wave: NDArray[np.floating] | None, rate: int) -> Iterator[av.AudioFr
         part = samples[None, start : start + _AUDIO_CHUNK]
         frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-        yield frame
-
-
-def _checked(
-    pictures: Iterable[NDArray[np.uint8]], shape: tuple[int, ...]
-) -> Iterator[NDArray[np.uint8]]:
-    """Check that all pictures have the given shape."""
-    for picture in pictures:
-        _check_picture(picture, shape)
-        yield picture
+        yield Fraction(start, rate), audio, frame
+    yield math.inf, audio, None
 
 
 def _check_picture(picture: NDArray[np.uint8], shape: tuple[int, ...]) -> None:

@@ -38,29 +38,23 @@ _AHEAD, _BACK = 3600.0, 10.0  # seconds; time stamps that jump farther are damag
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A part of a film.
+    """A part of a film."""
 
-    Attributes:
-        field: the key of a sampling, or ``audio``.
-        data: (N, H, W, 3) uint8 RGB, or (S,) float32 samples at 16 kHz.
-        seconds: how much of the film was decoded so far.
-    """
-
-    field: str
-    data: NDArray[Any]
-    seconds: float
+    field: str  # the key of a sampling, or "audio"
+    data: NDArray[Any]  # (N, H, W, 3) uint8 RGB, or (S,) float32 samples at 16 kHz
+    seconds: float  # of the film that were decoded so far
 
 
 class Film:
     """A media file that is decoded once, from its beginning to its end.
 
-    Second 0 is where the file starts, by its first sound or its first picture. (FFmpeg's command
-    line counts from the first picture in MPEG streams, up to a few hundredths of a second later.)
+    Second 0 is the first sound or picture. (In MPEG streams FFmpeg's command line counts from the
+    first picture, up to a few hundredths of a second later.)
 
     Args:
         path: media file.
-        samplings: which pictures are wanted, by field; none: no pictures.
-        audio: whether sound is wanted.
+        samplings: which pictures to return, by field; empty: none.
+        audio: whether to return sound.
 
     Attributes:
         problems: what is wrong with the file, a few words each; "partial: …" where a part of the
@@ -120,7 +114,6 @@ class Film:
             self._undecoded.append(self._ends.get(stream.index, 0.0))
 
     def _take(self, stream: Any, frame: Any) -> Iterator[Piece]:
-        """Give a frame to the tracks of its stream."""
         if stream.index in self._stopped:
             return
         second, before = seconds(frame), self._ends.get(stream.index)

@@ -29,7 +29,7 @@ _BLOCK = 2000  # spectrogram frames computed at a time
 _LOWEST = 20.0  # hertz
 _PRE_EMPHASIS = 0.97
 _SMALLEST_POWER = 1e-10
-_RANGE = 80.0  # dB below the loudest value; anything less is raised to it
+_RANGE = 80.0  # dB; values further below the loudest are raised
 _MEL_STEP = 200 / 3  # hertz per mel, up to the corner
 _CORNER = 1000.0  # hertz; above it the scale is logarithmic
 _LOG_STEP = math.log(6.4) / 27  # per mel, above the corner
@@ -46,9 +46,6 @@ def log_mel(wave: Tensor) -> Tensor:
 
     Returns:
         (1 + max(S, 201) // 160, 40) float32 within [-80, 0]; (0, 40) for no samples.
-
-    Raises:
-        ValueError: another shape.
     """
     if wave.ndim != 1:
         raise ValueError(f"a wave must be mono, of shape (S,); got {tuple(wave.shape)}")
@@ -58,9 +55,9 @@ def log_mel(wave: Tensor) -> Tensor:
 
 
 class Spectrogram:
-    """Takes samples piece by piece, gives :func:`log_mel` of all of them.
+    """Take samples piece by piece and return :func:`log_mel` of all of them.
 
-    The samples wait in a temporary file until their mean is known; the spectra of an hour of sound
+    A temporary file holds the samples until their mean is known: the spectra of an hour of sound
     would take 1.4 GiB of memory.
     """
 
@@ -104,7 +101,7 @@ def _in_blocks(wave: Tensor, mean: float, block: int | None = None) -> Tensor:
 
 
 def _stretch(wave: Tensor, mean: float, size: int, begin: int, end: int) -> Tensor:
-    """Return samples ``begin`` to ``end``, emphasised; reflected outside of 0 to ``size``."""
+    """Return emphasised samples ``begin`` to ``end``, reflected outside of 0 to ``size``."""
     before, after = max(0, -begin), max(0, end - size)
     parts = [_emphasised(wave, mean, max(begin, 0), min(end, size))]
     if before:
@@ -125,13 +122,11 @@ def _emphasised(wave: Tensor, mean: float, begin: int, end: int) -> Tensor:
 
 @functools.cache
 def mel_filter_bank() -> Tensor:
-    """Return the (40, 201) weights of the mel bands: triangles of equal area, after Slaney.
-
-    Edges are evenly spaced from 20 Hz to 8 kHz on the mel scale of Slaney's Auditory Toolbox.
-    """
-    frequency = torch.linspace(0, RATE / 2, WINDOW // 2 + 1, dtype=torch.float64)
-    edges = torch.linspace(_mel(_LOWEST), _mel(RATE / 2), NUM_MELS + 2, dtype=torch.float64)
-    edges = _hertz(edges)
+    """Return (40, 201) weights: triangles of equal area, evenly spaced on Slaney's mel scale."""
+    frequency = torch.linspace(0, RATE / 2, _HALF + 1, dtype=torch.float64)
+    mels = torch.linspace(_mel(_LOWEST), _mel(RATE / 2), NUM_MELS + 2, dtype=torch.float64)
+    curved = _CORNER * ((mels - _CORNER / _MEL_STEP) * _LOG_STEP).exp()
+    edges = torch.where(mels < _CORNER / _MEL_STEP, mels * _MEL_STEP, curved)  # in hertz
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (frequency - low) / (centre - low)
     falling = (high - frequency) / (high - centre)
@@ -145,26 +140,12 @@ def _mel(hertz: float) -> float:
     return _CORNER / _MEL_STEP + math.log(hertz / _CORNER) / _LOG_STEP
 
 
-def _hertz(mel: Tensor) -> Tensor:
-    corner = _CORNER / _MEL_STEP
-    curved = _CORNER * ((mel - corner) * _LOG_STEP).exp()
-    return torch.where(mel < corner, mel * _MEL_STEP, curved)
-
-
 def spectrogram_range(start: float, end: float) -> tuple[int, int]:
-    """Return the first spectrogram frame of a window and the one after its last.
-
-    Args:
-        start: seconds.
-        end: seconds.
-    """
-    return max(0, _spectrogram_frame(start)), max(0, _spectrogram_frame(end))
+    """Return the first spectrogram frame of a window in seconds, and the one after its last."""
+    first, last = ((int(second * RATE) - _HALF) // HOP for second in (start, end))
+    return max(0, first), max(0, last)
 
 
 def spectrogram_seconds(num_frames: int) -> float:
     """Return the duration of the sound that a spectrogram of this length was made of."""
-    return (num_frames * HOP + WINDOW // 2) / RATE
-
-
-def _spectrogram_frame(seconds: float) -> int:
-    return (int(seconds * RATE) - WINDOW // 2) // HOP
+    return (num_frames * HOP + _HALF) / RATE

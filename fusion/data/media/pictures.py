@@ -1,9 +1,8 @@
 """Sample the frames of a film by FFmpeg's filters: choose by time, turn upright, scale, crop.
 
-The pictures equal, bit by bit, those of ``ffmpeg -i FILE -vf fps=…,scale=…,crop=…``. There is one
-difference to the published extractor of HowTo100M's features
-(github.com/antoine77340/video_feature_extractor): films that are marked as rotated, or whose pixels
-are not square, are shown upright and in their proportions; the extractor distorts them.
+The pictures equal, bit by bit, those of ``ffmpeg -i FILE -vf fps=…,scale=…,crop=…``. Unlike the
+published extractor of HowTo100M's features (github.com/antoine77340/video_feature_extractor), films
+that are marked as rotated or have pixels that are not square are not distorted.
 
 Shapes: N pictures, H x W pixels.
 """
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 LONGEST = 8  # times the shorter side; a film of 10,000 x 10 pixels would need gigabytes
 _ALMOST_SQUARE = Fraction(1, 50)
-_AT_A_TIME = 5  # pictures given at a time, where each is a feature
+_AT_A_TIME = 5  # pictures yielded at a time, where each is a feature
 _UPRIGHT: list[list[tuple[str, str]]] = [  # by quarters of a turn counterclockwise
     [],
     [("transpose", "cclock")],
@@ -34,18 +33,18 @@ _UPRIGHT: list[list[tuple[str, str]]] = [  # by quarters of a turn counterclockw
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Which pictures of a film a backbone gets, and their size.
+    """Which pictures of a film a backbone takes, and their size.
 
     Feature ``k`` is computed from ``frames`` pictures, the first of which is number ``k * stride``.
-    Behind the end of the film there are black pictures.
+    After the end of the film, pictures are black.
 
     Attributes:
-        frames_per_second: pictures to sample per second, whatever the film has.
+        frames_per_second: pictures to sample per second, independent of the film's.
         resize: pixels of the shorter side, the longer one in proportion; or height and width.
-        crop: pixels of the square that is cut out of the middle; None: nothing is cut off.
+        crop: side of the square that is cut out of the middle, in pixels; None: no crop.
         frames: pictures of one feature.
         stride: pictures from the first one of a feature to that of the next.
-        interpolation: a name of FFmpeg's scaler, ``bicubic`` or ``bilinear``.
+        interpolation: ``bicubic`` or ``bilinear``.
 
     Raises:
         ValueError: a number is not positive, or ``crop`` is larger than ``resize``.
@@ -70,12 +69,7 @@ class Sampling:
         return self.frames_per_second / self.stride
 
     def scaled_size(self, width: float, height: float) -> tuple[int, int]:
-        """Return the width and height that a picture is scaled to, before it is cropped.
-
-        Args:
-            width: of the picture as it is to be seen: upright, its pixels square.
-            height: likewise.
-        """
+        """Return the size of a picture before cropping; arguments: upright, of square pixels."""
         if not isinstance(self.resize, int):
             return self.resize[1], self.resize[0]
         shorter, longer = min(width, height), max(width, height)
@@ -83,7 +77,7 @@ class Sampling:
         return (self.resize, long_side) if height >= width else (long_side, self.resize)
 
     def picture_size(self, width: float, height: float) -> tuple[int, int]:
-        """Return the height and width of what a backbone gets."""
+        """Return the height and width of the pictures that a backbone takes."""
         scaled_width, scaled_height = self.scaled_size(width, height)
         return (self.crop, self.crop) if self.crop else (scaled_height, scaled_width)
 
@@ -91,16 +85,11 @@ class Sampling:
 def seen_size(
     width: int, height: int, pixel_aspect: Fraction | None, turns: int
 ) -> tuple[float, float]:
-    """Return the width and height of a picture as it is to be seen.
+    """Return the width and height of a picture, upright and with square pixels.
 
     Pixels whose width and height differ by less than 2 % count as square: such values come from
     sizes that an encoder rounded, and the published extractor knows only square pixels.
-
-    Args:
-        width: pixels, as coded.
-        height: pixels, as coded.
-        pixel_aspect: width of a pixel by its height; None or 0: unknown.
-        turns: quarters of a turn that the picture must be turned by.
+    ``pixel_aspect``: width of a pixel by its height; None or 0: unknown. ``turns``: quarters.
     """
     aspect = pixel_aspect or Fraction(1)
     seen_width = width if abs(aspect - 1) < _ALMOST_SQUARE else float(width * aspect)
@@ -108,17 +97,14 @@ def seen_size(
 
 
 def every(frames_per_second: float, options: str = "") -> tuple[str, str]:
-    """Return FFmpeg's filter that samples a film evenly, with more ``options`` of it."""
+    """Return FFmpeg's filter that samples a film evenly, with more of its options."""
     return "fps", f"fps={Fraction(frames_per_second).limit_denominator(1001)}{options}"
 
 
 class PictureFilter:
-    """Makes pictures out of the frames of one stream.
+    """Make pictures from the frames of one stream.
 
-    Args:
-        sampling: the size of the pictures.
-        choose: the names and arguments of the filters that choose frames by their time.
-        pixel_aspect: width of a pixel by its height; None: unknown.
+    ``choose`` has the names and arguments of the filters that choose frames by their time.
     """
 
     def __init__(
@@ -131,19 +117,17 @@ class PictureFilter:
         self._graph: Graph | None = None
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """Take a frame, None at the end of the stream; give the pictures that are ready."""
+        """Take a frame, None at the end of the stream; yield the pictures that are ready."""
         if self._graph is None:
             if frame is None:
                 return
             self._graph = self._build(frame)
         self._graph.push(frame)
-        # At its end a graph says EOF, before that "again".
         with contextlib.suppress(av.BlockingIOError, av.EOFError):
             while True:
                 yield self._graph.vpull()
 
     def _build(self, frame: av.VideoFrame) -> Graph:
-        """Build the filters for frames like ``frame``."""
         turns = round(frame.rotation / 90) % 4
         seen = seen_size(frame.width, frame.height, self._pixel_aspect, turns)
         width, height = self._sampling.scaled_size(*seen)
@@ -165,12 +149,7 @@ class PictureFilter:
 
 
 class PictureTrack:
-    """Takes all frames of a film, gives its pictures, a few at a time.
-
-    Args:
-        sampling: which pictures.
-        pixel_aspect: width of a pixel by its height; None: unknown.
-    """
+    """Take all frames of a film and yield its pictures, a few at a time."""
 
     def __init__(self, sampling: Sampling, pixel_aspect: Fraction | None) -> None:
         self._sampling, self._pixel_aspect = sampling, pixel_aspect
@@ -182,23 +161,22 @@ class PictureTrack:
         self._at_a_time = sampling.stride if sampling.frames > 1 else _AT_A_TIME
 
     def push(self, frame: av.VideoFrame, second: float = 0.0) -> Iterator[NDArray[Any]]:
-        """Take a frame; give (N, H, W, 3) uint8 RGB pictures once there are enough."""
+        """Take a frame; yield (N, H, W, 3) uint8 RGB pictures once there are enough."""
         self._last = frame = self._alike(frame)
         yield from self._add(self._filter.push(frame))
 
     def end(self) -> Iterator[NDArray[Any]]:
-        """Give the rest; a film of less than half a step has one picture, its last frame."""
+        """Yield the rest; a film of less than half a step has one picture, its last frame."""
         yield from self._add(self._filter.push(None))
         if not self._made and self._last is not None:
             self._last.pts = 0
-            yield from self._add(
-                PictureFilter(self._sampling, [], self._pixel_aspect).push(self._last)
-            )
+            unsampled = PictureFilter(self._sampling, [], self._pixel_aspect)
+            yield from self._add(unsampled.push(self._last))
         if self._pictures:
             yield self._stacked()
 
     def _add(self, frames: Iterator[av.VideoFrame]) -> Iterator[NDArray[Any]]:
-        """Keep pictures; the first one also stands for the time before it, as in FFmpeg."""
+        """Keep pictures; the first one is repeated for the time before it, as in FFmpeg."""
         for frame in frames:
             picture = frame.to_ndarray()
             for _ in range(1 if self._made else 1 + (frame.pts or 0)):  # none before second 0
@@ -212,7 +190,7 @@ class PictureTrack:
         return pictures
 
     def _alike(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """If a film changes its size midway, scale its frames to the size of the first one."""
+        """Scale a frame to the size of the first one; some films change their size midway."""
         shape = (frame.width, frame.height, frame.format.name)
         self._shape = self._shape or shape
         if shape == self._shape:

@@ -1,12 +1,7 @@
-"""Read a window of a film: its pictures, its sound; and what a film holds.
-
-:mod:`fusion.data.media.film` reads a whole film in one pass instead. Both read through
-:mod:`fusion.data.media.decode` and sample with the same filters.
-"""
+"""Read the pictures or the sound of a window of a film."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -21,7 +16,6 @@ from fusion.data.media.decode import (
     MediaError,
     audio_stream,
     decode_from,
-    duration,
     known_end,
     open_media,
     seconds,
@@ -30,39 +24,8 @@ from fusion.data.media.decode import (
 from fusion.data.media.pictures import PictureFilter, Sampling, every
 from fusion.data.media.sound import SoundTrack
 
-__all__ = ["MediaError", "MediaInfo", "probe", "read_audio", "read_frames"]
-
-_PREROLL = 0.5  # seconds that an audio decoder gets to settle after a jump
+_PREROLL = 0.5  # seconds for an audio decoder to settle after a seek
 _TINY = 6  # decimals of a frame number: 0.7 s * 10 fps is frame 7, not 7.000000000000001
-
-
-@dataclasses.dataclass(frozen=True)
-class MediaInfo:
-    """What a media file holds.
-
-    Attributes:
-        duration_seconds: length of the longest stream.
-        has_video: whether there are moving pictures; the cover of a song is none.
-        has_audio: whether there is sound.
-    """
-
-    duration_seconds: float
-    has_video: bool
-    has_audio: bool
-
-
-def probe(path: str | Path) -> MediaInfo:
-    """Look into a media file without decoding it.
-
-    Raises:
-        MediaError: no such file, or not a media file.
-    """
-    with open_media(path) as container:
-        return MediaInfo(
-            duration_seconds=duration(container, path),
-            has_video=video_stream(container) is not None,
-            has_audio=audio_stream(container) is not None,
-        )
 
 
 def read_frames(
@@ -75,14 +38,14 @@ def read_frames(
 ) -> NDArray[np.uint8]:
     """Read the pictures of a window, sampled evenly and scaled.
 
-    The grid is that of the whole file, ``k / fps`` seconds: a window holds the pictures
-    ``floor(start * fps)`` up to, not including, ``ceil(end * fps)`` of all. Pictures that the file
-    marks as rotated are turned upright. What lies outside the window is jumped over.
+    Picture k of the whole file lies at ``k / fps`` seconds; a window has the pictures from
+    ``floor(start * fps)`` up to, not including, ``ceil(end * fps)``. Pictures that the file marks
+    as rotated are turned upright.
 
     Args:
         path: media file.
-        fps: pictures per second to return, whatever the file has.
-        height: H of the returned pictures; the proportions of the file do not matter.
+        fps: pictures per second to return, independent of the file's.
+        height: H of the returned pictures, independent of the file's proportions.
         width: W.
         start: seconds.
         end: seconds; None: to the end of the file.
@@ -113,15 +76,14 @@ def read_audio(
 
     Args:
         path: media file.
-        rate: samples per second to return, whatever the file has.
+        rate: samples per second to return, independent of the file's.
         start: seconds.
         end: seconds; None: to the end of the file.
 
     Returns:
         (S,) samples, within [-1, 1] unless loud channels add up. Sample i lies at
         ``start + i / rate`` seconds (to half a millisecond in Matroska and WebM, whose time stamps
-        are no finer). S is 0 if the file has no sound in this window, and less than asked for if
-        the sound ends earlier.
+        are no finer). S is smaller, down to 0, if the sound ends before the window does.
 
     Raises:
         MediaError: no such file, not a media file, damaged or truncated.
@@ -170,12 +132,9 @@ def _pictures(
         stream = video_stream(container)
         if stream is None:
             return []
-        # Only a start_time of 0 is free of rounding, so what is before the window is trimmed.
-        choose = [
-            every(fps, f":start_time=0:eof_action={at_end}"),
-            ("trim", f"start_frame={first}"),
-        ]
-        sampled = PictureFilter(sampling, choose)
+        # Only a start_time of 0 has no rounding, so pictures before the window are trimmed.
+        evenly = every(fps, f":start_time=0:eof_action={at_end}")
+        sampled = PictureFilter(sampling, [evenly, ("trim", f"start_frame={first}")])
         frames = itertools.chain(decode_from(container, stream, (first - 1) / fps, path), [None])
         pictures = (
             picture.to_ndarray()

@@ -1,7 +1,4 @@
-"""Resample frames of sound to one rate and one channel, each sample at its place in time.
-
-Shapes: S samples.
-"""
+"""Resample frames of sound to one rate and one channel, each sample at its place in time."""
 
 from __future__ import annotations
 
@@ -16,22 +13,16 @@ from numpy.typing import NDArray
 
 from fusion.data.media import SAMPLE_RATE
 
-_PIECE = 2 * SAMPLE_RATE  # samples given at a time
-_GAP = 0.25  # seconds between two frames; less is taken for an inaccurate time stamp
+_PIECE = 2 * SAMPLE_RATE  # samples yielded at a time
+_GAP = 0.25  # seconds between two frames; a shorter gap is an inaccurate time stamp
 
 
 class SoundTrack:
-    """Takes the frames of one stream, gives its sound from one sample to another.
+    """Take the frames of one stream and yield its sound, from sample ``first`` up to ``last``.
 
-    Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. Where
-    sound starts late there is silence.
-
-    Args:
-        rate: samples per second.
-        first: number of the first sample to give.
-        last: number of the sample after the last; None: to the end of the stream.
-        restart: fill gaps in the time stamps with silence, and accept a change of format. If
-            false, frames are joined without gaps, and a change of format is a ValueError.
+    Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. If sound
+    starts late, silence comes before it. ``restart``: fill gaps in the time stamps with silence,
+    and accept a change of format; otherwise frames are joined, and a change is a ValueError.
     """
 
     def __init__(
@@ -50,7 +41,7 @@ class SoundTrack:
         return self._last is not None and self._place >= self._last
 
     def push(self, frame: av.AudioFrame, second: float) -> Iterator[NDArray[np.float32]]:
-        """Take a frame that begins at ``second``; give (S,) samples once there are enough."""
+        """Take a frame that begins at ``second``; yield samples, (S,), once there are enough."""
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         late = second * self._rate > self._place + _GAP * self._rate
         if self._format is None or (self._restart and (late or kind != self._format)):
@@ -62,16 +53,13 @@ class SoundTrack:
             yield self._joined()
 
     def end(self) -> Iterator[NDArray[np.float32]]:
-        """Give the rest."""
+        """Yield the rest."""
         self._drain()
         if self._parts:
             yield self._joined()
 
     def _begin(self, frame: av.AudioFrame, second: float) -> None:
-        """Start the resampler at a time that is a whole sample of both rates; fill with silence.
-
-        So a window of the sound equals that part of the whole.
-        """
+        """Start where samples of both rates meet, so that a window equals that part of a film."""
         rate = frame.sample_rate
         step = rate // math.gcd(rate, self._rate)
         position = round(Fraction(second) * rate)
@@ -80,7 +68,11 @@ class SoundTrack:
         self._keep(np.zeros(max(0, self._place - self._made), np.float32))
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate)
         if rest:
-            self._resample(_silence(frame, rest))
+            silence = av.AudioFrame(frame.format.name, frame.layout.name, rest)
+            for plane in silence.planes:
+                plane.update(bytes(plane.buffer_size))
+            silence.sample_rate, silence.time_base = rate, frame.time_base
+            self._resample(silence)
 
     def _resample(self, frame: av.AudioFrame | None) -> None:
         assert self._resampler is not None
@@ -103,12 +95,3 @@ class SoundTrack:
     def _joined(self) -> NDArray[Any]:
         samples, self._parts = np.concatenate(self._parts), []
         return samples
-
-
-def _silence(like: av.AudioFrame, samples: int) -> av.AudioFrame:
-    """Make a silent frame of the format of another one."""
-    frame = av.AudioFrame(like.format.name, like.layout.name, samples)
-    for plane in frame.planes:
-        plane.update(bytes(plane.buffer_size))
-    frame.sample_rate, frame.time_base = like.sample_rate, like.time_base
-    return frame

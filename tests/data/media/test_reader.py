@@ -8,7 +8,7 @@ import pytest
 
 from fusion.data.media import decode
 from fusion.data.media.encode import write_clip
-from fusion.data.media.reader import probe, read_audio, read_frames
+from fusion.data.media.reader import read_audio, read_frames
 from tests.data.media.films import turn
 
 RATE = 44_100
@@ -78,26 +78,6 @@ def lossless(tmp_path_factory):
     path = tmp_path_factory.mktemp("film") / "film.mkv"
     write_other(str(path))
     return path
-
-
-def test_probe_tells_what_a_file_holds(film):
-    info = probe(film)
-    assert info.duration_seconds == pytest.approx(SECONDS, abs=0.01)
-    assert info.has_video and info.has_audio
-
-
-def test_probe_measures_a_file_that_does_not_say_how_long_it_is(tmp_path):
-    class Pipe:  # cannot go back to fill in the length
-        data = b""
-
-        def write(self, data):
-            self.data += bytes(data)
-            return len(data)
-
-    pipe = Pipe()
-    write_other(pipe, sound_from=None)
-    (tmp_path / "live.mkv").write_bytes(pipe.data)
-    assert probe(tmp_path / "live.mkv").duration_seconds == pytest.approx(SECONDS, abs=0.01)
 
 
 def test_each_picture_is_the_last_whose_time_rounds_to_it(film):
