@@ -1,6 +1,4 @@
-"""What a loss has beside its value, for losses without state."""
-
-from __future__ import annotations
+"""Base class of losses without state."""
 
 from typing import Any
 
@@ -8,16 +6,12 @@ from typing import Any
 class StatelessLoss:
     """Base of losses that keep nothing from step to step.
 
-    Training calls ``commit`` when a step is taken and ``undo`` when it is not, and keeps
+    Training calls ``commit`` when a step is taken and ``undo`` when it is not, and saves
     ``state_dict`` in checkpoints. A stateful loss, such as :class:`fusion.losses.mcn.MCNLoss`,
     implements them itself.
-
-    Attributes:
-        compares_clips: the loss of a clip depends on the others of its batch. If False, the loss
-            is a mean over single clips.
     """
 
-    compares_clips = True
+    compares_clips = True  # False: the loss is a mean over single clips
 
     def commit(self) -> None:
         """Keep what the last call changed: nothing."""

@@ -66,17 +66,7 @@ class CLIPText:
         sentences: Iterable[str] = (),
         seed: int = 0,
     ) -> CLIPText:
-        """Load the model; nothing is learnt.
-
-        Args:
-            path: see the class.
-            max_words: see the class.
-            sentences: not used.
-            seed: not used.
-
-        Raises:
-            ValueError: see the class.
-        """
+        """Load the model; nothing is learnt, and ``sentences`` and ``seed`` are not used."""
         return cls(path, max_words)
 
     def save(self, folder: Path) -> None:
@@ -86,11 +76,7 @@ class CLIPText:
 
     @classmethod
     def load(cls, folder: Path) -> CLIPText:
-        """Load the model that a checkpoint was trained with.
-
-        Raises:
-            ValueError: the checkpoint names none, or it cannot be loaded.
-        """
+        """Load the model that a checkpoint was trained with; raise ValueError if there is none."""
         try:
             facts = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -22,14 +22,7 @@ BITS = 24  # of each hash that are used
 
 
 class ClipDropout(nn.Module):
-    """Set random values of tokens to zero in training, and scale up the others.
-
-    Args:
-        probability: of each value to become zero.
-
-    Raises:
-        ValueError: it is not in [0, 1).
-    """
+    """In training, set each value of tokens to zero with a probability, and scale up the others."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -38,12 +31,10 @@ class ClipDropout(nn.Module):
         self.probability = probability
 
     def forward(self, tokens: Tokens, seeds: Tensor | None = None, stream: int = 0) -> Tokens:
-        """Drop values of the tokens of B clips.
+        """Drop values of the tokens (T, D) of B clips, by their seeds (B,) int64.
 
-        Args:
-            tokens: with values (T, D).
-            seeds: (B,) int64, one for each clip; drawn by torch if not given.
-            stream: gives the modalities of a clip, with the same seed, different choices.
+        Torch draws the seeds if they are not given. The stream makes different choices for the
+        modalities of a clip, which have the same seed.
         """
         if not self.training or not self.probability:
             return tokens

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion.modalities import members, spell
+from fusion.models.davenet import build_encoder
 from fusion.models.dropout import ClipDropout
-from fusion.models.encoders import build_encoder
 from fusion.models.packing import Grid, Span, token_grid
 from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, Transformer
 from fusion.tokens import Tokens, true_places
@@ -30,8 +30,8 @@ class Pass(NamedTuple):
 
     members: tuple[str, ...]  # their tokens attend to one another
     pooled: tuple[str, ...]  # their outputs make up the embedding
-    complete: Tensor | None  # (B,) bool: the clips to embed; None: all
-    host_complete: Tensor | None  # the same in CPU memory
+    complete: Tensor | None = None  # (B,) bool: the clips to embed; None: all
+    host_complete: Tensor | None = None  # the same in CPU memory
 
 
 class EAO(nn.Module):
@@ -45,9 +45,8 @@ class EAO(nn.Module):
 
     Args:
         modalities: for each modality's name a dict: ``dim``, the width of its features; or
-            ``encoder``, a dict with the ``name`` of one of
-            :data:`fusion.models.encoders.ENCODERS` and its arguments; and
-            ``max_tokens``, needed with ``positional``. None removes a modality.
+            ``encoder``, a dict with a ``name`` in :data:`fusion.models.davenet.ENCODERS` and its
+            arguments; and ``max_tokens``, needed with ``positional``. None removes a modality.
         combinations: such as ``["t", "v", "va"]``.
         token_dim: D.
         embedding_dim: E.
@@ -108,18 +107,17 @@ class EAO(nn.Module):
             lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio),
         )
         self.heads = _for_each(
-            shared if shared_head else self.modalities,
-            lambda _: project(token_dim, embedding_dim),
+            shared if shared_head else self.modalities, lambda _: project(token_dim, embedding_dim)
         )
         self.dropout = ClipDropout(dropout)
         self.masking_token = _small_parameter(token_dim)
         self.cls_token = _small_parameter(token_dim) if cls_token else None
-        self.positions = nn.ParameterDict(
-            {
-                name: _small_parameter(_max_tokens(name, spec), token_dim)
-                for name, spec in (modalities.items() if positional else ())
-            }
-        )
+        positions = {}
+        for name, spec in modalities.items() if positional else ():
+            if "max_tokens" not in spec:
+                raise ValueError(f"positional embeddings need model.modalities.{name}.max_tokens")
+            positions[name] = _small_parameter(spec["max_tokens"], token_dim)
+        self.positions = nn.ParameterDict(positions)
 
     def forward(
         self,
@@ -131,11 +129,10 @@ class EAO(nn.Module):
         """Embed a batch.
 
         Args:
-            inputs: for each modality the features of B clips; modalities not given are missing in
-                every clip.
+            inputs: for each modality the features of B clips; without it, all clips lack it.
             combinations: which to compute, any of the modalities; the configured ones if not given.
-            skip_incomplete: embed a combination only for clips that have all of its modalities. The
-                loss reads no others; they get zeros.
+            skip_incomplete: embed a combination only for clips that have all of its modalities; the
+                others get zeros, which no loss reads.
             seeds: (B,) int64, for the dropout of each clip; drawn by torch if not given.
 
         Returns:
@@ -145,14 +142,17 @@ class EAO(nn.Module):
         chosen = {spell(names): names for names in (members(c, self.modalities) for c in words)}
         needed = [m for m in self.modalities if any(m in parts for parts in chosen.values())]
         num_clips = next(iter(inputs.values())).num_clips
-        tokens = {m: self.tokenize(m, inputs.get(m), num_clips) for m in needed}
+        tokens = {m: self._tokenize(m, inputs.get(m), num_clips) for m in needed}
         passes = {c: self._pass(parts, tokens, skip_incomplete) for c, parts in chosen.items()}
         if not skip_incomplete:
             tokens = {m: x.fill_missing(self.masking_token) for m, x in tokens.items()}
         tokens = {m: self._add_positions(m, x) for m, x in tokens.items()}
         tokens = {m: self.dropout(x, seeds, self.modalities.index(m)) for m, x in tokens.items()}
         if self.cls_token is not None:
-            tokens[CLS] = self._cls_tokens(tokens[needed[0]])
+            like = tokens[needed[0]]
+            values = self.cls_token.to(like.values.dtype).expand(num_clips, -1)
+            ones = torch.ones_like(like.lengths), torch.ones_like(like.host_lengths)
+            tokens[CLS] = Tokens(values, *ones)
         views = self._project(self._pool(tokens, passes))
         embeddings = {}
         for c, one in passes.items():
@@ -162,8 +162,7 @@ class EAO(nn.Module):
             embeddings[c] = embedding
         return embeddings
 
-    def tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Tokens:
-        """Project one modality's features to tokens of width D."""
+    def _tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Tokens:
         if inputs is None:
             values = self.masking_token.new_zeros(0, len(self.masking_token))
             none = torch.zeros(num_clips, dtype=torch.int64, device=values.device)
@@ -183,36 +182,23 @@ class EAO(nn.Module):
         position = true_places(tokens.mask, len(tokens.values)) % max(longest, 1)
         return tokens.replace(tokens.values + F.embedding(position, table))
 
-    def _cls_tokens(self, like: Tokens) -> Tokens:
-        assert self.cls_token is not None
-        values = self.cls_token.to(like.values.dtype).expand(like.num_clips, -1)
-        lengths, host_lengths = torch.ones_like(like.lengths), torch.ones_like(like.host_lengths)
-        return Tokens(values, lengths, host_lengths)
-
     def _pass(
         self, parts: tuple[str, ...], tokens: Mapping[str, Tokens], skip_incomplete: bool
     ) -> Pass:
         if len(parts) > 1 and "shared" not in self.transformers:
             raise ValueError(f"a transformer per modality cannot fuse {', '.join(parts)}")
         pooled = parts if self.cls_token is None else (CLS,)
-        complete = host_complete = None
-        if skip_incomplete:
-            host_complete = torch.stack([tokens[m].host_lengths > 0 for m in parts]).all(dim=0)
-            if host_complete.all():
-                host_complete = None
-            else:
-                complete = torch.stack([tokens[m].present for m in parts]).all(dim=0)
-        return Pass(
-            (*pooled, *parts) if self.cls_token is not None else parts,
-            pooled,
-            complete,
-            host_complete,
-        )
+        reads = parts if self.cls_token is None else (CLS, *parts)
+        host_complete = torch.stack([tokens[m].host_lengths > 0 for m in parts]).all(dim=0)
+        if not skip_incomplete or host_complete.all():
+            return Pass(reads, pooled)
+        complete = torch.stack([tokens[m].present for m in parts]).all(dim=0)
+        return Pass(reads, pooled, complete, host_complete)
 
     def _pool(
         self, tokens: Mapping[str, Tokens], passes: Mapping[str, Pass]
     ) -> dict[tuple[str, str], Tensor]:
-        """Run all passes; return the mean output (B, D) of each pass and pooled member."""
+        """Run all passes: the mean output (B, D) of each pass and pooled member."""
         means: dict[tuple[str, str], Tensor] = {}
         for name, transformer in self.transformers.items():
             mine = {c: p for c, p in passes.items() if name in ("shared", p.members[-1])}
@@ -277,12 +263,6 @@ def _row_grid(
             lengths.append(kept)
             host_lengths.append(host_kept)
     return Grid(spans, sizes, lengths, host_lengths)
-
-
-def _max_tokens(name: str, spec: Mapping[str, Any]) -> int:
-    if "max_tokens" not in spec:
-        raise ValueError(f"positional embeddings need model.modalities.{name}.max_tokens")
-    return spec["max_tokens"]
 
 
 def _for_each(names: Iterable[str], make: Callable[[str], nn.Module]) -> nn.ModuleDict:

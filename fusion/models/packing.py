@@ -10,6 +10,7 @@ Shapes: B clips, S slots of a clip, N filled slots of all clips, D width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -20,17 +21,11 @@ from fusion.tokens import Tokens, pick, place, true_places
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Neighbouring slots.
+    """Neighbouring slots."""
 
-    Attributes:
-        name: of the modality whose tokens they hold.
-        group: the pass to which they belong; None for tokens that every pass may read.
-        members: names that attend to one another in that pass.
-    """
-
-    name: str
-    group: int | None = None
-    members: tuple[str, ...] = ()
+    name: str  # of the modality whose tokens they hold
+    group: int | None = None  # the pass that they belong to; None: every pass may read them
+    members: tuple[str, ...] = ()  # names that attend to one another in that pass
 
     def may_see(self, other: Span) -> bool:
         """Return whether a row of this span may attend to a token of the other."""
@@ -47,9 +42,6 @@ class Grid:
         sizes: slots of each span, at least as many as any clip fills.
         lengths: for each span (B,) the number of slots that a clip fills.
         host_lengths: the same in CPU memory.
-
-    Attributes:
-        count: N.
     """
 
     def __init__(
@@ -62,30 +54,23 @@ class Grid:
         self.spans, self.sizes, self.lengths = tuple(spans), list(sizes), list(lengths)
         self.num_clips = len(lengths[0])
         self.num_slots = sum(self.sizes)
-        self.count = sum(int(host.sum()) for host in host_lengths)
+        self.count = sum(int(host.sum()) for host in host_lengths)  # N
         self.has_empty_span = any(int(host.min()) == 0 for host in host_lengths if len(host))
         self.is_full = self.count == self.num_clips * self.num_slots
-        self._mask: Tensor | None = None
-        self._places: Tensor | None = None
 
-    @property
+    @functools.cached_property
     def mask(self) -> Tensor:
         """(B, S) bool: the filled slots."""
-        if self._mask is None:
-            device = self.lengths[0].device
-            parts = [
-                torch.arange(size, device=device) < lengths[:, None]
-                for size, lengths in zip(self.sizes, self.lengths, strict=True)
-            ]
-            self._mask = torch.cat(parts, dim=1)
-        return self._mask
+        parts = [
+            torch.arange(size, device=lengths.device) < lengths[:, None]
+            for size, lengths in zip(self.sizes, self.lengths, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
-    @property
+    @functools.cached_property
     def places(self) -> Tensor:
         """(N,) int64: the filled slots of all clips, clip after clip."""
-        if self._places is None:
-            self._places = true_places(self.mask, self.count)
-        return self._places
+        return true_places(self.mask, self.count)
 
     def pad(self, values: Tensor) -> Tensor:
         """Put packed rows into their slots: (N, D) -> (B, S, D), zero where a slot is empty."""
@@ -106,15 +91,7 @@ class Grid:
 
     def spread(self, padded: Tensor, target: Grid) -> Tensor:
         """Copy each span to all spans of ``target`` that come from it: (B, S, D) -> (B, S', D)."""
-        sources = self.sources_of(target)
-        if sources == list(range(len(self.spans))):
-            return padded
-        parts = padded.split(self.sizes, dim=1)
-        return torch.cat([parts[source] for source in sources], dim=1)
-
-    def sources_of(self, target: Grid) -> list[int]:
-        """Return the number of the span here that each span of ``target`` takes its tokens from."""
-        return [
+        sources = [
             next(
                 i
                 for i, span in enumerate(self.spans)
@@ -122,12 +99,15 @@ class Grid:
             )
             for wanted in target.spans
         ]
+        if sources == list(range(len(self.spans))):
+            return padded
+        parts = padded.split(self.sizes, dim=1)
+        return torch.cat([parts[source] for source in sources], dim=1)
 
     def attention_mask(self, target: Grid) -> Tensor | None:
-        """Make the mask of what each row of ``target`` may see here.
+        """Make the bool mask, broadcasting to (B, 1, S', S), of what each row of ``target`` sees.
 
-        Returns:
-            A bool mask that broadcasts to (B, 1, S', S); None if every row sees all.
+        None if every row sees all.
         """
         allowed = self._allowed(target)
         if self.is_full:
@@ -155,11 +135,7 @@ class Grid:
 
 
 def token_grid(tokens: dict[str, Tokens]) -> tuple[Grid, Tensor]:
-    """Put the tokens of several modalities side by side.
-
-    Returns:
-        The grid, and (N, D) the tokens in its order, clip after clip.
-    """
+    """Put the tokens of several modalities side by side: a grid, and (N, D) tokens in its order."""
     parts = list(tokens.values())
     grid = Grid(
         [Span(name) for name in tokens],

@@ -23,14 +23,7 @@ class GatedProjection(nn.Module):
     """Linear projection, each output scaled by a gate: ``y = W x + b``, ``y * sigmoid(G y + c)``.
 
     The "context gating" of Miech et al., arXiv:1706.06905; EAO projects every input token and
-    every final embedding with it.
-
-    Args:
-        in_dim: width of the input.
-        out_dim: width of the output.
-
-    Shape:
-        (rows, in_dim) -> (rows, out_dim)
+    every final embedding with it: (rows, in_dim) -> (rows, out_dim).
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -55,15 +48,7 @@ PROJECTIONS: dict[str, type[nn.Module]] = {"gated": GatedProjection, "linear": n
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention: its weights, and the split into heads.
-
-    Args:
-        dim: D, a multiple of ``num_heads``.
-        num_heads: H.
-
-    Raises:
-        ValueError: ``dim`` is not a multiple of ``num_heads``.
-    """
+    """Multi-head attention: its weights, and the split into heads."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -74,16 +59,10 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Average the values that each query may see, weighted by attention.
+        """Average the values (B, K, D) that each query (B, Q, D) may see, weighted by attention.
 
-        Args:
-            queries: (B, Q, D).
-            keys: (B, K, D).
-            values: (B, K, D).
-            mask: bool, broadcasts to (B, H, Q, K); None if every query sees all.
-
-        Returns:
-            (B, Q, D), still to be projected by ``out``.
+        The mask is bool and broadcasts to (B, H, Q, K); None if every query sees all. The result
+        (B, Q, D) is still to be projected by ``out``.
         """
         q, k, v = (
             rearrange(x, "b l (h d) -> b h l d", h=self.num_heads) for x in (queries, keys, values)
@@ -94,10 +73,7 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then a two-layer perceptron, each added to its input.
 
-    Args:
-        dim: D.
-        num_heads: H.
-        mlp_ratio: hidden width of the perceptron, in units of D.
+    The hidden width of the perceptron is ``mlp_ratio`` D.
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
@@ -109,20 +85,11 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor, source: Grid, target: Grid, pool: bool = False) -> Tensor:
-        """Transform the tokens of ``source`` into the rows of ``target``.
+        """Transform the (N, D) tokens of ``source`` into the (N', D) rows of ``target``.
 
         Norm, queries, keys and values are computed once for each token, whatever the number of its
-        rows in ``target``. With ``pool`` the perceptron's second layer, which is linear, is applied
-        after the mean.
-
-        Args:
-            x: (N, D), the tokens of ``source``.
-            source: the grid of ``x``.
-            target: the rows to compute.
-            pool: average each span of the result.
-
-        Returns:
-            (N', D), one row for each of ``target``; with ``pool`` (spans, B, D).
+        rows in ``target``. With ``pool`` each span of the result is averaged: (spans, B, D). The
+        perceptron's second layer, which is linear, is then applied after the mean.
         """
         widths = [x.shape[-1]] * 3
         queries, keys, values = source.pad(self.attention.qkv(self.norm1(x))).split(widths, dim=-1)
@@ -138,14 +105,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A sequence of blocks, initialised as in ViT (arXiv:2010.11929).
-
-    Args:
-        num_blocks: 0 passes the tokens through.
-        dim: D.
-        num_heads: H.
-        mlp_ratio: see :class:`Block`.
-    """
+    """A sequence of blocks, initialised as in ViT (arXiv:2010.11929)."""
 
     def __init__(self, num_blocks: int, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -156,16 +116,10 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, tokens: Grid, rows: Grid, pooled: Grid) -> Tensor:
-        """Run several passes over the same tokens and average their outputs.
+        """Run several passes over the same (N, D) tokens and average their outputs.
 
-        Args:
-            x: (N, D), the tokens of ``tokens``.
-            tokens: every token once.
-            rows: a row for each token of each pass.
-            pooled: the spans of ``rows`` to average.
-
-        Returns:
-            (spans of ``pooled``, B, D).
+        ``tokens`` has every token once, ``rows`` a row for each token of each pass, and ``pooled``
+        the spans of ``rows`` to average: (spans of ``pooled``, B, D).
         """
         if not self.blocks:
             return pooled.mean(pooled.pack(tokens.spread(tokens.pad(x), pooled)))

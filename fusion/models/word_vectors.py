@@ -23,12 +23,9 @@ REFERENCE = "word_vectors.json"
 
 
 class WordVectors:
-    """A fixed vector for each word of a vocabulary.
+    """A fixed vector for each word of a vocabulary: V words and (V, D) vectors.
 
-    Args:
-        vocabulary: V words.
-        vectors: (V, D).
-        max_words: later words of a sentence are cut off.
+    Words of a sentence after the first ``max_words`` known ones are cut off.
 
     Raises:
         ValueError: vocabulary and vectors differ in number.
@@ -66,7 +63,7 @@ class WordVectors:
             sentences: the training captions.
             dim: D.
             epochs: passes over the sentences.
-            max_words: see the class.
+            max_words: most words of a sentence.
             seed: of the initial vectors and the sampling.
 
         Raises:
@@ -91,11 +88,7 @@ class WordVectors:
 
     @classmethod
     def load(cls, folder: Path) -> WordVectors:
-        """Read the vectors of a checkpoint.
-
-        Raises:
-            ValueError: a file is missing or damaged.
-        """
+        """Read the vectors of a checkpoint; raise ValueError if a file is missing or damaged."""
         try:
             with safetensors.safe_open(folder / VECTORS, "pt") as file:
                 vectors = file.get_tensor("vectors")
@@ -114,8 +107,8 @@ class WordVectorFile(WordVectors):
 
     Args:
         path: see :func:`fusion.data.untrusted.word_vectors.read_word_vectors`.
-        limit: read only so many words, the first ones: in the published files the most frequent.
-            Ignored for converted files, which are not read as a whole anyway.
+        limit: read only the first so many words: in published files the most frequent. Ignored for
+            converted files, which are never read as a whole.
         max_words: later words of a sentence are cut off.
 
     Raises:
@@ -134,7 +127,7 @@ class WordVectorFile(WordVectors):
         self.index, self.vectors = read_word_vectors(self.path, limit)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Open the file anew in a process that loads data, instead of sending it there."""
+        """Pickle the path: a data loading process opens the file itself."""
         return WordVectorFile, (self.path, self.limit, self.max_words)
 
     @classmethod
@@ -146,11 +139,7 @@ class WordVectorFile(WordVectors):
         sentences: Iterable[str] = (),
         seed: int = 0,
     ) -> WordVectorFile:
-        """Open the file; nothing is learnt, and ``sentences`` and ``seed`` are not used.
-
-        Raises:
-            ValueError: see the class.
-        """
+        """Open the file; nothing is learnt, and ``sentences`` and ``seed`` are not used."""
         if path is None:
             raise ValueError("where are the word vectors? add text_encoder.path=FILE")
         return cls(path, limit, max_words)
@@ -162,11 +151,7 @@ class WordVectorFile(WordVectors):
 
     @classmethod
     def load(cls, folder: Path) -> WordVectorFile:
-        """Open the file that a checkpoint was trained with.
-
-        Raises:
-            ValueError: the checkpoint names none, or it is not there any more.
-        """
+        """Open the file that a checkpoint was trained with; raise ValueError if there is none."""
         try:
             facts = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -19,13 +19,7 @@ GROUPS = 32  # groups of channels that a block convolves separately ("cardinalit
 class Bottleneck(nn.Module):
     """Convolutions of 1, 3 (in groups) and 1 frames and pixels, around a shortcut.
 
-    Args:
-        in_channels: C of the input.
-        out_channels: C of the output.
-        stride: frames, rows and columns per one of the output.
-
-    Shape:
-        (B, C_in, T, H, W) -> (B, C_out, T / stride, H / stride, W / stride), rounded up
+    (B, C_in, T, H, W) -> (B, C_out, T / stride, H / stride, W / stride), rounded up.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -64,16 +58,13 @@ class ResNeXt101(nn.Module):
     them as they are. In the published code the last average has the fixed extent that 16 x 112 x
     112 leads to; here it is over whatever there is, equal for that size.
 
-    Attributes:
-        out_dim: 2048.
-
     Shape:
         (B, 3, T, H, W) -> (B, 2048)
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.out_dim = WIDTHS[-1]
+        self.out_dim = WIDTHS[-1]  # 2048
         stem = nn.Sequential(
             *_conv(3, 64, 7, (1, 2, 2)),
             nn.ReLU(inplace=True),

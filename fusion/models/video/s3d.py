@@ -33,14 +33,7 @@ POOLS = {  # kernel and stride (frames, rows, columns) of the pooling before a l
 
 
 class FeatureGate(nn.Module):
-    """Scale every channel by a weight in 0..1, computed from the means of all channels.
-
-    Args:
-        channels: C.
-
-    Shape:
-        (B, C, T, H, W) -> (B, C, T, H, W)
-    """
+    """Scale every channel by a weight in 0..1, computed from the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,15 +48,7 @@ class FeatureGate(nn.Module):
 class InceptionBlock(nn.Module):
     """Four gated branches over the same input; their outputs are concatenated.
 
-    Args:
-        in_channels: C of the input.
-        widths: of the convolutions, in the order of ``BLOCKS``.
-
-    Attributes:
-        out_channels: C of the output, the sum over the branches.
-
-    Shape:
-        (B, C_in, T, H, W) -> (B, C_out, T, H, W)
+    (B, C_in, T, H, W) -> (B, C_out, T, H, W); ``widths`` are in the order of ``BLOCKS``.
     """
 
     def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
@@ -74,10 +59,7 @@ class InceptionBlock(nn.Module):
                 nn.Sequential(_pointwise(in_channels, direct)),
                 nn.Sequential(_pointwise(in_channels, inner1), _separable(inner1, outer1)),
                 nn.Sequential(_pointwise(in_channels, inner2), _separable(inner2, outer2)),
-                nn.Sequential(
-                    nn.MaxPool3d(kernel_size=3, stride=1, padding=1),
-                    _pointwise(in_channels, pooled),
-                ),
+                nn.Sequential(nn.MaxPool3d(3, 1, padding=1), _pointwise(in_channels, pooled)),
             ]
         )
         outputs = (direct, outer1, outer2, pooled)
@@ -101,10 +83,6 @@ class S3D(nn.Module):
     (github.com/antoine77340/MIL-NCE_HowTo100M) cuts out the largest central square, scales it to
     224 x 224 and fills a short chunk up with black frames. They published no extractor: of
     HowTo100M's S3D features only their rate is known, 1 per second.
-
-    Attributes:
-        out_dim: 1024.
-        embedding_dim: 512.
 
     Shape:
         (B, 3, T, H, W) -> (B, 1024); T, H and W are even
@@ -147,15 +125,9 @@ class S3D(nn.Module):
         return x.mean(dim=(2, 3, 4))
 
     def embed(self, video: Tensor) -> Tensor:
-        """Embed each chunk into the space of video and text, to compare by dot product.
+        """Embed each chunk: (B, 3, T, H, W) -> (B, 512), to compare with text by dot product.
 
         It is ``project`` of the feature, so one pass over a video gives both.
-
-        Shape:
-            (B, 3, T, H, W) -> (B, 512)
-
-        Raises:
-            ValueError: T, H or W is odd.
         """
         return self.project(self(video))
 
@@ -172,10 +144,7 @@ def _pool(x: Tensor, name: str) -> Tensor:
 
 
 def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel: tuple[int, int, int],
-    padding: tuple[int, int, int],
+    in_channels: int, out_channels: int, kernel: tuple[int, ...], padding: tuple[int, ...]
 ) -> list[nn.Module]:
     conv = nn.Conv3d(in_channels, out_channels, kernel, padding=padding, bias=False)
     return [conv, nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True)]

@@ -24,18 +24,13 @@ COUNTER = "num_batches_tracked"  # of BatchNorm; missing in files older than PyT
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Facts about a published weight file.
+    """Facts about a published weight file."""
 
-    Attributes:
-        source: its address.
-        rules: patterns and replacements that in turn make the published name of a weight from
-            ours. (Not the reverse: a message about a missing weight needs its published name.)
-        unused: pattern of the weights in the file that our model does not need.
-    """
-
-    source: str
+    source: str  # its address
+    unused: str  # pattern of the weights in the file that our model does not need
+    # Patterns and replacements that in turn make the published name of a weight from ours. (Not the
+    # reverse: a message about a missing weight needs its published name.)
     rules: tuple[tuple[str, str], ...]
-    unused: str
 
     def name(self, ours: str) -> str:
         """Translate our name of a weight into the published one."""
@@ -82,35 +77,24 @@ def load_resnext101(path: str | Path) -> ResNeXt101:
     """Read the Kinetics weights that made HowTo100M's 3D features, ``resnext101.pth``.
 
     Hara's own files for 3D ResNeXt-101 have the same names and shapes, so they are read too, even
-    those trained on 64 frames instead of 16, which look the same.
+    those trained on 64 frames instead of 16.
 
-    Args:
-        path: written by ``torch.save``: the weights by name, or a dict with those as its
-            ``state_dict``; with or without ``module.`` before every name. The classifier, named
-            ``fc.…``, is dropped.
-
-    Returns:
-        The model in float32 and in evaluation mode, on the CPU.
+    The file, written by ``torch.save``, has the weights by name, or a dict with those as its
+    ``state_dict``; with or without ``module.`` before every name. No code in it is ever run. The
+    classifier is dropped. The model is in float32 and in evaluation mode, on the CPU.
 
     Raises:
         ValueError: it is no such file, or a weight is missing, unknown or of another shape; the
-            message, one line, names it. No code in a file is ever run.
+            message, one line, names it.
     """
     return _load(Path(path), ResNeXt101, RESNEXT101)
 
 
 def load_s3d(path: str | Path) -> S3D:
-    """Read the MIL-NCE weights of S3D, ``s3d_howto100m.pth``.
+    """Read the MIL-NCE weights of S3D, ``s3d_howto100m.pth``, as :func:`load_resnext101` does.
 
-    Args:
-        path: see :func:`load_resnext101`; here the text half, named ``text_module.…``, is dropped.
-
-    Returns:
-        The model in float32 and in evaluation mode, on the CPU.
-
-    Raises:
-        ValueError: see :func:`load_resnext101`. The weights that the authors' later code trains on
-            GPUs have no space-to-depth stem, and are refused for the shape of ``conv1``.
+    The text half is dropped. The weights that the authors' later code trains on GPUs have no
+    space-to-depth stem, and are refused for the shape of ``conv1``.
     """
     return _load(Path(path), S3D, S3D_HOWTO100M)
 
