@@ -181,9 +181,8 @@ def cluster_contrast(
 ) -> Tensor:
     """Cross-entropy of the dot products of M embeddings (b, E) with the centroids (K, E).
 
-    A modality that a clip lacks, see ``present`` (M, b), is left out; ``labels`` (b,) are the
-    clips' own clusters. The result is a scalar: the mean, over the modalities that any clip has, of
-    means over the clips of all ranks.
+    ``labels`` (b,) are the clips' own clusters. A modality that a clip lacks, see ``present``
+    (M, b), is left out. Mean over the modalities of means over the clips of all ranks.
     """
 
     def of_tile(x: Tensor, flags: Tensor, labels: Tensor) -> Tensor:
@@ -215,13 +214,10 @@ def assign(rows: Tensor, centroids: Tensor) -> Tensor:
 def kmeans(rows: Sequence[Tensor], valid: Sequence[Tensor], centroids: Tensor) -> Clusters:
     """Cluster rows by cosine, beginning with the (K, E) centroids.
 
-    As published, a centroid is the mean of its rows, which are not normalised; k-means ends when
-    the centroids' squared movement is at most 1e-4, or after 100 rounds. In the published code a
-    cluster without rows becomes the zero vector; here it gets one of the rows that are farthest
-    from their own centroid, or keeps its place if there is none.
-
-    The rows are the same on every rank: tensors (…, E) of N rows in all, and (…,) bool flags of the
-    rows that count.
+    The rows, tensors (…, E) with (…,) bool flags of those that count, are the same on every rank.
+    As published, a centroid is the mean of its rows, which are not normalised. In the published
+    code a cluster without rows becomes the zero vector; here it gets one of the rows that are
+    farthest from their own centroid, or keeps its place if there is none.
     """
     previous, empty = centroids, centroids.new_zeros((), dtype=torch.int64)
     for _ in range(MOST_ROUNDS):

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fusion.losses.contrastive import check_margin, check_temperature, contrast
-from fusion.losses.stateless import StatelessLoss
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE = ("nce", "mms", "mms_dot")
 
 
+class StatelessLoss:
+    """Base of losses that keep nothing from step to step.
+
+    Training calls ``commit`` when a step is taken and ``undo`` when it is not, and saves
+    ``state_dict`` in checkpoints. A stateful loss, such as :class:`fusion.losses.mcn.MCNLoss`,
+    implements them itself.
+    """
+
+    compares_clips = True  # False: the loss is a mean over single clips
+
+    def commit(self) -> None:
+        """Keep what the last call changed: nothing."""
+
+    def undo(self) -> None:
+        """Forget the last call."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, for a checkpoint: empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Accept what a checkpoint has; older ones have None."""
+
+
 class CombinatorialLoss(StatelessLoss):
     """Weighted mean of contrastive losses between pairs of combinations (EAO, arXiv:2112.04446).
 
-    A clip that lacks a modality is left out of every term that needs it. A term without any clip
-    in the batch is left out of the sum and of the sum of weights.
+    A clip that lacks a modality is left out of every term that needs it; a term without any clip in
+    the batch is left out of the mean.
 
     Args:
         modalities: names of the modalities, in the model's order.
@@ -31,9 +55,6 @@ class CombinatorialLoss(StatelessLoss):
         presence: ``{a: b}`` counts modality a as present where b is. The published numbers of
             AVLnet and MCN need ``{text: video, audio: video}``: the sound of a silent clip counts
             as silence. By default such a clip is left out of the terms that need sound.
-
-    Attributes:
-        combinations: every combination that a term needs.
 
     Raises:
         ValueError: a term or the kind of loss is unknown, or no term has a weight.

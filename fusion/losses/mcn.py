@@ -70,18 +70,13 @@ class MCNLoss:
     def __call__(
         self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of the whole batch; every rank passes its clips.
+        """Compute the loss of the whole batch and its named parts; every rank passes its clips.
 
-        Args:
-            embeddings: for each modality's letter (b, E); ``reconstruction`` (b, M), errors.
-            present: for each modality (b,) bool, which clips have it.
-
-        Returns:
-            The loss, a scalar, and its named parts.
+        ``embeddings`` are (b, E) for each modality's letter, and ``reconstruction`` (b, M), errors;
+        ``present`` is (b,) bool for each modality, which clips have it.
 
         Raises:
-            ValueError: the model reconstructs nothing, or too few clips of the first batch have all
-                modalities.
+            ValueError: the model reconstructs nothing, or see :class:`ClusterLoss`.
         """
         values, _, terms = self.pairwise.compare(embeddings, present)
         loss = values.sum()  # a term without clips is 0
@@ -101,8 +96,9 @@ class MCNLoss:
             weights = flags.T.to(embeddings[RECONSTRUCTION].dtype)
             error = (embeddings[RECONSTRUCTION].masked_fill(~flags.T, 0) * weights).sum(dim=0)
             mean = all_reduce_with_grad(error) / all_reduce(weights.sum(dim=0)).clamp(min=1)
-            loss = loss + self.reconstruction_weight * mean.sum()
-            terms[RECONSTRUCTION] = self.reconstruction_weight * mean.sum().detach()
+            reconstruction = self.reconstruction_weight * mean.sum()
+            loss = loss + reconstruction
+            terms[RECONSTRUCTION] = reconstruction.detach()
         return loss, terms
 
     def commit(self) -> None:

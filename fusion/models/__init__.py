@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from fusion.models.avlnet import MCN, AVLnet
-from fusion.models.clip_text import CLIPText
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
+from fusion.models.text_encoders import CLIPText, WordVectorFile, WordVectors
 from fusion.models.transformer import GatedProjection
-from fusion.models.word_vectors import WordVectorFile, WordVectors
 
 MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
 TEXT_ENCODERS: dict[str, Any] = {

@@ -134,8 +134,8 @@ class AVLnet(nn.Module):
                 parts, gone = [joined], [gone[0] | gone[1]]
             if not self.training:
                 parts = [x.masked_fill(m, 0) for x, m in zip(parts, gone, strict=True)]
-            total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
-            embeddings[combination] = total
+            alone = len(parts) == 1
+            embeddings[combination] = parts[0] if alone else torch.stack(parts).sum(dim=0)
         return embeddings, branches
 
     def _tokens(self, name: str, inputs: Mapping[str, Tokens]) -> Tokens:
@@ -177,9 +177,6 @@ class MCN(AVLnet):
         embedding_dim: E.
         reconstruction_dim: hidden width of the reconstruction; 0: none.
         mean_over_padding: see :class:`AVLnet`; published as true.
-
-    Raises:
-        ValueError: see :class:`AVLnet`.
     """
 
     def __init__(
@@ -202,20 +199,14 @@ class MCN(AVLnet):
             }
         )
 
-    def forward(
-        self,
-        inputs: Mapping[str, Tokens],
-        combinations: Iterable[str] | None = None,
-        skip_incomplete: bool = False,
-        seeds: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, inputs: Mapping[str, Tokens], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Embed a batch, see :meth:`AVLnet.forward`.
 
         In training it returns all combinations, and ``reconstruction`` (B, M): for each modality
         the mean squared error over its features.
         """
         if not (self.training and self.reconstruct):
-            return super().forward(inputs, combinations)
+            return super().forward(inputs, *args, **kwargs)
         embeddings, branches = self._embed(inputs, self.combinations)
         errors = [
             (self.reconstruct[name](embedding) - pooled).square().mean(dim=-1)

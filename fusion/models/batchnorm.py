@@ -1,10 +1,9 @@
 """BatchNorm over groups of a fixed number of clips; its result does not depend on the chunks.
 
-Plain BatchNorm takes its statistics over the clips in memory: the share of a process, or a chunk
-of it. So the number of processes and the chunk size change its result. Here the statistics are
-over ``group`` neighbouring clips, a setting of the model ("ghost batches", arXiv:1705.08741), and
-a batch can be cut between any two groups. Running statistics move once a step, by the average over
-all groups of the step. Without a group the statistics are over the clips in memory, as published.
+Plain BatchNorm takes its statistics over the clips in memory, so the number of processes and the
+chunk size change its result. Here they are over ``group`` neighbouring clips ("ghost batches",
+arXiv:1705.08741), and a batch can be cut between any two groups. Running statistics move once a
+step, by the average over all groups. Without a group it is plain BatchNorm, as published.
 
 Shapes: B clips, C channels, F frames, G groups.
 """
@@ -93,10 +92,10 @@ class GroupedBatchNorm(nn.BatchNorm2d):
 
 @contextlib.contextmanager
 def one_update(model: nn.Module) -> Iterator[list[GroupedBatchNorm]]:
-    """Update the running statistics of a model once for all its calls inside the block.
+    """Update the running statistics once, at the end of the block, unless an error ends it.
 
-    The update is at the end, and left out if an error ends the block. Within the block the caller
-    may average ``sums`` of the layers over ranks, which have equally many groups.
+    Within the block the caller may average ``sums`` of the layers over ranks, which have equally
+    many groups.
     """
     norms = _grouped(model)
     for norm in norms:

@@ -153,18 +153,16 @@ class DAVEnetEncoder(nn.Module):
     def forward(self, frames: Tokens) -> Tokens:
         """Compute the audio tokens of each clip; a clip without frames has no token."""
         padded, _ = frames.pad(self.num_frames)  # (B, F, num_bands)
-        tokens = self.net(padded.mT).mT  # (B, L, C)
-        num_frames, host_frames = (
+        tokens, stride = self.net(padded.mT).mT, self.net.stride  # (B, L, C)
+        lengths, host_lengths = (
             lengths.clamp(max=self.num_frames) for lengths in (frames.lengths, frames.host_lengths)
         )
         if self.max_tokens is not None and tokens.shape[1] > self.max_tokens:
             # As published: tokens that begin within the sound are kept, only whole ones pooled.
-            tokens = self._shorten(tokens, host_frames // self.net.stride)
+            tokens = self._shorten(tokens, host_lengths // stride)
         lengths, host_lengths = (
-            (count + self.net.stride - 1)
-            .div(self.net.stride, rounding_mode="floor")
-            .clamp(max=tokens.shape[1])
-            for count in (num_frames, host_frames)
+            ((count + stride - 1) // stride).clamp(max=tokens.shape[1])
+            for count in (lengths, host_lengths)
         )
         return Tokens.unpad(tokens, lengths, host_lengths)
 

@@ -2,8 +2,7 @@
 
 Shvetsova et al., CVPR 2022, arXiv:2112.04446.
 
-Shapes: B clips, L tokens of the longest clip, T tokens of all clips, D token width, E embedding
-width.
+Shapes: B clips, D token width, E embedding width.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from torch import Tensor, nn
 
 from fusion.modalities import members, spell
 from fusion.models.davenet import build_encoder
-from fusion.models.dropout import ClipDropout
 from fusion.models.packing import Grid, Span, token_grid
-from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, Transformer
+from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, ClipDropout, Transformer
 from fusion.tokens import Tokens, true_places
 
 CLS = "[cls]"
@@ -58,7 +56,7 @@ class EAO(nn.Module):
         cls_token: read the embedding from a class token, through a shared head (ablation).
         positional: add a learned embedding of each token's position (ablation).
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
-        dropout: see :class:`fusion.models.dropout.ClipDropout`.
+        dropout: probability of a token's value to become zero in training.
 
     Raises:
         ValueError: the arguments contradict one another; the message says which.
@@ -86,8 +84,6 @@ class EAO(nn.Module):
         parts = [members(combination, self.modalities) for combination in combinations]
         self.combinations = {spell(names): names for names in parts}
         self._check(cls_token, shared_head, transformer_per_modality, projection)
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
         project, shared = PROJECTIONS[projection], ("shared",)
 
         self.encoders = nn.ModuleDict()
@@ -112,12 +108,10 @@ class EAO(nn.Module):
         self.dropout = ClipDropout(dropout)
         self.masking_token = _small_parameter(token_dim)
         self.cls_token = _small_parameter(token_dim) if cls_token else None
-        positions = {}
-        for name, spec in modalities.items() if positional else ():
-            if "max_tokens" not in spec:
-                raise ValueError(f"positional embeddings need model.modalities.{name}.max_tokens")
-            positions[name] = _small_parameter(spec["max_tokens"], token_dim)
-        self.positions = nn.ParameterDict(positions)
+        longest = {m: _max_tokens(m, modalities[m]) for m in self.modalities if positional}
+        self.positions = nn.ParameterDict(
+            {m: _small_parameter(length, token_dim) for m, length in longest.items()}
+        )
 
     def forward(
         self,
@@ -263,6 +257,12 @@ def _row_grid(
             lengths.append(kept)
             host_lengths.append(host_kept)
     return Grid(spans, sizes, lengths, host_lengths)
+
+
+def _max_tokens(name: str, spec: Mapping[str, Any]) -> int:
+    if "max_tokens" not in spec:
+        raise ValueError(f"positional embeddings need model.modalities.{name}.max_tokens")
+    return spec["max_tokens"]
 
 
 def _for_each(names: Iterable[str], make: Callable[[str], nn.Module]) -> nn.ModuleDict:

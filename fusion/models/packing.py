@@ -1,7 +1,6 @@
-"""Grids of slots, the same for all clips, so that several passes become one attention call.
+"""Grids of slots, with which passes over the same tokens, ``t``, ``v``, ``tv``, become one.
 
-Passes of a transformer over the same tokens, such as ``t``, ``v`` and ``tv``, become one. A grid
-of slots holds every token once, another one holds a row for each token of each pass, and a mask
+One grid holds every token of a clip once, another one a row for each token of each pass, and a mask
 says which row may see which token. All other layers work on packed tokens, without padding.
 
 Shapes: B clips, S slots of a clip, N filled slots of all clips, D width.
@@ -29,19 +28,14 @@ class Span:
 
     def may_see(self, other: Span) -> bool:
         """Return whether a row of this span may attend to a token of the other."""
-        if other.group is None:
-            return other.name in self.members
-        return other.group == self.group
+        return other.name in self.members if other.group is None else other.group == self.group
 
 
 class Grid:
-    """Spans of slots; each clip fills the first few slots of each span.
+    """Spans of so many slots each; each clip fills the first few slots of each span.
 
-    Args:
-        spans: what the slots hold.
-        sizes: slots of each span, at least as many as any clip fills.
-        lengths: for each span (B,) the number of slots that a clip fills.
-        host_lengths: the same in CPU memory.
+    ``lengths`` are (B,) the numbers of slots that the clips fill, for each span; ``host_lengths``
+    the same in CPU memory.
     """
 
     def __init__(
@@ -109,29 +103,24 @@ class Grid:
 
         None if every row sees all.
         """
-        allowed = self._allowed(target)
+        pairs = [[row.may_see(span) for span in self.spans] for row in target.spans]
+        allowed = None
+        if not all(all(row) for row in pairs):
+            shape = target.num_slots, self.num_slots
+            allowed = torch.empty(shape, dtype=torch.bool, device=self.lengths[0].device)
+            for part, row in zip(allowed.split(target.sizes), pairs, strict=True):
+                for block, sees in zip(part.split(self.sizes, dim=1), row, strict=True):
+                    block.fill_(sees)
         if self.is_full:
             return None if allowed is None else allowed[None, None]
         mask = self.mask[:, None, :]
         if allowed is not None:
             mask = allowed & mask  # (B, S', S)
         if self.has_empty_span:
-            # A row that sees nothing would be NaN and make all gradients NaN. So it attends to
-            # everything; its output is discarded.
+            # A row that sees nothing would make all gradients NaN. So it attends to everything;
+            # its output is discarded.
             mask = mask | ~mask.any(dim=-1, keepdim=True)
         return mask[:, None]
-
-    def _allowed(self, target: Grid) -> Tensor | None:
-        pairs = [[row.may_see(span) for span in self.spans] for row in target.spans]
-        if all(all(row) for row in pairs):
-            return None
-        device = self.lengths[0].device
-        allowed = torch.zeros(target.num_slots, self.num_slots, dtype=torch.bool, device=device)
-        for part, row in zip(allowed.split(target.sizes), pairs, strict=True):
-            for block, sees in zip(part.split(self.sizes, dim=1), row, strict=True):
-                if sees:
-                    block.fill_(True)
-        return allowed
 
 
 def token_grid(tokens: dict[str, Tokens]) -> tuple[Grid, Tensor]:

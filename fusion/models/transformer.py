@@ -1,4 +1,4 @@
-"""Transformer and gated projection, shared by all models. Neither depends on modalities.
+"""Transformer, gated projection and dropout, for all models. None depends on modalities.
 
 Shapes: B clips, N tokens of all clips, D width, H heads.
 """
@@ -14,9 +14,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fusion.models.packing import Grid
+from fusion.tokens import Tokens, true_places
 
 LAYER_NORM_EPS = 1e-6
 CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# splitmix64 (Steele et al., OOPSLA 2014), as signed numbers: torch has no unsigned product.
+GOLDEN, FIRST, SECOND = (
+    number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+BITS = 24  # of each hash that are used
 
 
 class GatedProjection(nn.Module):
@@ -67,7 +73,19 @@ class SelfAttention(nn.Module):
         q, k, v = (
             rearrange(x, "b l (h d) -> b h l d", h=self.num_heads) for x in (queries, keys, values)
         )
-        return rearrange(_attention(q, k, v, mask), "b h l d -> b l (h d)")
+        if q.is_cuda:
+            # With a mask, cuDNN's kernel returns NaN gradients at some lengths (pytorch#196678).
+            with sdpa_kernel(CUDA_KERNELS):
+                context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        elif q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
+            # Three times as fast as PyTorch's kernel in bf16.
+            scores = q * q.shape[-1] ** -0.5 @ k.mT
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
+            context = scores.softmax(dim=-1).to(v.dtype) @ v
+        else:
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return rearrange(context, "b h l d -> b l (h d)")
 
 
 class Block(nn.Module):
@@ -109,6 +127,8 @@ class Transformer(nn.Module):
 
     def __init__(self, num_blocks: int, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(num_blocks))
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -129,16 +149,44 @@ class Transformer(nn.Module):
         return self.blocks[-1](x, source, pooled, pool=True)
 
 
-def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with the best kernel of the device: (B, H, L, D / H) each."""
-    if queries.is_cuda:
-        # With a mask, cuDNN's kernel returns NaN gradients at some lengths (pytorch#196678).
-        with sdpa_kernel(CUDA_KERNELS):
-            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    if queries.device.type == "cpu" and queries.dtype in (torch.bfloat16, torch.float16):
-        # Three times as fast as PyTorch's kernel in bf16.
-        scores = queries * queries.shape[-1] ** -0.5 @ keys.mT
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf)
-        return scores.softmax(dim=-1).to(values.dtype) @ values
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+class ClipDropout(nn.Module):
+    """In training, set each value of tokens to zero with a probability, and scale up the others.
+
+    It depends on the clip alone, not on its batch, chunk or rank: each choice is a hash of the
+    clip's seed and of the place of the value within the clip.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1; got {probability}")
+        self.probability = probability
+
+    def forward(self, tokens: Tokens, seeds: Tensor | None = None, stream: int = 0) -> Tokens:
+        """Drop values of the tokens of B clips, by (B,) int64 seeds, which torch draws if None.
+
+        The stream makes different choices for the modalities of a clip, which have the same seed.
+        """
+        if not self.training or not self.probability:
+            return tokens
+        values = tokens.values
+        if seeds is None:
+            seeds = torch.randint(2**62, (tokens.num_clips,), device=values.device)
+        position = true_places(tokens.mask, len(values))  # clip * L + place within the clip
+        longest = max(1, tokens.longest)
+        rows = _hash(_hash(seeds + stream)[position // longest] + position % longest)
+        columns = torch.arange(values.shape[1], device=values.device) * GOLDEN
+        drawn = _hash(rows[:, None] + columns) & (2**BITS - 1)  # (N, D)
+        kept = drawn >= self.probability * 2**BITS
+        return tokens.replace(values * kept / (1 - self.probability))
+
+
+def _hash(numbers: Tensor) -> Tensor:
+    """Hash int64 numbers: near ones become unrelated ones."""
+    numbers = (numbers ^ _shift(numbers, 30)) * FIRST
+    numbers = (numbers ^ _shift(numbers, 27)) * SECOND
+    return numbers ^ _shift(numbers, 31)
+
+
+def _shift(numbers: Tensor, bits: int) -> Tensor:
+    return (numbers >> bits) & (2 ** (64 - bits) - 1)  # logical: does not copy the sign
