@@ -31,8 +31,7 @@ _checks: list[Callable[[], object]] = []
 def check_before_collectives(check: Callable[[], object]) -> Iterator[None]:
     """Call ``check`` before each collective within the block, after its memory is allocated.
 
-    The check may raise an error. It may communicate, but not through the functions of this module
-    that reduce or gather.
+    The check may raise an error, and communicate by an :class:`Agreement`.
     """
     _checks.append(check)
     try:
@@ -90,14 +89,11 @@ def all_reduce_mean_(tensors: Sequence[Tensor]) -> None:
         return
     for bucket in _buckets(tensors):
         if len(bucket) == 1 and bucket[0].is_contiguous():
-            flat = bucket[0]
-        else:
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-        all_reduce_(flat).div_(world_size())
-        if flat is not bucket[0]:
-            parts = flat.split([tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+            all_reduce_(bucket[0]).div_(world_size())
+            continue
+        flat = all_reduce_(torch.cat([x.reshape(-1) for x in bucket])).div_(world_size())
+        for tensor, part in zip(bucket, flat.split([x.numel() for x in bucket]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 @torch.no_grad()
@@ -125,11 +121,7 @@ class Agreement:
         return all(self.gather(int(well)))
 
     def check(self) -> None:
-        """Report that this rank is well.
-
-        Raises:
-            OtherRankFailed: another rank reported a failure.
-        """
+        """Report that this rank is well; raise OtherRankFailed if another one is not."""
         if not self.vote(True):
             raise OtherRankFailed
 

@@ -47,7 +47,7 @@ def convert_checkpoint(
         out: the folder to write; empty or not there yet.
         num_heads: attention heads, if the file does not say and they are not 64 wide.
         word_vectors: file of the text encoder; the folder refers to it, see
-            :class:`fusion.models.word_vectors.WordVectorFile`.
+            :class:`fusion.models.text_encoders.WordVectorFile`.
 
     Returns:
         What was found, dropped, assumed and written, in lines.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusion.models.clip_text import PUBLISHED as CLIP
+from fusion.models.text_encoders import PUBLISHED_CLIP as CLIP
 
 FEATURES = {1024: "s3d", 512: "clip"}  # by their width; 4096: of ResNets, the default
 CLIP_WIDTH = 512  # of its text tokens; word vectors are 300 wide

@@ -4,37 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusion.losses.contrastive import LOWEST_TEMPERATURE, check_margin, contrast
-from fusion.losses.stateless import StatelessLoss
+from fusion.losses.contrastive import check_margin, check_temperature, contrast
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE = ("nce", "mms", "mms_dot")
 
 
+class StatelessLoss:
+    """Base of losses that keep nothing from step to step.
+
+    Training calls ``commit`` when a step is taken and ``undo`` when it is not, and saves
+    ``state_dict`` in checkpoints. A stateful loss, such as :class:`fusion.losses.mcn.MCNLoss`,
+    implements them itself.
+    """
+
+    compares_clips = True  # False: the loss is a mean over single clips
+
+    def commit(self) -> None:
+        """Keep what the last call changed: nothing."""
+
+    def undo(self) -> None:
+        """Forget the last call."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, for a checkpoint: empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Accept what a checkpoint has; older ones have None."""
+
+
 class CombinatorialLoss(StatelessLoss):
     """Weighted mean of contrastive losses between pairs of combinations (EAO, arXiv:2112.04446).
 
-    A clip that lacks a modality is left out of every term that needs it. A term without any clip
-    in the batch is left out of the sum and of the sum of weights.
+    A clip that lacks a modality is left out of every term that needs it; a term without any clip in
+    the batch is left out of the mean.
 
     Args:
         modalities: names of the modalities, in the model's order.
         terms: weight of each term, ``{"t|v": 1.0, "t|va": 0.1}``; the paper's recipe has six. A
             weight of 0 leaves the term out.
-        contrastive: ``nce``, ``mms`` (of cosines) or ``mms_dot`` (of dot products), see
-            :mod:`fusion.losses.contrastive`.
+        contrastive: ``nce``, ``mms`` (of cosines) or ``mms_dot`` (of dot products).
         temperature: of ``nce``; the others have none.
         margin: of ``mms`` and ``mms_dot``; ``nce`` has none.
         presence: ``{a: b}`` counts modality a as present where b is. The published numbers of
             AVLnet and MCN need ``{text: video, audio: video}``: the sound of a silent clip counts
             as silence. By default such a clip is left out of the terms that need sound.
-
-    Attributes:
-        combinations: every combination that a term needs.
 
     Raises:
         ValueError: a term or the kind of loss is unknown, or no term has a weight.
@@ -65,11 +85,9 @@ class CombinatorialLoss(StatelessLoss):
             term: members(left + right, modalities) for term, (left, right) in self.pairs.items()
         }
         self.combinations = sorted({c for pair in self.pairs.values() for c in pair})
-        if contrastive == "nce" and not temperature >= LOWEST_TEMPERATURE:
-            raise ValueError(
-                f"loss.temperature must be at least {LOWEST_TEMPERATURE}; got {temperature}"
-            )
-        if contrastive != "nce":
+        if contrastive == "nce":
+            check_temperature(temperature)
+        else:
             check_margin(margin)
         self.presence = dict(presence or {})
         if unknown := {*self.presence, *self.presence.values()} - set(modalities):
@@ -80,9 +98,7 @@ class CombinatorialLoss(StatelessLoss):
         self.contrastive, self.temperature, self.margin = contrastive, temperature, margin
 
     def __call__(
-        self,
-        embeddings: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of the whole batch; every rank passes its clips.
 
@@ -94,24 +110,21 @@ class CombinatorialLoss(StatelessLoss):
             The loss, a scalar, 0 if no term has a clip; and the value of each term, NaN for a term
             without clips.
         """
-        values, clips = self.compare(embeddings, present)
+        values, clips, terms = self.compare(embeddings, present)
         # On the device: reading back which terms count would force a synchronisation.
         served = (clips > 0).to(values.dtype).unbind()
         weights = torch.stack([w * s for w, s in zip(self.weights.values(), served, strict=True)])
         loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        reported = values.detach().masked_fill(clips == 0, math.nan)
-        return loss, dict(zip(self.weights, reported, strict=True))
+        return loss, terms
 
     def shown(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return which clips count as having each modality: (b,) bool, see ``presence``."""
         return {m: present[self.presence.get(m, m)] for m in present}
 
     def compare(
-        self,
-        embeddings: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """Compute (terms,) values, and the number of clips that each is a mean over."""
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Compute (terms,) values and numbers of clips that these are means over, and a report."""
         shown = self.shown(present)
         complete = torch.stack(
             [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
@@ -122,4 +135,6 @@ class CombinatorialLoss(StatelessLoss):
         is_nce = self.contrastive == "nce"
         scale, margin = (1 / self.temperature, 0.0) if is_nce else (1.0, self.margin)
         normalize = self.contrastive != "mms_dot"
-        return contrast(sides, pairs, scale, margin, complete, normalize=normalize)
+        values, clips = contrast(sides, pairs, scale, margin, complete, normalize=normalize)
+        reported = values.detach().masked_fill(clips == 0, math.nan)
+        return values, clips, dict(zip(self.weights, reported, strict=True))

@@ -6,7 +6,6 @@ Shapes: b clips of this rank, M modalities, E embedding width.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,18 +28,13 @@ class MCNLoss:
     Args:
         modalities: names of the modalities, in the model's order.
         margin: of the pairs and of the clusters.
-        clusters: see :class:`fusion.losses.clusters.ClusterLoss`, as for the next three.
-        queue_batches: see there.
-        queue_stride: see there.
-        every: see there.
+        clusters: number of clusters of clips.
+        queue_batches: batches that are clustered beside the current one; 0: none.
+        queue_stride: every n-th clip of a batch goes into the queue.
+        every: steps from one k-means to the next.
         cluster_weight: of the cluster contrast; 0 leaves it out.
         reconstruction_weight: of the reconstruction; 0 leaves it out.
-        presence: see :class:`fusion.losses.combinatorial.CombinatorialLoss`; it applies to the
-            clusters and the reconstruction too.
-
-    Attributes:
-        combinations: the outputs of the model that the loss reads.
-        compares_clips: see :class:`fusion.losses.stateless.StatelessLoss`.
+        presence: see :class:`CombinatorialLoss`; for clusters and reconstruction too.
 
     Raises:
         ValueError: a number is out of its range, or ``presence`` names an unknown modality.
@@ -63,45 +57,29 @@ class MCNLoss:
         letters = letters_of(modalities)
         pairs = [f"{a}|{b}" for a, b in itertools.combinations(letters, 2)]
         self.pairwise = CombinatorialLoss(
-            modalities,
-            dict.fromkeys(pairs, 1.0),
-            contrastive="mms_dot",
-            margin=margin,
-            presence=presence,
+            modalities, dict.fromkeys(pairs, 1.0), "mms_dot", margin=margin, presence=presence
         )
         self.modalities, self.letters = list(modalities), {m: x for x, m in letters.items()}
         self.combinations = self.pairwise.combinations
-        for name, weight in {
-            "cluster_weight": cluster_weight,
-            "reconstruction_weight": reconstruction_weight,
-        }.items():
+        for name, weight in ("cluster", cluster_weight), ("reconstruction", reconstruction_weight):
             if not weight >= 0:
-                raise ValueError(f"loss.{name} must be at least 0; got {weight}")
+                raise ValueError(f"loss.{name}_weight must be at least 0; got {weight}")
         self.cluster_weight, self.reconstruction_weight = cluster_weight, reconstruction_weight
         self.clusters = ClusterLoss(clusters, queue_batches, queue_stride, every, margin)
 
     def __call__(
-        self,
-        embeddings: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of the whole batch; every rank passes its clips.
+        """Compute the loss of the whole batch and its named parts; every rank passes its clips.
 
-        Args:
-            embeddings: for each modality's letter (b, E); ``reconstruction`` (b, M), errors.
-            present: for each modality (b,) bool, which clips have it.
-
-        Returns:
-            The loss, a scalar, and its named parts.
+        ``embeddings`` are (b, E) for each modality's letter, and ``reconstruction`` (b, M), errors;
+        ``present`` is (b,) bool for each modality, which clips have it.
 
         Raises:
-            ValueError: the model reconstructs nothing, or see
-                :class:`fusion.losses.clusters.ClusterLoss`.
+            ValueError: the model reconstructs nothing, or see :class:`ClusterLoss`.
         """
-        values, clips = self.pairwise.compare(embeddings, present)
+        values, _, terms = self.pairwise.compare(embeddings, present)
         loss = values.sum()  # a term without clips is 0
-        reported = values.detach().masked_fill(clips == 0, math.nan)
-        terms = dict(zip(self.pairwise.weights, reported, strict=True))
         shown = self.pairwise.shown(present)
         flags = torch.stack([shown[m] for m in self.modalities])  # (M, b)
         if self.cluster_weight:
@@ -118,8 +96,9 @@ class MCNLoss:
             weights = flags.T.to(embeddings[RECONSTRUCTION].dtype)
             error = (embeddings[RECONSTRUCTION].masked_fill(~flags.T, 0) * weights).sum(dim=0)
             mean = all_reduce_with_grad(error) / all_reduce(weights.sum(dim=0)).clamp(min=1)
-            loss = loss + self.reconstruction_weight * mean.sum()
-            terms[RECONSTRUCTION] = self.reconstruction_weight * mean.sum().detach()
+            reconstruction = self.reconstruction_weight * mean.sum()
+            loss = loss + reconstruction
+            terms[RECONSTRUCTION] = reconstruction.detach()
         return loss, terms
 
     def commit(self) -> None:

@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fusion.models.avlnet import AVLnet
-from fusion.models.clip_text import CLIPText
+from fusion.models.avlnet import MCN, AVLnet
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
-from fusion.models.mcn import MCN
+from fusion.models.text_encoders import CLIPText, WordVectorFile, WordVectors
 from fusion.models.transformer import GatedProjection
-from fusion.models.word_vectors import WordVectorFile, WordVectors
 
 MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
 TEXT_ENCODERS: dict[str, Any] = {
@@ -22,16 +20,13 @@ TEXT_ENCODERS: dict[str, Any] = {
     "clip": CLIPText,
 }
 
-COMPILED = (DAVEnet, GatedProjection)
-
 __all__ = ["EAO", "MCN", "MODELS", "TEXT_ENCODERS", "AVLnet", "WordVectors", "compile_parts"]
 
 
 def compile_parts(model: nn.Module) -> None:
     """Apply ``torch.compile``, in training only, to the parts of a model with nearly fixed shapes.
 
-    The other parts have a row for each token of a batch, so each batch would compile them again,
-    as would the batches of an evaluation.
+    Other parts, with a row for each token of a batch, would be compiled again for each batch.
 
     Raises:
         ValueError: the model is on a CPU and there is no C++ compiler.
@@ -43,11 +38,11 @@ def compile_parts(model: nn.Module) -> None:
             "trainer.compile=true needs a C++ compiler on the CPU; install g++ or clang++"
         )
     for module in model.modules():
-        if isinstance(module, COMPILED):
-            _compile_in_training(module, dynamic=isinstance(module, GatedProjection))
+        if isinstance(module, (DAVEnet, GatedProjection)):
+            _compile_in_training(module)
 
 
-def _compile_in_training(module: nn.Module, dynamic: bool) -> None:
+def _compile_in_training(module: nn.Module) -> None:
     plain = module.forward
-    compiled = torch.compile(plain, dynamic=dynamic)
+    compiled = torch.compile(plain, dynamic=isinstance(module, GatedProjection))
     module.forward = lambda x: (compiled if module.training else plain)(x)

@@ -1,10 +1,9 @@
 """BatchNorm over groups of a fixed number of clips; its result does not depend on the chunks.
 
-Plain BatchNorm takes its statistics over the clips in memory: the share of a process, or a chunk
-of it. So the number of processes and the chunk size change its result. Here the statistics are
-over ``group`` neighbouring clips, a setting of the model ("ghost batches", arXiv:1705.08741), and
-a batch can be cut between any two groups. Running statistics move once a step, by the average over
-all groups of the step. Without a group the statistics are over the clips in memory, as published.
+Plain BatchNorm takes its statistics over the clips in memory, so the number of processes and the
+chunk size change its result. Here they are over ``group`` neighbouring clips ("ghost batches",
+arXiv:1705.08741), and a batch can be cut between any two groups. Running statistics move once a
+step, by the average over all groups. Without a group it is plain BatchNorm, as published.
 
 Shapes: B clips, C channels, F frames, G groups.
 """
@@ -22,37 +21,23 @@ from torch import Tensor, nn
 
 
 class GroupedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over groups of clips; weights and buffers are those of ``nn.BatchNorm2d``.
+    """BatchNorm of (B, C, 1, F) over groups of clips; the state is that of ``nn.BatchNorm2d``.
 
     Args:
         num_channels: C.
         group: clips whose statistics are taken together, a divisor of B; None: all of a call.
         frozen: use the running statistics in training too, without updating them.
-
-    Attributes:
-        sums: (2, C) means and variances, summed over the groups since the last update of the
-            running statistics; see :func:`one_update`.
-        num_groups: the number of these groups.
-        waits: update the running statistics only when :meth:`update` is called.
-        ignores: never update them, see :func:`no_update`.
-
-    Shape:
-        (B, C, 1, F) -> (B, C, 1, F)
     """
 
     def __init__(self, num_channels: int, group: int | None = None, frozen: bool = False) -> None:
         super().__init__(num_channels)
         self.group, self.frozen = group, frozen
-        self.sums: Tensor | None = None
-        self.num_groups = 0
-        self.waits = self.ignores = False
+        self.sums: Tensor | None = None  # (2, C) means and variances, summed over num_groups
+        self.num_groups = 0  # groups since the last update of the running statistics
+        self.waits = self.ignores = False  # update only if told to, or never
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``.
-
-        Raises:
-            ValueError: B is no multiple of the group.
-        """
+        """Normalise ``x``; raise ValueError if B is no multiple of the group."""
         if not self.training or self.frozen:
             mean, var = self.running_mean, self.running_var
             return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
@@ -69,9 +54,8 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         statistics = torch.zeros(2, x.shape[1], device=x.device, dtype=dtype)
         # With momentum 1 the "running" statistics become those of the group.
         mean, var = statistics
-        weight, bias = (  # a copy of each for each group
-            p if num_groups == 1 else p.repeat(num_groups) for p in (self.weight, self.bias)
-        )
+        one = num_groups == 1
+        weight, bias = (p if one else p.repeat(num_groups) for p in (self.weight, self.bias))
         y = F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=self.eps)
         if not self.ignores:
             sums = rearrange(statistics, "s (g c) -> s g c", g=num_groups).sum(dim=1)
@@ -108,10 +92,10 @@ class GroupedBatchNorm(nn.BatchNorm2d):
 
 @contextlib.contextmanager
 def one_update(model: nn.Module) -> Iterator[list[GroupedBatchNorm]]:
-    """Update the running statistics of a model once for all its calls inside the block.
+    """Update the running statistics once, at the end of the block, unless an error ends it.
 
-    The update is at the end, and left out if an error ends the block. Within the block the caller
-    may average ``sums`` of the layers over ranks, which have equally many groups.
+    Within the block the caller may average ``sums`` of the layers over ranks, which have equally
+    many groups.
     """
     norms = _grouped(model)
     for norm in norms:
@@ -142,21 +126,17 @@ def no_update(model: nn.Module) -> Iterator[None]:
 def batch_granularity(model: nn.Module) -> int | None:
     """Return the number of clips of which every chunk must be a multiple.
 
-    Returns:
-        1 if the model treats every clip alone, without BatchNorm or with a frozen one; otherwise
-        the least common multiple of the groups of its BatchNorms; None if one of them has no
-        group, so that any cut would change the result.
+    It is the least common multiple of the groups of the model's BatchNorms that are not frozen; 1
+    without any; None if one of them has no group, so that any cut would change the result.
     """
     cut = 1
     for norm in model.modules():
-        if isinstance(norm, GroupedBatchNorm):
-            if norm.frozen:
-                continue
-            if norm.group is None:
-                return None
-            cut = math.lcm(cut, norm.group)
-        elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            continue
+        if not isinstance(norm, GroupedBatchNorm) or (norm.group is None and not norm.frozen):
             return None
+        if norm.group and not norm.frozen:
+            cut = math.lcm(cut, norm.group)
     return cut
 
 

@@ -9,8 +9,9 @@ Shapes: B clips, F frames (100 per second), L = F / stride tokens, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,16 +26,9 @@ KERNEL = 9
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions over time around a shortcut.
+    """Two convolutions around a shortcut: (B, C_in, 1, F) -> (B, C_out, 1, F / stride).
 
-    Args:
-        in_channels: C of the input.
-        out_channels: C of the output.
-        stride: frames per frame of the output.
-        norm: makes a normalisation of so many channels.
-
-    Shape:
-        (B, C_in, 1, F) -> (B, C_out, 1, F / stride)
+    ``norm`` makes a normalisation of so many channels.
     """
 
     def __init__(
@@ -64,8 +58,7 @@ class DAVEnet(nn.Module):
         widths: C of the first layer and of each stage; the published ones if not given.
         num_bands: mel bands of the spectrogram.
         batchnorm_group: see :class:`fusion.models.batchnorm.GroupedBatchNorm`.
-        batchnorm_frozen: use BatchNorm's running statistics in training too, as the published
-            fine-tuning does.
+        batchnorm_frozen: use the running statistics in training too, as published fine-tuning does.
 
     Shape:
         (B, num_bands, F) -> (B, widths[-1], F / stride)
@@ -83,8 +76,8 @@ class DAVEnet(nn.Module):
         batchnorm_frozen: bool = False,
     ) -> None:
         super().__init__()
-        if batchnorm_group is not None and not (
-            type(batchnorm_group) is int and batchnorm_group >= 1
+        if batchnorm_group is not None and (
+            type(batchnorm_group) is not int or batchnorm_group < 1
         ):
             raise ValueError(f"batchnorm_group must be a number from 1 on; got {batchnorm_group!r}")
         if not isinstance(batchnorm_frozen, bool):
@@ -97,7 +90,8 @@ class DAVEnet(nn.Module):
             raise ValueError(
                 f"DAVEnet version {version} needs {len(blocks) + 1} widths; got {list(widths)}"
             )
-        self.stride, self.out_dim = 2 ** len(blocks), widths[-1]
+        self.version, self.stride = version, 2 ** len(blocks)
+        self.num_bands, self.out_dim = num_bands, widths[-1]
         self.conv1 = nn.Conv2d(1, widths[0], kernel_size=(num_bands, 1), bias=False)
         self.bn1 = norm(widths[0])
         self.stages = nn.Sequential(
@@ -128,14 +122,10 @@ class DAVEnetEncoder(nn.Module):
 
     Args:
         num_frames: F, a multiple of DAVEnet's stride (16 for version 1, 64 for version 2).
-        version: see :class:`DAVEnet`.
-        widths: see :class:`DAVEnet`.
         max_tokens: most tokens of a clip; no limit if not given.
         long_clips: how longer clips are shortened: ``cut``, or ``nearest``, ``max_pool``,
             ``avg_pool`` over the whole clip.
-        num_bands: mel bands of the spectrogram.
-        batchnorm_group: see :class:`DAVEnet`; None as published.
-        batchnorm_frozen: see :class:`DAVEnet`.
+        network: the arguments of :class:`DAVEnet`.
 
     Shape:
         tokens with values (T, num_bands), one per frame -> tokens with values (T', out_dim)
@@ -144,22 +134,18 @@ class DAVEnetEncoder(nn.Module):
     def __init__(
         self,
         num_frames: int,
-        version: int = 2,
-        widths: Sequence[int] | None = None,
         max_tokens: int | None = None,
         long_clips: str = "cut",
-        num_bands: int = 40,
-        batchnorm_group: int | None = None,
-        batchnorm_frozen: bool = False,
+        **network: Any,
     ) -> None:
         super().__init__()
-        self.net = DAVEnet(version, widths, num_bands, batchnorm_group, batchnorm_frozen)
+        self.net = DAVEnet(**network)
         self.num_frames, self.max_tokens, self.long_clips = num_frames, max_tokens, long_clips
-        self.in_dim, self.out_dim = num_bands, self.net.out_dim
+        self.in_dim, self.out_dim = self.net.num_bands, self.net.out_dim
         if num_frames < 1 or num_frames % self.net.stride:
             raise ValueError(
                 f"num_frames ({num_frames}) must be a multiple of {self.net.stride},"
-                f" the stride of DAVEnet version {version}"
+                f" the stride of DAVEnet version {self.net.version}"
             )
         if long_clips not in POOLING:
             raise ValueError(f"long_clips must be one of {list(POOLING)}; got {long_clips!r}")
@@ -167,18 +153,16 @@ class DAVEnetEncoder(nn.Module):
     def forward(self, frames: Tokens) -> Tokens:
         """Compute the audio tokens of each clip; a clip without frames has no token."""
         padded, _ = frames.pad(self.num_frames)  # (B, F, num_bands)
-        tokens = self.net(padded.mT).mT  # (B, L, C)
-        num_frames, host_frames = (
+        tokens, stride = self.net(padded.mT).mT, self.net.stride  # (B, L, C)
+        lengths, host_lengths = (
             lengths.clamp(max=self.num_frames) for lengths in (frames.lengths, frames.host_lengths)
         )
         if self.max_tokens is not None and tokens.shape[1] > self.max_tokens:
             # As published: tokens that begin within the sound are kept, only whole ones pooled.
-            tokens = self._shorten(tokens, host_frames // self.net.stride)
+            tokens = self._shorten(tokens, host_lengths // stride)
         lengths, host_lengths = (
-            (count + self.net.stride - 1)
-            .div(self.net.stride, rounding_mode="floor")
-            .clamp(max=tokens.shape[1])
-            for count in (num_frames, host_frames)
+            ((count + stride - 1) // stride).clamp(max=tokens.shape[1])
+            for count in (lengths, host_lengths)
         )
         return Tokens.unpad(tokens, lengths, host_lengths)
 
@@ -194,16 +178,45 @@ class DAVEnetEncoder(nn.Module):
         return torch.stack(clips)
 
 
-def _nearest(x: Tensor, size: int) -> Tensor:
-    return F.interpolate(x, size=size, mode="nearest")
-
-
-POOLING = {  # (1, C, L) -> (1, C, size)
+POOLING: dict[str, Callable[[Tensor, int], Tensor] | None] = {  # (1, C, L) -> (1, C, size)
     "cut": None,
-    "nearest": _nearest,
+    "nearest": F.interpolate,
     "max_pool": F.adaptive_max_pool1d,
     "avg_pool": F.adaptive_avg_pool1d,
 }
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder}
+
+
+def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
+    """Build the encoder of the modality ``name``; None if its features are tokens already.
+
+    The encoder has ``in_dim`` and ``out_dim``. ``spec`` is explained in :class:`fusion.models.EAO`.
+
+    Raises:
+        ValueError: a key, a name or an argument is wrong.
+    """
+    spec = dict(spec)
+    if unknown := set(spec) - {"dim", "encoder", "max_tokens"}:
+        raise ValueError(
+            f"model.modalities.{name} has an unknown key {min(unknown)!r};"
+            " choose from dim, encoder, max_tokens"
+        )
+    if ("dim" in spec) == ("encoder" in spec):
+        raise ValueError(f"model.modalities.{name} needs either dim or encoder")
+    if "dim" in spec:
+        return None
+    arguments = dict(spec["encoder"])
+    kind = arguments.pop("name", None)
+    if kind not in ENCODERS:
+        raise ValueError(
+            f"model.modalities.{name}.encoder.name: unknown {kind!r}; choose from {list(ENCODERS)}"
+        )
+    try:
+        return ENCODERS[kind](**arguments)
+    except TypeError as error:
+        raise ValueError(f"model.modalities.{name}.encoder: {error}") from None
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -2,8 +2,7 @@
 
 Shvetsova et al., CVPR 2022, arXiv:2112.04446.
 
-Shapes: B clips, L tokens of the longest clip, T tokens of all clips, D token width, E embedding
-width.
+Shapes: B clips, D token width, E embedding width.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion.modalities import members, spell
-from fusion.models.dropout import ClipDropout
-from fusion.models.encoders import build_encoder
+from fusion.models.davenet import build_encoder
 from fusion.models.packing import Grid, Span, token_grid
-from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, Transformer
+from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, ClipDropout, Transformer
 from fusion.tokens import Tokens, true_places
 
 CLS = "[cls]"
@@ -30,8 +28,8 @@ class Pass(NamedTuple):
 
     members: tuple[str, ...]  # their tokens attend to one another
     pooled: tuple[str, ...]  # their outputs make up the embedding
-    complete: Tensor | None  # (B,) bool: the clips to embed; None: all
-    host_complete: Tensor | None  # the same in CPU memory
+    complete: Tensor | None = None  # (B,) bool: the clips to embed; None: all
+    host_complete: Tensor | None = None  # the same in CPU memory
 
 
 class EAO(nn.Module):
@@ -45,9 +43,8 @@ class EAO(nn.Module):
 
     Args:
         modalities: for each modality's name a dict: ``dim``, the width of its features; or
-            ``encoder``, a dict with the ``name`` of one of
-            :data:`fusion.models.encoders.ENCODERS` and its arguments; and
-            ``max_tokens``, needed with ``positional``. None removes a modality.
+            ``encoder``, a dict with a ``name`` in :data:`fusion.models.davenet.ENCODERS` and its
+            arguments; and ``max_tokens``, needed with ``positional``. None removes a modality.
         combinations: such as ``["t", "v", "va"]``.
         token_dim: D.
         embedding_dim: E.
@@ -59,7 +56,7 @@ class EAO(nn.Module):
         cls_token: read the embedding from a class token, through a shared head (ablation).
         positional: add a learned embedding of each token's position (ablation).
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
-        dropout: see :class:`fusion.models.dropout.ClipDropout`.
+        dropout: probability of a token's value to become zero in training.
 
     Raises:
         ValueError: the arguments contradict one another; the message says which.
@@ -87,8 +84,6 @@ class EAO(nn.Module):
         parts = [members(combination, self.modalities) for combination in combinations]
         self.combinations = {spell(names): names for names in parts}
         self._check(cls_token, shared_head, transformer_per_modality, projection)
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
         project, shared = PROJECTIONS[projection], ("shared",)
 
         self.encoders = nn.ModuleDict()
@@ -108,17 +103,14 @@ class EAO(nn.Module):
             lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio),
         )
         self.heads = _for_each(
-            shared if shared_head else self.modalities,
-            lambda _: project(token_dim, embedding_dim),
+            shared if shared_head else self.modalities, lambda _: project(token_dim, embedding_dim)
         )
         self.dropout = ClipDropout(dropout)
         self.masking_token = _small_parameter(token_dim)
         self.cls_token = _small_parameter(token_dim) if cls_token else None
+        longest = {m: _max_tokens(m, modalities[m]) for m in self.modalities if positional}
         self.positions = nn.ParameterDict(
-            {
-                name: _small_parameter(_max_tokens(name, spec), token_dim)
-                for name, spec in (modalities.items() if positional else ())
-            }
+            {m: _small_parameter(length, token_dim) for m, length in longest.items()}
         )
 
     def forward(
@@ -131,11 +123,10 @@ class EAO(nn.Module):
         """Embed a batch.
 
         Args:
-            inputs: for each modality the features of B clips; modalities not given are missing in
-                every clip.
+            inputs: for each modality the features of B clips; without it, all clips lack it.
             combinations: which to compute, any of the modalities; the configured ones if not given.
-            skip_incomplete: embed a combination only for clips that have all of its modalities. The
-                loss reads no others; they get zeros.
+            skip_incomplete: embed a combination only for clips that have all of its modalities; the
+                others get zeros, which no loss reads.
             seeds: (B,) int64, for the dropout of each clip; drawn by torch if not given.
 
         Returns:
@@ -145,14 +136,17 @@ class EAO(nn.Module):
         chosen = {spell(names): names for names in (members(c, self.modalities) for c in words)}
         needed = [m for m in self.modalities if any(m in parts for parts in chosen.values())]
         num_clips = next(iter(inputs.values())).num_clips
-        tokens = {m: self.tokenize(m, inputs.get(m), num_clips) for m in needed}
+        tokens = {m: self._tokenize(m, inputs.get(m), num_clips) for m in needed}
         passes = {c: self._pass(parts, tokens, skip_incomplete) for c, parts in chosen.items()}
         if not skip_incomplete:
             tokens = {m: x.fill_missing(self.masking_token) for m, x in tokens.items()}
         tokens = {m: self._add_positions(m, x) for m, x in tokens.items()}
         tokens = {m: self.dropout(x, seeds, self.modalities.index(m)) for m, x in tokens.items()}
         if self.cls_token is not None:
-            tokens[CLS] = self._cls_tokens(tokens[needed[0]])
+            like = tokens[needed[0]]
+            values = self.cls_token.to(like.values.dtype).expand(num_clips, -1)
+            ones = torch.ones_like(like.lengths), torch.ones_like(like.host_lengths)
+            tokens[CLS] = Tokens(values, *ones)
         views = self._project(self._pool(tokens, passes))
         embeddings = {}
         for c, one in passes.items():
@@ -162,8 +156,7 @@ class EAO(nn.Module):
             embeddings[c] = embedding
         return embeddings
 
-    def tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Tokens:
-        """Project one modality's features to tokens of width D."""
+    def _tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Tokens:
         if inputs is None:
             values = self.masking_token.new_zeros(0, len(self.masking_token))
             none = torch.zeros(num_clips, dtype=torch.int64, device=values.device)
@@ -183,36 +176,23 @@ class EAO(nn.Module):
         position = true_places(tokens.mask, len(tokens.values)) % max(longest, 1)
         return tokens.replace(tokens.values + F.embedding(position, table))
 
-    def _cls_tokens(self, like: Tokens) -> Tokens:
-        assert self.cls_token is not None
-        values = self.cls_token.to(like.values.dtype).expand(like.num_clips, -1)
-        lengths, host_lengths = torch.ones_like(like.lengths), torch.ones_like(like.host_lengths)
-        return Tokens(values, lengths, host_lengths)
-
     def _pass(
         self, parts: tuple[str, ...], tokens: Mapping[str, Tokens], skip_incomplete: bool
     ) -> Pass:
         if len(parts) > 1 and "shared" not in self.transformers:
             raise ValueError(f"a transformer per modality cannot fuse {', '.join(parts)}")
         pooled = parts if self.cls_token is None else (CLS,)
-        complete = host_complete = None
-        if skip_incomplete:
-            host_complete = torch.stack([tokens[m].host_lengths > 0 for m in parts]).all(dim=0)
-            if host_complete.all():
-                host_complete = None
-            else:
-                complete = torch.stack([tokens[m].present for m in parts]).all(dim=0)
-        return Pass(
-            (*pooled, *parts) if self.cls_token is not None else parts,
-            pooled,
-            complete,
-            host_complete,
-        )
+        reads = parts if self.cls_token is None else (CLS, *parts)
+        host_complete = torch.stack([tokens[m].host_lengths > 0 for m in parts]).all(dim=0)
+        if not skip_incomplete or host_complete.all():
+            return Pass(reads, pooled)
+        complete = torch.stack([tokens[m].present for m in parts]).all(dim=0)
+        return Pass(reads, pooled, complete, host_complete)
 
     def _pool(
         self, tokens: Mapping[str, Tokens], passes: Mapping[str, Pass]
     ) -> dict[tuple[str, str], Tensor]:
-        """Run all passes; return the mean output (B, D) of each pass and pooled member."""
+        """Run all passes: the mean output (B, D) of each pass and pooled member."""
         means: dict[tuple[str, str], Tensor] = {}
         for name, transformer in self.transformers.items():
             mine = {c: p for c, p in passes.items() if name in ("shared", p.members[-1])}

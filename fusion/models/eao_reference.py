@@ -110,13 +110,11 @@ def combinatorial_loss(
     terms: Iterable[tuple[str, str, Iterable[str], float]],
     contrastive: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Average the contrastive losses between pairs of combinations.
+    """Average the contrastive losses between pairs of combinations, each (B, E).
 
-    Args:
-        embeddings: for each combination (B, E).
-        present: for each modality (B,) bool, the clips that have it.
-        terms: two combinations, the modalities that a clip needs to count, and the weight.
-        contrastive: of two (n, E) batches, such as :func:`contrastive_loss`.
+    A term is two combinations, the modalities that a clip needs to count, and a weight; ``present``
+    is (B,) bool for each modality; ``contrastive`` compares two (n, E) batches, such as
+    :func:`contrastive_loss`.
     """
     total, sum_of_weights = torch.zeros(()), 0.0
     for left, right, needs, weight in terms:

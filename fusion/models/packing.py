@@ -1,7 +1,6 @@
-"""Grids of slots, the same for all clips, so that several passes become one attention call.
+"""Grids of slots, with which passes over the same tokens, ``t``, ``v``, ``tv``, become one.
 
-Passes of a transformer over the same tokens, such as ``t``, ``v`` and ``tv``, become one. A grid
-of slots holds every token once, another one holds a row for each token of each pass, and a mask
+One grid holds every token of a clip once, another one a row for each token of each pass, and a mask
 says which row may see which token. All other layers work on packed tokens, without padding.
 
 Shapes: B clips, S slots of a clip, N filled slots of all clips, D width.
@@ -10,6 +9,7 @@ Shapes: B clips, S slots of a clip, N filled slots of all clips, D width.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -20,36 +20,22 @@ from fusion.tokens import Tokens, pick, place, true_places
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Neighbouring slots.
+    """Neighbouring slots."""
 
-    Attributes:
-        name: of the modality whose tokens they hold.
-        group: the pass to which they belong; None for tokens that every pass may read.
-        members: names that attend to one another in that pass.
-    """
-
-    name: str
-    group: int | None = None
-    members: tuple[str, ...] = ()
+    name: str  # of the modality whose tokens they hold
+    group: int | None = None  # the pass that they belong to; None: every pass may read them
+    members: tuple[str, ...] = ()  # names that attend to one another in that pass
 
     def may_see(self, other: Span) -> bool:
         """Return whether a row of this span may attend to a token of the other."""
-        if other.group is None:
-            return other.name in self.members
-        return other.group == self.group
+        return other.name in self.members if other.group is None else other.group == self.group
 
 
 class Grid:
-    """Spans of slots; each clip fills the first few slots of each span.
+    """Spans of so many slots each; each clip fills the first few slots of each span.
 
-    Args:
-        spans: what the slots hold.
-        sizes: slots of each span, at least as many as any clip fills.
-        lengths: for each span (B,) the number of slots that a clip fills.
-        host_lengths: the same in CPU memory.
-
-    Attributes:
-        count: N.
+    ``lengths`` are (B,) the numbers of slots that the clips fill, for each span; ``host_lengths``
+    the same in CPU memory.
     """
 
     def __init__(
@@ -62,30 +48,23 @@ class Grid:
         self.spans, self.sizes, self.lengths = tuple(spans), list(sizes), list(lengths)
         self.num_clips = len(lengths[0])
         self.num_slots = sum(self.sizes)
-        self.count = sum(int(host.sum()) for host in host_lengths)
+        self.count = sum(int(host.sum()) for host in host_lengths)  # N
         self.has_empty_span = any(int(host.min()) == 0 for host in host_lengths if len(host))
         self.is_full = self.count == self.num_clips * self.num_slots
-        self._mask: Tensor | None = None
-        self._places: Tensor | None = None
 
-    @property
+    @functools.cached_property
     def mask(self) -> Tensor:
         """(B, S) bool: the filled slots."""
-        if self._mask is None:
-            device = self.lengths[0].device
-            parts = [
-                torch.arange(size, device=device) < lengths[:, None]
-                for size, lengths in zip(self.sizes, self.lengths, strict=True)
-            ]
-            self._mask = torch.cat(parts, dim=1)
-        return self._mask
+        parts = [
+            torch.arange(size, device=lengths.device) < lengths[:, None]
+            for size, lengths in zip(self.sizes, self.lengths, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
-    @property
+    @functools.cached_property
     def places(self) -> Tensor:
         """(N,) int64: the filled slots of all clips, clip after clip."""
-        if self._places is None:
-            self._places = true_places(self.mask, self.count)
-        return self._places
+        return true_places(self.mask, self.count)
 
     def pad(self, values: Tensor) -> Tensor:
         """Put packed rows into their slots: (N, D) -> (B, S, D), zero where a slot is empty."""
@@ -106,15 +85,7 @@ class Grid:
 
     def spread(self, padded: Tensor, target: Grid) -> Tensor:
         """Copy each span to all spans of ``target`` that come from it: (B, S, D) -> (B, S', D)."""
-        sources = self.sources_of(target)
-        if sources == list(range(len(self.spans))):
-            return padded
-        parts = padded.split(self.sizes, dim=1)
-        return torch.cat([parts[source] for source in sources], dim=1)
-
-    def sources_of(self, target: Grid) -> list[int]:
-        """Return the number of the span here that each span of ``target`` takes its tokens from."""
-        return [
+        sources = [
             next(
                 i
                 for i, span in enumerate(self.spans)
@@ -122,44 +93,38 @@ class Grid:
             )
             for wanted in target.spans
         ]
+        if sources == list(range(len(self.spans))):
+            return padded
+        parts = padded.split(self.sizes, dim=1)
+        return torch.cat([parts[source] for source in sources], dim=1)
 
     def attention_mask(self, target: Grid) -> Tensor | None:
-        """Make the mask of what each row of ``target`` may see here.
+        """Make the bool mask, broadcasting to (B, 1, S', S), of what each row of ``target`` sees.
 
-        Returns:
-            A bool mask that broadcasts to (B, 1, S', S); None if every row sees all.
+        None if every row sees all.
         """
-        allowed = self._allowed(target)
+        pairs = [[row.may_see(span) for span in self.spans] for row in target.spans]
+        allowed = None
+        if not all(all(row) for row in pairs):
+            shape = target.num_slots, self.num_slots
+            allowed = torch.empty(shape, dtype=torch.bool, device=self.lengths[0].device)
+            for part, row in zip(allowed.split(target.sizes), pairs, strict=True):
+                for block, sees in zip(part.split(self.sizes, dim=1), row, strict=True):
+                    block.fill_(sees)
         if self.is_full:
             return None if allowed is None else allowed[None, None]
         mask = self.mask[:, None, :]
         if allowed is not None:
             mask = allowed & mask  # (B, S', S)
         if self.has_empty_span:
-            # A row that sees nothing would be NaN and make all gradients NaN. So it attends to
-            # everything; its output is discarded.
+            # A row that sees nothing would make all gradients NaN. So it attends to everything;
+            # its output is discarded.
             mask = mask | ~mask.any(dim=-1, keepdim=True)
         return mask[:, None]
 
-    def _allowed(self, target: Grid) -> Tensor | None:
-        pairs = [[row.may_see(span) for span in self.spans] for row in target.spans]
-        if all(all(row) for row in pairs):
-            return None
-        device = self.lengths[0].device
-        allowed = torch.zeros(target.num_slots, self.num_slots, dtype=torch.bool, device=device)
-        for part, row in zip(allowed.split(target.sizes), pairs, strict=True):
-            for block, sees in zip(part.split(self.sizes, dim=1), row, strict=True):
-                if sees:
-                    block.fill_(True)
-        return allowed
-
 
 def token_grid(tokens: dict[str, Tokens]) -> tuple[Grid, Tensor]:
-    """Put the tokens of several modalities side by side.
-
-    Returns:
-        The grid, and (N, D) the tokens in its order, clip after clip.
-    """
+    """Put the tokens of several modalities side by side: a grid, and (N, D) tokens in its order."""
     parts = list(tokens.values())
     grid = Grid(
         [Span(name) for name in tokens],

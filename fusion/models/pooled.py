@@ -1,7 +1,7 @@
-"""Branches that make one vector of a modality: pool over time, then gate.
+"""Branches of AVLnet and MCN, which make one vector of a modality: pool over time, then gate.
 
-As in AVLnet (arXiv:2006.09199) and MCN (arXiv:2104.12671). Each branch returns its pooled features
-as well as its embedding, because MCN reconstructs them.
+The classes in :mod:`fusion.models.avlnet` explain the arguments. Each branch maps tokens with
+values (T, D) to its pooled features, which MCN reconstructs, and its embeddings (B, E).
 
 Shapes: B clips, T tokens of all clips, L tokens of the longest clip, D width, E embedding width.
 """
@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusion.models.davenet import DAVEnetEncoder
-from fusion.models.encoders import build_encoder
+from fusion.models.davenet import DAVEnetEncoder, build_encoder
 from fusion.models.transformer import GatedProjection
 from fusion.tokens import Tokens
 
@@ -24,27 +23,14 @@ Pooled = tuple[Tensor, Tensor]
 
 
 class VideoBranch(nn.Module):
-    """The maximum over time of the video tokens, gated.
+    """The maximum over time of the video tokens (B, D), gated.
 
-    Args:
-        dim: D of a token.
-        embedding_dim: E.
-        normalize: scale the maximum to unit length, as EAO's authors do for AVLnet. With one token
-            for each clip (``data.max_video_tokens: 0``) the data sets do that, for each kind of
-            features.
-        max_tokens: EAO's authors pad shorter clips with zeros to so many tokens, and the maximum is
-            over the zeros too, so never negative. None: no such padding.
-
-    Shape:
-        tokens with values (T, D) -> pooled (B, D), embeddings (B, E)
+    Clips with fewer than ``max_tokens`` tokens are padded with zeros: their maximum is never
+    negative.
     """
 
     def __init__(
-        self,
-        dim: int,
-        embedding_dim: int,
-        normalize: bool = False,
-        max_tokens: int | None = None,
+        self, dim: int, embedding_dim: int, normalize: bool = False, max_tokens: int | None = None
     ) -> None:
         super().__init__()
         self.in_dim, self.pooled_dim = dim, dim
@@ -63,24 +49,13 @@ class VideoBranch(nn.Module):
 
 
 class TextBranch(nn.Module):
-    """A projection of each word, rectified, and the maximum over words, gated.
+    """A projection of each word, rectified, and the maximum over words (B, E), gated.
 
     As published, a sentence is padded with zero vectors to ``max_words`` before the projection, and
     the maximum is over the padding too. All padding becomes the projection's bias, computed once.
-
-    Args:
-        dim: D of a word.
-        embedding_dim: E.
-        max_words: sentences are padded to it.
-        gated: False in the fused AVLnet, which gates text and audio together.
-
-    Shape:
-        tokens with values (T, D) -> pooled (B, E), embeddings (B, E)
     """
 
-    def __init__(
-        self, dim: int, embedding_dim: int, max_words: int = 20, gated: bool = True
-    ) -> None:
+    def __init__(self, dim: int, embedding_dim: int, max_words: int, gated: bool) -> None:
         super().__init__()
         self.in_dim, self.pooled_dim, self.max_words = dim, embedding_dim, max_words
         self.project = nn.Linear(dim, embedding_dim)
@@ -97,28 +72,13 @@ class TextBranch(nn.Module):
 
 
 class AudioBranch(nn.Module):
-    """The mean over time of the audio tokens, gated at their width, projected.
+    """The mean over time of the audio tokens (B, D), gated at their width, projected.
 
     The gate comes before the projection because it is narrower there, as published.
-
-    Args:
-        spec: ``dim``, or ``encoder`` with ``name: davenet``, see :class:`fusion.models.EAO`.
-        embedding_dim: E.
-        gated: see :class:`TextBranch`.
-        mean_over_padding: in training average over padding too, as in the published pre-training of
-            MCN and AVLnet. EAO's authors, the fine-tuning of AVLnet, and every evaluation average
-            over real sound only.
-
-    Shape:
-        tokens with values (T, bands or D) -> pooled (B, D), embeddings (B, E)
     """
 
     def __init__(
-        self,
-        spec: Mapping[str, Any],
-        embedding_dim: int,
-        gated: bool = True,
-        mean_over_padding: bool = False,
+        self, spec: Mapping[str, Any], embedding_dim: int, gated: bool, mean_over_padding: bool
     ) -> None:
         super().__init__()
         self.encoder = build_encoder("audio", spec)
@@ -152,15 +112,7 @@ class AudioBranch(nn.Module):
 
 
 class TextAudioGate(nn.Module):
-    """One embedding of text and audio: the sum of their projections, gated (AVLnet-Text-Fused).
-
-    Args:
-        in_dim: width of both.
-        embedding_dim: E.
-
-    Shape:
-        text (B, in_dim), audio (B, in_dim) -> (B, E)
-    """
+    """One embedding of text and audio: the sum of their projections, gated (AVLnet-Text-Fused)."""
 
     def __init__(self, in_dim: int, embedding_dim: int) -> None:
         super().__init__()
@@ -169,17 +121,15 @@ class TextAudioGate(nn.Module):
         self.gate = nn.Linear(embedding_dim, embedding_dim)
 
     def forward(self, text: Tensor, audio: Tensor) -> Tensor:
-        """Join the two."""
+        """Join two (B, in_dim) to (B, E)."""
         y = self.project_audio(audio) + self.project_text(text)
         return y * self.gate(y).sigmoid()
 
 
 def max_over_time(tokens: Tokens, lowest: float | None) -> Tensor:
-    """Take the maximum over the tokens of each clip: (T, D) -> (B, D).
+    """Take the maximum over the tokens of each clip: (T, D) -> (B, D); zeros without tokens.
 
-    Args:
-        tokens: the result is zeros for a clip without tokens.
-        lowest: a lower bound of all values, if there is one.
+    ``lowest`` is a lower bound of all values, if there is one.
     """
     if bool((tokens.host_lengths == 1).all()):
         return tokens.values

@@ -1,4 +1,4 @@
-"""Transformer and gated projection, shared by all models. Neither depends on modalities.
+"""Transformer, gated projection and dropout, for all models. None depends on modalities.
 
 Shapes: B clips, N tokens of all clips, D width, H heads.
 """
@@ -14,23 +14,22 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fusion.models.packing import Grid
+from fusion.tokens import Tokens, true_places
 
 LAYER_NORM_EPS = 1e-6
 CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# splitmix64 (Steele et al., OOPSLA 2014), as signed numbers: torch has no unsigned product.
+GOLDEN, FIRST, SECOND = (
+    number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+BITS = 24  # of each hash that are used
 
 
 class GatedProjection(nn.Module):
     """Linear projection, each output scaled by a gate: ``y = W x + b``, ``y * sigmoid(G y + c)``.
 
     The "context gating" of Miech et al., arXiv:1706.06905; EAO projects every input token and
-    every final embedding with it.
-
-    Args:
-        in_dim: width of the input.
-        out_dim: width of the output.
-
-    Shape:
-        (rows, in_dim) -> (rows, out_dim)
+    every final embedding with it: (rows, in_dim) -> (rows, out_dim).
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -55,15 +54,7 @@ PROJECTIONS: dict[str, type[nn.Module]] = {"gated": GatedProjection, "linear": n
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention: its weights, and the split into heads.
-
-    Args:
-        dim: D, a multiple of ``num_heads``.
-        num_heads: H.
-
-    Raises:
-        ValueError: ``dim`` is not a multiple of ``num_heads``.
-    """
+    """Multi-head attention: its weights, and the split into heads."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -74,30 +65,33 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Average the values that each query may see, weighted by attention.
+        """Average the values (B, K, D) that each query (B, Q, D) may see, weighted by attention.
 
-        Args:
-            queries: (B, Q, D).
-            keys: (B, K, D).
-            values: (B, K, D).
-            mask: bool, broadcasts to (B, H, Q, K); None if every query sees all.
-
-        Returns:
-            (B, Q, D), still to be projected by ``out``.
+        The mask is bool and broadcasts to (B, H, Q, K); None if every query sees all. The result
+        (B, Q, D) is still to be projected by ``out``.
         """
         q, k, v = (
             rearrange(x, "b l (h d) -> b h l d", h=self.num_heads) for x in (queries, keys, values)
         )
-        return rearrange(_attention(q, k, v, mask), "b h l d -> b l (h d)")
+        if q.is_cuda:
+            # With a mask, cuDNN's kernel returns NaN gradients at some lengths (pytorch#196678).
+            with sdpa_kernel(CUDA_KERNELS):
+                context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        elif q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
+            # Three times as fast as PyTorch's kernel in bf16.
+            scores = q * q.shape[-1] ** -0.5 @ k.mT
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
+            context = scores.softmax(dim=-1).to(v.dtype) @ v
+        else:
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return rearrange(context, "b h l d -> b l (h d)")
 
 
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then a two-layer perceptron, each added to its input.
 
-    Args:
-        dim: D.
-        num_heads: H.
-        mlp_ratio: hidden width of the perceptron, in units of D.
+    The hidden width of the perceptron is ``mlp_ratio`` D.
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
@@ -109,20 +103,11 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor, source: Grid, target: Grid, pool: bool = False) -> Tensor:
-        """Transform the tokens of ``source`` into the rows of ``target``.
+        """Transform the (N, D) tokens of ``source`` into the (N', D) rows of ``target``.
 
         Norm, queries, keys and values are computed once for each token, whatever the number of its
-        rows in ``target``. With ``pool`` the perceptron's second layer, which is linear, is applied
-        after the mean.
-
-        Args:
-            x: (N, D), the tokens of ``source``.
-            source: the grid of ``x``.
-            target: the rows to compute.
-            pool: average each span of the result.
-
-        Returns:
-            (N', D), one row for each of ``target``; with ``pool`` (spans, B, D).
+        rows in ``target``. With ``pool`` each span of the result is averaged: (spans, B, D). The
+        perceptron's second layer, which is linear, is then applied after the mean.
         """
         widths = [x.shape[-1]] * 3
         queries, keys, values = source.pad(self.attention.qkv(self.norm1(x))).split(widths, dim=-1)
@@ -138,17 +123,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A sequence of blocks, initialised as in ViT (arXiv:2010.11929).
-
-    Args:
-        num_blocks: 0 passes the tokens through.
-        dim: D.
-        num_heads: H.
-        mlp_ratio: see :class:`Block`.
-    """
+    """A sequence of blocks, initialised as in ViT (arXiv:2010.11929)."""
 
     def __init__(self, num_blocks: int, dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(num_blocks))
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -156,16 +136,10 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, tokens: Grid, rows: Grid, pooled: Grid) -> Tensor:
-        """Run several passes over the same tokens and average their outputs.
+        """Run several passes over the same (N, D) tokens and average their outputs.
 
-        Args:
-            x: (N, D), the tokens of ``tokens``.
-            tokens: every token once.
-            rows: a row for each token of each pass.
-            pooled: the spans of ``rows`` to average.
-
-        Returns:
-            (spans of ``pooled``, B, D).
+        ``tokens`` has every token once, ``rows`` a row for each token of each pass, and ``pooled``
+        the spans of ``rows`` to average: (spans of ``pooled``, B, D).
         """
         if not self.blocks:
             return pooled.mean(pooled.pack(tokens.spread(tokens.pad(x), pooled)))
@@ -175,16 +149,44 @@ class Transformer(nn.Module):
         return self.blocks[-1](x, source, pooled, pool=True)
 
 
-def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with the best kernel of the device: (B, H, L, D / H) each."""
-    if queries.is_cuda:
-        # With a mask, cuDNN's kernel returns NaN gradients at some lengths (pytorch#196678).
-        with sdpa_kernel(CUDA_KERNELS):
-            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    if queries.device.type == "cpu" and queries.dtype in (torch.bfloat16, torch.float16):
-        # Three times as fast as PyTorch's kernel in bf16.
-        scores = queries * queries.shape[-1] ** -0.5 @ keys.mT
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf)
-        return scores.softmax(dim=-1).to(values.dtype) @ values
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+class ClipDropout(nn.Module):
+    """In training, set each value of tokens to zero with a probability, and scale up the others.
+
+    It depends on the clip alone, not on its batch, chunk or rank: each choice is a hash of the
+    clip's seed and of the place of the value within the clip.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1; got {probability}")
+        self.probability = probability
+
+    def forward(self, tokens: Tokens, seeds: Tensor | None = None, stream: int = 0) -> Tokens:
+        """Drop values of the tokens of B clips, by (B,) int64 seeds, which torch draws if None.
+
+        The stream makes different choices for the modalities of a clip, which have the same seed.
+        """
+        if not self.training or not self.probability:
+            return tokens
+        values = tokens.values
+        if seeds is None:
+            seeds = torch.randint(2**62, (tokens.num_clips,), device=values.device)
+        position = true_places(tokens.mask, len(values))  # clip * L + place within the clip
+        longest = max(1, tokens.longest)
+        rows = _hash(_hash(seeds + stream)[position // longest] + position % longest)
+        columns = torch.arange(values.shape[1], device=values.device) * GOLDEN
+        drawn = _hash(rows[:, None] + columns) & (2**BITS - 1)  # (N, D)
+        kept = drawn >= self.probability * 2**BITS
+        return tokens.replace(values * kept / (1 - self.probability))
+
+
+def _hash(numbers: Tensor) -> Tensor:
+    """Hash int64 numbers: near ones become unrelated ones."""
+    numbers = (numbers ^ _shift(numbers, 30)) * FIRST
+    numbers = (numbers ^ _shift(numbers, 27)) * SECOND
+    return numbers ^ _shift(numbers, 31)
+
+
+def _shift(numbers: Tensor, bits: int) -> Tensor:
+    return (numbers >> bits) & (2 ** (64 - bits) - 1)  # logical: does not copy the sign

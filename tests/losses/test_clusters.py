@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fusion.losses import MCNLoss
-from fusion.losses.clusters import ClusterLoss, cluster_contrast
-from fusion.losses.kmeans import assign, kmeans
+from fusion.losses.clusters import ClusterLoss, assign, cluster_contrast, kmeans
 from tests.losses import plain
 
 
@@ -26,7 +25,7 @@ def test_kmeans_equals_the_plain_one(clusters):
 def test_tiles_change_nothing(monkeypatch):
     points, valid = rows(40), rows(40)[:, 0] > -1
     expected, labels = kmeans([points], [valid], points[:4]), assign(points, points[:4])
-    monkeypatch.setattr("fusion.losses.kmeans.TILE_ROWS", 7)
+    monkeypatch.setattr("fusion.losses.clusters.TILE_ROWS", 7)
     parts = [(x[:17], x[17:]) for x in (points, valid)]
     for ours, whole in zip(kmeans(*parts, points[:4]), expected, strict=True):
         torch.testing.assert_close(ours, whole)
@@ -63,7 +62,7 @@ def test_clusters_without_rows_to_take_rest(count):
 def test_with_more_clusters_than_rows_the_cut_changes_nothing(monkeypatch):
     points, valid, start = rows(12), torch.ones(12, dtype=torch.bool), rows(16, seed=1)
     expected = kmeans([points], [valid], start)
-    monkeypatch.setattr("fusion.losses.kmeans.TILE_ROWS", 5)
+    monkeypatch.setattr("fusion.losses.clusters.TILE_ROWS", 5)
     parts = [(x[:7], x[7:]) for x in (points, valid)]
     for ours, whole in zip(kmeans(*parts, start), expected, strict=True):
         torch.testing.assert_close(ours, whole)

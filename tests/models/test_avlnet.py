@@ -9,7 +9,7 @@ import torch
 from fusion.config import load_config
 from fusion.convert import convert_name, convert_weights
 from fusion.losses import CombinatorialLoss, MCNLoss
-from fusion.losses.kmeans import assign
+from fusion.losses.clusters import assign
 from fusion.models import MCN, AVLnet
 from fusion.tokens import Tokens
 from tests import golden_cases as golden

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fusion.models.clip_text import CLIPText
+from fusion.models.text_encoders import CLIPText
 
 transformers = pytest.importorskip("transformers")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusion.models.dropout import ClipDropout
+from fusion.models.transformer import ClipDropout
 from fusion.tokens import Tokens
 
 LENGTHS = (3, 0, 5, 1)

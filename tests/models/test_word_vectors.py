@@ -7,7 +7,7 @@ from gensim.models import KeyedVectors
 
 from fusion.convert import convert_word_vectors
 from fusion.models import WordVectors
-from fusion.models.word_vectors import WordVectorFile
+from fusion.models.text_encoders import WordVectorFile
 from fusion.words import words_of
 
 WORDS = ["the", "a", "Zürich", "犬", "it's", "thesaurus", "th", "x" * 300]

@@ -19,8 +19,7 @@ from fusion.config import ConfigError, check
 from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dataset import collate
 from fusion.evaluation.bootstrap import interval_over_queries
-from fusion.losses import LOSSES
-from fusion.losses.stateless import StatelessLoss
+from fusion.losses import LOSSES, StatelessLoss
 from fusion.models import MODELS
 from fusion.report.gallery import GalleryItem, GalleryResult
 from fusion.report.layout import FORMAT, Layout

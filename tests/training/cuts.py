@@ -29,11 +29,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from fusion.checkpoint import WEIGHTS
 from fusion.data.datasets.dataset import collate
 from fusion.distributed import check_before_collectives
-from fusion.losses import CombinatorialLoss, MCNLoss
-from fusion.losses.stateless import StatelessLoss
+from fusion.losses import CombinatorialLoss, MCNLoss, StatelessLoss
 from fusion.models import EAO, MCN
 from fusion.models.batchnorm import GroupedBatchNorm
-from fusion.models.encoders import ENCODERS
+from fusion.models.davenet import ENCODERS
 from fusion.tokens import Tokens
 from fusion.training.run_folder import RunFolder
 from fusion.training.sampler import EpochBatchSampler

@@ -19,13 +19,7 @@ GROUPS = 32  # groups of channels that a block convolves separately ("cardinalit
 class Bottleneck(nn.Module):
     """Convolutions of 1, 3 (in groups) and 1 frames and pixels, around a shortcut.
 
-    Args:
-        in_channels: C of the input.
-        out_channels: C of the output.
-        stride: frames, rows and columns per one of the output.
-
-    Shape:
-        (B, C_in, T, H, W) -> (B, C_out, T / stride, H / stride, W / stride), rounded up
+    (B, C_in, T, H, W) -> (B, C_out, T / stride, H / stride, W / stride), rounded up.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -48,24 +42,17 @@ class Bottleneck(nn.Module):
 class ResNeXt101(nn.Module):
     """The convolutional network without its classifier, then the mean over frames and pixels.
 
-    :func:`fusion.models.video.weight_names.load_resnext101` loads the published weights.
-
     Input, as the published extractor (github.com/antoine77340/video_feature_extractor) makes it:
 
-    * 24 frames per second, RGB, range 0 to 255;
+    * 24 frames per second, RGB, range 0 to 255, minus the mean of Kinetics, (110.6, 103.2, 96.3);
     * the shorter side scaled to 112 pixels, the longer one in proportion and rounded down, then
       the central 112 x 112 pixels;
-    * T = 16 neighbouring frames, the next chunk beginning after the last frame of this one: 1.5
-      features per second. The last chunk is filled up with black frames;
-    * then the mean of Kinetics, (110.6, 103.2, 96.3), subtracted, of the black frames too; the
-      standard deviation is taken as 1.
+    * chunks of T = 16 frames, one after the other: 1.5 features per second. The last chunk is
+      filled up with black frames, before the mean is subtracted.
 
     The published features are divided by their L2 norm and stored in float16; this model leaves
-    them as they are. In the published code the last average has the fixed extent that 16 x 112 x
-    112 leads to; here it is over whatever there is, equal for that size.
-
-    Attributes:
-        out_dim: 2048.
+    them as they are. The published code averages over the extent that 16 x 112 x 112 leads to; this
+    model over any.
 
     Shape:
         (B, 3, T, H, W) -> (B, 2048)
@@ -73,7 +60,7 @@ class ResNeXt101(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.out_dim = WIDTHS[-1]
+        self.out_dim = WIDTHS[-1]  # 2048
         stem = nn.Sequential(
             *_conv(3, 64, 7, (1, 2, 2)),
             nn.ReLU(inplace=True),

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+Sizes = tuple[int, int, int]  # frames, rows, columns
+
 BLOCKS = {  # widths of an Inception block: 1x1x1 | 1x1x1, 3x3x3 | 1x1x1, 3x3x3 | pool, 1x1x1
     "3b": (64, 96, 128, 16, 32, 32),
     "3c": (128, 128, 192, 32, 96, 64),
@@ -33,14 +35,7 @@ POOLS = {  # kernel and stride (frames, rows, columns) of the pooling before a l
 
 
 class FeatureGate(nn.Module):
-    """Scale every channel by a weight in 0..1, computed from the means of all channels.
-
-    Args:
-        channels: C.
-
-    Shape:
-        (B, C, T, H, W) -> (B, C, T, H, W)
-    """
+    """Scale every channel by a weight in 0..1, computed from the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,15 +50,7 @@ class FeatureGate(nn.Module):
 class InceptionBlock(nn.Module):
     """Four gated branches over the same input; their outputs are concatenated.
 
-    Args:
-        in_channels: C of the input.
-        widths: of the convolutions, in the order of ``BLOCKS``.
-
-    Attributes:
-        out_channels: C of the output, the sum over the branches.
-
-    Shape:
-        (B, C_in, T, H, W) -> (B, C_out, T, H, W)
+    (B, C_in, T, H, W) -> (B, C_out, T, H, W); ``widths`` are in the order of ``BLOCKS``.
     """
 
     def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
@@ -74,10 +61,7 @@ class InceptionBlock(nn.Module):
                 nn.Sequential(_pointwise(in_channels, direct)),
                 nn.Sequential(_pointwise(in_channels, inner1), _separable(inner1, outer1)),
                 nn.Sequential(_pointwise(in_channels, inner2), _separable(inner2, outer2)),
-                nn.Sequential(
-                    nn.MaxPool3d(kernel_size=3, stride=1, padding=1),
-                    _pointwise(in_channels, pooled),
-                ),
+                nn.Sequential(nn.MaxPool3d(3, 1, padding=1), _pointwise(in_channels, pooled)),
             ]
         )
         outputs = (direct, outer1, outer2, pooled)
@@ -93,18 +77,12 @@ class InceptionBlock(nn.Module):
 class S3D(nn.Module):
     """The video half of a model that embeds video and text into one space.
 
-    :func:`fusion.models.video.weight_names.load_s3d` loads the published weights.
-
     Input: RGB in 0..1, that is /255, with no mean subtracted. The weights were trained on T = 32
     frames at 10 per second (3.2 s) of 200 x 200 pixels; their authors recommend 32 frames, call 16
     good too, and take H = W = 200 to 256. Their retrieval code
     (github.com/antoine77340/MIL-NCE_HowTo100M) cuts out the largest central square, scales it to
     224 x 224 and fills a short chunk up with black frames. They published no extractor: of
     HowTo100M's S3D features only their rate is known, 1 per second.
-
-    Attributes:
-        out_dim: 1024.
-        embedding_dim: 512.
 
     Shape:
         (B, 3, T, H, W) -> (B, 1024); T, H and W are even
@@ -125,18 +103,12 @@ class S3D(nn.Module):
         self.project = nn.Linear(self.out_dim, self.embedding_dim)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Compute the feature of each chunk, "mixed_5c" in the published code.
-
-        Raises:
-            ValueError: T, H or W is odd.
-        """
+        """Compute the feature of each chunk, "mixed_5c" in the published code."""
         if any(size % 2 for size in video.shape[2:]):
             sizes = "x".join(map(str, video.shape[2:]))
             raise ValueError(f"S3D needs an even number of frames, rows, columns; got {sizes}")
         # Every 2x2x2 cell becomes one point with 8 times the channels.
-        cells = rearrange(
-            video, "b c (t dt) (h dh) (w dw) -> b (dt dh dw c) t h w", dt=2, dh=2, dw=2
-        )
+        cells = rearrange(video, "b c (t x) (h y) (w z) -> b (x y z c) t h w", x=2, y=2, z=2)
         # Dropping the first outputs makes the padding TensorFlow's for even kernels: one less in
         # front. As published they are dropped after BatchNorm, whose statistics include them.
         x = self.stem(cells)[:, :, 1:, 1:, 1:]
@@ -147,36 +119,22 @@ class S3D(nn.Module):
         return x.mean(dim=(2, 3, 4))
 
     def embed(self, video: Tensor) -> Tensor:
-        """Embed each chunk into the space of video and text, to compare by dot product.
+        """Embed each chunk: (B, 3, T, H, W) -> (B, 512), to compare with text by dot product.
 
         It is ``project`` of the feature, so one pass over a video gives both.
-
-        Shape:
-            (B, 3, T, H, W) -> (B, 512)
-
-        Raises:
-            ValueError: T, H or W is odd.
         """
         return self.project(self(video))
 
 
 def _pool(x: Tensor, name: str) -> Tensor:
-    """Take the maximum, padded as published: with zeros, at the end of each axis only.
-
-    The values are those of a ReLU, so a zero of the padding is never a wrong maximum.
-    """
+    """Take the maximum of a ReLU's values, padded as published: zeros at the end of each axis."""
     kernel, stride = POOLS[name]
     after = [size - step for size, step in zip(kernel, stride, strict=True)]
     padding = [0, after[2], 0, after[1], 0, after[0]]  # F.pad begins with the last axis
     return F.max_pool3d(F.pad(x, padding), kernel, stride, ceil_mode=True)
 
 
-def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel: tuple[int, int, int],
-    padding: tuple[int, int, int],
-) -> list[nn.Module]:
+def _conv(in_channels: int, out_channels: int, kernel: Sizes, padding: Sizes) -> list[nn.Module]:
     conv = nn.Conv3d(in_channels, out_channels, kernel, padding=padding, bias=False)
     return [conv, nn.BatchNorm3d(out_channels), nn.ReLU(inplace=True)]
 

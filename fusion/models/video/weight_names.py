@@ -5,11 +5,10 @@ The names and shapes of the weights are facts about the files; the code here is 
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,26 +21,14 @@ Backbone = TypeVar("Backbone", bound=nn.Module)
 COUNTER = "num_batches_tracked"  # of BatchNorm; missing in files older than PyTorch 0.4.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """Facts about a published weight file.
+class Published(NamedTuple):
+    """Facts about a published weight file."""
 
-    Attributes:
-        source: its address.
-        rules: patterns and replacements that in turn make the published name of a weight from
-            ours. (Not the reverse: a message about a missing weight needs its published name.)
-        unused: pattern of the weights in the file that our model does not need.
-    """
-
-    source: str
+    source: str  # its address
+    unused: str  # pattern of the weights in the file that our model does not need
+    # Patterns and replacements that in turn make the published name of a weight from ours. (Not the
+    # reverse: a message about a missing weight needs its published name.)
     rules: tuple[tuple[str, str], ...]
-    unused: str
-
-    def name(self, ours: str) -> str:
-        """Translate our name of a weight into the published one."""
-        for pattern, replacement in self.rules:
-            ours = re.sub(pattern, replacement, ours)
-        return ours
 
 
 RESNEXT101 = Published(
@@ -82,48 +69,37 @@ def load_resnext101(path: str | Path) -> ResNeXt101:
     """Read the Kinetics weights that made HowTo100M's 3D features, ``resnext101.pth``.
 
     Hara's own files for 3D ResNeXt-101 have the same names and shapes, so they are read too, even
-    those trained on 64 frames instead of 16, which look the same.
-
-    Args:
-        path: written by ``torch.save``: the weights by name, or a dict with those as its
-            ``state_dict``; with or without ``module.`` before every name. The classifier, named
-            ``fc.…``, is dropped.
-
-    Returns:
-        The model in float32 and in evaluation mode, on the CPU.
+    those trained on 64 frames instead of 16. The classifier is dropped. The model is in float32 and
+    in evaluation mode, on the CPU.
 
     Raises:
         ValueError: it is no such file, or a weight is missing, unknown or of another shape; the
-            message, one line, names it. No code in a file is ever run.
+            message, one line, names it.
     """
-    return _load(Path(path), ResNeXt101, RESNEXT101)
+    return _load(path, ResNeXt101, RESNEXT101)
 
 
 def load_s3d(path: str | Path) -> S3D:
-    """Read the MIL-NCE weights of S3D, ``s3d_howto100m.pth``.
+    """Read the MIL-NCE weights of S3D, ``s3d_howto100m.pth``, as :func:`load_resnext101` does.
 
-    Args:
-        path: see :func:`load_resnext101`; here the text half, named ``text_module.…``, is dropped.
-
-    Returns:
-        The model in float32 and in evaluation mode, on the CPU.
-
-    Raises:
-        ValueError: see :func:`load_resnext101`. The weights that the authors' later code trains on
-            GPUs have no space-to-depth stem, and are refused for the shape of ``conv1``.
+    The text half is dropped. The weights that the authors' later code trains on GPUs have no
+    space-to-depth stem, and are refused for the shape of ``conv1``.
     """
-    return _load(Path(path), S3D, S3D_HOWTO100M)
+    return _load(path, S3D, S3D_HOWTO100M)
 
 
-def _load(path: Path, model: type[Backbone], published: Published) -> Backbone:
+def _load(path: str | Path, model: type[Backbone], published: Published) -> Backbone:
     with torch.device("meta"):  # shapes only; the file has the values
         backbone = model()
-    names = {ours: published.name(ours) for ours in backbone.state_dict()}
-    expected = {names[ours]: weight for ours, weight in backbone.state_dict().items()}
+    names = {}
+    for ours in backbone.state_dict():
+        names[ours] = ours
+        for pattern, replacement in published.rules:
+            names[ours] = re.sub(pattern, replacement, names[ours])
     try:
-        weights = _read(path)
+        weights = read_weights(path)
         weights = {k: v for k, v in weights.items() if not re.fullmatch(published.unused, k)}
-        _compare(weights, expected)
+        check_weights(weights, {names[k]: v for k, v in backbone.state_dict().items()})
     except ValueError as error:
         raise ValueError(
             f"{path} {error}; {model.__name__} reads the file that is published at"
@@ -135,14 +111,21 @@ def _load(path: Path, model: type[Backbone], published: Published) -> Backbone:
     return backbone.eval()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read the weights by their published names."""
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read weights by name from a file of ``torch.save``; no code in it is ever run.
+
+    They may be the ``state_dict`` of a dict, and all names may begin with ``module.``. The text of
+    a ValueError goes on after the path.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from None
     except Exception as error:  # torch raises many kinds, with pages of advice
-        raise ValueError(f"is no file of PyTorch weights ({_reason(error)})") from None
+        reason = f"damaged, or of another kind: {type(error).__name__}"
+        if called := re.search(r"GLOBAL (\S+)", str(error)):
+            reason = f"it asks for {called[1]}, which is refused as it could run code"
+        raise ValueError(f"is no file of PyTorch weights ({reason})") from None
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)
     if not isinstance(content, Mapping) or not content:
@@ -152,12 +135,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             kind = type(value).__name__
             raise ValueError(f"holds {name!r} of type {kind} where a weight should be")
-    if all(name.startswith("module.") for name in content):  # saved from a DataParallel
-        return {name.removeprefix("module."): value for name, value in content.items()}
-    return dict(content)
+    parallel = all(name.startswith("module.") for name in content)  # saved from a DataParallel
+    return {name.removeprefix("module.") if parallel else name: v for name, v in content.items()}
 
 
-def _compare(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Check names, shapes and types; only the counters of BatchNorm may be missing."""
     for name, weight in weights.items():
         if name not in expected:
@@ -172,12 +154,6 @@ def _compare(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> N
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         first = missing[0]
         raise ValueError(f"lacks the weight {first!r} ({_shape(expected[first])}){more}")
-
-
-def _reason(error: Exception) -> str:
-    if called := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it asks for {called[1]}, which is refused as it could run code"
-    return f"damaged, or of another kind: {type(error).__name__}"
 
 
 def _shape(weight: Tensor) -> str:

@@ -1,7 +1,8 @@
-"""Word vectors: from a sentence to text features.
+"""Text encoders: from a sentence to text features.
 
 As in the published pipelines (MIL-NCE, AVLnet, MCN, EAO) a sentence becomes the sequence of the
-vectors of its first ``max_words`` known words.
+vectors of its first ``max_words`` known words; or, as in EAO's CLIP variant, the text tokens of a
+frozen CLIP (Radford et al., arXiv:2103.00020).
 """
 
 from __future__ import annotations
@@ -19,20 +20,12 @@ from fusion.data.untrusted.word_vectors import read_word_vectors
 from fusion.words import words_of
 
 VECTORS, VOCABULARY = "word_vectors.safetensors", "vocabulary.txt"
-REFERENCE = "word_vectors.json"
+REFERENCE, CLIP_REFERENCE = "word_vectors.json", "clip_text.json"
+PUBLISHED_CLIP = "openai/clip-vit-base-patch32"
 
 
 class WordVectors:
-    """A fixed vector for each word of a vocabulary.
-
-    Args:
-        vocabulary: V words.
-        vectors: (V, D).
-        max_words: later words of a sentence are cut off.
-
-    Raises:
-        ValueError: vocabulary and vectors differ in number.
-    """
+    """A fixed (D,) vector for each word; a sentence keeps its first ``max_words`` known words."""
 
     learns = True  # from the training captions; a checkpoint has its own vectors
 
@@ -66,11 +59,8 @@ class WordVectors:
             sentences: the training captions.
             dim: D.
             epochs: passes over the sentences.
-            max_words: see the class.
+            max_words: later words of a sentence are cut off.
             seed: of the initial vectors and the sampling.
-
-        Raises:
-            ValueError: the sentences have no word.
         """
         from gensim.models import Word2Vec  # slow to import
 
@@ -80,8 +70,10 @@ class WordVectors:
         model = Word2Vec(
             corpus, vector_size=dim, epochs=epochs, min_count=1, workers=1, seed=seed % 2**32
         )
-        vectors = _whiten(torch.from_numpy(model.wv.vectors.copy()))
-        return cls(model.wv.index_to_key, vectors, max_words)
+        vectors = torch.from_numpy(model.wv.vectors.copy())
+        u, s, vt = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
+        scale = (s > 1e-5 * s[0]) * len(vectors) ** 0.5  # V - 1 dimensions at most have any extent
+        return cls(model.wv.index_to_key, (u * scale) @ vt, max_words)
 
     def save(self, folder: Path) -> None:
         """Write the vectors into a checkpoint's folder."""
@@ -91,11 +83,7 @@ class WordVectors:
 
     @classmethod
     def load(cls, folder: Path) -> WordVectors:
-        """Read the vectors of a checkpoint.
-
-        Raises:
-            ValueError: a file is missing or damaged.
-        """
+        """Read the vectors of a checkpoint; raise ValueError if a file is missing or damaged."""
         try:
             with safetensors.safe_open(folder / VECTORS, "pt") as file:
                 vectors = file.get_tensor("vectors")
@@ -114,8 +102,8 @@ class WordVectorFile(WordVectors):
 
     Args:
         path: see :func:`fusion.data.untrusted.word_vectors.read_word_vectors`.
-        limit: read only so many words, the first ones: in the published files the most frequent.
-            Ignored for converted files, which are not read as a whole anyway.
+        limit: read only the first so many words: in published files the most frequent. Ignored for
+            converted files, which are never read as a whole.
         max_words: later words of a sentence are cut off.
 
     Raises:
@@ -134,7 +122,7 @@ class WordVectorFile(WordVectors):
         self.index, self.vectors = read_word_vectors(self.path, limit)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Open the file anew in a process that loads data, instead of sending it there."""
+        """Pickle the path: a data loading process opens the file itself."""
         return WordVectorFile, (self.path, self.limit, self.max_words)
 
     @classmethod
@@ -146,11 +134,7 @@ class WordVectorFile(WordVectors):
         sentences: Iterable[str] = (),
         seed: int = 0,
     ) -> WordVectorFile:
-        """Open the file; nothing is learnt, and ``sentences`` and ``seed`` are not used.
-
-        Raises:
-            ValueError: see the class.
-        """
+        """Open the file; nothing is learnt, and ``sentences`` and ``seed`` are not used."""
         if path is None:
             raise ValueError("where are the word vectors? add text_encoder.path=FILE")
         return cls(path, limit, max_words)
@@ -162,11 +146,7 @@ class WordVectorFile(WordVectors):
 
     @classmethod
     def load(cls, folder: Path) -> WordVectorFile:
-        """Open the file that a checkpoint was trained with.
-
-        Raises:
-            ValueError: the checkpoint names none, or it is not there any more.
-        """
+        """Open the file that a checkpoint was trained with; raise ValueError if there is none."""
         try:
             facts = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -182,9 +162,72 @@ class WordVectorFile(WordVectors):
         return cls(**facts)
 
 
-def _whiten(vectors: Tensor) -> Tensor:
-    """Give (V, D) vectors mean 0 and, as far as V allows, covariance 1."""
-    centred = vectors - vectors.mean(dim=0)
-    u, s, vt = torch.linalg.svd(centred, full_matrices=False)
-    scale = (s > 1e-5 * s[0]) * len(vectors) ** 0.5  # V - 1 dimensions at most have any extent
-    return (u * scale) @ vt
+class CLIPText:
+    """Projected outputs of CLIP's text transformer, one for each token of a sentence: (L, 512).
+
+    Args:
+        path: a folder as transformers saves it, or a name on the Hugging Face hub.
+        max_words: later tokens of a sentence are cut off.
+
+    Raises:
+        ValueError: the model or its tokenizer cannot be loaded.
+    """
+
+    learns = False
+
+    def __init__(self, path: str = PUBLISHED_CLIP, max_words: int = 20) -> None:
+        from transformers import AutoTokenizer, CLIPTextModelWithProjection  # slow to import
+
+        self.path, self.max_words = path, max_words
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(path)
+            self.model = CLIPTextModelWithProjection.from_pretrained(path).eval()
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"text_encoder.path: CLIP's text model cannot be loaded from {path} ({first});"
+                f" download {PUBLISHED_CLIP} from huggingface.co and name its folder"
+            ) from None
+        self.width = int(self.model.config.projection_dim)
+
+    @torch.no_grad()
+    def __call__(self, sentence: str) -> Tensor:
+        """Encode a sentence: (L, width), without start and end token; L = 0 without words."""
+        text = " ".join(words_of(sentence))
+        if not text:
+            return torch.zeros(0, self.width)
+        inputs = self.tokenizer(text, truncation=True, return_tensors="pt")
+        states = self.model.text_model(**inputs).last_hidden_state  # (1, L + 2, D)
+        return self.model.text_projection(states)[0, 1:-1][: self.max_words]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path alone: a data loading process loads the model itself."""
+        return CLIPText, (self.path, self.max_words)
+
+    @classmethod
+    def train(
+        cls,
+        path: str = PUBLISHED_CLIP,
+        max_words: int = 20,
+        sentences: Iterable[str] = (),
+        seed: int = 0,
+    ) -> CLIPText:
+        """Load the model; nothing is learnt, and ``sentences`` and ``seed`` are not used."""
+        return cls(path, max_words)
+
+    def save(self, folder: Path) -> None:
+        """Write the path of the model into a checkpoint's folder; the model is not copied."""
+        facts = {"path": self.path, "max_words": self.max_words}
+        (folder / CLIP_REFERENCE).write_text(json.dumps(facts), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> CLIPText:
+        """Load the model that a checkpoint was trained with; raise ValueError if there is none."""
+        try:
+            facts = json.loads((folder / CLIP_REFERENCE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{folder} does not say which CLIP it was trained with; add"
+                " text_encoder.path=FOLDER"
+            ) from None
+        return cls(**facts)
