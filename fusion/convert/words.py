@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from fusion.data.untrusted.kinds import kind_of
+from fusion.data.untrusted.unpickler import kind_of
 from fusion.data.untrusted.word_vectors import read_word_vectors
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.untrusted.torch_pickle import Data, Place, read_legacy
+from fusion.data.untrusted.torch_file import Data, Place, are_counts, read_legacy
 from fusion.data.untrusted.unpickler import Budget, Function, StandIn, refuse
 
 _STORAGE_HEADER = 400  # bytes before the numbers of a pickled tensor; about 240 are used
@@ -42,7 +42,7 @@ class _Dtype(StandIn):
 
 
 class ArrayStandIn(StandIn):
-    """Stands for an array until all is read."""
+    """Stands for an array until the whole file is read."""
 
     __slots__ = ("_budget", "array")
     array: NDArray[Any]
@@ -82,8 +82,7 @@ def _checked(budget: Budget, shape: Any, dtype: Any, data: Any) -> np.dtype[Any]
         refuse(f"an array has {short(dtype)} for a dtype")
     if type(data) is not bytes and type(data) is not bytearray:
         refuse(f"an array holds a {type(data).__name__} instead of bytes")
-    fits = type(shape) is tuple and len(shape) <= 64
-    fits = fits and all(type(length) is int and length >= 0 for length in shape)
+    fits = type(shape) is tuple and len(shape) <= 64 and are_counts(shape)
     if not fits or math.prod(shape) * dtype.dtype.itemsize != len(data):
         refuse(f"an array of shape {short(shape)} and {dtype.dtype} has {len(data)} bytes")
     budget.take(len(data))
@@ -127,7 +126,6 @@ def _bytearray(budget: Budget, data: object = b"", encoding: object = "latin-1")
 
 
 def _of_list(kind: Callable[[Any], Any], name: str, budget: Budget, items: object = ()) -> object:
-    """Make a collection of a list, or of nothing."""
     if type(items) is not list and type(items) is not tuple:
         refuse(f"{name} is made of {short(items)} instead of a list")
     budget.take(items=len(items))
@@ -144,30 +142,24 @@ class _Storage(StandIn):
         if type(content) is not bytes:
             refuse(f"a tensor's numbers are {short(content)} instead of bytes")
         try:
-            self.flat = _read_storage(content)
+            saved, places = read_legacy(content, _STORAGE_HEADER)
+            data: Data = saved.value
+            dtype = np.dtype(str(data.dtype).removeprefix("torch."))
+            begin = len(content) - data.numel * dtype.itemsize
+            self.flat = np.frombuffer(content, dtype, data.numel, begin)  # (N,), read-only
+            whole = list(places.values()) == [Place(begin, len(content) - begin)]
         except Exception:  # of many kinds: the bytes may come from anybody
+            whole = False
+        if not whole:
             refuse("a tensor's numbers are not what torch saves")
-
-
-def _read_storage(content: bytes) -> NDArray[Any]:
-    """Give the numbers (N,) where they lie; they cannot be written to."""
-    saved, places = read_legacy(content, _STORAGE_HEADER)
-    data: Data = saved.value
-    dtype = np.dtype(str(data.dtype).removeprefix("torch."))
-    (place,) = places.values()
-    begin = len(content) - data.numel * dtype.itemsize
-    if place != Place(begin, len(content) - begin):
-        raise ValueError(f"{data.numel} numbers are said to be at {place}")
-    return np.frombuffer(content, dtype, data.numel, begin)
 
 
 def _tensor(
     budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, *_: object
 ) -> ArrayStandIn:
     """Make an array of the part of its numbers that a tensor shows."""
-    numbers = (offset, *shape, *strides)
-    whole = all(type(number) is int and number >= 0 for number in numbers)
-    if type(storage) is not _Storage or len(shape) != len(strides) or not whole:
+    counts = are_counts((offset, *shape, *strides))
+    if type(storage) is not _Storage or len(shape) != len(strides) or not counts:
         refuse("a tensor is not put together as torch does it")
     flat, count = storage.flat, math.prod(shape)
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -206,11 +198,7 @@ for _module in ("builtins", "__builtin__"):
 
 
 def stand_ins(size: int) -> dict[tuple[str, str], StandIn]:
-    """Give what stands for each name that a file may mention.
-
-    Args:
-        size: of the file in bytes; what the calls may make in all depends on it.
-    """
+    """Give what stands for each name that a file of ``size`` bytes may mention."""
     budget = Budget(size)
     functions = {name: Function(partial(make, budget)) for name, make in _FUNCTIONS.items()}
     return {("numpy", "ndarray"): StandIn(), **functions}

@@ -37,19 +37,15 @@ class MappedWords(Mapping[str, int]):
         self._known: dict[str, int | None] = {}  # words that were looked up before
 
     def __len__(self) -> int:
-        """Number of words."""
         return len(self.ends)
 
     def __iter__(self) -> Iterator[str]:
-        """Give all words."""
         return (self._word(i).decode() for i in range(len(self)))
 
     def __contains__(self, word: object) -> bool:
-        """Say whether a word is there."""
         return isinstance(word, str) and self._find(word) is not None
 
     def __getitem__(self, word: str) -> int:
-        """Give the number of a word."""
         if (number := self._find(word)) is None:
             raise KeyError(word)
         return number
