@@ -89,10 +89,6 @@ def _checked(budget: Budget, shape: Any, dtype: Any, data: Any) -> np.dtype[Any]
     return dtype.dtype
 
 
-def _reconstruct(budget: Budget, kind: object, shape: object, code: object) -> ArrayStandIn:
-    return ArrayStandIn(budget)
-
-
 def _from_buffer(
     budget: Budget, data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
 ) -> ArrayStandIn:
@@ -114,8 +110,7 @@ def _encode(budget: Budget, text: object, encoding: object) -> bytes:
     """Stand for ``codecs.encode``, which knows codecs that open files or unpack bombs."""
     if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
         refuse(f"codec {short(encoding)} is not latin1")
-    budget.take(len(text))
-    return text.encode("latin-1")
+    return _as_bytes(budget, text)
 
 
 def _bytearray(budget: Budget, data: object = b"", encoding: object = "latin-1") -> bytearray:
@@ -174,13 +169,6 @@ def _tensor(
     return result
 
 
-_BUILTINS: dict[str, Callable[..., object]] = {
-    "bytearray": _bytearray,
-    "bytes": lambda _: b"",  # before protocol 3, for the empty one; others are encoded text
-    "complex": lambda _, real, imaginary: complex(float(real), float(imaginary)),
-    "frozenset": partial(_of_list, frozenset, "frozenset"),
-    "set": partial(_of_list, set, "set"),
-}
 _FUNCTIONS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "dtype"): lambda _, *arguments: _Dtype(*arguments),
     ("collections", "OrderedDict"): partial(_of_list, OrderedStandIn, "OrderedDict"),
@@ -190,11 +178,17 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., object]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _FUNCTIONS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _FUNCTIONS[f"{_core}.multiarray", "_reconstruct"] = lambda budget, *_: ArrayStandIn(budget)
     _FUNCTIONS[f"{_core}.multiarray", "scalar"] = _scalar
     _FUNCTIONS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 for _module in ("builtins", "__builtin__"):
-    _FUNCTIONS |= {(_module, name): make for name, make in _BUILTINS.items()}
+    _FUNCTIONS |= {
+        (_module, "bytearray"): _bytearray,
+        (_module, "bytes"): lambda _: b"",  # before protocol 3, if empty; others are encoded text
+        (_module, "complex"): lambda _, real, imag: complex(float(real), float(imag)),
+        (_module, "frozenset"): partial(_of_list, frozenset, "frozenset"),
+        (_module, "set"): partial(_of_list, set, "set"),
+    }
 
 
 def stand_ins(size: int) -> dict[tuple[str, str], StandIn]:

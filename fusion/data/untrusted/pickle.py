@@ -30,11 +30,8 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
     """Read a pickle of lists, dicts, tuples, sets, strings, numbers, bytes and numeric arrays.
 
     Any protocol, also of Python 2 (its strings as latin-1) and NumPy 1. Arrays and NumPy numbers
-    are boolean, integer, float, complex or fixed-width text. Tensors become arrays.
-
-    Args:
-        path: the file. The memory needed is proportional to its size.
-        max_bytes: refuse a longer file; by default none is too long.
+    are boolean, integer, float, complex or fixed-width text. Tensors become arrays. The memory
+    needed is proportional to the size of the file, which may be limited by ``max_bytes``.
 
     Raises:
         PickleFileError: no such file, too long, damaged, or not only plain data.

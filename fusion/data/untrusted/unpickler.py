@@ -9,12 +9,12 @@ A pickle is a program that names functions and calls them. These are the rules f
    :class:`StandIn`, never the real function. An unknown name is refused; in a checkpoint it gives a
    :class:`Foreign`, an empty object that ignores all that is done to it.
 3. **Arguments before memory.** A stand-in checks its arguments before it makes anything, and takes
-   the bytes from a :class:`Budget`. A pickle can repeat a name in two bytes, so without a budget a
-   short file could copy one array a thousand times.
+   the bytes from a :class:`Budget`: a pickle can repeat a name in two bytes, and so let a short
+   file copy one array a thousand times.
 4. **Result last.** Readers take from the result only the types that they know.
 
-A hostile file can still waste time. It can nest the tuples of a key so deeply that Python crashes;
-in checkpoints there is a limit on tuples (``MAX_TUPLES``), so that this cannot happen.
+A hostile file can still waste time. It can also crash Python by deeply nested tuples as a key,
+except in checkpoints, where ``MAX_TUPLES`` prevents it.
 """
 
 from __future__ import annotations
@@ -106,14 +106,9 @@ class Foreign:
 class Unpickler(pickle.Unpickler):
     """Python's unpickler in C, with stand-ins behind the names. Call :func:`scan` before.
 
-    Args:
-        file: at the beginning of the pickle.
-        known: the stand-in of each ``(module, name)`` that may occur.
-        describe: give a :class:`Foreign` for every other name, instead of refusing it.
-
-    Attributes:
-        foreign: the :class:`Foreign` of each unknown name, ``module.name``.
-        has_names: whether the pickle named anything at all.
+    ``known`` has the stand-in of each ``(module, name)`` that may occur. With ``describe``, every
+    other name gives a :class:`Foreign`, listed in ``foreign`` by ``module.name``; else it is
+    refused. ``has_names``: whether the pickle named anything at all.
     """
 
     def __init__(
@@ -185,12 +180,8 @@ def scan(content: bytes | mmap, begin: int = 0, objects: bool = False) -> int:
 
     An instruction must not cross the end of a frame: the unpickler reads frames whole, so it would
     see other instructions than the scan. ``objects``: the pickle is of a checkpoint, so allow the
-    instructions for objects and limit tuples.
-
-    Raises:
-        Refused: an instruction or a memo number is not allowed, or there are too many tuples.
-        ValueError: a byte is no instruction.
-        EOFError: the pickle is cut off.
+    instructions for objects and limit tuples. Raises :class:`Refused`, a ValueError for a byte that
+    is no instruction, or an EOFError for a pickle that is cut off.
     """
     size = len(content)
     digits, num_bytes = max(1, len(str(size)) - 1), min(4, (size.bit_length() - 1) // 8)
@@ -267,10 +258,7 @@ _BEGINNINGS = {
 
 
 def kind_of(head: bytes) -> str | None:
-    """Say what a file is by its first 512 bytes, and what to do with it: for messages.
-
-    None for a pickle or an unknown kind.
-    """
+    """Say for a message what a file is, by its first 512 bytes; None: a pickle or unknown."""
     if head[4:9] == b"\0\0\0\0{":
         return "a safetensors file"
     for beginning, kind in _BEGINNINGS.items():
