@@ -74,14 +74,9 @@ def convert_checkpoint(
 
 
 def convert_word_vectors(path: str | Path, out: str | Path) -> str:
-    """Convert a file for :func:`.read_word_vectors` into one that is mapped into memory.
+    """Convert a file for :func:`.read_word_vectors` into a new ``.safetensors`` that is mapped.
 
-    Args:
-        path: the file.
-        out: the file to write, ``….safetensors``; it must not be there yet.
-
-    Returns:
-        What was written, in a line.
+    Returns a line about what was written.
 
     Raises:
         ValueError: ``path`` is no such file, or ``out`` is there.

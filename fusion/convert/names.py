@@ -107,12 +107,10 @@ def sort_weights(
 def convert_weights(
     published: Mapping[str, Tensor], modalities: Iterable[str] = MODALITIES
 ) -> dict[str, Tensor]:
-    """Translate the state dict of a published model.
+    """Translate the state dict of a published model, with or without ``module.`` before the names.
 
-    Args:
-        published: weights under their published names, with or without ``module.`` before them.
-        modalities: those of the model to load; weights of others are dropped. (The published
-            text-video model of EAO has an audio branch that its embeddings never depend on.)
+    Weights of other ``modalities`` are dropped. (The published text-video model of EAO has an audio
+    branch that its embeddings never depend on.)
 
     Raises:
         ValueError: a weight has an unknown name.

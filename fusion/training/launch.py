@@ -61,10 +61,9 @@ def make_accelerator(
 ) -> Accelerator:
     """Join the processes of this run.
 
-    Args:
-        mixed_precision: ``no`` (in YAML False), ``fp16``, ``bf16``; None: what the launcher says.
-        log_folder: folder of TensorBoard's files; None: nothing is tracked.
-        num_processes: how many processes must run; None: any number.
+    ``mixed_precision`` is ``no`` (in YAML False), ``fp16``, ``bf16`` or None (as launched).
+    TensorBoard's files go to ``log_folder`` (None: nothing is tracked). ``num_processes`` must run
+    (None: any number).
 
     Raises:
         ValueError: the precision is unknown.

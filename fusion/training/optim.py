@@ -110,10 +110,7 @@ class NonFiniteGuard:
         self._in_a_row = (self._in_a_row + 1) * self.bad
 
     def look(self, step: int) -> str | None:
-        """Read the counters back from the device.
-
-        Returns:
-            A message about the steps up to ``step`` that were skipped since the last call, or None.
+        """Read the counters back; return a message if steps were skipped since the last call.
 
         Raises:
             FloatingPointError: too many steps in a row were skipped.

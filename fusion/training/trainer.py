@@ -49,7 +49,7 @@ class Position:
 
 
 class Trainer:
-    """Train a model.
+    """Train a model; :meth:`fit` begins, or goes on after :meth:`resume`.
 
     Args:
         model: maps the inputs of a batch to named (B, …) outputs.
@@ -61,8 +61,8 @@ class Trainer:
         accelerator: the processes of the run.
         folder: where checkpoints and metrics go.
         write_model: writes a model into an empty folder.
-        evaluate: returns named results of a model; called after each epoch, on every process. If
-            it returns none, the last epoch counts as the best.
+        evaluate: returns named results of a model, on every process, after each epoch. If it
+            returns none, the last epoch counts as the best.
         arguments: returns further arguments of the model for some clips, such as their ``seeds``.
 
     Raises:

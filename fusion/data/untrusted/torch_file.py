@@ -177,12 +177,10 @@ class TorchFileError(ValueError):
 
 
 class TorchFile:
-    """An open file of PyTorch, mapped into memory.
+    """An open file of PyTorch, mapped into memory; its ``size`` is in bytes.
 
-    Attributes:
-        content: what was saved: plain data, :class:`Stored` tensors and :class:`Foreign` objects.
-        foreign: names of the unknown classes and functions in it, neither imported nor called.
-        size: of the file in bytes.
+    ``content`` is what was saved: plain data, :class:`Stored` tensors and :class:`Foreign` objects;
+    ``foreign`` names their unknown classes and functions, neither imported nor called.
 
     Raises:
         TorchFileError: the file is missing, damaged, of another kind.
