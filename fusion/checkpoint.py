@@ -59,18 +59,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, changes: Mapping[str, Any] | None = None) -> nn.Module:
-    """Read a model alone.
+    """Read a model alone, in evaluation mode; see :func:`load_checkpoint`.
 
-    Args:
-        path: see :func:`load_checkpoint`.
-        changes: to the ``model`` section of its config, of what does not change its weights, such
-            as the number of spectrogram frames.
-
-    Returns:
-        The model in evaluation mode.
-
-    Raises:
-        CheckpointError: nothing usable is there; the message says what is wrong.
+    ``changes`` to the ``model`` section of its config must not change its weights, such as the
+    number of spectrogram frames.
     """
     model = choose("model", merge(read_config(path)["model"], changes or {}), MODELS)()
     load_weights(model, find_checkpoint(path))
@@ -78,11 +70,7 @@ def load_model(path: str | Path, changes: Mapping[str, Any] | None = None) -> nn
 
 
 def load_text_encoder(path: str | Path) -> Any:
-    """Read the text encoder of a checkpoint, see :func:`load_checkpoint`.
-
-    Raises:
-        ValueError: it has none that can be used.
-    """
+    """Read the text encoder of a checkpoint; a ValueError says why it cannot be used."""
     loaders = {name: encoder.load for name, encoder in TEXT_ENCODERS.items()}
     name = read_config(path)["text_encoder"].get("name")
     return choose("text_encoder", {"name": name}, loaders, ["folder"])(folder=find_checkpoint(path))
@@ -104,11 +92,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Load a checkpoint's weights into a model of the same architecture.
-
-    Raises:
-        CheckpointError: the file is damaged or is of another architecture.
-    """
+    """Load weights into a model; a CheckpointError says what is damaged or different."""
     weights = read_tensors(folder / WEIGHTS)
     if different := find_difference(model, weights):
         raise CheckpointError(
@@ -136,27 +120,18 @@ def find_difference(model: nn.Module, weights: Mapping[str, Tensor]) -> str | No
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
+    """Read a safetensors file; a CheckpointError says that it is missing or damaged."""
     try:
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); take another checkpoint of the run"
-        ) from None
+        why = f"{path} is damaged ({error}); take another checkpoint of the run"
+        raise CheckpointError(why) from None
 
 
 def read_state(path: Path) -> Any:
-    """Read what ``torch.save`` wrote, tensors and plain values only.
-
-    Raises:
-        CheckpointError: it is missing, damaged or holds anything else.
-    """
+    """Read what ``torch.save`` wrote; anything but tensors and plain values is an error."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -18,7 +18,6 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-SETTINGS = ("task", "seed", "output", "resume", "overwrite", "data_root", "init")
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
 DEFAULTS = {
     "task": "retrieval",
@@ -28,6 +27,7 @@ DEFAULTS = {
     "data_root": None,
     "init": None,
 }
+KNOWN = (*DEFAULTS, "output", *SECTIONS)  # top-level keys
 
 
 class ConfigError(ValueError):
@@ -57,23 +57,18 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
         own = _merge(OmegaConf.create({k: v for k, v in DEFAULTS.items() if k not in given}), own)
         merged = _merge(own, _dotlist(overrides))
         _check_given(merged, path)
-        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        config = _to_dict(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from None
-    assert isinstance(values, dict)
-    config = {str(key): value for key, value in values.items()}
     _check_top_level(config, path)
     return config
 
 
 def check(section: str, values: Any, target: Callable[..., Any], given: Sequence[str] = ()) -> None:
-    """Check a section of a config against the signature of what it builds.
+    """Check a section of a config against the signature of ``target``, which is called with it.
 
-    Args:
-        section: its name, such as ``trainer``.
-        values: the section, without ``name``.
-        target: the class or function that is called with the values.
-        given: arguments that the program passes itself; a config cannot set them.
+    ``values`` is without ``name``. The program itself passes the arguments ``given``; a config
+    cannot set them.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type.
@@ -95,8 +90,7 @@ def choose(
 ) -> Callable[..., Any]:
     """Look up the name of a section in a table and check its arguments.
 
-    Returns:
-        The entry of ``table``, with the section's values bound to it.
+    Returns the entry of ``table`` with the section's values bound to it.
 
     Raises:
         ConfigError: the name is missing or unknown, or an argument is wrong (:func:`check`).
@@ -131,20 +125,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def merge(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Change some keys of a section, at any depth."""
-    merged = OmegaConf.to_container(OmegaConf.merge(dict(section), dict(changes)))
-    assert isinstance(merged, dict)
-    return {str(key): value for key, value in merged.items()}
+    return _to_dict(OmegaConf.merge(dict(section), dict(changes)))
 
 
 def change_config(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply overrides such as ``data.protocol=all`` to a config.
-
-    Raises:
-        ConfigError: an override is not ``key=value``, or its key is unknown.
-    """
-    merged = OmegaConf.to_container(_merge(OmegaConf.create(dict(config)), _dotlist(overrides)))
-    assert isinstance(merged, dict)
-    changed = {str(key): value for key, value in merged.items()}
+    """Apply overrides such as ``data.protocol=all``; a ConfigError names a wrong one."""
+    changed = _to_dict(_merge(OmegaConf.create(dict(config)), _dotlist(overrides)))
     _check_top_level(changed, "the config")
     return changed
 
@@ -152,6 +138,12 @@ def change_config(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 def to_yaml(config: Mapping[str, Any]) -> str:
     """Write a config so that :func:`load_config` reads it back."""
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _to_dict(config: Any, **options: Any) -> dict[str, Any]:
+    values = OmegaConf.to_container(config, **options)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
@@ -194,25 +186,21 @@ def _dotlist(overrides: Iterable[str]) -> Any:
 
 def _check_given(config: Any, path: str | Path) -> None:
     """Check that the user has given every ``???``, also those in ``${data_root}/x``."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    left = [key for key, value in flatten(plain).items() if value == "???"]  # type: ignore[arg-type]
-    if left:
+    if left := [key for key, value in flatten(_to_dict(config)).items() if value == "???"]:
         values = " ".join(f"{key}=VALUE" for key in left)
         raise ConfigError(f"{path} leaves {' and '.join(left)} to you; add {values} to the command")
 
 
 def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
-    known = [*SETTINGS, *SECTIONS]
     for key in config:
-        if key not in known:
-            raise ConfigError(f"{path}: {key} is unknown{_nearest(key, known)}")
-    for key in known:
+        if key not in KNOWN:
+            raise ConfigError(f"{path}: {key} is unknown{_nearest(key, KNOWN)}")
+    for key in KNOWN:
         if key not in config:
             raise ConfigError(f"{path}: {key} is missing; see configs/eao.yaml for an example")
     for key in SECTIONS:
-        if config[key] is None and key == "text_encoder":
-            continue
-        if not isinstance(config[key], Mapping):
+        absent = config[key] is None and key == "text_encoder"
+        if not absent and not isinstance(config[key], Mapping):
             raise ConfigError(f"{path}: {key} must be a section of `key: value` lines")
     kinds = {"task": str, "seed": int, "output": str, "resume": bool, "overwrite": bool}
     kinds |= {"data_root": str | None, "init": str | None}  # type: ignore[dict-item]

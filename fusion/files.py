@@ -15,16 +15,12 @@ from typing import Any
 
 @contextlib.contextmanager
 def replace_folder(path: str | Path) -> Iterator[Path]:
-    """Fill a folder that appears, whole, when the body of the ``with`` succeeds.
+    """Create or replace a folder, which appears, whole, when the body of the ``with`` succeeds.
 
     An existing folder stays readable at ``path`` until the new one is complete. It is then renamed
     to ``path`` + ``.old``, before the new one is renamed to ``path``; see :func:`recover_folder`.
 
-    Args:
-        path: the folder to create or to replace.
-
-    Yields:
-        An empty folder beside ``path`` to write into; removed if the body raises.
+    Yields an empty folder beside ``path`` to write into, which is removed if the body raises.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,11 +47,8 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
 def recover_folder(path: str | Path) -> Path:
     """Undo an exchange that was stopped between its two renames; remove temporary folders.
 
-    Args:
-        path: a folder written by :func:`replace_folder`. No other process may be writing it.
-
-    Returns:
-        ``path``, which exists if it was ever complete.
+    No other process may be writing the folder. Returns ``path``, which exists if it was ever
+    complete.
     """
     path = Path(path)
     old = path.with_name(f"{path.name}.old")
@@ -67,11 +60,9 @@ def recover_folder(path: str | Path) -> Path:
 
 
 def write_atomically(path: str | Path, *blocks: Any) -> None:
-    """Write a file; readers see it as it was before, or complete.
+    """Write a file; readers see it as it was before, or complete. Its folder is created.
 
-    Args:
-        path: the file; its folder is created.
-        blocks: the content, in parts: texts, or anything with a buffer, such as bytes or arrays.
+    ``blocks``, the content in parts, are texts or have a buffer, such as bytes or arrays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +92,9 @@ def flush_to_disk(path: Path) -> None:
 
 
 def missing_folder(path: str | Path) -> str:
-    """Name the first folder of a path that does not exist, as `` (there is no folder …)``.
+    """Name the first folder of a path that does not exist, as `` (there is no folder …)``, else "".
 
-    Empty if all exist. It shows a mistyped folder even if a program added more to the path.
+    It shows a mistyped folder even if a program added more to the path.
     """
     if "://" in str(path):
         return ""

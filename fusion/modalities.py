@@ -21,8 +21,7 @@ ORDER = ("text", "video", "audio")  # of the letters in a combination; other nam
 def letters_of(names: Iterable[str]) -> dict[str, str]:
     """Map the letter of each modality to its name, in the order of letters in a combination.
 
-    Raises:
-        ValueError: two names begin with the same letter, or there is none.
+    Two names with the same letter, or none, are a ValueError.
     """
     letters: dict[str, str] = {}
     for name in sorted(names, key=_place):
@@ -41,8 +40,7 @@ def letters_of(names: Iterable[str]) -> dict[str, str]:
 def members(combination: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return the modalities of a combination: ``"va"`` or ``"av"`` -> video, audio.
 
-    Raises:
-        ValueError: a letter is unknown or given twice, or there is none.
+    A letter that is unknown or given twice, or none, is a ValueError.
     """
     letters = letters_of(names)
     for letter in combination:
@@ -67,8 +65,7 @@ def spell(modalities: Iterable[str]) -> str:
 def parse_term(term: str, names: Iterable[str]) -> tuple[str, str]:
     """Split ``"t|va"`` into its two combinations.
 
-    Raises:
-        ValueError: the term is not two combinations, or they overlap.
+    Anything but two combinations, or an overlap, is a ValueError.
     """
     parts = term.split("|")
     if len(parts) != 2:
@@ -93,12 +90,7 @@ def _place(name: str) -> tuple[int, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Direction:
-    """From a query to a gallery; embeddings of the combinations of one side are averaged.
-
-    Attributes:
-        query: combinations of the query: ``("t",)``.
-        gallery: combinations of the gallery: ``("v", "a")`` is ``v+a``.
-    """
+    """From a query to a gallery: ``("t",)`` to ``("v", "a")``, which is ``v+a``, the average."""
 
     query: tuple[str, ...]
     gallery: tuple[str, ...]

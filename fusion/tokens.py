@@ -71,13 +71,9 @@ class Tokens:
         return dataclasses.replace(self, values=values)
 
     def pad(self, length: int | None = None) -> tuple[Tensor, Tensor]:
-        """Lay the clips side by side.
+        """Lay the clips side by side, cut to ``length`` tokens (L of the longest clip by default).
 
-        Args:
-            length: L of the result; that of the longest clip if not given. Later tokens are cut.
-
-        Returns:
-            (B, L, D) values, zero where there is no token, and the (B, L) bool mask of tokens.
+        Returns (B, L, D) values, zero where there is no token, and the (B, L) bool mask of tokens.
         """
         length = self.longest if length is None else length
         room = max(length, self.longest)
@@ -144,7 +140,6 @@ class Batch:
 
     def chunks(self, size: int) -> list[Batch]:
         """Split it into batches of ``size`` clips, the last one smaller, without a copy."""
-        starts = range(0, len(self.ids), size)
         return [
             Batch(
                 self.ids[i : i + size],
@@ -152,34 +147,27 @@ class Batch:
                 None if self.seeds is None else self.seeds[i : i + size],
                 {name: values[i : i + size] for name, values in self.targets.items()},
             )
-            for i in starts
+            for i in range(0, len(self.ids), size)
         ]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Move to a device."""
-        inputs = {name: tokens.to(device, non_blocking) for name, tokens in self.inputs.items()}
-        return self._with(inputs, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Pin every tensor; called by ``DataLoader``."""
-        inputs = {name: tokens.pin_memory() for name, tokens in self.inputs.items()}
-        return self._with(inputs, lambda tensor: tensor.pin_memory())
+        return self._map(lambda part: part.pin_memory())
 
-    def _with(self, inputs: Mapping[str, Tokens], move: Callable[[Tensor], Tensor]) -> Batch:
-        """Move seeds and targets, and take other inputs."""
-        targets = {
-            name: move(values) if isinstance(values, Tensor) else values
-            for name, values in self.targets.items()
-        }
+    def _map(self, move: Callable[[Any], Any]) -> Batch:
+        inputs = {name: move(tokens) for name, tokens in self.inputs.items()}
+        targets = {k: move(v) if isinstance(v, Tensor) else v for k, v in self.targets.items()}
         return Batch(self.ids, inputs, None if self.seeds is None else move(self.seeds), targets)
 
 
 def true_places(mask: Tensor, count: int) -> Tensor:
-    """Number the True elements of a mask, counted row by row: (count,) int64.
+    """Number the True elements of a mask of any shape, counted row by row: (count,) int64.
 
-    Args:
-        mask: of any shape.
-        count: how many are True; given, because counting would synchronise with the GPU.
+    Their ``count`` is given, because counting would synchronise with the GPU.
     """
     return torch.nonzero_static(mask.flatten(), size=count)[:, 0]
 

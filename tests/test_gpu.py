@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from fusion.models import eao_reference
-from fusion.training.guard import NonFiniteGuard
-from fusion.training.optim import make_optimizer
+from fusion.training.optim import NonFiniteGuard, make_optimizer
 from tests import golden_cases as golden
 from tests.tiny import write_config
 from tests.training import cuts

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 
 from fusion.config import ConfigError
-from fusion.training.launch import LaunchError
+from fusion.training.launch import LaunchError, Stopped
 from fusion.training.memory import OutOfMemory, is_out_of_memory
-from fusion.training.stop import Stopped
 
 MISTAKE = 2  # exit code
 LAST_WORDS = 20.0  # seconds that the other processes leave the first one to print a message

@@ -22,9 +22,8 @@ from fusion.models import compile_parts
 from fusion.report.run_page import write_report
 from fusion.report.tables import format_table
 from fusion.tasks import make_task
-from fusion.training.clock import Clock
 from fusion.training.launch import end_processes, make_accelerator
-from fusion.training.log import read_metrics, tracker_config
+from fusion.training.log import Clock, read_metrics, tracker_config
 from fusion.training.run_folder import LOCK, RunFolder
 from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer

@@ -1,11 +1,15 @@
-"""From a checkpoint of the published code to one of ours."""
+"""From checkpoints of the published code, and word vectors, to files of this project."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors.numpy
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -13,29 +17,18 @@ from torch import Tensor, nn
 from fusion.builders import build_text_encoder
 from fusion.checkpoint import find_difference, save_checkpoint
 from fusion.config import choose
-from fusion.convert.avlnet import detect_avlnet
-from fusion.convert.config import make_config
+from fusion.convert.config import describe_dropped, describe_model, describe_text, make_config
 from fusion.convert.names import MODALITIES, convert_weights, is_avlnet, sort_weights
-from fusion.convert.summary import describe_dropped, describe_model, describe_text
-from fusion.convert.variant import Variant, check_is_eao, detect, is_text_video
+from fusion.convert.variant import Variant, check_is_eao, detect, detect_avlnet, why_no_audio
 from fusion.data.untrusted.torch_file import Stored, TorchFile, TorchFileError
-from fusion.data.untrusted.unpickler import Foreign, printable
+from fusion.data.untrusted.unpickler import Foreign, kind_of, printable
+from fusion.data.untrusted.word_vectors import read_word_vectors
 from fusion.files import replace_folder
 from fusion.models import MODELS
 
 
-class NoTextEncoder:
-    """Stands for the text encoder of a checkpoint without word vectors."""
-
-    def save(self, folder: Path) -> None:
-        """Write nothing."""
-
-
 def convert_checkpoint(
-    path: str | Path,
-    out: str | Path,
-    num_heads: int | None = None,
-    word_vectors: str | None = None,
+    path: str | Path, out: str | Path, num_heads: int | None = None, word_vectors: str | None = None
 ) -> str:
     """Convert a published checkpoint into one that :mod:`fusion.checkpoint` reads.
 
@@ -46,8 +39,7 @@ def convert_checkpoint(
         path: the file, as the training of EAO, AVLnet or MCN saves it, or a bare state dict.
         out: the folder to write; empty or not there yet.
         num_heads: attention heads, if the file does not say and they are not 64 wide.
-        word_vectors: file of the text encoder; the folder refers to it, see
-            :class:`fusion.models.text_encoders.WordVectorFile`.
+        word_vectors: file of the text encoder, to which the folder refers.
 
     Returns:
         What was found, dropped, assumed and written, in lines.
@@ -70,7 +62,7 @@ def convert_checkpoint(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     config = make_config(out.name, found.model, word_vectors)
-    text_encoder = _text_encoder(config, found.model) if word_vectors else NoTextEncoder()
+    text_encoder = _text_encoder(config, found.model) if word_vectors else None
     try:
         with replace_folder(out) as folder:
             save_checkpoint(folder, model, config, text_encoder)
@@ -81,6 +73,45 @@ def convert_checkpoint(
     return "\n".join([*lines, describe_text(config)])
 
 
+def convert_word_vectors(path: str | Path, out: str | Path) -> str:
+    """Convert a file for :func:`.read_word_vectors` into a new ``.safetensors`` that is mapped.
+
+    Returns a line about what was written.
+
+    Raises:
+        ValueError: ``path`` is no such file, or ``out`` is there.
+        OSError: ``out`` cannot be written.
+    """
+    path, out = Path(path).expanduser(), Path(out).expanduser()
+    if out.exists():
+        raise ValueError(f"{out} exists already; name another file by --out")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; check the path")
+    with open(path, "rb") as file:
+        if kind_of(file.read(512)) == "a safetensors file":
+            raise ValueError(
+                f"{path} is a safetensors file, not word vectors in word2vec's format; if they are"
+                " converted already, name it by text_encoder.path"
+            )
+    index, vectors = read_word_vectors(path)
+    words = sorted((word.encode(), number) for word, number in index.items())
+    tensors = {
+        "vectors": vectors.numpy()[[number for _, number in words]],
+        "letters": np.frombuffer(b"".join(word for word, _ in words), np.uint8),
+        "ends": np.cumsum([len(word) for word, _ in words], dtype=np.int64),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.new-", dir=out.parent) as folder:
+        new = Path(folder) / out.name
+        try:
+            safetensors.numpy.save_file(tensors, new)
+        except SafetensorError as error:
+            raise OSError(f"{out} cannot be written: {error}") from None
+        os.chmod(new, 0o644)
+        os.replace(new, out)
+    return f"written   {out}: {len(words):,} words, vectors {vectors.shape[1]} wide"
+
+
 def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Tensor], list[str]]:
     """Detect the model in a file; give its weights under our names and lines for the user."""
     stored = _state_dict(file.content)
@@ -88,7 +119,9 @@ def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Te
     no_audio = None
     if not is_avlnet(stored):
         check_is_eao(stored)
-        no_audio = _why_no_audio(file, stored)
+        norms = {name: f"{name}_norm_layer" for name in ("text", "audio")}
+        at_start = {name: _is_at_start(file, stored, norm) for name, norm in norms.items()}
+        no_audio = why_no_audio(file.content, stored, at_start)
     modalities = ["text", "video"] if no_audio else MODALITIES
     kept, dropped = sort_weights(stored, modalities)
     if is_avlnet(stored):
@@ -105,18 +138,6 @@ def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Te
         *(f"assumed   {note}" for note in found.assumed),
     ]
     return found, weights, lines
-
-
-def _why_no_audio(file: TorchFile, stored: Mapping[str, Stored]) -> str | None:
-    """Say why a model of EAO embeds no audio; None if it does."""
-    at_start = {
-        name: _is_at_start(file, stored, f"{name}_norm_layer") for name in ("text", "audio")
-    }
-    if (why := is_text_video(file.content, at_start)) is not None:
-        return why
-    if any(name.startswith("audio_token_proj.") for name in stored):
-        return None
-    return "the file has none of its weights"
 
 
 def _state_dict(content: Any) -> dict[str, Stored]:
@@ -166,11 +187,7 @@ def _read(file: TorchFile, stored: Mapping[str, Stored]) -> dict[str, Tensor]:
 
 
 def _load(section: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    """Build the model around the weights.
-
-    Raises:
-        ValueError: a weight is missing, unknown or of another shape.
-    """
+    """Build the model around the weights; a ValueError says which weight does not fit."""
     try:
         with torch.device("meta"):  # shapes only; the file has the values
             model: nn.Module = choose("model", section, MODELS)()

@@ -1,7 +1,4 @@
-"""Published names of the weights of EAO, AVLnet and MCN, and ours.
-
-The published names are facts about the files that people have; the code here is our own.
-"""
+"""Published names of the weights of EAO, AVLnet and MCN (facts about files), and ours."""
 
 from __future__ import annotations
 
@@ -55,10 +52,6 @@ UNUSED = [
     r"(davenet|DAVEnet)\.batchnorm1\..+",
 ]
 FUSED = "GU_audio_text.cg.fc.weight"  # of AVLnet-Text-Fused
-# Why a weight is dropped.
-NEVER_USED = "nothing ever read them"
-SECOND_NAME = "second names of the text's transformer"
-NO_MODALITY = "the model does not embed {}"
 
 
 def is_avlnet(names: Iterable[str]) -> bool:
@@ -67,11 +60,7 @@ def is_avlnet(names: Iterable[str]) -> bool:
 
 
 def convert_name(name: str) -> str | None:
-    """Translate the published name of a weight, without ``module.`` before it.
-
-    Returns:
-        The name in :class:`fusion.models.EAO`, :class:`fusion.models.AVLnet` or
-        :class:`fusion.models.MCN`, or None for a weight that nothing ever used.
+    """Translate the published name of a weight, without ``module.``; None if nothing ever used it.
 
     Raises:
         ValueError: no published model has a weight of that name.
@@ -91,17 +80,9 @@ def convert_name(name: str) -> str | None:
 def sort_weights(
     published: Iterable[str], modalities: Iterable[str] = MODALITIES
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Decide which weights of a published model are kept.
+    """Decide which weights of a published model are kept, for a model of these modalities.
 
-    Args:
-        published: their names, without ``module.`` before them.
-        modalities: those of the model to load.
-
-    Returns:
-        Our name of each weight that is kept; and those that are dropped, by the reason.
-
-    Raises:
-        ValueError: a weight has an unknown name.
+    Returns our name of each weight that is kept; and those that are dropped, by the reason.
     """
     published, modalities = list(published), list(modalities)
     per_modality = any(name.startswith("fusion_text.") for name in published)
@@ -111,28 +92,25 @@ def sort_weights(
         ours = convert_name(name)
         owner = next((m for m in MODALITIES if ours and m in ours.split(".")), None)
         if per_modality and name.startswith("fusion."):
-            dropped.setdefault(SECOND_NAME, []).append(name)
+            why = "second names of the text's transformer"
         elif ours is None or (FUSED in published and name.startswith("GU_audio.")):
-            dropped.setdefault(NEVER_USED, []).append(name)
+            why = "nothing ever read them"
         elif owner and owner not in modalities:
-            dropped.setdefault(NO_MODALITY.format(owner), []).append(name)
+            why = f"the model does not embed {owner}"
         else:
             kept[name] = ours
+            continue
+        dropped.setdefault(why, []).append(name)
     return kept, dropped
 
 
 def convert_weights(
     published: Mapping[str, Tensor], modalities: Iterable[str] = MODALITIES
 ) -> dict[str, Tensor]:
-    """Translate the state dict of a published model.
+    """Translate the state dict of a published model, with or without ``module.`` before the names.
 
-    Args:
-        published: weights under their published names, with or without ``module.`` before them.
-        modalities: those of the model to load; weights of others are dropped. (The published
-            text-video model of EAO has an audio branch that its embeddings never depend on.)
-
-    Returns:
-        A state dict under our names, see :func:`convert_name`.
+    Weights of other ``modalities`` are dropped. (The published text-video model of EAO has an audio
+    branch that its embeddings never depend on.)
 
     Raises:
         ValueError: a weight has an unknown name.

@@ -1,4 +1,4 @@
-"""Which of the published EAO models a file holds, by the names and shapes of its weights.
+"""Which published EAO, AVLnet or MCN a file holds, by the names and shapes of its weights.
 
 Shapes do not show the number of heads or what is done to long audio. The config that the published
 training saves with the weights does; a file without one gets the published values, and a note.
@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fusion.convert.names import FUSED
 from fusion.data.untrusted.unpickler import printable
 from fusion.models.davenet import BLOCKS, POOLING, WIDTHS
 
 HEAD_WIDTH = 64  # of every published model: 4096 / 64 heads, 2048 / 32, 1024 / 16
-NUM_FRAMES = 768  # of a spectrogram in the published pre-training: 7.68 s
+NUM_FRAMES = {"eao": 768, "avlnet": 1008, "avlnet_tri": 800}  # in the published pre-training
+WHY = "as in the published pre-training"
 NUM_BANDS = 40
 TEXT_VIDEO = "EverythingAtOnceModel_TV_Only"
 OTHERS = [  # a name that only such a file has
@@ -24,19 +26,16 @@ OTHERS = [  # a name that only such a file has
     (r"visual\..+", "CLIP"),
     (r"layer1\.0\.conv1\.weight", "ResNet or ResNeXt"),
 ]
-SUPPORTED = "only models of EAO, AVLnet and MCN can be converted"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass
 class Variant:
-    """One published model.
+    """One published model: the ``model`` section of its config.
 
-    Attributes:
-        model: the ``model`` section of a config.
-        recorded: what shapes do not show but the file's own config says, and where.
-        assumed: what neither shows, and why this value was taken.
+    ``recorded`` lists what the file's own config says beyond the shapes, and where; ``assumed``
+    what neither shows, and why this value was taken.
     """
 
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -59,18 +58,14 @@ def check_is_eao(names: Mapping[str, Any]) -> None:
     kinds = [kind for pattern, kind in OTHERS if any(re.fullmatch(pattern, n) for n in names)]
     some = ", ".join(map(printable, list(names)[:3])) + (", …" if len(names) > 3 else "")
     seems = f"seem to be of {kinds[0]}" if kinds else f"are of an unknown model ({some})"
-    raise ValueError(f"the weights {seems}; {SUPPORTED}")
+    raise ValueError(f"the weights {seems}; only models of EAO, AVLnet and MCN can be converted")
 
 
-def is_text_video(content: Any, at_start: Mapping[str, bool]) -> str | None:
-    """Say how it is known that a model is the text-video model; None if it is not.
+def why_no_audio(content: Any, names: Iterable[str], at_start: Mapping[str, bool]) -> str | None:
+    """Say why a model of EAO embeds no audio; None if it does.
 
-    Its names and shapes are those of the model with audio: its audio branch is computed, but its
-    loss does not use it.
-
-    Args:
-        content: of the file.
-        at_start: for each modality, whether its LayerNorm is as before training.
+    The text-video model has the weights of the model with audio, but its loss does not use audio.
+    ``at_start``: for each modality, whether its LayerNorm is as before training.
     """
     kind = recorded(content, "config", "arch", "type", of=str) or recorded(content, "arch", of=str)
     if kind == TEXT_VIDEO:
@@ -78,20 +73,16 @@ def is_text_video(content: Any, at_start: Mapping[str, bool]) -> str | None:
     named = kind is not None and kind.endswith("Model")  # not DataParallel, as several GPUs save
     if not named and at_start.get("audio") and not at_start.get("text"):
         return "audio was never trained, its LayerNorm is as at the start"
-    return None
+    if any(name.startswith("audio_token_proj.") for name in names):
+        return None
+    return "the file has none of its weights"
 
 
 def detect(shapes: Shapes, content: Any, with_audio: bool, num_heads: int | None) -> Variant:
-    """Find the architecture.
+    """Find the architecture of an EAO model.
 
-    Args:
-        shapes: of the weights, under their published names without ``module.``.
-        content: of the file, for what shapes do not show.
-        with_audio: whether the model embeds audio.
-        num_heads: overrides what the file records.
-
-    Raises:
-        ValueError: this project has no such model, or the number of heads is unknown.
+    ``shapes`` are under the published names without ``module.``; ``content`` is that of the file,
+    for what shapes do not show; ``num_heads`` overrides it. An unknown model is a ValueError.
     """
     variant = Variant()
     width = size_of(shapes, "text_norm_layer.weight", 0)
@@ -156,16 +147,7 @@ def _num_heads(content: Any, width: int, variant: Variant) -> int:
 
 
 def describe_davenet(shapes: Shapes, name: str, versions: Iterable[int]) -> dict[str, Any]:
-    """Describe an audio encoder as a config does, but for its number of frames.
-
-    Args:
-        shapes: of all weights.
-        name: of the encoder in the file.
-        versions: of DAVEnet that it may be.
-
-    Raises:
-        ValueError: it is none of these.
-    """
+    """Describe the audio encoder ``name`` as a config does, but for its number of frames."""
     stages = {int(m[1]) for n in shapes if (m := re.match(rf"{name}\.layer(\d)\.", n))}
     last = {len(BLOCKS[version]): version for version in versions}
     if stages != set(range(1, len(stages) + 1)) or len(stages) not in last:
@@ -189,8 +171,7 @@ def _davenet(shapes: Shapes, content: Any, variant: Variant) -> dict[str, Any]:
     frames = recorded(content, "config", *keys, of=int)
     if frames is not None and (frames < 1 or frames % stride):
         frames = None
-    why = "as in the published pre-training"
-    frames = variant.settle("num_frames", frames, f"the file's {keys[-1]}", NUM_FRAMES, why)
+    frames = variant.settle("num_frames", frames, f"the file's {keys[-1]}", NUM_FRAMES["eao"], WHY)
     encoder["num_frames"] = frames
     return encoder | _long_clips(shapes, content, variant, stride, frames // stride)
 
@@ -207,7 +188,7 @@ def _long_clips(
         variant.recorded.append(f"long_clips {strategy} (the file's strategy_audio_pooling)")
         return {"max_tokens": most // stride, "long_clips": strategy}
     if arguments is None:
-        variant.assumed.append("long audio is not pooled (as in the published pre-training)")
+        variant.assumed.append(f"long audio is not pooled ({WHY})")
     if "audio_pos_embed" in shapes and (most := size_of(shapes, "audio_pos_embed", 1)) < tokens:
         variant.assumed.append(f"audio tokens after the {most} that have a position are cut off")
         return {"max_tokens": most}
@@ -224,11 +205,7 @@ def _weight(shapes: Shapes, projection: str) -> str:
 
 
 def size_of(shapes: Shapes, name: str, axis: int) -> int:
-    """Give one axis of the shape of a weight.
-
-    Raises:
-        ValueError: the weight is missing, or has no such axis.
-    """
+    """Give one axis of the shape of a weight; it is an error if the weight or axis is missing."""
     if name not in shapes:
         raise ValueError(f"the weight {name!r} is missing; the file is no whole model")
     if len(shapes[name]) <= axis or not shapes[name][axis]:
@@ -236,3 +213,38 @@ def size_of(shapes: Shapes, name: str, axis: int) -> int:
             f"the weight {name!r} has the shape {shapes[name]}, unlike any published model"
         )
     return shapes[name][axis]
+
+
+def detect_avlnet(shapes: Shapes) -> Variant:
+    """Find the architecture of an AVLnet (also as EAO's authors keep it) or MCN."""
+    is_mcn, fused = any(name.startswith("recon_") for name in shapes), FUSED in shapes
+    with_text = "text_pooling_caption.fc.weight" in shapes
+    is_tri = with_text and not is_mcn and not fused
+    encoder = describe_davenet(shapes, "DAVEnet", [1])
+    encoder["num_frames"] = NUM_FRAMES["avlnet_tri" if is_tri else "avlnet"]
+    modalities: dict[str, Any] = {}
+    if with_text:
+        modalities["text"] = {"dim": size_of(shapes, "text_pooling_caption.fc.weight", 1)}
+    modalities["video"] = {"dim": size_of(shapes, "GU_video.fc.weight", 1)}
+    modalities["audio"] = {"encoder": encoder}
+    model = {
+        "name": "mcn" if is_mcn else "avlnet",
+        "modalities": modalities,
+        "embedding_dim": size_of(shapes, "GU_video.fc.weight", 0),
+        "mean_over_padding": True,  # as published; only training reads it
+    }
+    if is_mcn:
+        model["reconstruction_dim"] = size_of(shapes, "recon_v.0.weight", 0)
+    else:
+        model["fuse_text_audio"] = fused
+    assumed = [
+        f"num_frames {encoder['num_frames']} ({WHY})",
+        f"mean_over_padding True ({WHY})",
+        f"one video token, the maximum over time, each kind of features of unit length ({WHY})",
+    ]
+    if is_tri:  # the one that EAO's code has too
+        assumed.append(
+            "normalize_video False (as AVLnet's authors train it; if EAO's code did, take the model"
+            " section of configs/howto100m/avlnet_eao.yaml)"
+        )
+    return Variant(model, assumed=assumed)

@@ -8,8 +8,6 @@ activations at the same time:
 2. compute the loss of the batch and its gradient with respect to each embedding;
 3. embed each chunk again and continue the backward pass from the gradients of its embeddings.
 
-When the batch is one chunk, it is embedded once.
-
 Ranks communicate only inside the loss, so each rank may use another chunk size. The gradients of
 the parameters are those of this rank; the caller averages them over the ranks.
 """
@@ -34,17 +32,9 @@ def backward_in_chunks(
     """Accumulate in ``model`` the gradient of ``loss`` over all chunks taken as one batch.
 
     The model must treat every clip alone, except for BatchNorm over groups of clips
-    (:class:`fusion.models.batchnorm.GroupedBatchNorm`); chunks are cut between groups.
-
-    Args:
-        accelerator: scales the loss.
-        model: its running statistics see each chunk once.
-        embed: calls the model with a chunk; gives named (B, …) outputs, the same each time.
-        loss: see :class:`fusion.training.protocols.Loss`.
-        chunks: this rank's share of the batch, in pieces that fit into memory one at a time.
-
-    Returns:
-        The loss and its terms, detached.
+    (:class:`fusion.models.batchnorm.GroupedBatchNorm`); chunks are cut between groups. Its running
+    statistics see each chunk once. ``embed`` must give the same outputs each time. Returns the loss
+    and its terms, detached.
     """
     if len(chunks) == 1:
         value, terms = loss(embed(chunks[0]), *_known(chunks, accelerator))
@@ -77,18 +67,10 @@ def backward_in_chunks(
 def accumulate(
     accelerator: Accelerator, embed: Embed, loss: Loss, chunks: Sequence[Batch]
 ) -> Result:
-    """Accumulate the gradients of chunk after chunk, for a loss that is a mean over single clips.
+    """Accumulate the gradients of chunk after chunk, for a loss with ``compares_clips`` False.
 
     Each chunk is embedded once. A contrastive loss would see only the negatives of one chunk.
-
-    Args:
-        accelerator: see :func:`backward_in_chunks`.
-        embed: see :func:`backward_in_chunks`.
-        loss: one whose ``compares_clips`` is False.
-        chunks: see :func:`backward_in_chunks`.
-
-    Returns:
-        The loss and its terms, detached.
+    Returns the loss and its terms, detached.
     """
     count = sum(len(chunk.ids) for chunk in chunks)
     total, sums = torch.zeros((), device=accelerator.device), dict[str, Tensor]()
@@ -109,10 +91,7 @@ def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, 
             return torch.cat(list(parts)).to(accelerator.device, non_blocking=True)
         return [value for part in parts for value in part]
 
-    known: list[list[Any]] = [
-        [chunk.present for chunk in chunks],
-        [chunk.targets for chunk in chunks],
-    ]
+    known: list[list[Any]] = [[c.present for c in chunks], [c.targets for c in chunks]]
     return [
         {name: together([part[name] for part in parts]) for name in parts[0]}
         for parts in known

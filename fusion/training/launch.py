@@ -8,29 +8,50 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    GradientAccumulationPlugin,
-    InitProcessGroupKwargs,
-    parse_flag_from_env,
-)
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, parse_flag_from_env
 
 PRECISIONS = ("no", "fp16", "bf16")
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")  # the exact step needs the whole model
-ONE_PROCESS_PER_LAUNCH = (
-    "accelerate launch starts one process on a CPU, whatever --num_processes says; for more:"
-    " torchrun --nproc_per_node N {command}"
-)
 
 
 class LaunchError(RuntimeError):
     """The processes that were started are not those that were asked for; one line."""
+
+
+class Stopped(Exception):
+    """A signal ended the run; its state is saved. ``signal`` is the number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; go on with resume=true")
+        self.signal = number
+
+
+class StopRequest:
+    """Records SIGTERM and SIGINT inside its ``with`` block; ``signal`` is the last one, or 0."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __enter__(self) -> StopRequest:
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._handlers = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
 
 
 def make_accelerator(
@@ -40,11 +61,9 @@ def make_accelerator(
 ) -> Accelerator:
     """Join the processes of this run.
 
-    Args:
-        mixed_precision: ``no`` (which YAML reads as False), ``fp16`` or ``bf16``; None: what the
-            launcher says.
-        log_folder: folder of TensorBoard's files; None: nothing is tracked.
-        num_processes: how many processes must run; None: any number.
+    ``mixed_precision`` is ``no`` (in YAML False), ``fp16``, ``bf16`` or None (as launched).
+    TensorBoard's files go to ``log_folder`` (None: nothing is tracked). ``num_processes`` must run
+    (None: any number).
 
     Raises:
         ValueError: the precision is unknown.
@@ -60,7 +79,7 @@ def make_accelerator(
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[
             # The others wait while one process extracts features, which may take hours.
-            InitProcessGroupKwargs(timeout=timedelta(hours=12)),
+            InitProcessGroupKwargs(timeout=timedelta(hours=12))
         ],
     )
     _check_processes(accelerator, num_processes)
@@ -82,19 +101,9 @@ def end_processes(accelerator: Accelerator) -> None:
         torch.distributed.destroy_process_group()
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set on any rank; the answer is the same on all ranks."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return flag
-    highest = torch.tensor(float(flag), device=device)
-    torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
-    return bool(highest.item())
-
-
 def _precision(wanted: str | bool | None, has_cuda: bool) -> str:
-    precision = (
-        "no" if wanted is False else wanted or os.environ.get("ACCELERATE_MIXED_PRECISION") or "no"
-    )
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    precision = "no" if wanted is False else wanted or launched or "no"
     if precision not in PRECISIONS:
         raise ValueError(
             f"trainer.mixed_precision must be one of {', '.join(PRECISIONS)}; got {precision!r}"
@@ -120,15 +129,14 @@ def _check_processes(accelerator: Accelerator, wanted: int | None) -> None:
             f" --nproc_per_node {wanted} {command}"
         )
     if parse_flag_from_env("ACCELERATE_USE_CPU") and "WORLD_SIZE" not in os.environ:
-        _warn(ONE_PROCESS_PER_LAUNCH.format(command=command))
+        _warn(
+            "accelerate launch starts one process on a CPU, whatever --num_processes says; for"
+            f" more: torchrun --nproc_per_node N {command}"
+        )
 
 
 def _check_launch(accelerator: Accelerator) -> None:
-    """Refuse to shard the model; warn that the launcher's gradient accumulation is ignored.
-
-    Raises:
-        LaunchError: the launcher shards the model.
-    """
+    """Refuse to shard the model; warn that the launcher's gradient accumulation is ignored."""
     if accelerator.distributed_type.value in SHARDING:
         raise LaunchError(
             f"the launcher chose {accelerator.distributed_type.value}, but here every process has"

@@ -1,11 +1,12 @@
-"""Logging of a run: a progress bar, ``metrics.jsonl`` and Accelerate's trackers."""
+"""Logging of a run: a progress bar, ``metrics.jsonl``, Accelerate's trackers; and a clock."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,8 @@ from fusion.files import write_atomically
 class RunLog:
     """Log of one run; silent on all processes but the main one.
 
-    Args:
-        path: ``metrics.jsonl``; rows are appended.
-        accelerator: its trackers get the same values.
-        steps: number of steps of the whole run, for the progress bar.
-        done: steps that the run had done when it was interrupted; later rows are dropped.
-        epochs_done: epochs that it had completed; rows of later validations are dropped.
+    Rows are appended to ``path`` (``metrics.jsonl``) and passed to the accelerator's trackers. If
+    the run was interrupted after ``done`` steps and ``epochs_done`` epochs, later rows are dropped.
     """
 
     def __init__(
@@ -33,12 +30,8 @@ class RunLog:
         self.path, self.accelerator = path, accelerator
         self.on_main = accelerator.is_main_process
         if self.on_main and path.exists():
-            kept = [
-                row
-                for row in read_metrics(path)
-                if row["step"] <= done
-                and (row["event"] != "validation" or row["epoch"] <= epochs_done)
-            ]
+            rows = [row for row in read_metrics(path) if row["step"] <= done]
+            kept = [r for r in rows if r["event"] != "validation" or r["epoch"] <= epochs_done]
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.bar = tqdm(
             total=steps,
@@ -109,3 +102,23 @@ def tracker_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, Iterable) else str(value)
+
+
+class Clock:
+    """Adds up the seconds that the parts of a job take."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Add the time of the ``with`` block to a part of the job."""
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def __str__(self) -> str:
+        whole = time.perf_counter() - self._start
+        parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self.seconds.items())
+        return f"{parts}; {whole:.0f} s in all"

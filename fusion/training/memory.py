@@ -1,7 +1,7 @@
-"""How many clips are in memory at a time.
+"""How many clips are in memory at a time, on this rank.
 
 The chunk size changes memory and speed, never the result. A probe chooses it, and it is halved when
-memory runs out. Each rank has its own.
+memory runs out.
 """
 
 from __future__ import annotations
@@ -46,14 +46,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 class ChunkSize:
     """The number of clips that are in memory at a time on this rank.
 
-    Args:
-        share: clips of this rank in each batch.
-        cut: the size is a multiple of it, see :func:`.batch_granularity`; None
-            if the share cannot be cut.
-        most: the largest chunk size; None: the whole share, if it fits.
-
-    Raises:
-        ValueError: the share, or ``most``, cannot be cut like that.
+    Of the rank's ``share`` of a batch, a chunk is a multiple of ``cut`` clips, see
+    :func:`.batch_granularity` (None: it cannot be cut), and ``most`` at most (None: the share).
     """
 
     def __init__(self, share: int, cut: int | None, most: int | None = None) -> None:
@@ -94,14 +88,7 @@ class ChunkSize:
 
 
 def probe(chunk: ChunkSize, model: nn.Module, batch: Batch, embed: Embed) -> None:
-    """Choose the largest chunk that is likely to fit, by embedding two very small ones.
-
-    Args:
-        chunk: gets the new limit.
-        model: is not changed.
-        batch: this rank's share of a batch.
-        embed: calls the model with some clips.
-    """
+    """Choose the largest chunk that is likely to fit, by embedding two very small ones."""
     device = next(model.parameters()).device
     if chunk.cut is None or device.type not in ("cpu", "cuda"):
         return
@@ -121,7 +108,7 @@ def probe(chunk: ChunkSize, model: nn.Module, batch: Batch, embed: Embed) -> Non
 
 
 def _bytes_of(embed: Embed, clips: Batch, device: torch.device) -> tuple[int, int]:
-    """Measure the bytes of the forward and backward pass of some clips, and of their outputs."""
+    """Measure the bytes of a forward and backward pass of some clips, and of their outputs."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

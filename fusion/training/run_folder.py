@@ -10,16 +10,15 @@ cost.json      time, memory, arithmetic      report.html    all of it as a page
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from safetensors import SafetensorError
 
 from fusion.checkpoint import WEIGHTS
 from fusion.config import ConfigError, flatten, load_config, to_yaml
-from fusion.files import recover_folder, replace_folder, write_atomically
+from fusion.files import recover_folder, write_atomically
 
 LOCK = ".lock"
 FILES = (
@@ -35,12 +34,7 @@ FREE_TO_CHANGE = (
 
 
 class RunFolder:
-    """The folder of a run, locked by one run at a time.
-
-    Args:
-        path: the folder.
-        config: the resolved config of the new run.
-    """
+    """The folder of a run, locked by one run at a time; ``config`` is that of the new run."""
 
     def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
         self.path, self.config = Path(path), config
@@ -51,8 +45,7 @@ class RunFolder:
     def claim(self) -> bool:
         """Lock the folder for this run and change nothing else in it; call on one process only.
 
-        Returns:
-            Whether there is a checkpoint to continue from.
+        Returns whether there is a checkpoint to continue from.
 
         Raises:
             ConfigError: another run is writing here; or the folder holds a run and ``resume`` and
@@ -78,7 +71,13 @@ class RunFolder:
                     f"{self.path} holds a run already; go on with it by resume=true, begin another"
                     " by output=DIR, or delete it by overwrite=true"
                 )
-            self._compare(load_config(written))
+            old, new = flatten(load_config(written)), flatten(yaml.safe_load(to_yaml(self.config)))
+            for key in sorted(old.keys() | new.keys()):
+                if key not in FREE_TO_CHANGE and old.get(key) != new.get(key):
+                    raise ConfigError(
+                        f"{self.path} was begun with {key}={old.get(key)} and cannot go on with"
+                        f" {new.get(key)}; set it back, or begin another run by output=DIR"
+                    )
         return self.last.exists() and not self.config["overwrite"]
 
     def begin(self) -> None:
@@ -116,27 +115,3 @@ class RunFolder:
                 f"another process is writing to {self.path}; wait for it, stop it, or choose"
                 " another output=DIR"
             ) from None
-
-    def _compare(self, before: Mapping[str, Any]) -> None:
-        old, new = flatten(before), flatten(yaml.safe_load(to_yaml(self.config)))
-        for key in sorted(old.keys() | new.keys()):
-            if key not in FREE_TO_CHANGE and old.get(key) != new.get(key):
-                raise ConfigError(
-                    f"{self.path} was begun with {key}={old.get(key)} and cannot go on with"
-                    f" {new.get(key)}; set it back, or begin another run by output=DIR"
-                )
-
-
-def write_checkpoint(path: Path, write: Callable[[Path], None]) -> None:
-    """Replace the checkpoint at ``path`` by a folder that ``write`` fills.
-
-    Raises:
-        OSError: it cannot be written; the old checkpoint is still there.
-    """
-    try:
-        with replace_folder(path) as folder:
-            write(folder)
-    except (SafetensorError, RuntimeError, OSError) as error:  # all of them mean a full disk
-        raise OSError(
-            f"{path} cannot be written ({error}); make room there and go on with resume=true"
-        ) from error

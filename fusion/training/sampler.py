@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
-
-from fusion.tokens import Batch
+from torch.utils.data import Sampler
 
 
 class EpochBatchSampler(Sampler[list[int]]):
     """The share of one rank in every batch of one epoch.
 
     The order of the clips is a permutation drawn from (seed, epoch). Each batch is the next
-    ``batch_size`` clips, cut into equal parts, one for each rank; the incomplete batch at the end
-    is dropped. So a run on several processes sees the same batches as a run on one. Clips of a
-    group, such as those of one video, stay together.
+    ``batch_size`` clips, cut into ``world_size`` equal parts; the incomplete batch at the end is
+    dropped. So a run on several processes sees the same batches as a run on one. ``group``
+    neighbouring clips, such as those of one video, are permuted as one and stay together.
 
-    Args:
-        num_clips: size of the training set.
-        batch_size: clips in a batch, over all ranks.
-        seed: of the run.
-        rank: which share to return.
-        world_size: number of shares.
-        group: number of neighbouring clips that are permuted as one.
-
-    Attributes:
-        epoch: the epoch whose batches are returned; set it before iterating.
-        first: number of batches to skip at the beginning, when a run resumes within an epoch.
-
-    Raises:
-        ValueError: the batch is larger than the data or cannot be shared out evenly.
+    Set ``epoch`` before iterating; ``first`` is the number of batches to skip, when a run resumes
+    within an epoch.
     """
 
     def __init__(
@@ -62,7 +47,6 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
         return self.num_clips // self.group * self.group // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -74,32 +58,6 @@ class EpochBatchSampler(Sampler[list[int]]):
             start = batch * self.batch_size + self.rank * share
             places = torch.arange(start, start + share)
             yield (order[places // self.group] * self.group + places % self.group).tolist()
-
-
-def make_loader(
-    clips: Any,
-    collate: Callable[[Sequence[Any]], Batch],
-    batches: EpochBatchSampler,
-    num_workers: int,
-    device: torch.device,
-) -> DataLoader[Any]:
-    """Build the loader that reads the clips of each batch.
-
-    Args:
-        clips: the data set; ``collate`` makes batches of its items.
-        collate: see ``torch.utils.data.DataLoader``.
-        batches: which clips each batch has.
-        num_workers: processes that read.
-        device: the batches will be moved there.
-    """
-    return DataLoader(
-        clips,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else it would draw from the global one
-    )
 
 
 def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:

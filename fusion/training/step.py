@@ -23,29 +23,17 @@ from fusion.distributed import (
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import accumulate, backward_in_chunks
-from fusion.training.guard import NonFiniteGuard
-from fusion.training.memory import (
-    ChunkSize,
-    OutOfMemory,
-    empty_cache,
-    is_out_of_memory,
-    probe,
-)
+from fusion.training.memory import ChunkSize, OutOfMemory, empty_cache, is_out_of_memory, probe
+from fusion.training.optim import NonFiniteGuard
 from fusion.training.protocols import Embed, Loss, Result
 
 
 class ExactStep:
     """Forward pass, loss, backward pass and update of one batch.
 
-    Args:
-        accelerator: the ranks of the run.
-        model: its parameters and running statistics are updated.
-        embed: calls the model with some clips; gives named (B, …) outputs, the same each time.
-        loss: see :class:`fusion.training.protocols.Loss`.
-        optimizer: a fused one, as prepared by the accelerator.
-        guard: clips gradients; skips steps without a finite gradient.
-        chunk: how many clips are in memory at a time.
-        report: called on every rank with the chunk size of each rank, when one has changed.
+    ``embed`` must give the same outputs each time. ``optimizer`` is a fused one,
+    prepared by the accelerator. ``report`` is called on every rank with the chunk size of each
+    rank, when one has changed.
     """
 
     def __init__(
@@ -65,10 +53,7 @@ class ExactStep:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, batch: Batch) -> Result:
-        """Take a step; return the loss and its terms, detached.
-
-        Args:
-            batch: this rank's share.
+        """Take a step on this rank's share of a batch; return the loss and its terms, detached.
 
         Raises:
             OutOfMemory: not even the smallest chunk fits on some rank.
@@ -106,11 +91,7 @@ class ExactStep:
         self.report(self.agreement.gather(self.chunk.size))
 
     def _attempt(self, batch: Batch, norms: list[GroupedBatchNorm]) -> tuple[Result | None, bool]:
-        """Do all that can be undone.
-
-        Returns:
-            The result, None if a rank failed; and whether this rank failed.
-        """
+        """Do all that can be undone; return the result or None, and whether this rank failed."""
         chunks = batch.chunks(self.chunk.size)
         try:
             with check_before_collectives(self.agreement.check):

@@ -11,31 +11,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import signal
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from fusion.checkpoint import load_weights, read_state
 from fusion.distributed import broadcast_
+from fusion.files import replace_folder
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
-from fusion.training.guard import NonFiniteGuard
-from fusion.training.launch import any_rank
+from fusion.training.launch import Stopped, StopRequest
 from fusion.training.log import RunLog
 from fusion.training.memory import ChunkSize
-from fusion.training.optim import allocate_state, make_optimizer, make_schedule
+from fusion.training.optim import NonFiniteGuard, allocate_state, make_optimizer, make_schedule
 from fusion.training.protocols import Loss, TrainingSet
-from fusion.training.run_folder import RunFolder, write_checkpoint
-from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix
+from fusion.training.run_folder import RunFolder
+from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
 from fusion.training.settings import Settings
 from fusion.training.step import ExactStep
-from fusion.training.stop import Stopped, StopRequest
 
 STATE = "trainer.pt"
 
@@ -49,7 +49,7 @@ class Position:
 
 
 class Trainer:
-    """Train a model.
+    """Train a model; :meth:`fit` begins, or goes on after :meth:`resume`.
 
     Args:
         model: maps the inputs of a batch to named (B, …) outputs.
@@ -61,10 +61,9 @@ class Trainer:
         accelerator: the processes of the run.
         folder: where checkpoints and metrics go.
         write_model: writes a model into an empty folder.
-        evaluate: returns named results of a model; called after each epoch, on every process. If
-            it returns none, the last epoch counts as the best.
-        arguments: returns further arguments of the model in training for some clips, such as which
-            outputs the loss reads, or the clips' ``seeds``.
+        evaluate: returns named results of a model, on every process, after each epoch. If it
+            returns none, the last epoch counts as the best.
+        arguments: returns further arguments of the model for some clips, such as their ``seeds``.
 
     Raises:
         ValueError: a setting does not fit the data or the model, see :class:`Settings`.
@@ -87,22 +86,21 @@ class Trainer:
         self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
         self.accelerator, self.folder = accelerator, folder
         self.write_model, self.evaluate, self.arguments = write_model, evaluate, arguments
-        ranks = accelerator.num_processes
+        rank, ranks = accelerator.process_index, accelerator.num_processes
         self.batches = EpochBatchSampler(
-            len(train_set),
-            settings.batch_size,
-            seed,
-            accelerator.process_index,
-            ranks,
-            train_set.group,
+            len(train_set), settings.batch_size, seed, rank, ranks, train_set.group
         )
-        self.loader = make_loader(
-            train_set, collate, self.batches, settings.num_workers, accelerator.device
+        self.loader = DataLoader(
+            cast(Dataset[Any], train_set),
+            batch_sampler=self.batches,
+            collate_fn=collate,
+            num_workers=settings.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the global one
         )
         self.steps = settings.epochs * len(self.batches)
-        self.chunk = ChunkSize(
-            settings.batch_size // ranks, batch_granularity(model), settings.chunk_size
-        )
+        share = settings.batch_size // ranks
+        self.chunk = ChunkSize(share, batch_granularity(model), settings.chunk_size)
         self.chunks = [self.chunk.size] * ranks
         self.found_chunk = settings.chunk_size is not None
         # No DDP wrapper: it would communicate within a chunk, see ExactStep.
@@ -113,12 +111,9 @@ class Trainer:
         self.stop_request = StopRequest()
 
     def _prepare_steps(self) -> None:
-        settings = self.settings
+        settings, parameters = self.settings, self.model.parameters()
         optimizer = make_optimizer(
-            settings.optimizer,
-            self.model.parameters(),
-            settings.learning_rate,
-            settings.weight_decay,
+            settings.optimizer, parameters, settings.learning_rate, settings.weight_decay
         )
         allocate_state(optimizer)
         self.schedule = make_schedule(
@@ -136,6 +131,7 @@ class Trainer:
             self.chunk,
             self._report_chunks,
         )
+        self.agreement = self.step.agreement
 
     @property
     def steps_done(self) -> int:
@@ -155,11 +151,7 @@ class Trainer:
             FloatingPointError: the gradient was not finite in too many steps.
         """
         self.log = RunLog(
-            self.folder.metrics,
-            self.accelerator,
-            self.steps,
-            self.steps_done,
-            self.position.epoch,
+            self.folder.metrics, self.accelerator, self.steps, self.steps_done, self.position.epoch
         )
         with self.stop_request, contextlib.closing(self.log):
             while self.position.epoch < self.settings.epochs:
@@ -196,14 +188,14 @@ class Trainer:
             if looks:  # reading values back from the device forces a synchronisation
                 self._check_gradients()
                 self._log_step(value, terms)
-            alone = self.accelerator.num_processes == 1
-            told = self.stop_request.signal
-            stopped = (alone or looks) and any_rank(told != 0, self.accelerator.device)
+            received = self.stop_request.signal  # by any rank
+            if self.accelerator.num_processes > 1:
+                received = max(self.agreement.gather(received)) if looks else 0
             every = self.settings.save_every
-            if stopped or (every and self.steps_done % every == 0):
+            if received or (every and self.steps_done % every == 0):
                 self._save()
-            if stopped:
-                raise Stopped(told or signal.SIGTERM)
+            if received:
+                raise Stopped(received)
 
     def _rest_of_epoch(self) -> Iterator[Batch]:
         self.batches.epoch, self.batches.first = self.position.epoch, self.position.batch
@@ -286,5 +278,12 @@ class Trainer:
 
     def _write(self, path: Path, write: Callable[[Path], None]) -> None:
         if self.accelerator.is_main_process:
-            write_checkpoint(path, write)
+            try:
+                with replace_folder(path) as folder:
+                    write(folder)
+            except (SafetensorError, RuntimeError, OSError) as error:  # all mean a full disk
+                raise OSError(
+                    f"{path} cannot be written ({error}); make room there and go on with"
+                    " resume=true"
+                ) from error
         self.accelerator.wait_for_everyone()  # the others may read it next

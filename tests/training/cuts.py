@@ -145,6 +145,19 @@ def make_trainer(folder, lacking, kind, dtype, chunk=None, loss=None, cpu=True):
     )
 
 
+class FailingLoss:
+    """A loss with its state, but another call."""
+
+    def __init__(self, loss, call):
+        self.loss, self.call = loss, call
+
+    def __call__(self, *words):
+        return self.call(*words)
+
+    def __getattr__(self, name):
+        return getattr(self.loss, name)
+
+
 class Faults:
     """Makes a trainer run out of memory once in each step, at another stage each time.
 
@@ -159,7 +172,7 @@ class Faults:
         self.size, self.count, self.armed, self.asked = trainer.chunk.size, 0, None, 0
         self.step, trainer.step = trainer.step, self
         self.probe = self.step.probe
-        self.loss, self.step.loss = self.step.loss, self.lose
+        self.loss, self.step.loss = self.step.loss, FailingLoss(self.step.loss, self.lose)
         self.average, self.step._average = self.step._average, self.do_average
         self.check, trainer.guard.check = trainer.guard.check, self.do_check
         trainer.model.register_forward_hook(self.after_forward)

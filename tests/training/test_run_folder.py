@@ -5,7 +5,16 @@ import pytest
 from fusion.config import ConfigError
 from fusion.training.run_folder import RunFolder
 
-CONFIG = {"seed": 1, "output": "x", "resume": False, "overwrite": False, "trainer": {"e": 1}}
+CONFIG = {
+    "task": "retrieval",
+    "data_root": None,
+    "init": None,
+    "seed": 1,
+    "output": "x",
+    "resume": False,
+    "overwrite": False,
+    "trainer": {"e": 1},
+}
 WHOLE = CONFIG | {name: {} for name in ("data", "text_encoder", "model", "loss", "evaluation")}
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fusion.losses import CombinatorialLoss
+from fusion.training.launch import Stopped
 from fusion.training.log import read_metrics
 from fusion.training.memory import OutOfMemory
-from fusion.training.stop import Stopped
 from tests.training import cuts
 
 

@@ -8,11 +8,11 @@ from fusion.data.datasets.dataset import collate
 from fusion.losses import CombinatorialLoss
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.tokens import Batch
-from fusion.training.guard import MOST
+from fusion.training.launch import Stopped
 from fusion.training.log import read_metrics
+from fusion.training.optim import MOST
 from fusion.training.run_folder import RunFolder
 from fusion.training.settings import Settings
-from fusion.training.stop import Stopped
 from fusion.training.trainer import Trainer
 from tests.training.doubles import ClipList
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.untrusted.torch_pickle import Data, Place, read_legacy
+from fusion.data.untrusted.torch_file import Data, Place, are_counts, read_legacy
 from fusion.data.untrusted.unpickler import Budget, Function, StandIn, refuse
 
 _STORAGE_HEADER = 400  # bytes before the numbers of a pickled tensor; about 240 are used
@@ -42,7 +42,7 @@ class _Dtype(StandIn):
 
 
 class ArrayStandIn(StandIn):
-    """Stands for an array until all is read."""
+    """Stands for an array until the whole file is read."""
 
     __slots__ = ("_budget", "array")
     array: NDArray[Any]
@@ -82,16 +82,11 @@ def _checked(budget: Budget, shape: Any, dtype: Any, data: Any) -> np.dtype[Any]
         refuse(f"an array has {short(dtype)} for a dtype")
     if type(data) is not bytes and type(data) is not bytearray:
         refuse(f"an array holds a {type(data).__name__} instead of bytes")
-    fits = type(shape) is tuple and len(shape) <= 64
-    fits = fits and all(type(length) is int and length >= 0 for length in shape)
+    fits = type(shape) is tuple and len(shape) <= 64 and are_counts(shape)
     if not fits or math.prod(shape) * dtype.dtype.itemsize != len(data):
         refuse(f"an array of shape {short(shape)} and {dtype.dtype} has {len(data)} bytes")
     budget.take(len(data))
     return dtype.dtype
-
-
-def _reconstruct(budget: Budget, kind: object, shape: object, code: object) -> ArrayStandIn:
-    return ArrayStandIn(budget)
 
 
 def _from_buffer(
@@ -115,8 +110,7 @@ def _encode(budget: Budget, text: object, encoding: object) -> bytes:
     """Stand for ``codecs.encode``, which knows codecs that open files or unpack bombs."""
     if not (isinstance(text, str) and encoding in ("latin1", "latin-1")):
         refuse(f"codec {short(encoding)} is not latin1")
-    budget.take(len(text))
-    return text.encode("latin-1")
+    return _as_bytes(budget, text)
 
 
 def _bytearray(budget: Budget, data: object = b"", encoding: object = "latin-1") -> bytearray:
@@ -127,7 +121,6 @@ def _bytearray(budget: Budget, data: object = b"", encoding: object = "latin-1")
 
 
 def _of_list(kind: Callable[[Any], Any], name: str, budget: Budget, items: object = ()) -> object:
-    """Make a collection of a list, or of nothing."""
     if type(items) is not list and type(items) is not tuple:
         refuse(f"{name} is made of {short(items)} instead of a list")
     budget.take(items=len(items))
@@ -144,30 +137,24 @@ class _Storage(StandIn):
         if type(content) is not bytes:
             refuse(f"a tensor's numbers are {short(content)} instead of bytes")
         try:
-            self.flat = _read_storage(content)
+            saved, places = read_legacy(content, _STORAGE_HEADER)
+            data: Data = saved.value
+            dtype = np.dtype(str(data.dtype).removeprefix("torch."))
+            begin = len(content) - data.numel * dtype.itemsize
+            self.flat = np.frombuffer(content, dtype, data.numel, begin)  # (N,), read-only
+            whole = list(places.values()) == [Place(begin, len(content) - begin)]
         except Exception:  # of many kinds: the bytes may come from anybody
+            whole = False
+        if not whole:
             refuse("a tensor's numbers are not what torch saves")
-
-
-def _read_storage(content: bytes) -> NDArray[Any]:
-    """Give the numbers (N,) where they lie; they cannot be written to."""
-    saved, places = read_legacy(content, _STORAGE_HEADER)
-    data: Data = saved.value
-    dtype = np.dtype(str(data.dtype).removeprefix("torch."))
-    (place,) = places.values()
-    begin = len(content) - data.numel * dtype.itemsize
-    if place != Place(begin, len(content) - begin):
-        raise ValueError(f"{data.numel} numbers are said to be at {place}")
-    return np.frombuffer(content, dtype, data.numel, begin)
 
 
 def _tensor(
     budget: Budget, storage: Any, offset: Any, shape: Any, strides: Any, *_: object
 ) -> ArrayStandIn:
     """Make an array of the part of its numbers that a tensor shows."""
-    numbers = (offset, *shape, *strides)
-    whole = all(type(number) is int and number >= 0 for number in numbers)
-    if type(storage) is not _Storage or len(shape) != len(strides) or not whole:
+    counts = are_counts((offset, *shape, *strides))
+    if type(storage) is not _Storage or len(shape) != len(strides) or not counts:
         refuse("a tensor is not put together as torch does it")
     flat, count = storage.flat, math.prod(shape)
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -182,13 +169,6 @@ def _tensor(
     return result
 
 
-_BUILTINS: dict[str, Callable[..., object]] = {
-    "bytearray": _bytearray,
-    "bytes": lambda _: b"",  # before protocol 3, for the empty one; others are encoded text
-    "complex": lambda _, real, imaginary: complex(float(real), float(imaginary)),
-    "frozenset": partial(_of_list, frozenset, "frozenset"),
-    "set": partial(_of_list, set, "set"),
-}
 _FUNCTIONS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "dtype"): lambda _, *arguments: _Dtype(*arguments),
     ("collections", "OrderedDict"): partial(_of_list, OrderedStandIn, "OrderedDict"),
@@ -198,19 +178,21 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., object]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _FUNCTIONS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _FUNCTIONS[f"{_core}.multiarray", "_reconstruct"] = lambda budget, *_: ArrayStandIn(budget)
     _FUNCTIONS[f"{_core}.multiarray", "scalar"] = _scalar
     _FUNCTIONS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 for _module in ("builtins", "__builtin__"):
-    _FUNCTIONS |= {(_module, name): make for name, make in _BUILTINS.items()}
+    _FUNCTIONS |= {
+        (_module, "bytearray"): _bytearray,
+        (_module, "bytes"): lambda _: b"",  # before protocol 3, if empty; others are encoded text
+        (_module, "complex"): lambda _, real, imag: complex(float(real), float(imag)),
+        (_module, "frozenset"): partial(_of_list, frozenset, "frozenset"),
+        (_module, "set"): partial(_of_list, set, "set"),
+    }
 
 
 def stand_ins(size: int) -> dict[tuple[str, str], StandIn]:
-    """Give what stands for each name that a file may mention.
-
-    Args:
-        size: of the file in bytes; what the calls may make in all depends on it.
-    """
+    """Give what stands for each name that a file of ``size`` bytes may mention."""
     budget = Budget(size)
     functions = {name: Function(partial(make, budget)) for name, make in _FUNCTIONS.items()}
     return {("numpy", "ndarray"): StandIn(), **functions}

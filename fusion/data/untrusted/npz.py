@@ -24,11 +24,7 @@ class NpzError(ValueError):
 
 
 def read_npz(path: Path, key: str) -> NDArray[Any]:
-    """Read one array.
-
-    Args:
-        path: the file.
-        key: name of the array.
+    """Read the array ``key`` of a file.
 
     Raises:
         NpzError: it is missing, damaged, holds objects, or is larger than it says.
@@ -40,8 +36,7 @@ def read_npz(path: Path, key: str) -> NDArray[Any]:
     except FileNotFoundError:
         raise NpzError(f"{path} is missing") from None
     except Exception as error:
-        # Damage raises a dozen kinds of errors in zipfile, zlib and numpy; none of them may end a
-        # run over a million files.
+        # Damage raises a dozen kinds of errors in zipfile, zlib and numpy.
         raise NpzError(f"{path} is damaged ({type(error).__name__}: {error})") from error
 
 
@@ -59,7 +54,10 @@ def _read(path: Path, key: str) -> NDArray[Any]:
                 f" {size_of_file}, as no features are; write them with numpy.savez"
             )
         with archive.open(member) as file:
-            shape, in_columns, dtype = _read_header(file)
+            npy = np.lib.format
+            is_1 = npy.read_magic(file) == (1, 0)
+            header = npy.read_array_header_1_0(file) if is_1 else npy.read_array_header_2_0(file)
+            shape, in_columns, dtype = header
             size = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if dtype.hasobject:
                 raise NpzError(f"{path}: {key} holds objects, which could run code")
@@ -70,10 +68,3 @@ def _read(path: Path, key: str) -> NDArray[Any]:
                 )
             data = np.frombuffer(file.read(size), dtype)
     return data.reshape(shape, order="F" if in_columns else "C")
-
-
-def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)

@@ -1,8 +1,7 @@
 """Read the pickles in which features and captions are published, without running their code.
 
-The rules are those of :mod:`fusion.data.untrusted.unpickler`. Here an unknown name is refused, and
-the result is walked through: arrays take the place of their stand-ins, anything else that is no
-data is refused.
+The rules are those of :mod:`fusion.data.untrusted.unpickler`. Here an unknown name is refused. In
+the result, arrays replace their stand-ins, and anything else that is not data is refused.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fusion.data.untrusted.arrays import ArrayStandIn, OrderedStandIn, stand_ins
-from fusion.data.untrusted.kinds import kind_of
-from fusion.data.untrusted.unpickler import Refused, Unpickler, refuse, scan
+from fusion.data.untrusted.unpickler import Refused, Unpickler, kind_of, refuse, scan
 
 _PLAIN = {str, bytes, bytearray, int, float, complex, bool, type(None), set, frozenset}
 _TEXTS = (".csv", ".json", ".txt", ".vtt", ".srt", ".yaml")
@@ -32,11 +30,8 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
     """Read a pickle of lists, dicts, tuples, sets, strings, numbers, bytes and numeric arrays.
 
     Any protocol, also of Python 2 (its strings as latin-1) and NumPy 1. Arrays and NumPy numbers
-    are boolean, integer, float, complex or fixed-width text. Tensors become arrays.
-
-    Args:
-        path: the file. The memory needed is proportional to its size.
-        max_bytes: refuse a longer file; by default none is too long.
+    are boolean, integer, float, complex or fixed-width text. Tensors become arrays. The memory
+    needed is proportional to the size of the file, which may be limited by ``max_bytes``.
 
     Raises:
         PickleFileError: no such file, too long, damaged, or not only plain data.
@@ -52,7 +47,11 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
             if not size:
                 raise PickleFileError(f"{path}: the file is empty; copy or download it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                _check_kind(Path(path), content[:512])
+                kind = kind_of(content[:512])
+                if (ending := Path(path).suffix).lower() in _TEXTS:
+                    kind = f"text, as its ending {ending} says"
+                if kind:  # often taken for a pickle
+                    raise PickleFileError(f"{path}: no pickle but {kind}")
                 scan(content)
             return _unpickle(file, size)
     except (PickleFileError, MemoryError):
@@ -71,15 +70,6 @@ def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
         raise PickleFileError(
             f"{path}: damaged or no pickle ({reason}); copy or download it again"
         ) from error
-
-
-def _check_kind(path: Path, head: bytes) -> None:
-    """Refuse files that are often taken for pickles, by their beginning or their ending."""
-    kind = kind_of(head)
-    if path.suffix.lower() in _TEXTS:
-        kind = f"text, as its ending {path.suffix} says"
-    if kind:
-        raise PickleFileError(f"{path}: no pickle but {kind}")
 
 
 def _is_text(path: str | Path) -> bool:

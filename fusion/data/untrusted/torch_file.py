@@ -1,32 +1,175 @@
 """Read tensors from what ``torch.save`` wrote, whatever else is in the file.
 
-Both formats: of PyTorch 1.6 and later (a zip with ``data.pkl`` and ``data/0``, ``data/1``, …) and
-the one before, see :func:`.torch_pickle.read_legacy`. The file is mapped into memory, so a tensor
-costs nothing before it is used.
+``torch.load(weights_only=True)`` refuses a file with an object of an unknown class; without
+``weights_only`` the code of the file runs. Here such an object becomes a
+:class:`~fusion.data.untrusted.unpickler.Foreign`, and the tensors are read. Formats: PyTorch 1.6
+and later (a zip with ``data.pkl``, ``data/0``, ``data/1``, …), and before (:func:`read_legacy`).
 """
 
 from __future__ import annotations
 
+import io
 import math
-import mmap
 import zipfile
 import zlib
-from collections.abc import Mapping
+from functools import partial
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
-from fusion.data.untrusted.kinds import LEGACY_TORCH, kind_of
-from fusion.data.untrusted.torch_pickle import (
-    MAX_PICKLE,
-    Place,
-    Stored,
-    TorchPickle,
-    read_legacy,
+from fusion.data.untrusted.unpickler import (
+    LEGACY_TORCH,
+    Budget,
+    Foreign,
+    Function,
+    Refused,
+    StandIn,
+    Unpickler,
+    kind_of,
+    scan,
 )
-from fusion.data.untrusted.unpickler import Refused
+
+MAX_PICKLE = 2**22  # bytes; the pickle of a published model has 100,000
+MAX_AXES = 8  # of a tensor
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+
+
+class Data(NamedTuple):
+    """The data of tensors: their type, their name in the file and the number of elements."""
+
+    dtype: torch.dtype
+    key: str
+    numel: int
+
+
+class Stored(NamedTuple):
+    """A tensor in a file, as the file describes it; its place may be wrong."""
+
+    data: Data
+    offset: int  # this and the strides in elements
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """Where data lie in a file, in bytes."""
+
+    begin: int
+    size: int
+
+
+class StateDict(dict[Any, Any]):
+    """Stands for an ``OrderedDict``."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore the attributes that PyTorch adds."""
+
+
+class _Kind(StandIn):
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
+class _OddTensor(Foreign):  # is not put together as PyTorch does it
+    __slots__ = ()
+    name = "torch._utils._rebuild_tensor_v2"
+
+
+class TorchPickle(Unpickler):
+    """One pickle of ``torch.save``, in ``content`` from ``begin`` to ``self.end``.
+
+    In ``value`` tensors are :class:`Stored` and objects of other classes :class:`Foreign`; ``data``
+    has the data of all tensors by key. A damaged file raises exceptions of many kinds.
+    """
+
+    def __init__(self, content: bytes, begin: int = 0) -> None:
+        self.end = scan(content, begin, objects=True)
+        self.data: dict[str, Data] = {}
+        budget = Budget(self.end - begin)
+        known = _KNOWN | {("collections", "OrderedDict"): Function(partial(_state_dict, budget))}
+        super().__init__(io.BytesIO(content[begin : self.end]), known, describe=True)
+        self.value = self.load()
+
+    def persistent_load(self, identity: Any) -> Any:
+        """Describe what an id stands for: the data of tensors, or a class with its source code."""
+        match identity:
+            case ("storage", _Kind() as kind, str() as key, str(), int() as numel, *view):
+                if view in ([], [None]):  # PyTorch 0.1 could save a part of other data
+                    self.data[key] = Data(kind.dtype, key, numel)
+                    return self.data[key]
+            case ("module", type() as foreign, *_):
+                return foreign
+        return Foreign()
+
+
+def read_legacy(
+    content: bytes | mmap, max_pickle: int = MAX_PICKLE
+) -> tuple[TorchPickle, dict[str, Place]]:
+    """Read the format before PyTorch 1.6: five pickles, then for each storage a count and the data.
+
+    The pickles are a magic number, the version, sizes of number types, the object and the keys; at
+    most ``max_pickle`` bytes together. Returns what was saved, and the place of the data under each
+    key, which may be beyond the end. A damaged file raises exceptions of many kinds.
+    """
+    head = content[:max_pickle]
+    if not head.startswith(LEGACY_TORCH):
+        raise ValueError("a pickle, but none that torch.save writes")
+    version = TorchPickle(head, len(LEGACY_TORCH))
+    sizes_of_numbers = TorchPickle(head, version.end)
+    saved = TorchPickle(head, sizes_of_numbers.end)
+    keys = TorchPickle(head, saved.end)
+    places, position = {}, keys.end
+    for key in keys.value:
+        count = int.from_bytes(content[position : position + 8], "little")
+        places[key] = Place(position + 8, count * saved.data[key].dtype.itemsize)
+        position = places[key].begin + places[key].size
+    return saved, places
+
+
+def _state_dict(budget: Budget, items: Any = ()) -> StateDict:
+    budget.take(items=len(items))  # Python 2 gives them here; they could be repeated
+    return StateDict(items)
+
+
+def _tensor(data: object, offset: object, shape: Any, stride: Any, *_: object) -> object:
+    counts = are_counts([offset]) and are_counts(shape) and are_counts(stride)
+    if type(data) is Data and counts and len(shape) == len(stride) <= MAX_AXES:
+        return Stored(data, offset, tuple(shape), tuple(stride))  # type: ignore[arg-type]
+    return _OddTensor()
+
+
+def are_counts(values: Any) -> bool:
+    """Tell whether values are a tuple or list of whole numbers from 0."""
+    return type(values) in (tuple, list) and all(type(n) is int and n >= 0 for n in values)
+
+
+_KNOWN: dict[tuple[str, str], StandIn] = {
+    ("torch._utils", "_rebuild_parameter"): Function(lambda tensor, *_: tensor),
+    ("torch._utils", "_rebuild_tensor"): Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
+}
+for _name, _dtype in DTYPES.items():
+    _KNOWN["torch", _name] = _KNOWN["torch.cuda", _name] = _Kind(_dtype)
 
 
 class TorchFileError(ValueError):
@@ -34,16 +177,10 @@ class TorchFileError(ValueError):
 
 
 class TorchFile:
-    """An open file of PyTorch.
+    """An open file of PyTorch, mapped into memory; its ``size`` is in bytes.
 
-    Args:
-        path: written by ``torch.save``.
-
-    Attributes:
-        content: what was saved, see :class:`.torch_pickle.TorchPickle`.
-        foreign: names of the classes and functions that the file mentions and that are not known;
-            they were neither imported nor called.
-        size: of the file in bytes.
+    ``content`` is what was saved: plain data, :class:`Stored` tensors and :class:`Foreign` objects;
+    ``foreign`` names their unknown classes and functions, neither imported nor called.
 
     Raises:
         TorchFileError: the file is missing, damaged, of another kind.
@@ -54,16 +191,14 @@ class TorchFile:
         try:
             with open(path, "rb") as file:
                 # Copied on writing: no tensor of it can change the file.
-                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._mapped = mmap(file.fileno(), 0, access=ACCESS_COPY)
         except ValueError:
             raise TorchFileError(f"{path} is empty; download it again") from None
         except OSError as error:
             raise TorchFileError(f"{path}: {error.strerror or error}; check the path") from None
         self.size = len(self._mapped)
-        self._root = ""
-        self._checked: dict[str, Place] = {}
-        self._records: Mapping[str, zipfile.ZipInfo] = {}
-        self._places: Mapping[str, Place] = {}
+        self._records: dict[str, zipfile.ZipInfo] = {}  # of a zip
+        self._places: dict[str, Place] = {}
         try:
             saved = self._open()
         except TorchFileError:
@@ -75,10 +210,9 @@ class TorchFile:
         self.content, self.foreign = saved.value, list(saved.foreign)
 
     def read(self, stored: Stored) -> Tensor:
-        """Give a tensor, which lies in the mapped file if its place allows.
+        """Give a tensor; raise a TorchFileError if its data are not whole.
 
-        Raises:
-            TorchFileError: its data are not whole, or it has none.
+        It lies in the mapped file if its place allows.
         """
         (dtype, key, _), offset, shape, stride = stored
         begin, size = self._place(key)
@@ -123,18 +257,14 @@ class TorchFile:
         return TorchPickle(self._read_record(self._root + "data.pkl"))
 
     def _place(self, key: str) -> Place:
-        """Find the data of a tensor and check once that they are whole."""
-        if key in self._checked:
-            return self._checked[key]
-        if self._records:
-            place = self._check_record(f"{self._root}data/{key}")
-        elif key in self._places:
-            place = self._places[key]
-        else:
-            self._damaged("the data of a tensor are missing")
+        """Find the data of a tensor; check a record of a zip once."""
+        if key not in self._places:
+            if not self._records:
+                self._damaged("the data of a tensor are missing")
+            self._places[key] = self._check_record(f"{self._root}data/{key}")
+        place = self._places[key]
         if place.begin + place.size > self.size:
             self._damaged("it is cut off")
-        self._checked[key] = place
         return place
 
     def _read_record(self, name: str) -> bytes:

@@ -9,12 +9,12 @@ A pickle is a program that names functions and calls them. These are the rules f
    :class:`StandIn`, never the real function. An unknown name is refused; in a checkpoint it gives a
    :class:`Foreign`, an empty object that ignores all that is done to it.
 3. **Arguments before memory.** A stand-in checks its arguments before it makes anything, and takes
-   the bytes from a :class:`Budget`. A pickle can repeat a name in two bytes, so without a budget a
-   short file could copy one array a thousand times.
+   the bytes from a :class:`Budget`: a pickle can repeat a name in two bytes, and so let a short
+   file copy one array a thousand times.
 4. **Result last.** Readers take from the result only the types that they know.
 
-A hostile file can still waste time. It can nest the tuples of a key so deeply that Python crashes;
-in checkpoints there is a limit on tuples (``MAX_TUPLES``), so that this cannot happen.
+A hostile file can still waste time. It can also crash Python by deeply nested tuples as a key,
+except in checkpoints, where ``MAX_TUPLES`` prevents it.
 """
 
 from __future__ import annotations
@@ -38,33 +38,22 @@ class Refused(ValueError):
 
 
 def refuse(why: str) -> NoReturn:
-    """Stop reading.
-
-    Raises:
-        Refused: always.
-    """
+    """Stop reading: raise :class:`Refused`."""
     raise Refused(why)
 
 
 class Budget:
-    """What the stand-ins of one file may make in all. No honest file comes near it.
+    """What the stand-ins of one file of ``size`` bytes may make in all; honest files need less.
 
     Old protocols store bytes as text, which becomes bytes, then an array: three copies of each. An
     item of a set or a dict takes at least a byte of the file.
-
-    Args:
-        size: of the file in bytes.
     """
 
     def __init__(self, size: int) -> None:
         self._bytes, self._items = 4 * size, size
 
     def take(self, num_bytes: int = 0, items: int = 0) -> None:
-        """Ask before something is made.
-
-        Raises:
-            Refused: the budget is spent.
-        """
+        """Ask before something is made; refuse the file when the budget is spent."""
         self._bytes -= num_bytes
         self._items -= items
         if self._bytes < 0 or self._items < 0:
@@ -90,19 +79,15 @@ class Function(StandIn):
         self._function = function
 
     def __call__(self, *args: object) -> object:
-        """Do what the file called for, after checking its arguments."""
+        """Call the function, which checks its arguments."""
         return self._function(*args)
 
 
 class Foreign:
-    """Stands for an object of an unknown class. Each unknown name gives a subclass.
-
-    Attributes:
-        name: of the class or function that would have made the object.
-    """
+    """Stands for an object of an unknown class; each unknown name gives a subclass."""
 
     __slots__ = ()
-    name = "an id"
+    name = "an id"  # of the class or function that would have made the object
 
     def __new__(cls, /, *args: object, **kwargs: object) -> Foreign:
         """Ignore the arguments."""
@@ -121,14 +106,9 @@ class Foreign:
 class Unpickler(pickle.Unpickler):
     """Python's unpickler in C, with stand-ins behind the names. Call :func:`scan` before.
 
-    Args:
-        file: at the beginning of the pickle.
-        known: the stand-in of each ``(module, name)`` that may occur.
-        describe: give a :class:`Foreign` for every other name, instead of refusing it.
-
-    Attributes:
-        foreign: the :class:`Foreign` of each unknown name, ``module.name``.
-        has_names: whether the pickle named anything at all.
+    ``known`` has the stand-in of each ``(module, name)`` that may occur. With ``describe``, every
+    other name gives a :class:`Foreign`, listed in ``foreign`` by ``module.name``; else it is
+    refused. ``has_names``: whether the pickle named anything at all.
     """
 
     def __init__(
@@ -174,10 +154,7 @@ _STOP, _FRAME, _PUT, _LONG_BINPUT = ord("."), 0x95, ord("p"), ord("r")
 def _instructions(small_numbers: int, small_bytes: int, objects: bool) -> re.Pattern[bytes]:
     """Match a run of short instructions; a loop in Python would be slower than the loading.
 
-    Args:
-        small_numbers: decimal digits of a memo number that cannot be too high.
-        small_bytes: the same in bytes.
-        objects: allow the instructions for objects.
+    A memo number of ``small_numbers`` decimal digits or ``small_bytes`` bytes cannot be too high.
     """
     no_argument = b"[%b]*" % re.escape(_PLAIN + _OBJECTS * objects)
     counted1 = b"|".join(re.escape(bytes([n])) + b".{%d}" % n for n in range(256))
@@ -199,23 +176,12 @@ def _instructions(small_numbers: int, small_bytes: int, objects: bool) -> re.Pat
 
 
 def scan(content: bytes | mmap, begin: int = 0, objects: bool = False) -> int:
-    """Check the instructions of a pickle without following them.
+    """Check the instructions of a pickle without following them; return where the pickle ends.
 
     An instruction must not cross the end of a frame: the unpickler reads frames whole, so it would
-    see other instructions than the scan.
-
-    Args:
-        content: has the pickle and perhaps more.
-        begin: where the pickle begins.
-        objects: the pickle is of a checkpoint: allow the instructions for objects, limit tuples.
-
-    Returns:
-        Where the pickle ends.
-
-    Raises:
-        Refused: an instruction or a memo number is not allowed, or there are too many tuples.
-        ValueError: a byte is no instruction.
-        EOFError: the pickle is cut off.
+    see other instructions than the scan. ``objects``: the pickle is of a checkpoint, so allow the
+    instructions for objects and limit tuples. Raises :class:`Refused`, a ValueError for a byte that
+    is no instruction, or an EOFError for a pickle that is cut off.
     """
     size = len(content)
     digits, num_bytes = max(1, len(str(size)) - 1), min(4, (size.bit_length() - 1) // 8)
@@ -274,3 +240,32 @@ def _refuse_instruction(code: int, position: int, objects: bool) -> NoReturn:
     if not names:
         raise ValueError(f"byte {position}, {code:#x}, is no instruction")
     refuse(f"instruction {names[0]} at byte {position} is not one for plain data")
+
+
+# --- Files of another kind ------------------------------------------------------------------------
+
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6
+_BEGINNINGS = {
+    LEGACY_TORCH: "a file of PyTorch; tools/convert.py reads models",
+    b"PK\x03\x04": "a file of PyTorch, or another zip; tools/convert.py reads models",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "compressed; unpack it first",
+    b"Rar!": "compressed; unpack it first",
+    b"7z\xbc\xaf": "compressed; unpack it first",
+    b"<": "a web page, which a site shows instead of a download; download it again, in a browser",
+}
+
+
+def kind_of(head: bytes) -> str | None:
+    """Say for a message what a file is, by its first 512 bytes; None: a pickle or unknown."""
+    if head[4:9] == b"\0\0\0\0{":
+        return "a safetensors file"
+    for beginning, kind in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return kind
+    if head[257:262] == b"ustar" and not head.startswith(b"\x80"):
+        return "an archive; unpack it with tar -xf and name the file in it"
+    if re.match(rb"\d+ \d+\n", head):
+        return "one of word vectors; convert it by --out FILE.safetensors"
+    return None

@@ -5,6 +5,7 @@ What is read grows with the file, never with the sizes that its first line claim
 
 from __future__ import annotations
 
+import bisect
 import gzip
 import itertools
 import re
@@ -27,9 +28,8 @@ MAX_TIMES_LARGER = 50  # than a compressed file; GoogleNews' vectors are 2.4 tim
 class MappedWords(Mapping[str, int]):
     """The number of each word, found by binary search in a sorted list that stays on the disk.
 
-    Args:
-        letters: all words in UTF-8, end to end, sorted by bytes: uint8.
-        ends: where each word ends in ``letters``: (V,) int64.
+    ``letters`` (uint8) has all words in UTF-8, end to end, sorted by bytes; ``ends`` (V,) int64
+    where each word ends.
     """
 
     def __init__(self, letters: NDArray[Any], ends: NDArray[Any]) -> None:
@@ -37,31 +37,25 @@ class MappedWords(Mapping[str, int]):
         self._known: dict[str, int | None] = {}  # words that were looked up before
 
     def __len__(self) -> int:
-        """Number of words."""
         return len(self.ends)
 
     def __iter__(self) -> Iterator[str]:
-        """Give all words."""
         return (self._word(i).decode() for i in range(len(self)))
 
     def __contains__(self, word: object) -> bool:
-        """Say whether a word is there."""
         return isinstance(word, str) and self._find(word) is not None
 
     def __getitem__(self, word: str) -> int:
-        """Give the number of a word."""
         if (number := self._find(word)) is None:
             raise KeyError(word)
         return number
 
     def _find(self, word: str) -> int | None:
         if word not in self._known:
-            wanted, low, high = word.encode(), 0, len(self)
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (middle + 1, high) if self._word(middle) < wanted else (low, middle)
-            found = low < len(self) and self._word(low) == wanted
-            self._known[word] = low if found else None
+            wanted = word.encode()
+            place = bisect.bisect_left(range(len(self)), wanted, key=self._word)
+            found = place < len(self) and self._word(place) == wanted
+            self._known[word] = place if found else None
         return self._known[word]
 
     def _word(self, number: int) -> bytes:
@@ -72,11 +66,9 @@ class MappedWords(Mapping[str, int]):
 def read_word_vectors(path: Path, limit: int | None = None) -> tuple[Mapping[str, int], Tensor]:
     """Read the number of each word, and the vectors (V, D) float32.
 
-    Args:
-        path: a file that tools/convert.py wrote (``.safetensors``), which is mapped into memory;
-            word2vec's binary format (``.bin``); or text, a line for each word, with the first line
-            of word2vec or without it (GloVe). Binary and text may be compressed (``.gz``).
-        limit: read only so many words, the first ones; not of converted files.
+    Formats: the ``.safetensors`` of tools/convert.py, mapped into memory; word2vec's binary
+    ``.bin``; or text, a line for each word, with the first line of word2vec or without it (GloVe).
+    Binary and text may be compressed (``.gz``), and only the first ``limit`` words may be read.
 
     Raises:
         ValueError: the file is damaged or of another kind.

@@ -7,9 +7,8 @@ import zipfile
 import pytest
 import torch
 
-from fusion.data.untrusted.kinds import LEGACY_TORCH
 from fusion.data.untrusted.torch_file import Stored, TorchFile, TorchFileError
-from fusion.data.untrusted.unpickler import Foreign
+from fusion.data.untrusted.unpickler import LEGACY_TORCH, Foreign
 
 FORMATS = pytest.mark.parametrize("old", [False, True], ids=["zip", "old format"])
 
