@@ -36,6 +36,7 @@ def test_a_cost_has_all_that_decides_it():
     found = describe_cost(Projection(), clips(4), None, peak_bytes=7, seen=640, processes=2)
     assert found.pop("device").removeprefix("cpu: ").strip()
     assert found == {
+        "format": 1,
         "parameters": 18,
         "gflop_per_clip": 75e-9,
         "training_seconds": None,
