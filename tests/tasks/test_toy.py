@@ -11,7 +11,7 @@ from fusion.commands.errors import run
 from fusion.commands.train import train
 from fusion.config import load_config
 from fusion.tasks import make_task
-from fusion.training.stop import Stopped
+from fusion.training.launch import Stopped
 from fusion.training.trainer import Trainer
 from tests.tasks import toy
 from tests.tiny import CONFIG
