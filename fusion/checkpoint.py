@@ -70,9 +70,14 @@ def load_model(path: str | Path, changes: Mapping[str, Any] | None = None) -> nn
 
 
 def load_text_encoder(path: str | Path) -> Any:
-    """Read the text encoder of a checkpoint; a ValueError says why it cannot be used."""
+    """Read the text encoder of a checkpoint; None if its model reads no texts.
+
+    A ValueError says why it cannot be used.
+    """
     loaders = {name: encoder.load for name, encoder in TEXT_ENCODERS.items()}
-    name = read_config(path)["text_encoder"].get("name")
+    if (spec := read_config(path)["text_encoder"]) is None:
+        return None
+    name = spec.get("name")
     return choose("text_encoder", {"name": name}, loaders, ["folder"])(folder=find_checkpoint(path))
 
 

@@ -12,7 +12,7 @@ from fusion.checkpoint import find_checkpoint, load_model, read_config
 from fusion.config import change_config, load_config
 from fusion.files import write_atomically
 from fusion.report.tables import format_table
-from fusion.tasks import make_task
+from fusion.tasks import check_same_task, make_task
 from fusion.training.launch import end_processes, make_accelerator
 
 
@@ -39,6 +39,7 @@ def evaluate(
     config, split, overrides = read_config(path), chosen or "test", list(overrides)
     if chosen and chosen.endswith((".yaml", ".yml")):
         other, split = load_config(chosen, overrides), "test"
+        check_same_task(config, other, chosen)
         config |= {name: other[name] for name in ("data", "evaluation", "text_encoder")}
         own_first = not any(override.startswith("text_encoder") for override in overrides)
     else:

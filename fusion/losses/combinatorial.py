@@ -98,13 +98,14 @@ class CombinatorialLoss(StatelessLoss):
         self.contrastive, self.temperature, self.margin = contrastive, temperature, margin
 
     def __call__(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], *targets: object
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of the whole batch; every rank passes its clips.
 
         Args:
             embeddings: for each combination (b, E).
             present: for each modality (b,) bool, which clips have it.
+            *targets: ignored; a data set with labels may give them.
 
         Returns:
             The loss, a scalar, 0 if no term has a clip; and the value of each term, NaN for a term

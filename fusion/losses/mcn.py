@@ -68,7 +68,7 @@ class MCNLoss:
         self.clusters = ClusterLoss(clusters, queue_batches, queue_stride, every, margin)
 
     def __call__(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], *targets: object
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of the whole batch and its named parts; every rank passes its clips.
 

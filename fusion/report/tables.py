@@ -52,8 +52,9 @@ def _plain_rows(
     head = [layout.row, main, "[95 %]", *layout.columns, *layout.counts.values()]
     lines = [[*head, f"ceiling {main}"] if ceiling else head]
     for name, row in rows.items():
-        low, high = row[layout.interval]
-        line = [name, f"{row[main]:.1f}", f"[{low:.1f}, {high:.1f}]", *_numbers(layout, row)]
+        interval = row.get(layout.interval)
+        between = f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "-"
+        line = [name, f"{row[main]:.1f}", between, *_numbers(layout, row)]
         if ceiling:
             line.append(f"{ceiling[name][main]:.1f}" if name in ceiling else "-")
         lines.append(line)

@@ -9,7 +9,15 @@ from fusion.tasks.task import Evaluation, Task
 
 TASKS: dict[str, Any] = {"retrieval": Retrieval}
 
-__all__ = ["TASKS", "Evaluation", "Retrieval", "Task", "make_task"]
+__all__ = ["TASKS", "Evaluation", "Retrieval", "Task", "check_same_task", "make_task"]
+
+
+def check_same_task(config: Mapping[str, Any], other: Mapping[str, Any], where: str) -> None:
+    """Raise a ConfigError if the data of another config are about another task."""
+    if other["task"] != config["task"]:
+        raise ConfigError(
+            f"{where} is about {other['task']}, but the model was trained for {config['task']}"
+        )
 
 
 def make_task(config: Mapping[str, Any]) -> Task:

@@ -113,7 +113,8 @@ class Retrieval:
 
     def open_encoders(self, checkpoint: Path | None, own_first: bool = False) -> None:
         """Read the text encoder of a checkpoint, or train one on the training texts."""
-        spec = self.config["text_encoder"]
+        if (spec := self.config["text_encoder"]) is None:
+            return
         if checkpoint is not None:
             self.text_encoder = _find_text_encoder(checkpoint, spec, own_first)
         else:
@@ -222,8 +223,9 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> 
 
     The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
     """
-    name = read_config(path)["text_encoder"].get("name")
-    fits = not TEXT_ENCODERS[name].learns and spec.get("name") == name and spec.get("path")
+    name = (read_config(path)["text_encoder"] or {}).get("name")
+    same = name is not None and (spec or {}).get("name") == name
+    fits = same and not TEXT_ENCODERS[name].learns and spec.get("path")
     if own_first or not fits:
         try:
             return load_text_encoder(path)

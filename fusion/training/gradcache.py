@@ -84,18 +84,18 @@ def accumulate(
 
 
 def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, Any]]:
-    """Return on the device which clips have which modality, and their targets, if any."""
+    """Return on the device which clips have which modality, then their targets, if any."""
 
     def together(parts: Sequence[Any]) -> Any:
         if isinstance(parts[0], Tensor):
             return torch.cat(list(parts)).to(accelerator.device, non_blocking=True)
         return [value for part in parts for value in part]
 
-    known: list[list[Any]] = [[c.present for c in chunks], [c.targets for c in chunks]]
+    known: list[list[Any]] = [[c.present for c in chunks]]
+    if chunks[0].targets:
+        known.append([c.targets for c in chunks])
     return [
-        {name: together([part[name] for part in parts]) for name in parts[0]}
-        for parts in known
-        if parts[0]
+        {name: together([part[name] for part in parts]) for name in parts[0]} for parts in known
     ]
 
 

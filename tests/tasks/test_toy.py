@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
+from fusion.checkpoint import load_checkpoint
 from fusion.commands.errors import run
+from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
-from fusion.config import load_config
+from fusion.config import ConfigError, load_config
 from fusion.tasks import make_task
 from fusion.training.launch import Stopped
 from fusion.training.trainer import Trainer
@@ -143,3 +145,30 @@ def test_mistakes_are_one_line(data, tmp_path, capsys, changes, message):
 def test_configs_without_a_task_are_about_retrieval():
     config = CONFIG | {"task": "retrieval", "output": "x"}
     assert type(make_task(config)).__name__ == "Retrieval"
+
+
+def test_a_checkpoint_without_texts_is_loaded_for_use(finished):
+    model, text_encoder, config = load_checkpoint(finished[0] / "toy-0")
+    assert text_encoder is None
+    assert config["task"] == "classification"
+    assert model.layer.in_features == 12
+
+
+def test_data_of_another_task_are_refused(finished, tmp_path):
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(CONFIG | {"output": "x"}))
+    with pytest.raises(ConfigError, match="about retrieval, but the model was trained for class"):
+        evaluate(finished[0] / "toy-0", str(tmp_path / "other.yaml"), None)
+
+
+def test_retrieval_without_texts_needs_no_text_encoder(tmp_path):
+    """From what is seen to what is heard."""
+    model = CONFIG["model"] | {"combinations": ["v", "a"]}
+    model["modalities"] = {n: CONFIG["model"]["modalities"][n] for n in ("video", "audio")}
+    changes = {"text_encoder": None, "model": model, "output": str(tmp_path / "run")}
+    changes["loss"] = {"name": "combinatorial", "terms": {"v|a": 1}}
+    changes["trainer"] = CONFIG["trainer"] | {"epochs": 1}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(CONFIG | changes))
+    train(load_config(path))
+    result = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert set(result["directions"]) == {"v->a", "a->v"}

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -281,7 +282,11 @@ def test_a_conversion_that_fails_leaves_nothing_behind(pickled, tmp_path):
     assert list((tmp_path / "cache" / "captions").iterdir()) == []
 
 
-def test_a_cache_without_a_count_of_bad_captions_still_opens(pickled):
+def test_a_cache_of_before_that_did_not_count_bad_captions_is_not_used(pickled, tmp_path):
+    state = pickled.stat()
+    identity = f"{pickled.resolve()} {state.st_size} {state.st_mtime_ns}"
+    name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    (tmp_path / "cache" / "captions" / name).mkdir(parents=True)
     opened = open_captions(pickled)
-    (opened.path / caption_index.BAD).unlink()
-    assert [caption.text for caption in open_captions(pickled).captions("aaa")] == ["cut it"]
+    assert opened.path.name != name
+    assert [caption.text for caption in opened.captions("aaa")] == ["cut it"]
