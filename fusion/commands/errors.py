@@ -32,8 +32,8 @@ def run(command: Callable[[], object]) -> None:
         _end("interrupted", 128 + signal.SIGINT)
     except (ConfigError, LaunchError, OutOfMemory) as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            # Every process finds it, and the first prints it: the launcher then kills the others. A
-            # process that is still alive afterwards is the only one that found it.
+            # Usually all processes fail alike: rank 0 prints, and the launcher kills the others. A
+            # process that outlives the wait failed alone, so it prints.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(LAST_WORDS)
         _end(f"error: {_one_line(error)}")

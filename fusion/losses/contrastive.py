@@ -218,7 +218,7 @@ class _SymmetricInfoNCE(torch.autograd.Function):
                 if setting.keep:
                     kept.append(tile)
         columns = all_gather(columns[None]).logsumexp(dim=0)  # of the rows of all ranks
-        # The sum of a clip that does not count is empty. Zero is as good: all its s_ij are -inf.
+        # The sum of a masked clip is empty (-inf); use 0, because its terms are masked anyway.
         rows, columns = (x.masked_fill(x.isneginf(), 0) for x in (rows, columns))
         ctx.setting, ctx.num_kept, ctx.num_sides = setting, len(kept), len(sides)
         saved = (weights, all_weights, rows, columns, *kept, *sides, *all_sides.values())

@@ -1,4 +1,4 @@
-"""One exact step: the batch that was asked for, in whatever memory there is.
+"""One exact step: the batch that was asked for, in the memory that there is.
 
 If any rank runs out of memory, all ranks discard the step at their next collective, that rank
 halves its chunk, and the step is retried. Parameters, running statistics and the state of the loss

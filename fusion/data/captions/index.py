@@ -93,7 +93,7 @@ class CaptionStore:
         first, last = self._files["captions.i8"][row : row + 2].tolist()
         offsets = self._files["texts.i8"][max(first, 0) : last + 1].tolist()
         if not 0 <= first <= last <= self.num_captions or [0, *offsets] != sorted([0, *offsets]):
-            raise _damaged(self.path, f"captions of {video!r} lead nowhere")
+            raise _damaged(self.path, f"captions of {video!r} have places out of range")
         text = self._files["texts.txt"][offsets[0] : offsets[-1]].tobytes()
         pieces = [text[a - offsets[0] : b - offsets[0]] for a, b in itertools.pairwise(offsets)]
         times = self._files["times.f8"][2 * first : 2 * last].reshape(-1, 2).tolist()

@@ -50,7 +50,7 @@ class ClipSet(Dataset[dict[str, Any]]):
         return len(self.captions if self.whole is None else self.whole)
 
     def set_epoch(self, seed: int) -> None:
-        """Before each epoch of training: draw by its seed from now on. The default does nothing."""
+        """Set the seed of the random draws, before each training epoch. Here nothing is drawn."""
 
     def end_epoch(self) -> None:
         """After each epoch of training: report on it. The default does nothing."""

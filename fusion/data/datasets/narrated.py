@@ -21,7 +21,7 @@ from fusion.data.features.problems import Unreadable
 from fusion.data.features.readers import Reader
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range, spectrogram_seconds
 
-TRIES = 20  # two windows of each of ten videos, until one has anything at all
+TRIES = 20  # attempts per clip: two windows in each of ten videos
 
 
 class NarratedClips(ClipSet):
@@ -84,7 +84,7 @@ class NarratedClips(ClipSet):
         """Draw a clip; ValueError if too many clips cannot be read."""
         problems: list[str] = []
         for attempt in range(TRIES):
-            # The same video first; then, if it is of no use, its neighbours.
+            # Try this video twice, then the next ones.
             number = (index // self.group + attempt // 2) % len(self.videos)
             window = self._window(self.videos[number], index, attempt)
             before = len(problems)

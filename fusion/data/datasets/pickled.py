@@ -200,7 +200,7 @@ def _make_clip(name: str, entry: Entry, other: Entry, kind: Kind, pooled: bool) 
 
 
 def _choose(entry: Entry, names: Sequence[str], pooled: bool) -> NDArray[Any] | None:
-    """Take the features of full length, or if they are to be pooled those that are."""
+    """Return pooled features if they are wanted and there, else those of full length."""
     there = [np.asarray(entry[name]) for name in names if entry.get(name) is not None]
     flat = [values for values in there if values.ndim == 1]
     full = [values for values in there if values.ndim != 1]

@@ -148,7 +148,7 @@ def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piec
 
 
 def _check_places(piece: Piece, fields: Mapping[str, Field]) -> None:
-    """Refuse an index piece that would let a video be read from any but its own bytes."""
+    """Check that every matrix lies inside the shard and that no two overlap."""
     end = 8  # of the matrices so far; a safetensors file begins with 8 bytes of length
     for video, entry in piece.videos.items():
         video.encode()  # raises for lone surrogates, which JSON allows

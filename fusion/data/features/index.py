@@ -200,7 +200,7 @@ def _publish(path: Path) -> None:
 
 
 def _mended(files: StoreFiles, fields: Mapping[str, Field], index: Index) -> bool:
-    """Tell whether an index piece that was damaged is whole again, such as from a backup."""
+    """Return whether a damaged index piece has been repaired since, such as from a backup."""
     for shard, content in zip(index.damaged, files.pieces(list(index.damaged)), strict=True):
         with contextlib.suppress(StoreError):
             decode_piece(shard, content, fields)

@@ -171,9 +171,9 @@ def test_offsets_that_lead_nowhere_are_an_error_or_another_video(store, name):
 @pytest.mark.parametrize(
     ("name", "place", "value", "message"),
     [
-        ("texts.i8", 1, 20, "captions of 'zebra' lead nowhere"),
-        ("captions.i8", 1, -1, "captions of 'zebra' lead nowhere"),
-        ("captions.i8", 1, 7, "captions of 'zebra' lead nowhere"),
+        ("texts.i8", 1, 20, "captions of 'zebra' have places out of range"),
+        ("captions.i8", 1, -1, "captions of 'zebra' have places out of range"),
+        ("captions.i8", 1, 7, "captions of 'zebra' have places out of range"),
         ("times.f8", 0, np.nan, "captions of 'zebra': one is from nan to 2.0 s"),
         ("times.f8", 1, 0.0, "captions of 'zebra': one is from 0.3"),
         ("texts.txt", 0, 0xFF, "captions of 'zebra': 'utf-8' codec can't decode"),
