@@ -19,9 +19,9 @@ Other batches of clips move scores by at most 2^-19; a rank can then change only
 that close to the edge of the tolerance, and by half a place.
 
 Where scores are plain cosines, float32 decides most comparisons: its error is at most u = 2^-24 for
-the rounding of the gallery and E u / (1 - E u) for a sum of E products in any order, together less than
-2 (E + 4) u. Only cosines that lie within this bound plus the tolerance from the pair's are computed
-exactly, so the ranks are those of exact cosines.
+the rounding of the gallery and E u / (1 - E u) for a sum of E products in any order, together less
+than 2 (E + 4) u. Only cosines that lie within this bound plus the tolerance from the pair's are
+computed exactly, so the ranks are those of exact cosines.
 
 Shapes: Q queries, N rows of the gallery, E embedding width.
 """
