@@ -66,11 +66,11 @@ class Job:
     def run(self) -> None:
         """Read the data, train, evaluate, report."""
         resumes = _claim(self.folder, self.accelerator)
+        start = self.folder.last if resumes else _initial_checkpoint(self.config["init"])
         with self.clock("corpus"), self.accelerator.local_main_process_first():
             self.task.open_data()
         with self.clock("features"), self.accelerator.local_main_process_first():
             self.task.extract()
-        start = self.folder.last if resumes else _initial_checkpoint(self.config["init"])
         self.task.open_encoders(start)
         train_set = self.task.clips("train")
         validation_set = self._validation_clips()

@@ -223,9 +223,8 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> 
 
     The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
     """
-    name = (read_config(path)["text_encoder"] or {}).get("name")
-    same = name is not None and (spec or {}).get("name") == name
-    fits = same and not TEXT_ENCODERS[name].learns and spec.get("path")
+    name = (read_config(path)["text_encoder"] or {}).get("name", "")
+    fits = spec.get("name") == name and not TEXT_ENCODERS[name].learns and spec.get("path")
     if own_first or not fits:
         try:
             return load_text_encoder(path)

@@ -9,6 +9,7 @@ import matplotlib
 import pytest
 
 import fusion
+from fusion.report import plots
 from fusion.report.plots import (
     COLOURS,
     CYCLE,
@@ -139,3 +140,8 @@ def test_the_picture_is_readable_in_light_and_dark_by_itself(comparison):
     )
     assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
     assert len(CYCLE) == 8
+
+
+def test_every_colour_of_the_page_has_a_value_of_its_own():
+    """The colours of a picture are found by their values and replaced by names."""
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
