@@ -52,7 +52,7 @@ def test_published_weights_are_converted_and_evaluated(tool, tmp_path, data_root
     code, output, errors = tool("tools/evaluate.py", out, "--set", config, root)
     assert code == 0, errors
     assert "msrvtt-968-of-1000: as published" in output
-    assert "24 clips in the gallery, 1000 counted" in output
+    assert "24 clips in the gallery, 1,000 counted" in output
     assert "t->v+a" in output
     with pytest.raises(ValueError, match="has 24 clips, but the protocol msrvtt-1k-A is about 1,"):
         evaluate(out, config, None, [root, "data.protocol=msrvtt-1k-A"])
