@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip: time windows, and tokens of the features in them.
+"""Which seconds of a video make a clip: time windows, and tokens of the features in them.
 
 Windows around captions are those published for HowTo100M (arXiv:1906.03327, arXiv:2112.04446). A
 narrated caption is short and often off by seconds, so a training clip is a caption with as many of
