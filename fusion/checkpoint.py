@@ -2,11 +2,13 @@
 
 config.yaml                   what the model is and how it was trained
 model.safetensors             its weights
+recipe.json                   how the features of its clips were made, if that is known
 word_vectors.safetensors, vocabulary.txt    (or what else the text encoder saves)
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from fusion.models import MODELS, TEXT_ENCODERS
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
+RECIPE = "recipe.json"
 
 
 class CheckpointError(ValueError):
@@ -28,12 +31,18 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, config: Mapping[str, Any], text_encoder: Any
+    folder: Path,
+    model: nn.Module,
+    config: Mapping[str, Any],
+    text_encoder: Any,
+    recipe: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model into an empty folder, see :func:`fusion.files.replace_folder`."""
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(weights, folder / WEIGHTS)
     (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+    if recipe is not None:
+        (folder / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
     if text_encoder is not None:
         text_encoder.save(folder)
 
@@ -56,6 +65,36 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
 def read_config(path: str | Path) -> dict[str, Any]:
     """Read what a model was trained with, see :func:`load_checkpoint`."""
     return load_config(find_checkpoint(path) / CONFIG)
+
+
+def read_recipe(path: str | Path) -> dict[str, Any] | None:
+    """Read how the features of a model's clips were made; None if its checkpoint does not say."""
+    file = find_checkpoint(path) / RECIPE
+    try:
+        recipe: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}); copy it from a backup") from None
+    return recipe
+
+
+def check_recipe(
+    trained: Mapping[str, Any] | None, given: Mapping[str, Any] | None, path: str | Path
+) -> None:
+    """Raise a CheckpointError if data have features that are made in another way than in training.
+
+    Where one of the recipes is not known, nothing is checked.
+    """
+    if trained is None or given is None:
+        return
+    theirs, ours = trained["features"], given["features"]
+    for key in {**theirs, **ours}:
+        if theirs.get(key) != ours.get(key):
+            raise CheckpointError(
+                f"{path} was trained with other features: {key} {theirs.get(key)} there,"
+                f" {ours.get(key)} here; extract the features as then"
+            )
 
 
 def load_model(path: str | Path, changes: Mapping[str, Any] | None = None) -> nn.Module:

@@ -11,8 +11,9 @@ LAYERS = [
     {"checkpoint"},
     {"training", "evaluation"},
     {"builders"},
-    {"extract", "convert", "search", "report"},
-    {"tasks"},
+    {"extract", "convert", "report"},
+    {"inference", "tasks"},
+    {"search"},
     {"commands"},
     {"__init__"},
 ]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fusion.checkpoint import find_checkpoint, load_model, read_config
+from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
 from fusion.config import change_config, load_config
 from fusion.files import write_atomically
 from fusion.report.tables import format_table
@@ -49,6 +49,7 @@ def evaluate(
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
     with accelerator.local_main_process_first():
         task.open_data()
+        check_recipe(read_recipe(path), task.recipe(), path)
         clips = task.clips(split)
     # The model comes last, as it takes longest: mistakes in the data are found before.
     changes = config["evaluation"].get("model")

@@ -72,7 +72,7 @@ class Job:
         with self.clock("features"), self.accelerator.local_main_process_first():
             self.task.extract()
         self.task.open_encoders(start)
-        train_set = self.task.clips("train")
+        train_set, recipe = self.task.clips("train"), self.task.recipe()
         validation_set = self._validation_clips()
         split = next((name for name in ("test", "validation") if name in self.task.splits), None)
         if split:  # a mistake in it is found before training
@@ -98,7 +98,7 @@ class Job:
             accelerator=self.accelerator,
             folder=self.folder,
             write_model=lambda folder, model: save_checkpoint(
-                folder, model, self.config, self.task.text_encoder
+                folder, model, self.config, self.task.text_encoder, recipe
             ),
             evaluate=measure,
             arguments=self.task.arguments(self.loss),

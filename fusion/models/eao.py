@@ -62,6 +62,8 @@ class EAO(nn.Module):
         ValueError: the arguments contradict one another; the message says which.
     """
 
+    embeds_any = True  # also combinations that are not configured
+
     def __init__(
         self,
         modalities: Mapping[str, Mapping[str, Any]],

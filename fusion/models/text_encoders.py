@@ -40,6 +40,10 @@ class WordVectors:
         known = [self.index[word] for word in words_of(sentence) if word in self.index]
         return self.vectors[torch.tensor(known[: self.max_words], dtype=torch.int64)]
 
+    def unknown_words(self, sentence: str) -> list[str]:
+        """Return the words of a sentence that have no vector."""
+        return [word for word in words_of(sentence) if word not in self.index]
+
     @classmethod
     def train(
         cls,

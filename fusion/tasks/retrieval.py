@@ -122,6 +122,10 @@ class Retrieval:
             build = self.builders["text_encoder"]
             self.text_encoder = build(sentences=texts, seed=self.config["seed"])
 
+    def recipe(self) -> Mapping[str, Any] | None:
+        """Say how a clip's input is made."""
+        return self.source.recipe()
+
     def clips(self, split: str) -> ClipSet:
         """Read a split and check that its features fit the model."""
         clips = self.source.clips(split, self.text_encoder)

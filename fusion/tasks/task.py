@@ -65,6 +65,12 @@ class Task(Protocol):
             own_first: prefer the file of vectors that the checkpoint names to that of the config.
         """
 
+    def recipe(self) -> Mapping[str, Any] | None:
+        """Say how a clip's input is made, ready for JSON; None if it is not known.
+
+        It is saved with each checkpoint, and a checkpoint is not evaluated on other ``features``.
+        """
+
     def clips(self, split: str) -> TrainingSet:
         """Read a split; raise ValueError if it cannot be read or does not fit the model."""
 

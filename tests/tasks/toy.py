@@ -130,6 +130,9 @@ class Classification:
     def open_encoders(self, checkpoint, own_first=False):
         pass
 
+    def recipe(self):
+        return None
+
     def clips(self, split):
         clips = self.source.clips(split)
         check_widths({"modalities": {"video": {"dim": self.config["model"]["dim"]}}}, clips[0])

@@ -15,7 +15,7 @@ from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, pa
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.demo import demo_corpus
 from fusion.data.demo.plan import SPLITS
-from fusion.data.features.computed import EXTRACTORS, ComputedFeatures
+from fusion.data.features.computed import EXTRACTORS, ComputedFeatures, recipe_of
 from fusion.data.features.readers import Reader
 from fusion.data.features.store import FeatureStore, open_store
 
@@ -135,6 +135,16 @@ class CaptionedVideos(Source):
         if store is not None:
             features = store.describe()
         return f"{file.parent.name}/{file.name}{only}, {features}"
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Say how a clip's input is made; None if the store does not say it."""
+        store = self._stored
+        features = recipe_of(self.video_features) if store is None else store.recipe()
+        if features is None:
+            return None
+        limits = {"max_video_tokens": self.max_video_tokens}
+        limits["max_audio_frames"] = self.max_audio_frames
+        return {"features": features, **limits, "long_clips": "clip"}
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
         """The best results possible, by direction; None if they are not known."""

@@ -89,6 +89,14 @@ class Source:
         """Say in a few words what the clips of a split are."""
         return split
 
+    def recipe(self) -> dict[str, Any] | None:
+        """Say how a clip's input is made, ready for JSON, so that it can be made of other films.
+
+        It has ``features`` (how those of a film are computed), ``max_video_tokens``,
+        ``max_audio_frames`` and ``long_clips``. None: it is not known, so it cannot be repeated.
+        """
+        return None
+
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
         """The best results possible, by direction; None if they are not known."""
         return None

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fusion.data.features.format import Field
+from fusion.data.features.readers import AUDIO
 from fusion.data.media import descriptors
 from fusion.data.media.decode import MediaError
 from fusion.data.media.log_mel import log_mel
@@ -38,8 +40,8 @@ class Extractor:
     """
 
     version: str
-    per_second_2d: float
-    per_second_3d: float
+    field_2d: Field
+    field_3d: Field
     compute: Callable[[Path], tuple[Tensor, Tensor]]
 
 
@@ -54,11 +56,38 @@ def _describe(path: Path) -> tuple[Tensor, Tensor]:
 EXTRACTORS = {
     "descriptors": Extractor(  # small and hand-made, without weights
         version="1",
-        per_second_2d=descriptors.FRAMES_PER_SECOND / descriptors.APPEARANCE_FRAMES,
-        per_second_3d=descriptors.FRAMES_PER_SECOND / descriptors.MOTION_FRAMES,
+        field_2d=Field(
+            descriptors.APPEARANCE_DIM,
+            descriptors.FRAMES_PER_SECOND / descriptors.APPEARANCE_FRAMES,
+        ),
+        field_3d=Field(
+            descriptors.MOTION_DIM, descriptors.FRAMES_PER_SECOND / descriptors.MOTION_FRAMES
+        ),
         compute=_describe,
     ),
 }
+
+
+def fields_of(extractor: str) -> dict[str, Field]:
+    """Describe the features that an extractor makes, and the spectrogram."""
+    made = EXTRACTORS[extractor]
+    return {"2d": made.field_2d, "3d": made.field_3d, "audio": AUDIO}
+
+
+def recipe_of(extractor: str) -> dict[str, Any]:
+    """Say how features are made, ready for JSON; the same for equal features of a film."""
+    version = EXTRACTORS[extractor].version
+    return {"extractor": extractor, "version": version, "log_mel": SPECTROGRAM_VERSION}
+
+
+def compute_features(path: Path, extractor: str) -> dict[str, Tensor]:
+    """Compute the features of one media file, or read them from the cache; MediaError: damaged."""
+    found = _read(path, extractor)
+    if found is None:
+        _compute_to_cache(path, extractor)
+        found = _read(path, extractor)
+    assert found is not None
+    return found
 
 
 class ComputedFeatures:
@@ -77,13 +106,7 @@ class ComputedFeatures:
             found |= {name: _read(folder / name, extractor) for name in missing}
         self._features = {name: features for name, features in found.items() if features}
         self.videos: Sequence[str] = list(self._features)
-        width = {field: rows.shape[1] for field, rows in self._features[self.videos[0]].items()}
-        made = EXTRACTORS[extractor]
-        self.fields: Mapping[str, Field] = {
-            "2d": Field(width["2d"], made.per_second_2d),
-            "3d": Field(width["3d"], made.per_second_3d),
-            "audio": Field(width["audio"], 100.0),
-        }
+        self.fields: Mapping[str, Field] = fields_of(extractor)
 
     def rows(self, video: str, field: str) -> int:
         """Return how many rows a video has of a field."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,7 @@ from fusion.files import missing_folder
 
 logger = logging.getLogger(__name__)
 
+RECIPE = "extraction.json"  # in a store of tools/extract.py
 _BLOCK = 8 * 2**20  # bytes that find_damaged_shards reads at a time
 
 
@@ -141,6 +143,14 @@ class FeatureStore:
     def facts(self, video: str) -> dict[str, Any]:
         """Return the notes about a video; raises as :meth:`read`."""
         return self.index.facts(self._find(video))
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Return how tools/extract.py made the features; None if another program made them."""
+        try:
+            found = json.loads(self.files.content(RECIPE))
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def describe(self) -> str:
         """Name the networks that made the features of the first video, and the maker's warning."""

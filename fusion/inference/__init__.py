@@ -1,0 +1,1 @@
+"""Use a trained model: embed texts, films, sounds and pictures, alone or together."""

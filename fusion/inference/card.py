@@ -1,0 +1,67 @@
+"""The model card: what a model embeds, how it was made and measured, in Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fusion.config import to_yaml
+from fusion.report.tables import format_table
+
+RESULTS, COST = "results.json", "cost.json"
+
+
+def write_card(
+    folder: Path,
+    name: str,
+    config: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write ``README.md`` into the folder of a model.
+
+    Args:
+        folder: where to write.
+        name: of the model.
+        config: that it was trained with.
+        recipe: of its features; None: not known.
+        facts: what :func:`read_facts` found.
+    """
+    environment = Environment(
+        loader=PackageLoader("fusion.inference"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 (the result is Markdown)
+    )
+    result = facts.get(RESULTS)
+    text = environment.get_template("card.md").render(
+        name=name,
+        model=config["model"]["name"],
+        modalities=[name for name, spec in config["model"]["modalities"].items() if spec],
+        combinations=config["model"].get("combinations", ()),
+        table=format_table(result) if result else "",
+        result=result,
+        cost=facts.get(COST),
+        recipe=json.dumps(recipe, indent=1) if recipe else "",
+        config=to_yaml({k: v for k, v in config.items() if k not in ("output", "resume")}),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def read_facts(checkpoint: Path) -> dict[str, Any]:
+    """Read what is known of a model beside its weights: its result and its cost, by file.
+
+    They lie in the folder of a checkpoint that was saved by itself, or in that of its run.
+    """
+    facts = {}
+    for file in (RESULTS, COST):
+        for folder in (checkpoint, checkpoint.parent):
+            if (folder / file).exists():
+                facts[file] = json.loads((folder / file).read_text(encoding="utf-8"))
+                break
+    return facts

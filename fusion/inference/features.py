@@ -1,0 +1,137 @@
+"""Features of media files, made as those were that a model was trained with.
+
+A checkpoint keeps the recipe of its features (``recipe.json``, see :meth:`Source.recipe` in
+:mod:`fusion.data.datasets.dataset`): hand-made descriptors, or the networks of a feature store
+with digests of their weights.
+
+Shapes: R rows of width D.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fusion.data.features import computed
+from fusion.data.features.format import Field
+from fusion.data.features.readers import AUDIO
+from fusion.data.media.film import VERSION, Film
+from fusion.extract.settings import Features, describe, fields_of
+from fusion.extract.share import FilmRows
+from fusion.extract.weights import RANDOM
+
+KEPT = 16  # films whose features stay in memory
+
+
+class FeatureError(ValueError):
+    """Features that cannot be made as those of the training; one line."""
+
+
+class FilmFeatures:
+    """Computes the features of films as a recipe says.
+
+    Args:
+        recipe: ``features`` of a checkpoint's recipe.
+        device: of the networks.
+        weights: files of weights by field, ``2d`` and ``3d``, for networks whose weights are not
+            published where timm and torch look for them.
+
+    Attributes:
+        fields: the kinds of features there are.
+
+    Raises:
+        FeatureError: the recipe is unknown here, or the weights are not those of the recipe.
+    """
+
+    def __init__(
+        self,
+        recipe: Mapping[str, Any],
+        device: torch.device | str = "cpu",
+        weights: Mapping[str, str | Path] | None = None,
+    ) -> None:
+        self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
+        self._extractor: str | None = recipe.get("extractor")
+        if self._extractor is not None:
+            self.fields: Mapping[str, Field] = computed.fields_of(self._extractor)
+            check_recipe(recipe, computed.recipe_of(self._extractor), "this version of fusion")
+            return
+        self._audio = "audio" in recipe
+        chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
+        for field in ("2d", "3d"):
+            if field in recipe:
+                chosen[f"features_{field}"] = recipe[field]["network"]
+                chosen[f"weights_{field}"] = (weights or {}).get(field)
+        is_random = any(recipe.get(f, {}).get("weights") == RANDOM for f in ("2d", "3d"))
+        features = Features(**chosen, random_weights=is_random, audio=self._audio)
+        backbones = features.build()
+        self._backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}
+        self.fields = fields_of(self._backbones, self._audio)
+        check_recipe(recipe, describe(self._backbones, self._audio), "the weights here")
+
+    def rows(self, path: Path) -> dict[str, Tensor]:
+        """Compute the features of a film by field, (R, D); R is 0 for what it lacks.
+
+        Raises:
+            MediaError: the file cannot be read.
+        """
+        state = path.stat()
+        key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
+        if key not in self._kept:
+            self._kept[key] = self._compute(path)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _compute(self, path: Path) -> dict[str, Tensor]:
+        if self._extractor is not None:
+            return computed.compute_features(path, self._extractor)
+        film = Film(path, {f: b.sampling for f, b in self._backbones.items()}, self._audio)
+        made = FilmRows(self._backbones)
+        for piece in film.pieces():
+            made.push(piece)
+        return {field: rows for field, rows in made.end().items() if field in self.fields}
+
+
+def check_recipe(recipe: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
+    """Raise a FeatureError if features were made in another way than ``what`` makes them."""
+    for key in {**recipe, **here}:
+        if recipe.get(key) != here.get(key):
+            raise FeatureError(
+                f"the model was trained with features of {key}: {recipe.get(key)}, and {what} would"
+                f" make {here.get(key)}; give the same networks and weights"
+            )
+
+
+@dataclasses.dataclass
+class ItemFeatures:
+    """A :class:`fusion.data.features.readers.Reader`: features by the name of an item."""
+
+    fields: Mapping[str, Field]
+    features: Mapping[str, Mapping[str, Tensor]]
+
+    @property
+    def videos(self) -> Sequence[str]:
+        """Names of the items."""
+        return list(self.features)
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows an item has of a field."""
+        return len(self.features[video].get(field, ()))
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows of a field."""
+        found = self.features[video].get(field)
+        if found is None:
+            return torch.zeros(0, self.fields[field].width)
+        return found[max(first, 0) : last]
+
+
+NO_FIELDS = {"audio": AUDIO}  # of a model without a recipe
+__all__ = ["VERSION", "FeatureError", "FilmFeatures", "ItemFeatures", "check_recipe"]
