@@ -30,6 +30,9 @@ DEFAULTS = {
 KNOWN = (*DEFAULTS, "output", *SECTIONS)  # top-level keys
 
 
+PACKAGE = Path(__file__).parent
+
+
 class ConfigError(ValueError):
     """A config that cannot be used; the message is one line."""
 
@@ -52,7 +55,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
             unknown or missing.
     """
     try:
-        own = _with_bases(Path(path), ())
+        own = _with_bases(find_config(path), ())
         given = list(own.keys())  # also those that are left to the user
         own = _merge(OmegaConf.create({k: v for k, v in DEFAULTS.items() if k not in given}), own)
         merged = _merge(own, _dotlist(overrides))
@@ -62,6 +65,28 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
         raise ConfigError(f"{path}: {_first_line(error)}") from None
     _check_top_level(config, path)
     return config
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the file of a config: a path, or the name of a recipe such as ``youcook2/finetune``.
+
+    The recipes are those of ``configs/``, which travel inside the package.
+    """
+    path = Path(name).expanduser()
+    if path.exists() or path.is_absolute():
+        return path
+    recipe = str(name).removeprefix("configs/").removesuffix(".yaml")
+    for folder in (PACKAGE / "configs", PACKAGE.parent / "configs"):  # installed; a checkout
+        if (found := folder / f"{recipe}.yaml").exists():
+            return found
+    return path
+
+
+def list_recipes() -> list[str]:
+    """List the names of all recipes of ``configs/``."""
+    folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
 
 
 def check(section: str, values: Any, target: Callable[..., Any], given: Sequence[str] = ()) -> None:
@@ -154,7 +179,9 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
         own = OmegaConf.load(path)
     except FileNotFoundError:
         where = f" (base of {seen[-1]})" if seen else ""
-        raise ConfigError(f"no config at {path}{where}; see configs/ for examples") from None
+        near = difflib.get_close_matches(path.stem, list_recipes(), n=1)
+        hint = f"did you mean the recipe {near[0]}?" if near else "recipes are eao, mcn, own_videos"
+        raise ConfigError(f"no config at {path}{where}; {hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is not a YAML file that can be read: {_where(error)}") from None
     if not isinstance(own, DictConfig):

@@ -36,7 +36,7 @@ def write_card(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 (the result is Markdown)
+        autoescape=False,
     )
     result = facts.get(RESULTS)
     text = environment.get_template("card.md").render(

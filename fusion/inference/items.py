@@ -15,7 +15,6 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 

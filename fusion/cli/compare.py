@@ -1,0 +1,44 @@
+"""Compare trained runs: one table and one picture of all methods, on the same test clips."""
+
+from __future__ import annotations
+
+import argparse
+
+EXAMPLES = """examples:
+  {prog} runs/eao runs/mcn
+  {prog} runs/eao-0 runs/eao-1 runs/mcn-0 runs/mcn-1 --out eao_and_mcn
+  {prog} MCN=runs/mcn "EAO, no pairs=runs/no_pairs" --baseline MCN
+
+Runs whose configs differ in the seed alone are one method. Means over its seeds are compared.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="folder of a run (output=FOLDER in training), or NAME=FOLDER to name its method;"
+        " two or more",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="comparison",
+        help="folder for comparison.html, .svg and .json (default: comparison)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers to FILE")
+    parser.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="run, or name of a method, with which the others are compared (default: the first)",
+    )
+
+
+def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Compare."""
+    from fusion.commands.compare import compare
+    from fusion.commands.errors import run
+
+    run(lambda: compare(given.runs, given.out, given.json, given.baseline))

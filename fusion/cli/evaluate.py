@@ -1,0 +1,37 @@
+"""Evaluate a trained model: retrieval in every direction between its modalities."""
+
+from __future__ import annotations
+
+import argparse
+
+EXAMPLES = """examples:
+  {prog} runs/eao
+  {prog} runs/eao --set validation --json validation.json
+  {prog} runs/eao/last --set my_videos.yaml
+  {prog} CHECKPOINT --set msrvtt/zero_shot data_root=FOLDER
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "checkpoint", help="folder of a run (its best checkpoint is used), or a checkpoint"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME_OR_CONFIG",
+        help="split of the training data (default: test), or a config: evaluate the test split of"
+        " its data",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to the config, as in training"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the result to FILE")
+
+
+def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Evaluate."""
+    from fusion.commands.errors import run
+    from fusion.commands.evaluate import evaluate
+
+    run(lambda: evaluate(given.checkpoint, given.set, given.json, given.overrides))

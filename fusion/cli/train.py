@@ -1,0 +1,41 @@
+"""Train the model of a config, evaluate it in every direction and write a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+EXAMPLES = """examples:
+  {prog} eao                                           # a recipe of configs/, or a YAML file
+  {prog} eao output=runs/second seed=1
+  {prog} eao output=runs/second seed=1 resume=true
+  accelerate launch {launch} eao                       # on all GPUs
+  torchrun --nproc_per_node 2 {launch} eao output=runs/two
+
+frequent overrides:
+  output=DIR                       folder for checkpoints, metrics and the report
+  seed=1                           seed of all random numbers
+  resume=true                      continue the run in output
+  overwrite=true                   delete the run in output first
+  trainer.epochs=1                 passes over the training clips
+  trainer.batch_size=512           clips in a step, over all processes
+  trainer.mixed_precision=bf16     or fp16, or no
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("config", help="YAML file, or a recipe such as eao or youcook2/finetune")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="changes to the config"
+    )
+
+
+def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Train."""
+    from fusion.commands.errors import run
+    from fusion.commands.train import train
+    from fusion.config import load_config
+
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    run(lambda: train(load_config(given.config, given.overrides)))
