@@ -15,7 +15,8 @@ LAYERS = [
     {"inference", "tasks"},
     {"search"},
     {"commands"},
-    {"__init__"},
+    {"cli"},
+    {"__init__", "__main__"},
 ]
 ROOMS_OF_DATA = [{"untrusted"}, {"media"}, {"features"}, {"captions", "demo"}, {"datasets"}]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
