@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fusion.interfaces import Embed
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
-from fusion.training.protocols import Embed
 
 USED = 0.8  # share of the free memory that a probe fills; the next batch may have more tokens
 FEWEST = 16  # clips that a probe looks at, or one group: clips differ
@@ -135,14 +135,14 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    free = psutil.virtual_memory().available // ranks
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    free = psutil.virtual_memory().available // processes
     for file in CONTAINER_LIMITS:
         try:
             limit = int(Path(file).read_text())
         except (OSError, ValueError):  # no container, or no limit
             continue
-        free = min(free, limit // ranks - psutil.Process().memory_info().rss)
+        free = min(free, limit // processes - psutil.Process().memory_info().rss)
     return max(0, free)
 
 

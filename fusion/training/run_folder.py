@@ -21,10 +21,7 @@ from fusion.config import ConfigError, flatten, load_config, to_yaml
 from fusion.files import recover_folder, write_atomically
 
 LOCK = ".lock"
-FILES = (
-    *("config.yaml", "metrics.jsonl"),
-    *("results.json", "ranks.npz", "cost.json", "report.html"),
-)
+FILES = ("config.yaml", "metrics.jsonl", "results.json", "ranks.npz", "cost.json", "report.html")
 # These keys may change when a run is resumed: they do not change the result.
 FREE_TO_CHANGE = (
     *("output", "resume", "overwrite"),

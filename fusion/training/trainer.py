@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, Dataset
 from fusion.checkpoint import load_weights, read_state
 from fusion.distributed import broadcast_
 from fusion.files import replace_folder
+from fusion.interfaces import Loss, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
 from fusion.training.launch import Stopped, StopRequest
 from fusion.training.log import RunLog
 from fusion.training.memory import ChunkSize
 from fusion.training.optim import NonFiniteGuard, allocate_state, make_optimizer, make_schedule
-from fusion.training.protocols import Loss, TrainingSet
 from fusion.training.run_folder import RunFolder
 from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
 from fusion.training.settings import Settings
@@ -53,8 +53,8 @@ class Trainer:
 
     Args:
         model: maps the inputs of a batch to named (B, …) outputs.
-        loss: see :class:`fusion.training.protocols.Loss`.
-        train_set: see :class:`fusion.training.protocols.TrainingSet`.
+        loss: see :class:`fusion.interfaces.Loss`.
+        train_set: see :class:`fusion.interfaces.TrainingSet`.
         collate: makes a batch of items, see ``torch.utils.data.DataLoader``.
         settings: how to train.
         seed: of the order of the clips and of every other random number.
@@ -86,9 +86,9 @@ class Trainer:
         self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
         self.accelerator, self.folder = accelerator, folder
         self.write_model, self.evaluate, self.arguments = write_model, evaluate, arguments
-        rank, ranks = accelerator.process_index, accelerator.num_processes
+        rank, world_size = accelerator.process_index, accelerator.num_processes
         self.batches = EpochBatchSampler(
-            len(train_set), settings.batch_size, seed, rank, ranks, train_set.group
+            len(train_set), settings.batch_size, seed, rank, world_size, train_set.group
         )
         self.loader = DataLoader(
             cast(Dataset[Any], train_set),
@@ -99,9 +99,9 @@ class Trainer:
             generator=torch.Generator(),  # else it would draw from the global one
         )
         self.steps = settings.epochs * len(self.batches)
-        share = settings.batch_size // ranks
+        share = settings.batch_size // world_size
         self.chunk = ChunkSize(share, batch_granularity(model), settings.chunk_size)
-        self.chunks = [self.chunk.size] * ranks
+        self.chunks = [self.chunk.size] * world_size
         self.found_chunk = settings.chunk_size is not None
         # No DDP wrapper: it would communicate within a chunk, see ExactStep.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
@@ -186,7 +186,7 @@ class Trainer:
             self.log.step(self.settings.batch_size)
             looks = self.steps_done % self.settings.log_every == 0
             if looks:  # reading values back from the device forces a synchronisation
-                self._check_gradients()
+                self.log.say(self.guard.look(self.steps_done))
                 self._log_step(value, terms)
             received = self.stop_request.signal  # by any rank
             if self.accelerator.num_processes > 1:
@@ -227,10 +227,6 @@ class Trainer:
         )
         self.log.chunks(self.position.epoch + 1, self.steps_done, sizes)
 
-    def _check_gradients(self) -> None:
-        if message := self.guard.look(self.steps_done):
-            self.log.say(message)
-
     def _log_step(self, value: Tensor, terms: Mapping[str, Tensor]) -> None:
         values = {"loss": value.item()}
         parts = {f"loss/{term}": part.item() for term, part in terms.items()}
@@ -239,7 +235,7 @@ class Trainer:
         self.log.train(self.position.epoch + 1, self.steps_done, values)
 
     def _end_epoch(self) -> None:
-        self._check_gradients()
+        self.log.say(self.guard.look(self.steps_done))
         self.train_set.end_epoch()
         self.model.eval()
         results = self.evaluate(self.unwrapped)

@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from fusion.checkpoint import WEIGHTS
 from fusion.data.datasets.dataset import collate
 from fusion.distributed import check_before_collectives
-from fusion.losses import CombinatorialLoss, MCNLoss, StatelessLoss
+from fusion.interfaces import Loss
+from fusion.losses import CombinatorialLoss, MCNLoss
 from fusion.models import EAO, MCN
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.models.davenet import ENCODERS
@@ -317,7 +318,7 @@ def place():
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-class LocalNegatives(StatelessLoss):
+class LocalNegatives(Loss):
     """The loss of plain DDP: each process compares its own clips, and gradients are averaged."""
 
     def __init__(self):
