@@ -221,10 +221,8 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
     kinds = [typing.get_origin(choice) or choice for choice in choices]
     if any(kind is Any or not isinstance(kind, type) for kind in kinds):
         return
-    fits = any(
-        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
-    )
-    if not fits and not (float in kinds and isinstance(value, int) and value is not True):
+    allowed = (*kinds, int) if float in kinds else tuple(kinds)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join(_plain(kind) for kind in kinds)
         raise ConfigError(f"{where} must be {wanted}; got {value!r}")
 

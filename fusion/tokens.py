@@ -98,11 +98,8 @@ class Tokens:
     def part(self, start: int, stop: int) -> Tokens:
         """Keep clips ``start`` to ``stop`` - 1, without a copy."""
         first, count = (int(self.host_lengths[a:b].sum()) for a, b in ((0, start), (start, stop)))
-        return Tokens(
-            self.values[first : first + count],
-            self.lengths[start:stop],
-            self.host_lengths[start:stop],
-        )
+        values = self.values[first : first + count]
+        return Tokens(values, self.lengths[start:stop], self.host_lengths[start:stop])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
         """Move to a device; ``host_lengths`` stay."""

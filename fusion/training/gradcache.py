@@ -90,9 +90,9 @@ def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, 
             return torch.cat(list(parts)).to(accelerator.device, non_blocking=True)
         return [value for part in parts for value in part]
 
-    known: list[list[Any]] = [[c.present for c in chunks]]
-    if chunks[0].targets:
-        known.append([c.targets for c in chunks])
+    known: list[list[Any]] = [[c.present for c in chunks], [c.targets for c in chunks]]
     return [
-        {name: together([part[name] for part in parts]) for name in parts[0]} for parts in known
+        {name: together([part[name] for part in parts]) for name in parts[0]}
+        for parts in known
+        if parts[0]
     ]

@@ -6,7 +6,6 @@ memory runs out.
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 from pathlib import Path
@@ -51,27 +50,23 @@ class ChunkSize:
     """
 
     def __init__(self, share: int, cut: int | None, most: int | None = None) -> None:
-        self.share, self.cut, self.size = share, cut, share
-        if cut is None:
-            if most is not None and most < share:
-                raise ValueError(
-                    f"trainer.chunk_size ({most}) would change the result, as BatchNorm takes its"
-                    f" statistics over all {share} clips of a process; set batchnorm_group (or"
-                    " batchnorm_frozen) of its encoder, or leave trainer.chunk_size out"
-                )
-            return
-        if share % cut:
+        self.share, self.cut, self.size = share, cut, min(most or share, share)
+        if cut is None and self.size < share:
+            raise ValueError(
+                f"trainer.chunk_size ({most}) would change the result, as BatchNorm takes its"
+                f" statistics over all {share} clips of a process; set batchnorm_group (or"
+                " batchnorm_frozen) of its encoder, or leave trainer.chunk_size out"
+            )
+        if cut and share % cut:
             raise ValueError(
                 f"the {share} clips of a process in a batch must be a multiple of {cut}, over which"
                 " BatchNorm takes its statistics: raise trainer.batch_size, start fewer processes,"
                 " or lower batchnorm_group of the encoder"
             )
-        if most is not None and most % cut:
+        if cut and most and most % cut:
             raise ValueError(
                 f"trainer.chunk_size ({most}) must be a multiple of batchnorm_group ({cut})"
             )
-        if most is not None:
-            self.size = min(most, share)
 
     def limit(self, clips: int) -> None:
         """Make chunks of at most ``clips`` clips, all of about the same size."""
@@ -144,10 +139,3 @@ def free_bytes(device: torch.device) -> int:
             continue
         free = min(free, limit // processes - psutil.Process().memory_info().rss)
     return max(0, free)
-
-
-def empty_cache() -> None:
-    """Return unused cached memory to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -3,7 +3,7 @@
 config.yaml    the resolved config           metrics.jsonl  one line per logged step
 best/          checkpoint of the best epoch  tensorboard/   the same as curves
 last/          newest checkpoint, with all that is needed to continue
-results.json   table of the test             ranks.npz      the rank of every query
+results.json   table of the test             ranks.npz      place of every query's target
 cost.json      time, memory, arithmetic      report.html    all of it as a page
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 
 from fusion import distributed
@@ -19,7 +20,7 @@ from fusion.interfaces import Embed, Loss, Result
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import accumulate, backward_in_chunks
-from fusion.training.memory import ChunkSize, OutOfMemory, empty_cache, is_out_of_memory, probe
+from fusion.training.memory import ChunkSize, OutOfMemory, is_out_of_memory, probe
 from fusion.training.optim import NonFiniteGuard
 
 
@@ -133,7 +134,7 @@ class ExactStep:
     def _undo(self) -> None:
         self.optimizer.zero_grad()
         self.loss.undo()
-        empty_cache()
+        clear_device_cache(garbage_collection=True)
         if (scaler := self.accelerator.scaler) is not None:
             scaler.scale(torch.zeros((), device=self.accelerator.device))  # initialises it
             scaler.update(scaler.get_scale())  # clears its note that gradients are unscaled
