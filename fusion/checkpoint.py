@@ -8,14 +8,14 @@ word_vectors.safetensors, vocabulary.txt    (or what else the text encoder saves
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fusion.config import choose, load_config, merge, to_yaml
@@ -165,21 +165,20 @@ def find_difference(model: nn.Module, weights: Mapping[str, Tensor]) -> str | No
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; a CheckpointError says that it is missing or damaged."""
-    try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (SafetensorError, OSError) as error:
-        why = f"{path} is damaged ({error}); take another checkpoint of the run"
-        raise CheckpointError(why) from None
+    return _read(path, safetensors.torch.load_file, "take another checkpoint of the run")
 
 
 def read_state(path: Path) -> Any:
     """Read what ``torch.save`` wrote; anything but tensors and plain values is an error."""
+    load = functools.partial(torch.load, map_location="cpu", weights_only=True)
+    return _read(path, load, "start anew by output=DIR")
+
+
+def _read(path: Path, load: Callable[[Path], Any], way_out: str) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except Exception as error:  # torch raises many kinds for damaged files
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is damaged ({first}); start anew by output=DIR") from None
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is damaged ({why}); {way_out}") from None

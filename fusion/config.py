@@ -6,6 +6,7 @@ the signature of the class or function, before anything slow begins.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import types
@@ -18,16 +19,30 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+Section = Mapping[str, Any]
+
+
+@dataclasses.dataclass
+class TopLevel:
+    """The top-level keys of a config, with their defaults."""
+
+    output: str
+    data: Section
+    text_encoder: Section | None
+    model: Section
+    loss: Section
+    trainer: Section
+    evaluation: Section
+    task: str = "retrieval"
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    data_root: str | None = None
+    init: str | None = None
+
+
+KEYS = dataclasses.fields(TopLevel)
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
-DEFAULTS = {
-    "task": "retrieval",
-    "seed": 0,
-    "resume": False,
-    "overwrite": False,
-    "data_root": None,
-    "init": None,
-}
-KNOWN = (*DEFAULTS, "output", *SECTIONS)  # top-level keys
 
 
 PACKAGE = Path(__file__).parent
@@ -57,7 +72,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
     try:
         own = _with_bases(find_config(path), ())
         given = list(own.keys())  # also those that are left to the user
-        own = _merge(OmegaConf.create({k: v for k, v in DEFAULTS.items() if k not in given}), own)
+        defaults = {k.name: k.default for k in KEYS if k.default is not dataclasses.MISSING}
+        own = _merge(OmegaConf.create({k: v for k, v in defaults.items() if k not in given}), own)
         merged = _merge(own, _dotlist(overrides))
         _check_given(merged, path)
         config = _to_dict(merged, resolve=True, throw_on_missing=True)
@@ -92,8 +108,8 @@ def list_recipes() -> list[str]:
 def check(section: str, values: Any, target: Callable[..., Any], given: Sequence[str] = ()) -> None:
     """Check a section of a config against the signature of ``target``, which is called with it.
 
-    ``values`` is without ``name``. The program itself passes the arguments ``given``; a config
-    cannot set them.
+    ``values`` is without ``name``; ``section`` is empty for top-level keys. The program itself
+    passes the arguments ``given``; a config cannot set them.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type.
@@ -101,13 +117,14 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
     parameters = inspect.signature(target).parameters
     names = [name for name in parameters if name not in given and name != "self"]
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    prefix = f"{section}." if section else ""
     for key, value in values.items():
         if key not in names:
-            raise ConfigError(f"{section}.{key} is unknown{_nearest(key, names)}")
-        _check_type(f"{section}.{key}", value, hints.get(key, Any))
+            raise ConfigError(f"{prefix}{key} is unknown{_nearest(key, names)}")
+        _check_type(f"{prefix}{key}", value, hints.get(key, Any))
     for name in names:
         if parameters[name].default is inspect.Parameter.empty and name not in values:
-            raise ConfigError(f"{section}.{name} is missing; add it to the config")
+            raise ConfigError(f"{prefix}{name} is missing; add it to the config")
 
 
 def choose(
@@ -219,20 +236,10 @@ def _check_given(config: Any, path: str | Path) -> None:
 
 
 def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
-    for key in config:
-        if key not in KNOWN:
-            raise ConfigError(f"{path}: {key} is unknown{_nearest(key, KNOWN)}")
-    for key in KNOWN:
-        if key not in config:
-            raise ConfigError(f"{path}: {key} is missing; see configs/eao.yaml for an example")
-    for key in SECTIONS:
-        absent = config[key] is None and key == "text_encoder"
-        if not absent and not isinstance(config[key], Mapping):
-            raise ConfigError(f"{path}: {key} must be a section of `key: value` lines")
-    kinds = {"task": str, "seed": int, "output": str, "resume": bool, "overwrite": bool}
-    kinds |= {"data_root": str | None, "init": str | None}  # type: ignore[dict-item]
-    for key, kind in kinds.items():
-        _check_type(key, config[key], kind)
+    try:
+        check("", config, TopLevel)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _check_type(where: str, value: Any, hint: Any) -> None:
@@ -241,23 +248,16 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
     kinds = [typing.get_origin(choice) or choice for choice in choices]
     if any(kind is Any or not isinstance(kind, type) for kind in kinds):
         return
-    fits = any(
-        isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
-    )
-    if not fits and not (float in kinds and isinstance(value, int) and value is not True):
+    allowed = (*kinds, int) if float in kinds else tuple(kinds)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join(_plain(kind) for kind in kinds)
         raise ConfigError(f"{where} must be {wanted}; got {value!r}")
 
 
 def _plain(kind: type) -> str:
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        type(None): "null",
-    }
-    return names.get(kind, "a list" if issubclass(kind, Sequence) else "`key: value` lines")
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    other = "a list" if issubclass(kind, Sequence) else "`key: value` lines"
+    return "null" if kind is type(None) else names.get(kind, other)
 
 
 def _nearest(key: str, names: Sequence[str], otherwise: str = "known are") -> str:

@@ -24,7 +24,7 @@ def letters_of(names: Iterable[str]) -> dict[str, str]:
     Two names with the same letter, or none, are a ValueError.
     """
     letters: dict[str, str] = {}
-    for name in sorted(names, key=_place):
+    for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
         if not name or not name[0].isalpha():
             raise ValueError(f"a modality's name must begin with a letter; got {name!r}")
         if name[0] in letters:
@@ -82,10 +82,6 @@ def parse_term(term: str, names: Iterable[str]) -> tuple[str, str]:
             f" {', '.join(sorted(shared))} is on both sides"
         )
     return spell(left), spell(right)
-
-
-def _place(name: str) -> tuple[int, str]:
-    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,23 +98,15 @@ class Tokens:
     def part(self, start: int, stop: int) -> Tokens:
         """Keep clips ``start`` to ``stop`` - 1, without a copy."""
         first, count = (int(self.host_lengths[a:b].sum()) for a, b in ((0, start), (start, stop)))
-        return Tokens(
-            self.values[first : first + count],
-            self.lengths[start:stop],
-            self.host_lengths[start:stop],
-        )
+        values = self.values[first : first + count]
+        return Tokens(values, self.lengths[start:stop], self.host_lengths[start:stop])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
         """Move to a device; ``host_lengths`` stay."""
-        return Tokens(
-            self.values.to(device, non_blocking=non_blocking),
-            self.lengths.to(device, non_blocking=non_blocking),
-            self.host_lengths,
-        )
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Tokens:
-        """Move to pinned memory; called by ``DataLoader``."""
-        return Tokens(self.values.pin_memory(), self.lengths.pin_memory(), self.host_lengths)
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Tokens:
+        return Tokens(move(self.values), move(self.lengths), self.host_lengths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,10 +148,10 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Pin every tensor; called by ``DataLoader``."""
-        return self._map(lambda part: part.pin_memory())
+        return self._map(Tensor.pin_memory)
 
-    def _map(self, move: Callable[[Any], Any]) -> Batch:
-        inputs = {name: move(tokens) for name, tokens in self.inputs.items()}
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        inputs = {name: tokens._map(move) for name, tokens in self.inputs.items()}
         targets = {k: move(v) if isinstance(v, Tensor) else v for k, v in self.targets.items()}
         return Batch(self.ids, inputs, None if self.seeds is None else move(self.seeds), targets)
 

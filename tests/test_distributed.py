@@ -8,9 +8,9 @@ import torch
 from fusion.distributed import all_gather, all_reduce, own_rows
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 4])
-def test_ranks_together_compute_the_loss_of_the_whole_batch(tool, ranks):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks))
+@pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_ranks_together_compute_the_loss_of_the_whole_batch(tool, world_size):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size))
     code, output, errors = tool("tests/losses/ranks.py", launcher=launcher, timeout=100)
     assert code == 0, errors
     assert output.count(": equal") == 6

@@ -2,6 +2,14 @@ import itertools
 import re
 from pathlib import Path
 
+import numpy as np
+
+from fusion.builders import check_config
+from fusion.checkpoint import save_checkpoint
+from fusion.data.features.format import Field
+from fusion.data.features.writer import StoreWriter
+from tests.tiny import CONFIG, write_config
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -24,8 +32,6 @@ def test_the_tree_has_a_line_for_each_folder_of_the_package():
 
 
 def test_the_python_examples_run(tool, tmp_path, monkeypatch):
-    from tests.tiny import write_config
-
     code, _, errors = tool("tools/train.py", write_config(tmp_path, trainer={"epochs": 1}))
     assert code == 0, errors
     monkeypatch.chdir(tmp_path)
@@ -41,3 +47,30 @@ def test_the_python_examples_run(tool, tmp_path, monkeypatch):
     assert names["queries"].shape == (2, 8)
     assert 0 <= names["table"]["t->va"]["R@1"] <= 100
     assert names["rows"].shape == (100, 40)
+
+
+def test_the_python_examples_know_clips_with_several_captions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = {"3d": Field(width=125, per_second=1.0), "audio": Field(width=40, per_second=100.0)}
+    with StoreWriter("features", fields, name="own") as writer:
+        for number, video in enumerate("ab"):
+            generator = np.random.default_rng(number)
+            writer.add(
+                video, {"3d": generator.random((9, 125)), "audio": generator.random((900, 40))}
+            )
+    lines = [f"{video},1,5,{text}" for video in "ab" for text in ("a dog", "a cat", "a dog runs")]
+    Path("t.csv").write_text("\n".join(["video,start,end,text", *lines]))
+    config = CONFIG | {"output": "runs/eao", "data": {"name": "videos", "test": "t.csv"}}
+    config["data"] |= {"store": "features"}
+    build, best = check_config(config), Path("runs/eao/best")
+    best.mkdir(parents=True)
+    sentences = ["a dog runs", "a cat sits"] * 9
+    text_encoder = build["text_encoder"](sentences=sentences, seed=0)
+    save_checkpoint(best, build["model"](), config, text_encoder)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(examples[1], names)
+    counts = {way: (row["queries"], row["gallery"]) for way, row in names["table"].items()}
+    assert counts["t->va"] == (6, 2)
+    assert counts["va->t"] == (2, 6)
+    assert counts["v->a"] == (2, 2)

@@ -10,7 +10,7 @@ E embedding width, M modalities.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,14 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fusion.distributed import (
-    all_gather,
-    all_reduce,
-    all_reduce_,
-    all_reduce_with_grad,
-    rank,
-    world_size,
-)
+from fusion import distributed
+from fusion.interfaces import Result
 
 TOLERANCE = 1e-4  # k-means ends when the squared movement of all centroids is at most this
 MOST_ROUNDS = 100
@@ -57,26 +51,15 @@ class ClusterLoss:
     """Cluster the fused embeddings of recent clips, and contrast each modality with the clusters.
 
     The fused embedding of a clip is the mean of its modalities' embeddings; those of clips with all
-    modalities are clustered. A call changes no state; :meth:`commit` does.
-
-    Args:
-        clusters: K.
-        queue_batches: batches in the queue; 0: none. It is used once it is full.
-        queue_stride: every n-th clip of a batch goes into the queue; published: 2.
-        every: steps from one k-means to the next; in between the centroids stay.
-        margin: subtracted from the similarity to the clip's own centroid.
+    modalities are clustered. A call changes no state; :meth:`commit` does. The arguments are those
+    of :class:`.MCNLoss`; ``clusters`` is K.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
     def __init__(
-        self,
-        clusters: int = 256,
-        queue_batches: int = 20,
-        queue_stride: int = 2,
-        every: int = 20,
-        margin: float = 0.001,
+        self, clusters: int, queue_batches: int, queue_stride: int, every: int, margin: float
     ) -> None:
         least = {"clusters": 2, "queue_batches": 0, "queue_stride": 1, "every": 1}
         given = dict(zip(least, (clusters, queue_batches, queue_stride, every), strict=True))
@@ -88,9 +71,7 @@ class ClusterLoss:
         self.state = State()
         self._last_call: tuple[Tensor, Tensor, Clusters] | None = None
 
-    def __call__(
-        self, embeddings: Sequence[Tensor], present: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, embeddings: Sequence[Tensor], present: Tensor) -> Result:
         """Compute the loss of a batch, a scalar, from M of (b, E) and (M, b) bool flags.
 
         Also returns ``empty_clusters``, how often the last k-means found a cluster without rows.
@@ -105,8 +86,8 @@ class ClusterLoss:
             for x, flags in zip(sides, present, strict=True):
                 fused += x.masked_fill(~flags[:, None], 0)
             fused /= present.sum(dim=0).clamp(min=1)[:, None]
-            batch = all_gather(fused)
-            valid = all_gather(present.all(dim=0).to(dtype)) > 0
+            batch = distributed.all_gather(fused)
+            valid = distributed.all_gather(present.all(dim=0).to(dtype)) > 0
             finite = batch.isfinite().all(dim=1)
             batch, valid = batch.masked_fill(~finite[:, None], 0), valid & finite
             self._make_queue(batch, valid)
@@ -137,7 +118,7 @@ class ClusterLoss:
         """Return the state, for a checkpoint."""
         return dict(vars(self.state))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Take over a state from any number of ranks."""
         self.state = State(**state)
 
@@ -199,8 +180,8 @@ def cluster_contrast(
             for tile in tiles
         ]
         sums.append(torch.stack(each).sum())
-    total = all_reduce_with_grad(torch.stack(sums))
-    clips = all_reduce(present.sum(dim=1).to(total.dtype))
+    total = distributed.all_reduce_with_grad(torch.stack(sums))
+    clips = distributed.all_reduce(present.sum(dim=1).to(total.dtype))
     return (total / clips.clamp(min=1)).sum() / (clips > 0).sum().clamp(min=1)
 
 
@@ -223,14 +204,14 @@ def kmeans(rows: Sequence[Tensor], valid: Sequence[Tensor], centroids: Tensor) -
     for _ in range(MOST_ROUNDS):
         previous = centroids
         sums, sizes, nearness = _sum_by_cluster(rows, valid, centroids)
-        totals = all_reduce_(torch.cat([sums, sizes[:, None]], dim=1))
+        totals = distributed.all_reduce_(torch.cat([sums, sizes[:, None]], dim=1))
         sums, sizes = totals[:, :-1], totals[:, -1]
         is_empty = sizes == 0
         empty = empty + is_empty.sum()
         means = sums / sizes.clamp(min=1)[:, None]
         centroids = torch.where(is_empty[:, None], previous, means)
         if is_empty.any():  # synchronises with the GPU, as the end of the loop does anyway
-            farthest = _farthest(rows, all_reduce_(nearness), int(is_empty.sum()))
+            farthest = _farthest(rows, distributed.all_reduce_(nearness), int(is_empty.sum()))
             centroids[is_empty.nonzero()[: len(farthest), 0]] = farthest
         if (centroids - previous).square().sum() <= TOLERANCE:
             break
@@ -262,8 +243,8 @@ def _own_tiles(
     rows: Sequence[Tensor], valid: Sequence[Tensor]
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Cut this rank's share of the rows into tiles: place of the first row, rows, valid."""
-    count, before = sum(map(len, rows)), 0
-    begin, end = (count * r // world_size() for r in (rank(), rank() + 1))
+    count, before, shares = sum(map(len, rows)), 0, distributed.world_size()
+    begin, end = (count * r // shares for r in (distributed.rank(), distributed.rank() + 1))
     for part, counts in zip(rows, valid, strict=True):
         here = range(max(begin - before, 0), min(end - before, len(part)))
         for first in here[::TILE_ROWS]:

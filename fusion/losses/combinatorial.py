@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusion.losses.contrastive import check_margin, check_temperature, contrast
+from fusion.interfaces import Loss, Named, Parts, Result
+from fusion.losses.contrastive import check_range, contrast
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE = ("nce", "mms", "mms_dot")
 
 
-class StatelessLoss:
-    """Base of losses that keep nothing from step to step.
-
-    Training calls ``commit`` when a step is taken and ``undo`` when it is not, and saves
-    ``state_dict`` in checkpoints. A stateful loss, such as :class:`fusion.losses.mcn.MCNLoss`,
-    implements them itself.
-    """
-
-    compares_clips = True  # False: the loss is a mean over single clips
-
-    def commit(self) -> None:
-        """Keep what the last call changed: nothing."""
-
-    def undo(self) -> None:
-        """Forget the last call."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, for a checkpoint: empty."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Accept what a checkpoint has; older ones have None."""
-
-
-class CombinatorialLoss(StatelessLoss):
+class CombinatorialLoss(Loss):
     """Weighted mean of contrastive losses between pairs of combinations (EAO, arXiv:2112.04446).
 
     A clip that lacks a modality is left out of every term that needs it; a term without any clip in
@@ -85,10 +61,7 @@ class CombinatorialLoss(StatelessLoss):
             term: members(left + right, modalities) for term, (left, right) in self.pairs.items()
         }
         self.combinations = sorted({c for pair in self.pairs.values() for c in pair})
-        if contrastive == "nce":
-            check_temperature(temperature)
-        else:
-            check_margin(margin)
+        check_range(temperature, margin)
         self.presence = dict(presence or {})
         if unknown := {*self.presence, *self.presence.values()} - set(modalities):
             raise ValueError(
@@ -97,19 +70,10 @@ class CombinatorialLoss(StatelessLoss):
             )
         self.contrastive, self.temperature, self.margin = contrastive, temperature, margin
 
-    def __call__(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], *targets: object
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of the whole batch; every rank passes its clips.
+    def __call__(self, embeddings: Named, present: Named, /, *targets: object) -> Result:
+        """Compute the loss, see :meth:`.Loss.__call__`, from (b, E) for each combination.
 
-        Args:
-            embeddings: for each combination (b, E).
-            present: for each modality (b,) bool, which clips have it.
-            *targets: ignored; a data set with labels may give them.
-
-        Returns:
-            The loss, a scalar, 0 if no term has a clip; and the value of each term, NaN for a term
-            without clips.
+        It is 0 if no term has a clip. The value of a term without clips is NaN.
         """
         values, clips, terms = self.compare(embeddings, present)
         # On the device: reading back which terms count would force a synchronisation.
@@ -118,13 +82,11 @@ class CombinatorialLoss(StatelessLoss):
         loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
         return loss, terms
 
-    def shown(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def shown(self, present: Named) -> dict[str, Tensor]:
         """Return which clips count as having each modality: (b,) bool, see ``presence``."""
         return {m: present[self.presence.get(m, m)] for m in present}
 
-    def compare(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def compare(self, embeddings: Named, present: Named) -> tuple[Tensor, Tensor, Parts]:
         """Compute (terms,) values and numbers of clips that these are means over, and a report."""
         shown = self.shown(present)
         complete = torch.stack(

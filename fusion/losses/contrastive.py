@@ -54,7 +54,7 @@ def nce(
     Raises:
         ValueError: the two batches differ in shape, or the temperature is too low for float32.
     """
-    check_temperature(temperature)
+    check_range(temperature=temperature)
     valid = None if valid is None else valid[None]
     return contrast([x, y], [(0, 1)], 1 / temperature, 0.0, valid, tile)[0][0]
 
@@ -75,21 +75,20 @@ def mms(
     Raises:
         ValueError: the two batches differ in shape, or the margin is wider than any two cosines.
     """
-    check_margin(margin)
+    check_range(margin=margin)
     valid = None if valid is None else valid[None]
     return contrast([x, y], [(0, 1)], 1.0, margin, valid, tile, normalize)[0][0]
 
 
-def check_temperature(temperature: float) -> None:
-    """Raise ValueError if float32 cannot hold the exponentials at this temperature."""
+def check_range(temperature: float = 1.0, margin: float = 0.0) -> None:
+    """Raise ValueError if float32 cannot hold the exponentials at this temperature.
+
+    The same if the margin is wider than the difference of any two cosines.
+    """
     if not temperature >= LOWEST_TEMPERATURE:
         raise ValueError(
             f"loss.temperature must be at least {LOWEST_TEMPERATURE}; got {temperature}"
         )
-
-
-def check_margin(margin: float) -> None:
-    """Raise ValueError if the margin is wider than the difference of any two cosines."""
     if not abs(margin) <= LARGEST_MARGIN:
         raise ValueError(
             f"loss.margin must be between -{LARGEST_MARGIN} and {LARGEST_MARGIN}; got {margin}"

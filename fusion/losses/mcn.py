@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fusion.distributed import all_reduce, all_reduce_with_grad
+from fusion.interfaces import Loss, Named, Result
 from fusion.losses.clusters import ClusterLoss
 from fusion.losses.combinatorial import CombinatorialLoss
 from fusion.modalities import letters_of
@@ -20,18 +20,19 @@ from fusion.modalities import letters_of
 RECONSTRUCTION = "reconstruction"
 
 
-class MCNLoss:
+class MCNLoss(Loss):
     """Masked margin softmax of all pairs, plus cluster contrast, plus reconstruction.
 
     A clip that lacks a modality is left out of the parts that need it.
 
     Args:
         modalities: names of the modalities, in the model's order.
-        margin: of the pairs and of the clusters.
+        margin: subtracted from the similarity of a pair, and of a clip to its own centroid.
         clusters: number of clusters of clips.
-        queue_batches: batches that are clustered beside the current one; 0: none.
-        queue_stride: every n-th clip of a batch goes into the queue.
-        every: steps from one k-means to the next.
+        queue_batches: batches in the queue, which is clustered beside the current batch once it is
+            full; 0: none.
+        queue_stride: every n-th clip of a batch goes into the queue; published: 2.
+        every: steps from one k-means to the next; in between the centroids stay.
         cluster_weight: of the cluster contrast; 0 leaves it out.
         reconstruction_weight: of the reconstruction; 0 leaves it out.
         presence: see :class:`CombinatorialLoss`; for clusters and reconstruction too.
@@ -39,8 +40,6 @@ class MCNLoss:
     Raises:
         ValueError: a number is out of its range, or ``presence`` names an unknown modality.
     """
-
-    compares_clips = True
 
     def __init__(
         self,
@@ -67,13 +66,10 @@ class MCNLoss:
         self.cluster_weight, self.reconstruction_weight = cluster_weight, reconstruction_weight
         self.clusters = ClusterLoss(clusters, queue_batches, queue_stride, every, margin)
 
-    def __call__(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], *targets: object
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of the whole batch and its named parts; every rank passes its clips.
+    def __call__(self, embeddings: Named, present: Named, /, *targets: object) -> Result:
+        """Compute the loss, see :meth:`.Loss.__call__`.
 
-        ``embeddings`` are (b, E) for each modality's letter, and ``reconstruction`` (b, M), errors;
-        ``present`` is (b,) bool for each modality, which clips have it.
+        ``embeddings`` are (b, E) for each modality's letter, and ``reconstruction`` (b, M), errors.
 
         Raises:
             ValueError: the model reconstructs nothing, or see :class:`ClusterLoss`.
@@ -114,6 +110,6 @@ class MCNLoss:
         """Return the state, for a checkpoint."""
         return self.clusters.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Take over a state from any number of ranks."""
         self.clusters.load_state_dict(state)

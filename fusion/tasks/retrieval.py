@@ -20,6 +20,7 @@ from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complet
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import Rescoring, rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
+from fusion.interfaces import Loss
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
 from fusion.report.retrieval import describe_evaluation
@@ -27,7 +28,6 @@ from fusion.report.runs import pack_scores
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
-from fusion.training.protocols import Loss
 from fusion.words import words_of
 
 

@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from fusion.config import ConfigError
+from fusion.interfaces import Loss, TrainingSet
 from fusion.report.gallery import GalleryItem
 from fusion.tokens import Batch
-from fusion.training.protocols import Loss, TrainingSet
 
 
 class Evaluation(NamedTuple):

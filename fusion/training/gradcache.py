@@ -21,9 +21,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from fusion.interfaces import Embed, Loss, Result
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
-from fusion.training.protocols import Embed, Loss, Named, Result
 
 
 def backward_in_chunks(
@@ -37,9 +37,7 @@ def backward_in_chunks(
     and its terms, detached.
     """
     if len(chunks) == 1:
-        value, terms = loss(embed(chunks[0]), *_known(chunks, accelerator))
-        accelerator.backward(value)
-        return _detached(value, terms)
+        return accumulate(accelerator, embed, loss, chunks)
     with torch.no_grad():
         parts = [embed(chunk) for chunk in chunks]
         leaves = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -48,7 +46,8 @@ def backward_in_chunks(
         leaf.requires_grad_(leaf.is_floating_point())
     value, terms = loss(leaves, *_known(chunks, accelerator))
     accelerator.backward(value)  # as far as the embeddings
-    value, terms = _detached(value, terms)  # the graph holds all embeddings
+    # Detach: the graph holds all embeddings.
+    value, terms = value.detach(), {name: term.detach() for name, term in terms.items()}
     read = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
     del leaves, leaf
     first = 0
@@ -67,10 +66,10 @@ def backward_in_chunks(
 def accumulate(
     accelerator: Accelerator, embed: Embed, loss: Loss, chunks: Sequence[Batch]
 ) -> Result:
-    """Accumulate the gradients of chunk after chunk, for a loss with ``compares_clips`` False.
+    """Accumulate the gradients of chunk after chunk, each embedded once.
 
-    Each chunk is embedded once. A contrastive loss would see only the negatives of one chunk.
-    Returns the loss and its terms, detached.
+    Only for one chunk, or a loss with ``compares_clips`` False: a contrastive loss would see only
+    the negatives of one chunk. Returns the loss and its terms, detached.
     """
     count = sum(len(chunk.ids) for chunk in chunks)
     total, sums = torch.zeros((), device=accelerator.device), dict[str, Tensor]()
@@ -91,13 +90,9 @@ def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, 
             return torch.cat(list(parts)).to(accelerator.device, non_blocking=True)
         return [value for part in parts for value in part]
 
-    known: list[list[Any]] = [[c.present for c in chunks]]
-    if chunks[0].targets:
-        known.append([c.targets for c in chunks])
+    known: list[list[Any]] = [[c.present for c in chunks], [c.targets for c in chunks]]
     return [
-        {name: together([part[name] for part in parts]) for name in parts[0]} for parts in known
+        {name: together([part[name] for part in parts]) for name in parts[0]}
+        for parts in known
+        if parts[0]
     ]
-
-
-def _detached(value: Tensor, terms: Named) -> Result:
-    return value.detach(), {name: term.detach() for name, term in terms.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,9 @@ class RunLog:
         """Log how many clips each rank has in memory at a time."""
         self._write("memory", epoch, step, {f"chunk/{rank}": n for rank, n in enumerate(sizes)})
 
-    def say(self, message: str) -> None:
-        """Print a line above the progress bar."""
-        if self.on_main:
+    def say(self, message: str | None) -> None:
+        """Print a line above the progress bar, if there is a message."""
+        if self.on_main and message:
             tqdm.write(message, file=sys.stderr)
 
     def close(self) -> None:
@@ -97,11 +97,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def tracker_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a config to plain values, which every tracker can store."""
     plain = (int, float, str, bool)
-    return {k: v if isinstance(v, plain) else _text(v) for k, v in flatten(config).items()}
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, Iterable) else str(value)
+    return {k: v if isinstance(v, plain) else str(v) for k, v in flatten(config).items()}
 
 
 class Clock:

@@ -6,7 +6,6 @@ memory runs out.
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 from pathlib import Path
@@ -16,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fusion.interfaces import Embed
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
-from fusion.training.protocols import Embed
 
 USED = 0.8  # share of the free memory that a probe fills; the next batch may have more tokens
 FEWEST = 16  # clips that a probe looks at, or one group: clips differ
@@ -51,27 +50,23 @@ class ChunkSize:
     """
 
     def __init__(self, share: int, cut: int | None, most: int | None = None) -> None:
-        self.share, self.cut, self.size = share, cut, share
-        if cut is None:
-            if most is not None and most < share:
-                raise ValueError(
-                    f"trainer.chunk_size ({most}) would change the result, as BatchNorm takes its"
-                    f" statistics over all {share} clips of a process; set batchnorm_group (or"
-                    " batchnorm_frozen) of its encoder, or leave trainer.chunk_size out"
-                )
-            return
-        if share % cut:
+        self.share, self.cut, self.size = share, cut, min(most or share, share)
+        if cut is None and self.size < share:
+            raise ValueError(
+                f"trainer.chunk_size ({most}) would change the result, as BatchNorm takes its"
+                f" statistics over all {share} clips of a process; set batchnorm_group (or"
+                " batchnorm_frozen) of its encoder, or leave trainer.chunk_size out"
+            )
+        if cut and share % cut:
             raise ValueError(
                 f"the {share} clips of a process in a batch must be a multiple of {cut}, over which"
                 " BatchNorm takes its statistics: raise trainer.batch_size, start fewer processes,"
                 " or lower batchnorm_group of the encoder"
             )
-        if most is not None and most % cut:
+        if cut and most and most % cut:
             raise ValueError(
                 f"trainer.chunk_size ({most}) must be a multiple of batchnorm_group ({cut})"
             )
-        if most is not None:
-            self.size = min(most, share)
 
     def limit(self, clips: int) -> None:
         """Make chunks of at most ``clips`` clips, all of about the same size."""
@@ -135,19 +130,12 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    free = psutil.virtual_memory().available // ranks
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    free = psutil.virtual_memory().available // processes
     for file in CONTAINER_LIMITS:
         try:
             limit = int(Path(file).read_text())
         except (OSError, ValueError):  # no container, or no limit
             continue
-        free = min(free, limit // ranks - psutil.Process().memory_info().rss)
+        free = min(free, limit // processes - psutil.Process().memory_info().rss)
     return max(0, free)
-
-
-def empty_cache() -> None:
-    """Return unused cached memory to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -3,7 +3,7 @@
 config.yaml    the resolved config           metrics.jsonl  one line per logged step
 best/          checkpoint of the best epoch  tensorboard/   the same as curves
 last/          newest checkpoint, with all that is needed to continue
-results.json   table of the test             ranks.npz      the rank of every query
+results.json   table of the test             ranks.npz      place of every query's target
 cost.json      time, memory, arithmetic      report.html    all of it as a page
 """
 
@@ -21,10 +21,7 @@ from fusion.config import ConfigError, flatten, load_config, to_yaml
 from fusion.files import recover_folder, write_atomically
 
 LOCK = ".lock"
-FILES = (
-    *("config.yaml", "metrics.jsonl"),
-    *("results.json", "ranks.npz", "cost.json", "report.html"),
-)
+FILES = ("config.yaml", "metrics.jsonl", "results.json", "ranks.npz", "cost.json", "report.html")
 # These keys may change when a run is resumed: they do not change the result.
 FREE_TO_CHANGE = (
     *("output", "resume", "overwrite"),

@@ -12,20 +12,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 
-from fusion.distributed import (
-    Agreement,
-    OtherRankFailed,
-    all_reduce_mean_,
-    check_before_collectives,
-)
+from fusion import distributed
+from fusion.interfaces import Embed, Loss, Result
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
 from fusion.training.gradcache import accumulate, backward_in_chunks
-from fusion.training.memory import ChunkSize, OutOfMemory, empty_cache, is_out_of_memory, probe
+from fusion.training.memory import ChunkSize, OutOfMemory, is_out_of_memory, probe
 from fusion.training.optim import NonFiniteGuard
-from fusion.training.protocols import Embed, Loss, Result
 
 
 class ExactStep:
@@ -49,7 +45,7 @@ class ExactStep:
     ) -> None:
         self.accelerator, self.model, self.embed, self.loss = accelerator, model, embed, loss
         self.optimizer, self.guard, self.chunk, self.report = optimizer, guard, chunk, report
-        self.agreement = Agreement()
+        self.agreement = distributed.Agreement()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def __call__(self, batch: Batch) -> Result:
@@ -94,20 +90,20 @@ class ExactStep:
         """Do all that can be undone; return the result or None, and whether this rank failed."""
         chunks = batch.chunks(self.chunk.size)
         try:
-            with check_before_collectives(self.agreement.check):
+            with distributed.check_before_collectives(self.agreement.check):
                 if self.loss.compares_clips:
                     result = backward_in_chunks(
                         self.accelerator, self.model, self.embed, self.loss, chunks
                     )
                 else:
                     result = accumulate(self.accelerator, self.embed, self.loss, chunks)
-                    all_reduce_mean_([result[0], *result[1].values()])
+                    distributed.all_reduce_mean_([result[0], *result[1].values()])
                 self._average(norms)
                 self.guard.check(self.parameters, self.optimizer.optimizer)
                 for norm in norms:
                     norm.leave_out(self.guard.bad)
             self.agreement.check()  # from here on the step cannot be undone
-        except OtherRankFailed:
+        except distributed.OtherRankFailed:
             return None, False
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -121,7 +117,8 @@ class ExactStep:
             if parameter.grad is None:  # here; clips of another rank may have used it
                 parameter.grad = torch.zeros_like(parameter)
         sums = [norm.sums for norm in norms if norm.sums is not None]
-        all_reduce_mean_([*(p.grad for p in self.parameters if p.grad is not None), *sums])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        distributed.all_reduce_mean_([*gradients, *sums])
 
     def _recover(self, failed: bool) -> list[int]:
         """Undo the attempt and halve the chunk; return the chunk size of each rank."""
@@ -137,7 +134,7 @@ class ExactStep:
     def _undo(self) -> None:
         self.optimizer.zero_grad()
         self.loss.undo()
-        empty_cache()
+        clear_device_cache(garbage_collection=True)
         if (scaler := self.accelerator.scaler) is not None:
             scaler.scale(torch.zeros((), device=self.accelerator.device))  # initialises it
             scaler.update(scaler.get_scale())  # clears its note that gradients are unscaled

@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, Dataset
 from fusion.checkpoint import load_weights, read_state
 from fusion.distributed import broadcast_
 from fusion.files import replace_folder
+from fusion.interfaces import Loss, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
 from fusion.training.launch import Stopped, StopRequest
 from fusion.training.log import RunLog
 from fusion.training.memory import ChunkSize
 from fusion.training.optim import NonFiniteGuard, allocate_state, make_optimizer, make_schedule
-from fusion.training.protocols import Loss, TrainingSet
 from fusion.training.run_folder import RunFolder
 from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
 from fusion.training.settings import Settings
@@ -40,21 +40,13 @@ from fusion.training.step import ExactStep
 STATE = "trainer.pt"
 
 
-@dataclasses.dataclass
-class Position:
-    """Where a run is: complete epochs, and batches of the current one."""
-
-    epoch: int = 0
-    batch: int = 0
-
-
 class Trainer:
     """Train a model; :meth:`fit` begins, or goes on after :meth:`resume`.
 
     Args:
         model: maps the inputs of a batch to named (B, …) outputs.
-        loss: see :class:`fusion.training.protocols.Loss`.
-        train_set: see :class:`fusion.training.protocols.TrainingSet`.
+        loss: see :class:`fusion.interfaces.Loss`.
+        train_set: see :class:`fusion.interfaces.TrainingSet`.
         collate: makes a batch of items, see ``torch.utils.data.DataLoader``.
         settings: how to train.
         seed: of the order of the clips and of every other random number.
@@ -86,9 +78,9 @@ class Trainer:
         self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
         self.accelerator, self.folder = accelerator, folder
         self.write_model, self.evaluate, self.arguments = write_model, evaluate, arguments
-        rank, ranks = accelerator.process_index, accelerator.num_processes
+        rank, world_size = accelerator.process_index, accelerator.num_processes
         self.batches = EpochBatchSampler(
-            len(train_set), settings.batch_size, seed, rank, ranks, train_set.group
+            len(train_set), settings.batch_size, seed, rank, world_size, train_set.group
         )
         self.loader = DataLoader(
             cast(Dataset[Any], train_set),
@@ -99,15 +91,16 @@ class Trainer:
             generator=torch.Generator(),  # else it would draw from the global one
         )
         self.steps = settings.epochs * len(self.batches)
-        share = settings.batch_size // ranks
+        share = settings.batch_size // world_size
         self.chunk = ChunkSize(share, batch_granularity(model), settings.chunk_size)
-        self.chunks = [self.chunk.size] * ranks
+        self.chunks = [self.chunk.size] * world_size
         self.found_chunk = settings.chunk_size is not None
         # No DDP wrapper: it would communicate within a chunk, see ExactStep.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
         broadcast_([*model.parameters(), *model.buffers()])
         self._prepare_steps()
-        self.position, self.best = Position(), -math.inf
+        self.epoch = self.batch = 0  # complete epochs, and batches of the current one
+        self.best = -math.inf
         self.stop_request = StopRequest()
 
     def _prepare_steps(self) -> None:
@@ -131,12 +124,11 @@ class Trainer:
             self.chunk,
             self._report_chunks,
         )
-        self.agreement = self.step.agreement
 
     @property
     def steps_done(self) -> int:
         """Number of steps since the beginning of the run."""
-        return self.position.epoch * len(self.batches) + self.position.batch
+        return self.epoch * len(self.batches) + self.batch
 
     @property
     def unwrapped(self) -> nn.Module:
@@ -151,10 +143,10 @@ class Trainer:
             FloatingPointError: the gradient was not finite in too many steps.
         """
         self.log = RunLog(
-            self.folder.metrics, self.accelerator, self.steps, self.steps_done, self.position.epoch
+            self.folder.metrics, self.accelerator, self.steps, self.steps_done, self.epoch
         )
         with self.stop_request, contextlib.closing(self.log):
-            while self.position.epoch < self.settings.epochs:
+            while self.epoch < self.settings.epochs:
                 self._train_epoch()
                 self._end_epoch()
 
@@ -167,7 +159,8 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.loss.load_state_dict(state["loss"] or {})
-        self.position, self.best = Position(**state["position"]), float(state["best"])
+        self.epoch, self.batch = (state["position"][name] for name in ("epoch", "batch"))
+        self.best = float(state["best"])
         if state["chunk_size"] == self.settings.chunk_size:  # else the user has changed it
             self.chunk.limit(min(state["chunks"]))
             self.chunks = [self.chunk.size] * self.accelerator.num_processes
@@ -182,15 +175,15 @@ class Trainer:
             value, terms = self.step(batch)
             del batch
             self.schedule.step()
-            self.position.batch += 1
+            self.batch += 1
             self.log.step(self.settings.batch_size)
             looks = self.steps_done % self.settings.log_every == 0
             if looks:  # reading values back from the device forces a synchronisation
-                self._check_gradients()
+                self.log.say(self.guard.look(self.steps_done))
                 self._log_step(value, terms)
             received = self.stop_request.signal  # by any rank
             if self.accelerator.num_processes > 1:
-                received = max(self.agreement.gather(received)) if looks else 0
+                received = max(self.step.agreement.gather(received)) if looks else 0
             every = self.settings.save_every
             if received or (every and self.steps_done % every == 0):
                 self._save()
@@ -198,17 +191,17 @@ class Trainer:
                 raise Stopped(received)
 
     def _rest_of_epoch(self) -> Iterator[Batch]:
-        self.batches.epoch, self.batches.first = self.position.epoch, self.position.batch
-        self.train_set.set_epoch(mix(self.seed, self.position.epoch))
+        self.batches.epoch, self.batches.first = self.epoch, self.batch
+        self.train_set.set_epoch(mix(self.seed, self.epoch))
         for batch in self.loader:
-            seeds = clip_seeds(batch.ids, self.seed, self.position.epoch)
+            seeds = clip_seeds(batch.ids, self.seed, self.epoch)
             yield dataclasses.replace(batch, seeds=seeds)
             del batch  # free it before the next one is read
 
     def _embed(self, clips: Batch) -> Mapping[str, Tensor]:
         # Seeds torch's own generators; only draws from the clips' own seeds are independent of the
         # chunk size.
-        seed = mix(self.seed, self.position.epoch, zlib.crc32(clips.ids[0].encode()))
+        seed = mix(self.seed, self.epoch, zlib.crc32(clips.ids[0].encode()))
         torch.default_generator.manual_seed(seed)
         if self.accelerator.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -225,25 +218,21 @@ class Trainer:
             f"from step {self.steps_done + 1} on {at_a_time} of {self.chunk.share} clips at a time,"
             f" as memory allows; the batch is {self.settings.batch_size} as before"
         )
-        self.log.chunks(self.position.epoch + 1, self.steps_done, sizes)
-
-    def _check_gradients(self) -> None:
-        if message := self.guard.look(self.steps_done):
-            self.log.say(message)
+        self.log.chunks(self.epoch + 1, self.steps_done, sizes)
 
     def _log_step(self, value: Tensor, terms: Mapping[str, Tensor]) -> None:
         values = {"loss": value.item()}
         parts = {f"loss/{term}": part.item() for term, part in terms.items()}
         values |= {name: part for name, part in parts.items() if not math.isnan(part)}
         values["learning_rate"] = float(self.schedule.get_last_lr()[0])
-        self.log.train(self.position.epoch + 1, self.steps_done, values)
+        self.log.train(self.epoch + 1, self.steps_done, values)
 
     def _end_epoch(self) -> None:
-        self._check_gradients()
+        self.log.say(self.guard.look(self.steps_done))
         self.train_set.end_epoch()
         self.model.eval()
         results = self.evaluate(self.unwrapped)
-        epoch = self.position.epoch + 1
+        epoch = self.epoch + 1
         self.log.validation(epoch, self.steps_done, results)
         name = self.settings.best or next(iter(results), "")
         if name and name not in results:
@@ -252,7 +241,7 @@ class Trainer:
             )
         score = results[name] if name else float(epoch)  # without results the last is the best
         self.log.say(f"epoch {epoch}: {name} {score:.1f}" if name else f"epoch {epoch}")
-        self.position = Position(epoch, 0)
+        self.epoch, self.batch = epoch, 0
         if score > self.best:
             self.best = score
             self._write(self.folder.best, lambda folder: self.write_model(folder, self.unwrapped))
@@ -269,7 +258,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "loss": self.loss.state_dict(),
-            "position": dataclasses.asdict(self.position),
+            "position": {"epoch": self.epoch, "batch": self.batch},
             "best": self.best,
             "chunks": self.chunks,
             "chunk_size": self.settings.chunk_size,

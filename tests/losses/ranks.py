@@ -92,7 +92,7 @@ def check_gather(total, mine):
 def check_clusters(total, mine):
     """Four steps of clustering, with a queue, against the plain version on whole batches."""
     generator = torch.Generator().manual_seed(2)
-    ours, theirs = (kind(3, 2, 2, 2) for kind in (ClusterLoss, plain.ClusterLoss))
+    ours, theirs = (kind(3, 2, 2, 2, 0.001) for kind in (ClusterLoss, plain.ClusterLoss))
     for step in range(5):
         sides = torch.randn(3, total, 4, generator=generator, dtype=torch.float64)
         present = torch.ones(3, total, dtype=torch.bool)

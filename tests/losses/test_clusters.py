@@ -107,7 +107,7 @@ def test_contrast_keeps_no_scores_and_takes_tiles_for_the_same_gradient(monkeypa
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_steps_equal_those_of_the_plain_one(gone):
-    ours, theirs = (kind(3, 2, 2, 2) for kind in (ClusterLoss, plain.ClusterLoss))
+    ours, theirs = (kind(3, 2, 2, 2, 0.001) for kind in (ClusterLoss, plain.ClusterLoss))
     for step in range(7):
         sides = [rows(12, seed=10 * step + m).requires_grad_() for m in range(3)]
         present = torch.ones(3, 12, dtype=torch.bool)
@@ -122,7 +122,7 @@ def test_steps_equal_those_of_the_plain_one(gone):
 
 
 def test_a_step_that_is_not_taken_leaves_no_trace():
-    loss, sides = ClusterLoss(3, 2, 1, 1), [rows(12, seed=m) for m in range(3)]
+    loss, sides = ClusterLoss(3, 2, 1, 1, 0.001), [rows(12, seed=m) for m in range(3)]
     present = torch.ones(3, 12, dtype=torch.bool)
     first = loss(sides, present)[0]
     loss.undo()
@@ -134,7 +134,7 @@ def test_a_step_that_is_not_taken_leaves_no_trace():
 
 def test_a_step_that_is_taken_takes_no_memory():
     """When all have agreed on a step, nobody could wait for one that fails to take it."""
-    loss, sides = ClusterLoss(3, 2, 1, 1), [rows(12, seed=m) for m in range(3)]
+    loss, sides = ClusterLoss(3, 2, 1, 1, 0.001), [rows(12, seed=m) for m in range(3)]
     loss(sides, torch.ones(3, 12, dtype=torch.bool))
     queue = loss.state_dict()["queue"]
     loss.commit()
@@ -160,8 +160,8 @@ def test_state_goes_through_a_checkpoint(tmp_path):
             loss.commit()
         return values
 
-    expected = steps(ClusterLoss(3, 2, 1, 2), range(6))
-    before, after = ClusterLoss(3, 2, 1, 2), ClusterLoss(3, 2, 1, 2)
+    expected = steps(ClusterLoss(3, 2, 1, 2, 0.001), range(6))
+    before, after = ClusterLoss(3, 2, 1, 2, 0.001), ClusterLoss(3, 2, 1, 2, 0.001)
     steps(before, range(3))
     torch.save(before.state_dict(), tmp_path / "state")
     after.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
@@ -169,7 +169,7 @@ def test_state_goes_through_a_checkpoint(tmp_path):
 
 
 def test_an_embedding_that_is_not_finite_stays_out_of_the_queue():
-    loss, sides = ClusterLoss(2, 1, 1, 1), [rows(6, seed=m) for m in range(2)]
+    loss, sides = ClusterLoss(2, 1, 1, 1, 0.001), [rows(6, seed=m) for m in range(2)]
     sides[0][2] = float("nan")
     loss(sides, torch.ones(2, 6, dtype=torch.bool))
     loss.commit()
@@ -184,7 +184,7 @@ def test_too_few_clips_for_the_clusters_is_explained():
     with pytest.raises(
         ValueError, match="loss.clusters is 4, but of the 6 clips of a batch 3 have"
     ):
-        ClusterLoss(4)(sides, present)
+        ClusterLoss(4, 20, 2, 20, 0.001)(sides, present)
 
 
 @pytest.mark.parametrize(

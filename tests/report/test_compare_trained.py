@@ -114,7 +114,7 @@ _end_epoch = Trainer._end_epoch
 
 
 def stop_in_the_second_epoch(trainer):
-    if trainer.position.epoch:
+    if trainer.epoch:
         raise InterruptedError
     _end_epoch(trainer)
 

@@ -100,7 +100,7 @@ def test_a_stopped_run_of_it_goes_on_from_its_checkpoint(finished, data, tmp_pat
     step = Trainer._train_epoch
 
     def stop_in_the_third_epoch(trainer):
-        if trainer.position.epoch == 2:
+        if trainer.epoch == 2:
             trainer.stop_request.signal = signal.SIGTERM
         step(trainer)
 

@@ -19,7 +19,8 @@ from fusion.config import ConfigError, check
 from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dataset import collate
 from fusion.evaluation.bootstrap import interval_over_queries
-from fusion.losses import LOSSES, StatelessLoss
+from fusion.interfaces import Loss
+from fusion.losses import LOSSES
 from fusion.models import MODELS
 from fusion.report.gallery import GalleryItem, GalleryResult
 from fusion.report.layout import FORMAT, Layout
@@ -60,7 +61,7 @@ class Classifier(torch.nn.Module):
         return {"logits": self.layer(padded.sum(dim=1) / mask.sum(dim=1, keepdim=True))}
 
 
-class CrossEntropy(StatelessLoss):
+class CrossEntropy(Loss):
     """A mean over single clips, so that chunks are accumulated."""
 
     compares_clips = False

@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from fusion.checkpoint import WEIGHTS
 from fusion.data.datasets.dataset import collate
 from fusion.distributed import check_before_collectives
-from fusion.losses import CombinatorialLoss, MCNLoss, StatelessLoss
+from fusion.interfaces import Loss
+from fusion.losses import CombinatorialLoss, MCNLoss
 from fusion.models import EAO, MCN
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.models.davenet import ENCODERS
@@ -289,18 +290,18 @@ def compare_with_faults(reference, thorough):
     Unless ``thorough``, only chunks of half a share are tried, and the first or the last five
     stages by turns.
     """
-    rank, ranks = place()
-    unreachable = {"between exchanges of the loss"} if ranks == 1 else set()
+    rank, world_size = place()
+    unreachable = {"between exchanges of the loss"} if world_size == 1 else set()
     halves = itertools.cycle([STAGES[:STEPS], STAGES[-STEPS:]])
     sizes = (None, 0.5) if thorough else (0.5,)
     largest, count = 0.0, 0
     gc.collect()
     gc.freeze()  # of what there is now nothing is to be collected each time memory runs out
     for cell, size, alone in itertools.product(cells(thorough), sizes, (True, False)):
-        if cell[-1] != "float64" or (alone and ranks == 1):
+        if cell[-1] != "float64" or (alone and world_size == 1):
             continue
         for stages in [next(halves) for _ in range(2 if thorough else 1)]:
-            here = not alone or rank == ranks - 1
+            here = not alone or rank == world_size - 1
             state, _, faults = run(*cell, size, stages=stages, here=here)
             assert faults == (len(set(stages) - unreachable) if here else 0), (cell, size, stages)
             found = difference(state, reference[cell])
@@ -317,7 +318,7 @@ def place():
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-class LocalNegatives(StatelessLoss):
+class LocalNegatives(Loss):
     """The loss of plain DDP: each process compares its own clips, and gradients are averaged."""
 
     def __init__(self):
@@ -330,9 +331,9 @@ class LocalNegatives(StatelessLoss):
 def main():
     Accelerator(cpu=True)
     torch.set_num_threads(1)
-    rank, ranks = place()
+    rank, world_size = place()
     reference, thorough = torch.load(sys.argv[1]), "--thorough" in sys.argv
-    result = {"ranks": ranks, "without faults": compare(reference, thorough)}
+    result = {"world_size": world_size, "without faults": compare(reference, thorough)}
     result["with faults"] = compare_with_faults(reference, thorough)
     cell = ("nothing", "groups", "float64")
     control = difference(run(*cell, loss=LocalNegatives())[0], reference[cell])

@@ -22,10 +22,10 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert epoch(one, 0) != epoch(one, 1)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_the_ranks_share_each_batch(ranks):
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_the_ranks_share_each_batch(world_size):
     whole = epoch(EpochBatchSampler(23, 4, seed=3), 2)
-    shares = [epoch(EpochBatchSampler(23, 4, 3, rank, ranks), 2) for rank in range(ranks)]
+    shares = [epoch(EpochBatchSampler(23, 4, 3, rank, world_size), 2) for rank in range(world_size)]
     together = [[c for part in parts for c in part] for parts in zip(*shares, strict=True)]
     assert together == whole
 
@@ -38,16 +38,16 @@ def test_an_epoch_can_be_entered_in_the_middle():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "ranks", "message"),
+    ("batch_size", "world_size", "message"),
     [
         (24, 1, "trainer.batch_size \\(24\\) must be between 1 and .* \\(23\\)"),
         (0, 1, "trainer.batch_size \\(0\\)"),
         (5, 2, "\\(5\\) must be a multiple of the number of processes \\(2\\)"),
     ],
 )
-def test_impossible_batches_are_explained(batch_size, ranks, message):
+def test_impossible_batches_are_explained(batch_size, world_size, message):
     with pytest.raises(ValueError, match=message):
-        EpochBatchSampler(23, batch_size, 0, 0, ranks)
+        EpochBatchSampler(23, batch_size, 0, 0, world_size)
 
 
 def test_mixed_seeds_differ_where_their_parts_differ():

@@ -35,15 +35,15 @@ def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("ranks", "words"),
+    ("world_size", "words"),
     [
         (2, []),
         pytest.param(2, ["--thorough"], marks=pytest.mark.slow),
         pytest.param(4, ["--thorough"], marks=pytest.mark.slow),
     ],
 )
-def test_they_change_nothing_on_several_processes(tool, reference, ranks, words):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks))
+def test_they_change_nothing_on_several_processes(tool, reference, world_size, words):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size))
     script = "tests/training/cuts.py"
     code, output, errors = tool(script, reference, *words, launcher=launcher, timeout=580)
     assert code == 0, errors

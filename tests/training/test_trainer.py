@@ -282,7 +282,7 @@ def test_a_validation_is_logged_once_when_a_run_dies_before_saving_it(tmp_path):
     save_mid_epoch = trainer._save
 
     def save():
-        trainer.write_model = write if trainer.position.batch else (lambda *_: 1 / 0)
+        trainer.write_model = write if trainer.batch else (lambda *_: 1 / 0)
         save_mid_epoch()
 
     trainer._save = save
