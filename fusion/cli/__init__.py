@@ -1,1 +1,1 @@
-"""The command line: ``fusion train``, ``fusion evaluate`` and so on; ``tools/*.py`` are the same."""
+"""The command line: ``fusion train`` and so on; ``tools/*.py`` are the same commands."""
