@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.features.files import LocalFiles, StoreFiles, lock
+from fusion.data.features.files import LocalFiles, StoreFiles
 from fusion.data.features.format import (
     Field,
     StoreError,
@@ -27,7 +27,7 @@ from fusion.data.features.format import (
     encode_header,
 )
 from fusion.data.features.name_index import NameIndex, hash_name, sort_hashes
-from fusion.files import cache_folder, write_atomically
+from fusion.files import cache_folder, lock, write_atomically
 
 INDEX_VERSION = "2"  # raise it when build_index writes anything else
 _LEFT_BEHIND = 3600  # seconds after which a temporary file belongs to no running process

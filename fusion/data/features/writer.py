@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from torch import Tensor
 
-from fusion.data.features.files import LocalFiles, lock, unlock
+from fusion.data.features.files import LocalFiles
 from fusion.data.features.format import (
     NAME,
     Field,
@@ -27,7 +27,7 @@ from fusion.data.features.format import (
     piece_digest,
 )
 from fusion.data.features.index import open_index
-from fusion.files import flush_to_disk, write_atomically, write_once
+from fusion.files import flush_to_disk, lock, unlock, write_atomically, write_once
 
 
 class StoreWriter:
