@@ -8,16 +8,9 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+from fusion.data.captions import table
 from fusion.data.captions.subtitles import SUBTITLES, read_subtitles, split_language
-from fusion.data.captions.table import (
-    COLUMNS,
-    Caption,
-    CaptionError,
-    CaptionParser,
-    find_columns,
-    read_csv,
-    read_text,
-)
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser
 from fusion.data.features.problems import MAX_BAD
 from fusion.data.untrusted.pickle import load_pickle
 
@@ -53,7 +46,7 @@ def read_caption_file(
     elif ending == ".json":
         captions = _read_json(path, parser)
     elif ending == ".csv":
-        captions = read_csv(path, parser)
+        captions = table.read_csv(path, parser)
     else:
         raise CaptionError(
             f"{path}: captions cannot be read from {ending or 'a file without ending'}; "
@@ -99,7 +92,7 @@ def captions_by_video(
 
 
 def _load_json(path: Path) -> Any:
-    text = read_text(path)
+    text = table.read_text(path)
     if not text.strip():
         raise CaptionError(f"{path}: the file is empty; make or download it again")
     try:
@@ -123,13 +116,13 @@ def _read_json(path: Path, parser: CaptionParser) -> list[Caption]:
 def _read_list(rows: Sequence[Any], where: str, parser: CaptionParser) -> list[Caption]:
     captions = []
     for i, row in enumerate(rows, 1):
-        names = find_columns(list(row)) if isinstance(row, dict) else {}
+        names = table.find_columns(list(row)) if isinstance(row, dict) else {}
         if not {"video", "text"} <= names.keys() or len(names.keys() & {"start", "end"}) == 1:
             raise CaptionError(
                 f"{where} {i}: {short(row)} needs video, start, end, text; without both of start"
                 " and end it is about the whole video"
             )
-        video, start, end, text = (row[names[c]] if c in names else None for c in COLUMNS)
+        video, start, end, text = (row[names[c]] if c in names else None for c in table.COLUMNS)
         captions.append(parser.parse(where, i, _line(video), start, end, _line(text)))
     return [caption for caption in captions if caption]
 

@@ -9,17 +9,10 @@ from os.path import splitext
 from pathlib import Path
 from reprlib import repr as short
 
+from fusion.data.captions import table
 from fusion.data.captions.formats import read_caption_file
 from fusion.data.captions.subtitles import SUBTITLES, read_subtitles, split_language
-from fusion.data.captions.table import (
-    COLUMNS,
-    Caption,
-    CaptionError,
-    CaptionParser,
-    find_columns,
-    read_csv,
-    read_table,
-)
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser
 from fusion.data.features.problems import MAX_BAD, name_some, tolerate
 
 ONE_VIDEO = (*SUBTITLES, ".csv")  # files named like their video; the first is taken
@@ -144,13 +137,13 @@ def read_video_list(path: str | Path) -> list[str]:
 
     It is a csv file with a column video, video_id or video_path, or has a name on each line.
     """
-    rows = [[field.strip() for field in row] for _, row in read_table(path)]
+    rows = [[field.strip() for field in row] for _, row in table.read_table(path)]
     header = rows[0] if rows else []
-    name = find_columns(header).get("video")
+    name = table.find_columns(header).get("video")
     if name is None and len(header) > 1:
         raise CaptionError(
-            f"{path}, line 1: no column {' or '.join(COLUMNS['video'])} among {', '.join(header)};"
-            " name the column of the videos so, or write a name on each line"
+            f"{path}, line 1: none of {', '.join(header)} names the videos; call that column"
+            f" {' or '.join(table.COLUMNS['video'])}, or write a name on each line"
         )
     column = 0 if name is None else header.index(name)
     names = [row[column] for row in rows[name is not None :] if len(row) > column]
@@ -183,7 +176,7 @@ def keep_listed(
 def _read_folder(files: Mapping[str, Path], max_bad: float) -> dict[str, list[Caption]]:
     parser, found = CaptionParser(max_bad), {}
     for video, file in files.items():
-        read = read_subtitles if file.suffix.lower() in SUBTITLES else read_csv
+        read = read_subtitles if file.suffix.lower() in SUBTITLES else table.read_csv
         found[video] = read(file, parser, video)
     parser.check()
     return found
@@ -203,7 +196,7 @@ def _is_of_one_video(path: Path) -> bool:
     if path.suffix.lower() in SUBTITLES:
         return True
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        found = find_columns([name.strip() for name in file.readline().split(",")])
+        found = table.find_columns([name.strip() for name in file.readline().split(",")])
     return "video" not in found and {"start", "end", "text"} <= found.keys()
 
 

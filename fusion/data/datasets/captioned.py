@@ -15,8 +15,7 @@ from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, pa
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.demo import demo_corpus
 from fusion.data.demo.plan import SPLITS
-from fusion.data.features.computed import EXTRACTORS, ComputedFeatures
-from fusion.data.features.readers import Reader
+from fusion.data.features.readers import EXTRACTORS, ComputedFeatures, Reader
 from fusion.data.features.store import FeatureStore, open_store
 
 
@@ -29,7 +28,7 @@ class CaptionedVideos(Source):
             are relative to the file or folder and need no ending. Training needs it.
         validation: the same, for choosing the best checkpoint. Training needs it.
         test: the same, for the table at the end of a run.
-        video_features: one of :data:`fusion.data.features.computed.EXTRACTORS`.
+        video_features: one of :data:`fusion.data.features.readers.EXTRACTORS`.
         max_video_tokens: video tokens of a clip; later ones are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.

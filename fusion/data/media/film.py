@@ -16,18 +16,8 @@ import av
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from fusion.data.media import SAMPLE_RATE
-from fusion.data.media.decode import (
-    MAY_LACK,
-    MediaError,
-    audio_stream,
-    decode,
-    known_end,
-    largest_video_stream,
-    open_media,
-    promised_end,
-    seconds,
-)
+from fusion.data.media import SAMPLE_RATE, decode
+from fusion.data.media.decode import MediaError
 from fusion.data.media.pictures import PictureTrack, Sampling
 from fusion.data.media.sound import SoundTrack
 
@@ -80,10 +70,12 @@ class Film:
         Raises:
             MediaError: it cannot be opened, or has neither the pictures nor the sound wanted.
         """
-        with open_media(self.path) as container:
+        with decode.open_media(self.path) as container:
             streams = self._choose(container)
             if streams:
-                for stream, frame in decode(container, streams, self._note_damage, self._stopped):
+                for stream, frame in decode.decode(
+                    container, streams, self._note_damage, self._stopped
+                ):
                     yield from self._take(stream, frame)
             for tracks in self._tracks.values():
                 for field, track in tracks.items():
@@ -91,8 +83,8 @@ class Film:
             self._note_what_is_missing(container, streams)
 
     def _choose(self, container: InputContainer) -> list[Any]:
-        video = largest_video_stream(container) if self.samplings else None
-        sound = audio_stream(container) if self.audio else None
+        video = decode.largest_video_stream(container) if self.samplings else None
+        sound = decode.audio_stream(container) if self.audio else None
         if video is not None:
             # With threads a damaged film is decoded differently every time.
             video.thread_type, aspect = "NONE", video.sample_aspect_ratio
@@ -100,7 +92,7 @@ class Film:
                 field: PictureTrack(sampling, aspect) for field, sampling in self.samplings.items()
             }
         if sound is not None:
-            end = known_end(container, sound)  # FFmpeg versions differ in AAC's last block
+            end = decode.known_end(container, sound)  # FFmpeg versions differ in AAC's last block
             last = None if end is None else round(end * SAMPLE_RATE)
             self._tracks[sound.index] = {"audio": SoundTrack(last=last)}
         self.problems += ["no picture"] if self.samplings and video is None else []
@@ -116,7 +108,7 @@ class Film:
     def _take(self, stream: Any, frame: Any) -> Iterator[Piece]:
         if stream.index in self._stopped:
             return
-        second, before = seconds(frame), self._ends.get(stream.index)
+        second, before = decode.seconds(frame), self._ends.get(stream.index)
         if before is not None and not -_BACK <= second - before <= _AHEAD:
             self._stop(stream, f"its time stamps jump from {before:.1f} to {second:.1f} s")
         elif second > MOST_SECONDS:
@@ -143,10 +135,12 @@ class Film:
         for stream in streams:
             kind = "picture" if stream.type == "video" else "sound"
             end = self._ends.get(stream.index)
-            promised = promised_end(container, stream, estimated=True)
+            promised = decode.promised_end(container, stream, estimated=True)
             if end is None:
                 self.problems.append(f"no {kind} (none that can be decoded)")
-            elif promised and end < promised - MAY_LACK and stream.index not in self._stopped:
+            elif (
+                promised and end < promised - decode.MAY_LACK and stream.index not in self._stopped
+            ):
                 self.problems.append(
                     f"partial: truncated, its {kind} ends after {end:.1f} of {promised:.1f} s"
                 )

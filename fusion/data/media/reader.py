@@ -11,16 +11,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.media import SAMPLE_RATE
-from fusion.data.media.decode import (
-    MediaError,
-    audio_stream,
-    decode_from,
-    known_end,
-    open_media,
-    seconds,
-    video_stream,
-)
+from fusion.data.media import SAMPLE_RATE, decode
+from fusion.data.media.decode import MediaError
 from fusion.data.media.pictures import PictureFilter, Sampling, every
 from fusion.data.media.sound import SoundTrack
 
@@ -94,18 +86,18 @@ def read_audio(
         raise ValueError(f"rate must be > 0; got {rate}")
     first, last = round(start * rate), None if end is None else round(end * rate)
     parts: list[NDArray[np.float32]] = []
-    with open_media(path) as container:
-        stream = audio_stream(container)
+    with decode.open_media(path) as container:
+        stream = decode.audio_stream(container)
         if stream is None:
             return np.empty(0, np.float32)
-        known = known_end(container, stream)
+        known = decode.known_end(container, stream)
         if known is not None:  # FFmpeg versions differ in how much of AAC's last block they keep
             last = round(known * rate) if last is None else min(round(known * rate), last)
         track = SoundTrack(rate, first, last, restart=False)
         try:
-            for frame in decode_from(container, stream, start - _PREROLL, path):
+            for frame in decode.decode_from(container, stream, start - _PREROLL, path):
                 if isinstance(frame, av.AudioFrame):
-                    parts += track.push(frame, seconds(frame))
+                    parts += track.push(frame, decode.seconds(frame))
                 if track.complete:
                     break
             parts += track.end()
@@ -128,14 +120,16 @@ def _pictures(
 ) -> list[NDArray[Any]]:
     """Read up to ``count`` pictures from number ``first`` on; ``at_end``: see the fps filter."""
     fps = sampling.frames_per_second
-    with open_media(path) as container:
-        stream = video_stream(container)
+    with decode.open_media(path) as container:
+        stream = decode.video_stream(container)
         if stream is None:
             return []
         # Only a start_time of 0 has no rounding, so pictures before the window are trimmed.
         evenly = every(fps, f":start_time=0:eof_action={at_end}")
         sampled = PictureFilter(sampling, [evenly, ("trim", f"start_frame={first}")])
-        frames = itertools.chain(decode_from(container, stream, (first - 1) / fps, path), [None])
+        frames = itertools.chain(
+            decode.decode_from(container, stream, (first - 1) / fps, path), [None]
+        )
         pictures = (
             picture.to_ndarray()
             for frame in frames

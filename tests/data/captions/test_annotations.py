@@ -177,7 +177,10 @@ def test_lists_of_videos(tmp_path, content, names):
     [
         ("", "list.csv: no videos; write a name on each line"),
         ("video_id\n", "list.csv: no videos"),
-        ("key,name\n1,a\n", "list.csv, line 1: no column video or video_id or video_path among k"),
+        (
+            "key,name\n1,a\n",
+            "list.csv, line 1: none of key, name names the videos; call that col",
+        ),
         ("video_id\na,b\n", "list.csv, line 2: 2 fields in 1 columns"),
     ],
 )
