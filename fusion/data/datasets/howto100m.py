@@ -16,7 +16,7 @@ from fusion.data.features.readers import AUDIO, PublishedFolders, Reader, read_p
 from fusion.data.features.store import FeatureStore, open_store
 
 
-class Published(NamedTuple):
+class PublishedFeatures(NamedTuple):
     """Features of one kind below ``DATA_ROOT/howto``: list of videos, folder, and fields."""
 
     videos: str
@@ -24,18 +24,18 @@ class Published(NamedTuple):
     fields: Mapping[str, Field]
 
 
-KINDS = {
-    "resnet": Published(
+PUBLISHED = {
+    "resnet": PublishedFeatures(
         "HowTo100M_1166_videopaths.txt",
         "features",
         {"2d": Field(2048, 1.0), "3d": Field(2048, 1.5), "audio": AUDIO},
     ),
-    "s3d": Published(
+    "s3d": PublishedFeatures(
         "HowTo100M_1166_videopaths_s3d.txt",
         "new_s3d_features",
         {"3d": Field(1024, 1.0), "audio": AUDIO},
     ),
-    "clip": Published(
+    "clip": PublishedFeatures(
         "HowTo100M_1166_videopaths_CLIP.txt",
         "clip_features",
         {"2d": Field(512, 1.0), "audio": AUDIO},
@@ -45,7 +45,7 @@ KINDS = {
 
 def expected(features: str) -> str:
     """Name the files of HowTo100M in a folder of data sets, and where they come from."""
-    kind = KINDS[features]
+    kind = PUBLISHED[features]
     return (
         f"howto/caption.pickle, howto/{kind.videos}, howto/{kind.folder} and howto/audio_features,"
         " made as AVLnet's training.md (github.com/roudimit/AVLnet) says"
@@ -96,8 +96,8 @@ class HowTo100M(Source):
         bad: str = "missing",
         max_bad: float = 0.05,
     ) -> None:
-        check_settings(bad, max_bad, features=(features, KINDS))
-        kind = KINDS[features]
+        check_settings(bad, max_bad, features=(features, PUBLISHED))
+        kind = PUBLISHED[features]
         if root is None and (captions is None or (store is None and videos is None)):
             raise ValueError(
                 f"where is the data? add data_root=FOLDER with {expected(features)}; or data.store"
@@ -156,7 +156,7 @@ class HowTo100M(Source):
     def _opened(self) -> tuple[Reader, dict[str, Sequence[str]]]:
         """Open the features; list the videos of each split."""
         if self.store is None:
-            fields = KINDS[self.features].fields
+            fields = PUBLISHED[self.features].fields
             reader = PublishedFolders(self._videos_file, *self._folders, fields)
             return reader, self._divide(reader.videos)
         store = open_store(self.store)
@@ -198,8 +198,8 @@ class HowTo100M(Source):
 
 def _check_fields(store: FeatureStore, features: str) -> None:
     """Refuse a store of another published kind; features of one's own networks may be any."""
-    found, wanted = _widths(store.fields), _widths(KINDS[features].fields)
-    for kind, published in KINDS.items():
+    found, wanted = _widths(store.fields), _widths(PUBLISHED[features].fields)
+    for kind, published in PUBLISHED.items():
         if found == _widths(published.fields) and kind != features:
             raise ValueError(
                 f"{store.location} has features {found} (name: width), but data.features={features}"

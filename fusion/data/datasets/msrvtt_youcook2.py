@@ -10,7 +10,7 @@ from typing import Any
 from fusion.data.captions.table import WHOLE, Caption
 from fusion.data.datasets.clips import Clips
 from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
-from fusion.data.datasets.pickled import KINDS, PickledClip, PickledFeatures, read_clips
+from fusion.data.datasets.pickled import FEATURE_KEYS, PickledClip, PickledFeatures, read_clips
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.datasets.sampling import STRATEGIES
 from fusion.data.features.problems import name_some, tolerate
@@ -37,7 +37,8 @@ class PickledVideos(Source):
             ``max_audio_frames``; their embeddings are averaged.
         bad: a clip with features that cannot be used goes without them (``missing``), or is left
             out (``leave_out``).
-        max_bad: the share of clips of a file that may have such features.
+        max_bad: the share of clips of a file that may have such features, and of captions that may
+            be bad, see :class:`fusion.data.captions.table.CaptionParser`.
 
     Raises:
         ValueError: a name is unknown, or ``max_bad`` no share.
@@ -61,7 +62,7 @@ class PickledVideos(Source):
         check_settings(
             bad,
             max_bad,
-            features=(features, KINDS),
+            features=(features, FEATURE_KEYS),
             protocol=(protocol, PROTOCOLS),
             long_clips=(long_clips, STRATEGIES),
         )
