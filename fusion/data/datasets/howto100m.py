@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ def expected(features: str) -> str:
     )
 
 
+@dataclasses.dataclass(eq=False)
 class HowTo100M(Source):
     """Random clips of narrated videos, see :class:`fusion.data.datasets.narrated.NarratedClips`.
 
@@ -80,40 +82,35 @@ class HowTo100M(Source):
         ValueError: a name is unknown, ``max_bad`` is no share, or the files are not there.
     """
 
-    def __init__(
-        self,
-        root: str | None = None,
-        features: str = "resnet",
-        store: str | None = None,
-        captions: str | None = None,
-        videos: str | None = None,
-        validation_videos: int = 0,
-        clips_per_video: int = 10,
-        min_seconds: float = 8.0,
-        max_video_tokens: int = 12,
-        max_audio_frames: int = 768,
-        shift_audio: bool = True,
-        bad: str = "missing",
-        max_bad: float = 0.05,
-    ) -> None:
-        check_settings(bad, max_bad, features=(features, PUBLISHED))
-        kind = PUBLISHED[features]
-        if root is None and (captions is None or (store is None and videos is None)):
+    root: str | None = None
+    features: str = "resnet"
+    store: str | None = None
+    captions: str | None = None
+    videos: str | None = None
+    validation_videos: int = 0
+    clips_per_video: int = 10
+    min_seconds: float = 8.0
+    max_video_tokens: int = 12
+    max_audio_frames: int = 768
+    shift_audio: bool = True
+    bad: str = "missing"
+    max_bad: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_settings(self.bad, self.max_bad, features=(self.features, PUBLISHED))
+        no_features = self.store is None and self.videos is None
+        if self.root is None and (self.captions is None or no_features):
             raise ValueError(
-                f"where is the data? add data_root=FOLDER with {expected(features)}; or data.store"
-                " and data.captions"
+                f"where is the data? add data_root=FOLDER with {expected(self.features)}; or"
+                " data.store and data.captions"
             )
-        folder = Path(root or ".").expanduser() / "howto"
-        self.features, self.store = features, store
-        self._videos_file = Path(videos).expanduser() if videos else folder / kind.videos
+        kind, folder = PUBLISHED[self.features], Path(self.root or ".").expanduser() / "howto"
+        self._videos_file = Path(self.videos or folder / kind.videos).expanduser()
         # Beside a store the published list is read where there is one.
-        self._is_listed = videos is not None or (root is not None and self._videos_file.exists())
-        self._captions_file = Path(captions).expanduser() if captions else folder / "caption.pickle"
+        listed = self.root is not None and self._videos_file.exists()
+        self._is_listed = self.videos is not None or listed
+        self._captions_file = Path(self.captions or folder / "caption.pickle").expanduser()
         self._folders = folder / kind.folder, folder / "audio_features"
-        self.validation_videos, self.clips_per_video = validation_videos, clips_per_video
-        self.max_bad = max_bad
-        lengths = (min_seconds, max_video_tokens, max_audio_frames)
-        self._settings = (*lengths, shift_audio, bad, max_bad)
 
     @property
     def splits(self) -> list[str]:
@@ -138,7 +135,9 @@ class HowTo100M(Source):
         """Open a split."""
         captions, (reader, _), videos = self._captions, self._opened, self._videos(split)
         per_video = self.clips_per_video if split == "train" else 1
-        return NarratedClips(reader, captions, videos, text_encoder, per_video, *self._settings)
+        lengths = self.min_seconds, self.max_video_tokens, self.max_audio_frames
+        settings = (per_video, *lengths, self.shift_audio, self.bad, self.max_bad)
+        return NarratedClips(reader, captions, videos, text_encoder, *settings)
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""

@@ -265,7 +265,7 @@ def test_the_config_of_msrvtt_from_its_annotations(tmp_path):
     source = check_config(config)["data"]()
     assert source.clips("train", words).ids == ["video1.mp4", "video3.mp4"]
     assert len(source.clips("test", words)) == 1000
-    assert source.protocol("test").name == "msrvtt-1k-A"
+    assert source.protocol_of("test").name == "msrvtt-1k-A"
     assert "MSRVTT_data.json, the videos of MSRVTT_train.9k.csv" in source.describe("train")
 
 

@@ -75,7 +75,7 @@ def test_captions_that_are_no_text_are_left_out_and_named(tmp_path, caplog, bad)
     entries = [entry(n) for n in range(20)]
     entries[3]["caption"][1] = entries[4]["eval_caption"] = bad
     clips = open_test(tmp_path, entries)
-    assert clips._texts[3] == ("a cat 3", "birds 3")
+    assert clips.texts[3] == ("a cat 3", "birds 3")
     assert clips.captions[4].text == "a cat 4"  # its first other caption
     said = "test.pkl, clip video3, caption 2: text is"
     assert said in caplog.text and "2 of 80 captions cannot be used; left out" in caplog.text
@@ -87,5 +87,5 @@ def test_a_clip_may_have_a_number_or_an_array_of_texts_or_none(tmp_path):
     given = [{"caption": 7}, {"caption": np.array(["x", "y"])}, {"caption": ()}]
     entries = [entry(n, eval_caption=None) | change for n, change in enumerate(given)]
     clips = open_test(tmp_path, entries)
-    assert clips._texts == [("7",), ("x", "y"), ("",)]
+    assert clips.texts == [("7",), ("x", "y"), ("",)]
     assert [caption.text for caption in clips.captions] == ["7", "x", ""]
