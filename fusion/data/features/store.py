@@ -39,7 +39,7 @@ from torch import Tensor
 
 from fusion.data.features import format as codec
 from fusion.data.features.files import StoreFiles, open_files
-from fusion.data.features.format import Field, Piece, StoreError
+from fusion.data.features.format import Field, IndexPiece, StoreError
 from fusion.data.features.index import map_index, open_index
 from fusion.data.features.problems import warn
 from fusion.files import missing_folder
@@ -206,7 +206,7 @@ def find_damaged_shards(
 
 
 def _check_shard(
-    store: FeatureStore, name: str, piece: Piece, progress: Callable[[int], object]
+    store: FeatureStore, name: str, piece: IndexPiece, progress: Callable[[int], object]
 ) -> None:
     read = functools.partial(store.files.read, name, piece.size)
     digest = hashlib.sha256()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fusion.data.features import format as codec
 from fusion.data.features.files import LocalFiles
-from fusion.data.features.format import Field, Piece, StoreError
+from fusion.data.features.format import Field, IndexPiece, StoreError
 from fusion.data.features.index import open_index
 from fusion.files import flush_to_disk, lock, unlock, write_atomically, write_once
 
@@ -157,7 +157,7 @@ class StoreWriter:
         for block in blocks:
             digest.update(block)
         size = sum(memoryview(block).nbytes for block in blocks)
-        content = codec.encode_piece(Piece(size, digest.hexdigest(), videos))
+        content = codec.encode_piece(IndexPiece(size, digest.hexdigest(), videos))
         name = f"{self.name}-{self._count:05d}-{codec.piece_digest(content)}"
         shard, piece = self._shards / f"{name}.safetensors", self._shards / f"{name}.json"
         try:

@@ -9,9 +9,8 @@ import pytest
 from fusion.data.media import decode as decode_module
 from fusion.data.media import pictures as module
 from fusion.data.media.decode import MediaError
-from fusion.data.media.film import Film
+from fusion.data.media.film import Film, read_audio
 from fusion.data.media.pictures import PictureTrack, Sampling
-from fusion.data.media.reader import read_audio
 from tests.data.media.films import (
     RATE,
     SMALL,
