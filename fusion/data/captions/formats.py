@@ -243,7 +243,7 @@ def _plain(lines: Iterable[str]) -> list[str]:
 
 
 def _say_once(cues: Iterable[_Cue], rolls: bool) -> list[_Cue]:
-    """Drop lines repeated without a pause or in a file that rolls; others were said twice."""
+    """Drop lines that are repeated without a pause, or in a file that rolls; keep other repeats."""
     said: list[_Cue] = []
     shown: list[str] = []
     for cue in cues:

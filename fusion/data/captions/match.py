@@ -181,6 +181,7 @@ def _read_folder(files: Mapping[str, Path], max_bad: float) -> dict[str, list[Ca
 
 
 def _files_in(folder: Path) -> list[Path]:
+    """List the caption files of a folder and below, sorted."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in ONE_VIDEO]
     return [file for file in files if file.is_file() and _is_of_one_video(file)]
 

@@ -24,8 +24,7 @@ COLUMNS = {
     "text": ("text", "sentence", "caption"),
 }
 WHOLE = (0.0, math.inf)  # start and end of a caption about a whole video
-# Words that mean times. A file whose columns have such names, but no start and end, is not about
-# whole videos.
+# A file with such columns, but without start and end, has times under unknown names: an error.
 _TIMES = {"begin", "from", "offset", "onset", "start", "end", "stop", "time", "timestamp", "to"}
 
 

@@ -26,24 +26,22 @@ FILLED = 0.7  # share of a part's frames below which it is dropped, as published
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Clips(ClipSet):
-    """The captions of one split and what is seen and heard while they last.
+    """The clips of one split: each has a caption, and the features of its time in the video.
 
     Args:
         folder: what the names of the videos are relative to; None if there are no media files.
-        captions: one for each clip; its text may be empty. In ``self.captions``, one about a whole
-            video ends where the features of the video end.
+        captions: one for each clip; its text may be empty. A caption about a whole video gets the
+            end of the video's features as its end.
         reader: features of the videos; a clip of one that it lacks has neither video nor audio.
         text_encoder: encodes the texts; None: items have no text.
-        max_video_tokens: later ones of a clip are cut off.
-        max_audio_frames: later ones of a clip are cut off; 100 frames are a second.
+        max_video_tokens: this and ``max_audio_frames`` as for :class:`.CaptionedVideos`,
+            ``long_clips`` and ``cut`` as for :class:`.PickledVideos`. The parts of a cut clip have
+            the text of the whole; parts after the first need 0.7 of the frames.
         random_crop_seconds: after :meth:`set_epoch` a clip loses at random up to so much of its
             beginning and of its end, at most a quarter of its length each.
         texts: for each clip the texts to draw from after :meth:`set_epoch`; None: its caption's.
         stream: separates the random numbers that draw a text from others of the same seed and clip.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
-        long_clips: see :func:`.sampling.fit_video_tokens`.
-        cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
-            text of the whole. Parts after the first need 0.7 of the frames.
 
     An item is a dict of ``id`` and float32 features: ``text`` (L, D) of L known words, ``video``
     (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is

@@ -76,7 +76,7 @@ class Source:
         return list(self.files)
 
     def extract(self) -> None:
-        """Do once what takes long, such as computing features. The default does nothing."""
+        """Do slow work once, such as computing features. The default does nothing."""
 
     def texts(self, split: str) -> list[str]:
         """The texts of a split, for a text encoder that learns its words; none by default."""

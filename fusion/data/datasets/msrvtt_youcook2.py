@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class PickledVideos(Source):
         if split == "test":
             self.tested_by.check(len(clips), file, sum(len(clip.texts) for clip in clips))
         reader = PickledFeatures(clips, self.features)
-        self._report_empty(clips, reader, file, text_encoder)
+        self._report_empty(split, text_encoder)
         every = self.protocol_of(split).captions is not None
         captions, texts = [], []
         for name, clip in zip(reader.videos, clips, strict=True):
@@ -114,15 +114,10 @@ class PickledVideos(Source):
             self._read[split] = read_clips(*files, pooled, *limits, self.tested_by.needs_entry)
         return self._read[split]
 
-    def _report_empty(
-        self,
-        clips: Sequence[PickledClip],
-        reader: PickledFeatures,
-        file: str,
-        text_encoder: TextEncoder | None,
-    ) -> None:
+    def _report_empty(self, split: str, text_encoder: TextEncoder | None) -> None:
         """Name the clips without picture, sound and known words; refuse too many of them."""
-        kinds = [name for name in ("2d", "3d") if name in reader.fields]
+        clips = self._clips(split)
+        kinds = {name for clip in clips for name in clip.features} - {"audio"}
         enough = all if self.max_video_tokens else any  # pooled, one kind of features is enough
         names = [
             clip.id
@@ -133,8 +128,9 @@ class PickledVideos(Source):
         ]
         if names:
             said = (
-                f"{file}: {len(names)} of {len(clips)} clips have neither picture nor sound nor a"
-                f" word that the text encoder knows ({name_some(names)}), so they count nowhere"
+                f"{self._pickle(split)}: {len(names)} of {len(clips)} clips have neither picture"
+                f" nor sound nor a word that the text encoder knows ({name_some(names)}); they are"
+                " in no ranking and no loss"
             )
             tolerate(said, len(names) / len(clips), "missing", self.max_bad)
 

@@ -27,7 +27,7 @@ TRIES = 20  # attempts per clip: two windows in each of ten videos
 
 @dataclasses.dataclass(eq=False, repr=False)
 class NarratedClips(ClipSet):
-    """Some clips of each video, drawn anew for each epoch.
+    """Random clips of each video, other ones in each epoch.
 
     ``reader`` has the features of the ``videos``, ``store`` what is said in them, ``group`` is the
     number of clips of a video in an epoch; the other arguments are those of

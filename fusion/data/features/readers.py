@@ -47,7 +47,7 @@ class Reader(Protocol):
         """Return how many rows a video has of a field."""
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Read some rows: (last - first, width), less where the video has no more."""
+        """Read some rows: (last - first, width), fewer at the end of the video."""
 
 
 def seconds_of(reader: Reader, video: str) -> float:
