@@ -1,4 +1,4 @@
-"""Writing files and folders that appear whole or not at all, and the cache folder."""
+"""Write files and folders whole or not at all, lock files, find the cache, count the cores."""
 
 from __future__ import annotations
 
@@ -91,6 +91,33 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock an open file until it is closed or the process dies; False where that is impossible.
+
+    BlockingIOError: another process has locked it, unless this one is to ``wait``.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no advisory locks
+        return False
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    """Undo :func:`lock`, also for the copies of the file that forked processes have."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def missing_folder(path: str | Path) -> str:
     """Name the first folder of a path that does not exist, as `` (there is no folder …)``, else "".
 
@@ -111,6 +138,12 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/fusion"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fusion"
+
+
+def num_cores() -> int:
+    """Count the cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def write_once(path: Path, content: str) -> None:

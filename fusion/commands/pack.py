@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fusion.data.captions.index import FILES, CaptionStore
-from fusion.data.datasets.howto100m import KINDS, expected
+from fusion.data.datasets.howto100m import PUBLISHED, expected
 from fusion.data.datasets.msrvtt_youcook2 import AVLNET_DATA, EAO_DATA
 from fusion.data.datasets.pickled import PickledClip, PickledFeatures, read_clips
 from fusion.data.features.readers import PublishedFolders, Reader
@@ -32,12 +32,12 @@ def pack_howto100m(root: Path, out: Path, features: str = "resnet") -> None:
     Args:
         root: of :class:`fusion.data.datasets.howto100m.HowTo100M`, with a folder ``howto``.
         out: the store. Videos that it has are skipped.
-        features: one of ``KINDS``.
+        features: one of ``PUBLISHED``.
 
     Raises:
         ValueError: the folders are not there, or the store holds other features.
     """
-    kind, folder = KINDS[features], root.expanduser() / "howto"
+    kind, folder = PUBLISHED[features], root.expanduser() / "howto"
     if not folder.is_dir():
         where = "is a file" if root.expanduser().is_file() else "has no folder howto"
         where += missing_folder(folder)
@@ -58,7 +58,7 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
     Args:
         file: see :mod:`fusion.data.datasets.pickled`; those of other kinds lie beside its folder.
         out: the store.
-        features: one of ``KINDS``.
+        features: one of ``PUBLISHED``.
 
     Raises:
         ValueError: it is no such pickle, or the store holds other features.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from fusion.data.captions.formats import SUBTITLES
 from fusion.data.captions.match import ENDINGS, find_captions, read_all, stranger_files
-from fusion.data.captions.subtitles import SUBTITLES
 from fusion.data.captions.table import CaptionError
 from fusion.data.features.problems import name_some
 from fusion.data.features.store import FeatureStore

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.data.features.computed import SPECTROGRAM_VERSION
 from fusion.data.features.format import Field
+from fusion.data.features.readers import SPECTROGRAM_VERSION
 from fusion.data.media.film import VERSION
 from fusion.data.media.log_mel import HOP, NUM_MELS, RATE
 from fusion.extract.backbone import Backbone, Source

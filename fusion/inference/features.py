@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusion.data.features import computed
+from fusion.data.features import readers
 from fusion.data.features.format import Field
 from fusion.data.features.readers import AUDIO
 from fusion.data.media.film import VERSION, Film
@@ -58,8 +58,8 @@ class FilmFeatures:
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
         self._extractor: str | None = recipe.get("extractor")
         if self._extractor is not None:
-            self.fields: Mapping[str, Field] = computed.fields_of(self._extractor)
-            check_recipe(recipe, computed.recipe_of(self._extractor), "this version of fusion")
+            self.fields: Mapping[str, Field] = readers.fields_of(self._extractor)
+            check_recipe(recipe, readers.recipe_of(self._extractor), "this version of fusion")
             return
         self._audio = "audio" in recipe
         chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
@@ -91,7 +91,7 @@ class FilmFeatures:
 
     def _compute(self, path: Path) -> dict[str, Tensor]:
         if self._extractor is not None:
-            return computed.compute_features(path, self._extractor)
+            return readers.compute_features(path, self._extractor)
         film = Film(path, {f: b.sampling for f, b in self._backbones.items()}, self._audio)
         made = FilmRows(self._backbones)
         for piece in film.pieces():

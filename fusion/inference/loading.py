@@ -11,7 +11,7 @@ from typing import Any
 
 from fusion.checkpoint import CheckpointError, find_checkpoint, read_recipe
 from fusion.data.datasets import DATASETS
-from fusion.data.features.computed import EXTRACTORS, recipe_of
+from fusion.data.features.readers import EXTRACTORS, recipe_of
 from fusion.data.features.store import open_store
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from fusion.data.media.decode import decode_from, open_media, video_stream
 from fusion.data.media.encode import encode_jpeg, write_clip
+from fusion.data.media.film import read_audio, read_frames
 from fusion.data.media.log_mel import log_mel
-from fusion.data.media.reader import read_audio, read_frames
 from fusion.report.page import render
 from fusion.words import number_of
 

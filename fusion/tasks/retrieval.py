@@ -206,7 +206,7 @@ def describe_result(
         has the ``rule`` and the ``data`` of its ``protocol`` apart too, as comparable results may
         differ in their data.
     """
-    protocol = source.protocol(split)
+    protocol = source.protocol_of(split)
     counted, captions = protocol.counted or embedded.num_clips, embedded.captions
     gallery = keep_complete(embedded, protocol.needs)
     ranked = rank_directions(gallery)

@@ -44,7 +44,7 @@ def line_of(capsys, call):
         ({"trainer": {"batch_size": 999}}, "trainer.batch_size (999) must be between 1 and"),
         ({"trainer": {"mixed_precision": "fp8"}}, "must be one of no, fp16, bf16; got 'fp8'"),
         ({"trainer": {"optimizer": "adm"}}, "trainer.optimizer: unknown 'adm'"),
-        ({"data": {"films": 0}}, "films is 0; choose 1 to 725"),
+        ({"data": {"films": 0}}, "data.films is 0; choose 1 to 725"),
         ({"trainer": {"epochs": 0}}, "trainer.epochs must be at least 1; got 0"),
         ({"trainer": {"best": "R@1"}}, "trainer.best: 'R@1' is not evaluated"),
         ({"evaluation": {"batch_size": 0}}, "evaluation.batch_size must be at least 1; got 0"),

@@ -123,7 +123,7 @@ def test_the_table_says_that_its_gallery_is_not_the_published_one():
     embedded = Embedded(("a", "b", "c"), {"t": rows, "a": rows}, present)
 
     class Source:
-        def protocol(self, split):
+        def protocol_of(self, split):
             return PROTOCOLS["msrvtt-968-of-1000"]
 
         def describe(self, split):

@@ -54,7 +54,7 @@ def test_published_weights_are_converted_and_evaluated(tool, tmp_path, data_root
     assert "msrvtt-968-of-1000: as published" in output
     assert "24 clips in the gallery, 1,000 counted" in output
     assert "t->v+a" in output
-    with pytest.raises(ValueError, match="has 24 clips, but the protocol msrvtt-1k-A is about 1,"):
+    with pytest.raises(ValueError, match="has 24 clips, but the protocol msrvtt-1k-A needs 1,"):
         evaluate(out, config, None, [root, "data.protocol=msrvtt-1k-A"])
     small = Protocol("msrvtt-full", "each caption", clips=24, captions=72)
     monkeypatch.setitem(PROTOCOLS, "msrvtt-full", small)

@@ -9,7 +9,7 @@ from PIL import Image
 
 import fusion
 from fusion.data.datasets.dataset import collate
-from fusion.data.media.reader import read_audio, read_frames
+from fusion.data.media.film import read_audio, read_frames
 from fusion.evaluation.embed import embed
 from fusion.tokens import Tokens
 

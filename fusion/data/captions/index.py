@@ -224,8 +224,8 @@ def open_captions(path: Path, max_bad: float = MAX_BAD) -> CaptionStore:
             f"{path} is missing{missing_folder(path)}; it is among the files of HowTo100M"
             " (www.di.ens.fr/willow/research/howto100m)"
         ) from None
-    # Caches of version 1 did not count bad captions; a caption.pickle is converted anew once.
-    identity = f"2 {path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    # Caches of version 1 did not count bad captions, those of version 2 had texts such as "nan".
+    identity = f"3 {path.resolve()} {state.st_size} {state.st_mtime_ns}"
     place = cache_folder() / "captions" / hashlib.sha256(identity.encode()).hexdigest()[:32]
     if not place.exists():
         logger.warning("converting %s, once; it is read from %s from now on", path, place)

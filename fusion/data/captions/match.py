@@ -9,20 +9,11 @@ from os.path import splitext
 from pathlib import Path
 from reprlib import repr as short
 
-from fusion.data.captions.formats import read_caption_file
-from fusion.data.captions.subtitles import SUBTITLES, read_subtitles, split_language
-from fusion.data.captions.table import (
-    COLUMNS,
-    Caption,
-    CaptionError,
-    CaptionParser,
-    find_columns,
-    read_csv,
-    read_table,
-)
+from fusion.data.captions import formats, table
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser
 from fusion.data.features.problems import MAX_BAD, name_some, tolerate
 
-ONE_VIDEO = (*SUBTITLES, ".csv")  # files named like their video; the first is taken
+ONE_VIDEO = (*formats.SUBTITLES, ".csv")  # files named like their video; the first is taken
 
 # Endings of the media files that are looked for in a folder; a file that is named may have any.
 ENDINGS = frozenset(
@@ -61,8 +52,8 @@ def find_captions(
     found: dict[str, list[Caption]] = {video: [] for video in videos}
     if place.is_dir():
         found |= _read_folder(_files_by_video(place, videos), max_bad)
-    elif place.suffix.lower() in SUBTITLES and len(found) == 1:
-        return {video: read_caption_file(place, video, max_bad) for video in found}
+    elif place.suffix.lower() in formats.SUBTITLES and len(found) == 1:
+        return {video: formats.read_caption_file(place, video, max_bad) for video in found}
     else:
         for caption in read_all(place, found, max_bad):
             if caption.video in found:
@@ -90,7 +81,7 @@ def read_all(place: str | Path, videos: Collection[str], max_bad: float = MAX_BA
             f"{place}: no captions; name their files like the videos, such as a.vtt, a.en.srt, or"
             " a.csv with the columns start, end and text for a.mp4"
         )
-    captions = read_caption_file(place, max_bad=max_bad)
+    captions = formats.read_caption_file(place, max_bad=max_bad)
     names = dict.fromkeys(caption.video for caption in captions)
     if not (unknown := [name for name in names if name not in videos]):
         return captions
@@ -102,7 +93,7 @@ def read_all(place: str | Path, videos: Collection[str], max_bad: float = MAX_BA
 def stranger_files(folder: Path, videos: Iterable[str]) -> list[Path]:
     """List the caption files of a folder whose names are those of no video."""
     owners = find_owners(videos)
-    names = {file: {file.stem, split_language(file.stem)[0]} for file in _caption_files(folder)}
+    names = {file: {file.stem, formats.split_language(file.stem)[0]} for file in _files_in(folder)}
     return [file for file, own in names.items() if not own & owners.keys()]
 
 
@@ -144,13 +135,13 @@ def read_video_list(path: str | Path) -> list[str]:
 
     It is a csv file with a column video, video_id or video_path, or has a name on each line.
     """
-    rows = [[field.strip() for field in row] for _, row in read_table(path)]
+    rows = [[field.strip() for field in row] for _, row in table.read_table(path)]
     header = rows[0] if rows else []
-    name = find_columns(header).get("video")
+    name = table.find_columns(header).get("video")
     if name is None and len(header) > 1:
         raise CaptionError(
-            f"{path}, line 1: no column {' or '.join(COLUMNS['video'])} among {', '.join(header)};"
-            " name the column of the videos so, or write a name on each line"
+            f"{path}, line 1: none of {', '.join(header)} names the videos; call that column"
+            f" {' or '.join(table.COLUMNS['video'])}, or write a name on each line"
         )
     column = 0 if name is None else header.index(name)
     names = [row[column] for row in rows[name is not None :] if len(row) > column]
@@ -183,13 +174,14 @@ def keep_listed(
 def _read_folder(files: Mapping[str, Path], max_bad: float) -> dict[str, list[Caption]]:
     parser, found = CaptionParser(max_bad), {}
     for video, file in files.items():
-        read = read_subtitles if file.suffix.lower() in SUBTITLES else read_csv
+        read = table.read_csv if file.suffix.lower() == ".csv" else formats.read_subtitles
         found[video] = read(file, parser, video)
     parser.check()
     return found
 
 
-def _caption_files(folder: Path) -> list[Path]:
+def _files_in(folder: Path) -> list[Path]:
+    """List the caption files of a folder and below, sorted."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in ONE_VIDEO]
     return [file for file in files if file.is_file() and _is_of_one_video(file)]
 
@@ -200,10 +192,10 @@ def _is_of_one_video(path: Path) -> bool:
     A csv file must have times and no column that names videos, such as HowTo100M's
     (``start,end,text``): other csv files in a folder are lists of something else.
     """
-    if path.suffix.lower() in SUBTITLES:
+    if path.suffix.lower() in formats.SUBTITLES:
         return True
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        found = find_columns([name.strip() for name in file.readline().split(",")])
+        found = table.find_columns([name.strip() for name in file.readline().split(",")])
     return "video" not in found and {"start", "end", "text"} <= found.keys()
 
 
@@ -213,9 +205,9 @@ def _files_by_video(
     """Choose a caption file for each video that has one; with ``others`` also for other videos."""
     owners = find_owners(videos)
     choices: dict[str, list[tuple[Path, str]]] = defaultdict(list)
-    for file in _caption_files(folder):
+    for file in _files_in(folder):
         exact = file.stem in owners
-        name, language = (file.stem, "") if exact else split_language(file.stem)
+        name, language = (file.stem, "") if exact else formats.split_language(file.stem)
         found = [v for v in owners.get(name, []) if (folder / v).parent == file.parent]
         if not found:
             if owner := owner_of(name, owners, file):

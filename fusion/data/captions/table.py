@@ -24,8 +24,7 @@ COLUMNS = {
     "text": ("text", "sentence", "caption"),
 }
 WHOLE = (0.0, math.inf)  # start and end of a caption about a whole video
-# Words that mean times. A file whose columns have such names, but no start and end, is not about
-# whole videos.
+# A file with such columns, but without start and end, has times under unknown names: an error.
 _TIMES = {"begin", "from", "offset", "onset", "start", "end", "stop", "time", "timestamp", "to"}
 
 
@@ -57,9 +56,9 @@ class CaptionParser:
     """Makes captions from raw values of any file, with one rule for bad ones.
 
     A caption is bad if it has no video, a time that is not a number of seconds from 0 on, an end
-    that is not after its start, only one of the two, or a text that is no text. It is left out,
-    counted and named; :meth:`check` limits how many may be bad. Faults of a file's structure, such
-    as a missing column, are errors of its reader.
+    that is not after its start, only one of the two, or a text that is neither a string nor a
+    finite number. It is left out, counted and named; :meth:`check` limits how many may be bad. If
+    the structure of a file is wrong, such as a missing column, its reader raises an error.
 
     Args:
         max_bad: the share of captions that may be bad.
@@ -102,7 +101,8 @@ class CaptionParser:
     def _make(self, video: Any, start: Any, end: Any, text: Any) -> Caption:
         if not isinstance(video, str) or not video.strip():
             raise ValueError(f"video is {short(video)}; write its name, in JSON in quotes")
-        if not isinstance(text, str | int | float):
+        is_number = isinstance(text, int | float) and math.isfinite(_number(text))
+        if not (isinstance(text, str) or is_number):
             raise ValueError(f"text is {short(text)}; write a text, in JSON in quotes")
         if not self.timed and _is_empty(start) and _is_empty(end):
             return Caption(video, *WHOLE, str(text))
@@ -216,6 +216,9 @@ def _is_empty(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
+    """Return a finite or infinite number; NaN for anything else, such as True."""
+    if isinstance(value, bool):
+        return math.nan
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):

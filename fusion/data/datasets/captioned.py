@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -11,15 +12,14 @@ from typing import Any
 from fusion.data.captions.match import ENDINGS, keep_listed, read_all
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips, join_captions, without_lost
-from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
-from fusion.data.datasets.protocols import PROTOCOLS, Protocol
+from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
+from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.data.demo import demo_corpus
-from fusion.data.demo.plan import SPLITS
-from fusion.data.features.computed import EXTRACTORS, ComputedFeatures, recipe_of
-from fusion.data.features.readers import Reader
+from fusion.data.features.readers import EXTRACTORS, ComputedFeatures, Reader, recipe_of
 from fusion.data.features.store import FeatureStore, open_store
 
 
+@dataclasses.dataclass(eq=False)
 class CaptionedVideos(Source):
     """Videos with captions in files, and features in a store or computed on the way.
 
@@ -29,7 +29,7 @@ class CaptionedVideos(Source):
             are relative to the file or folder and need no ending. Training needs it.
         validation: the same, for choosing the best checkpoint. Training needs it.
         test: the same, for the table at the end of a run.
-        video_features: one of :data:`fusion.data.features.computed.EXTRACTORS`.
+        video_features: one of :data:`fusion.data.features.readers.EXTRACTORS`.
         max_video_tokens: video tokens of a clip; later ones are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
@@ -51,39 +51,32 @@ class CaptionedVideos(Source):
         ValueError: a name is unknown, or ``max_bad`` no share.
     """
 
-    def __init__(
-        self,
-        train: str | None = None,
-        validation: str | None = None,
-        test: str | None = None,
-        video_features: str = "descriptors",
-        max_video_tokens: int = 12,
-        max_audio_frames: int = 768,
-        random_crop_seconds: float = 0.0,
-        ceilings: str | None = None,
-        store: str | None = None,
-        only: Mapping[str, str] | None = None,
-        group_captions: bool = False,
-        protocol: str = "all",
-        bad: str = "leave_out",
-        max_bad: float = 0.05,
-    ) -> None:
-        files = {"train": train, "validation": validation, "test": test}
-        super().__init__(files)
-        self.only = paths_of(only)
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    video_features: str = "descriptors"
+    max_video_tokens: int = 12
+    max_audio_frames: int = 768
+    random_crop_seconds: float = 0.0
+    ceilings: str | None = None
+    store: str | None = None
+    only: Mapping[str, str] | None = None
+    group_captions: bool = False
+    protocol: str = "all"
+    bad: str = "leave_out"
+    max_bad: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__init__({split: getattr(self, split) for split in SPLITS})
+        self._lists = paths_of(self.only)
         check_settings(
-            bad,
-            max_bad,
-            video_features=(video_features, EXTRACTORS),
-            protocol=(protocol, PROTOCOLS),
-            **{f"only.{split}": (split, files) for split in self.only},
+            self.bad,
+            self.max_bad,
+            video_features=(self.video_features, EXTRACTORS),
+            protocol=(self.protocol, PROTOCOLS),
+            **{f"only.{split}": (split, SPLITS) for split in self._lists},
         )
-        self.video_features = video_features
-        self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self.random_crop_seconds, self.ceilings = random_crop_seconds, ceilings
-        self.group_captions, self.store = group_captions, store
-        self.bad, self.max_bad = bad, max_bad
-        self._protocol = PROTOCOLS[protocol]
+        self.tested_by = PROTOCOLS[self.protocol]
         self._read: dict[str, list[Caption]] = {}
         self._kept: dict[str, list[Caption]] = {}
 
@@ -112,7 +105,7 @@ class CaptionedVideos(Source):
         kept, texts = self._kept[split], None
         if self.group_captions and split == "train":
             kept, texts = join_captions(kept)
-        protocol = self.protocol(split)
+        protocol = self.protocol_of(split)
         # A protocol of so many clips with one caption each: YouCook2 has a window twice.
         alone = protocol.clips is not None and protocol.captions is None
         features = (reader, text_encoder, self.max_video_tokens, self.max_audio_frames)
@@ -123,14 +116,10 @@ class CaptionedVideos(Source):
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
         return clips
 
-    def protocol(self, split: str) -> Protocol:
-        """How a table on a split is counted."""
-        return self._protocol if split == "test" else super().protocol(split)
-
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
         file, store = self._place(split), self._stored
-        only = f", the videos of {self.only[split].name}" if split in self.only else ""
+        only = f", the videos of {self._lists[split].name}" if split in self._lists else ""
         features = f"video features: {self.video_features}"
         if store is not None:
             features = store.describe()
@@ -158,8 +147,8 @@ class CaptionedVideos(Source):
             place, store = self._place(split), self._stored
             known = store.videos if store is not None else _Media(self._folder(split))
             captions = read_all(place, known, self.max_bad)
-            if split in self.only:
-                captions = keep_listed(captions, self.only[split], place, self.max_bad)
+            if split in self._lists:
+                captions = keep_listed(captions, self._lists[split], place, self.max_bad)
             self._read[split] = captions
         return self._read[split]
 

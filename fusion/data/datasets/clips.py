@@ -24,25 +24,24 @@ from fusion.words import number_of
 FILLED = 0.7  # share of a part's frames below which it is dropped, as published
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Clips(ClipSet):
-    """The captions of one split and what is seen and heard while they last.
+    """The clips of one split: each has a caption, and the features of its time in the video.
 
     Args:
         folder: what the names of the videos are relative to; None if there are no media files.
-        captions: one for each clip; its text may be empty. In ``self.captions``, one about a whole
-            video ends where the features of the video end.
+        captions: one for each clip; its text may be empty. A caption about a whole video gets the
+            end of the video's features as its end.
         reader: features of the videos; a clip of one that it lacks has neither video nor audio.
         text_encoder: encodes the texts; None: items have no text.
-        max_video_tokens: later ones of a clip are cut off.
-        max_audio_frames: later ones of a clip are cut off; 100 frames are a second.
+        max_video_tokens: this and ``max_audio_frames`` as for :class:`.CaptionedVideos`,
+            ``long_clips`` and ``cut`` as for :class:`.PickledVideos`. The parts of a cut clip have
+            the text of the whole; parts after the first need 0.7 of the frames.
         random_crop_seconds: after :meth:`set_epoch` a clip loses at random up to so much of its
             beginning and of its end, at most a quarter of its length each.
         texts: for each clip the texts to draw from after :meth:`set_epoch`; None: its caption's.
         stream: separates the random numbers that draw a text from others of the same seed and clip.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
-        long_clips: see :func:`.sampling.fit_video_tokens`.
-        cut: into how many parts clips are cut, each of so many tokens and frames as above, with the
-            text of the whole. Parts after the first need 0.7 of the frames.
 
     An item is a dict of ``id`` and float32 features: ``text`` (L, D) of L known words, ``video``
     (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is
@@ -50,27 +49,22 @@ class Clips(ClipSet):
     video nor audio. Reading a clip whose features are not finite raises ValueError.
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        captions: Sequence[Caption],
-        reader: Reader,
-        text_encoder: TextEncoder | None,
-        max_video_tokens: int,
-        max_audio_frames: int,
-        random_crop_seconds: float = 0.0,
-        texts: Sequence[Sequence[str]] | None = None,
-        stream: tuple[int, ...] = (),
-        each_alone: bool = False,
-        long_clips: str = "clip",
-        cut: int = 1,
-    ) -> None:
-        self.each_alone, self.random_crop_seconds = each_alone, random_crop_seconds
+    folder: Path | None = dataclasses.field()  # without the default of a ClipSet
+    captions: Sequence[Caption] = dataclasses.field()
+    reader: Reader
+    text_encoder: TextEncoder | None
+    max_video_tokens: int
+    max_audio_frames: int
+    random_crop_seconds: float = 0.0
+    texts: Sequence[Sequence[str]] | None = None
+    stream: tuple[int, ...] = ()
+    each_alone: bool = False
+    long_clips: str = "clip"
+    cut: int = 1
+
+    def __post_init__(self) -> None:
         self._seed: int | None = None
-        self.folder, self.reader, self.text_encoder = folder, reader, text_encoder
-        self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self.long_clips, self.cut = long_clips, cut
-        self._texts, self._stream = texts, stream
+        captions, reader = self.captions, self.reader
         self.ids = unique_names([caption.name for caption in captions])
         self._whole = [caption.is_whole for caption in captions]
         seconds = _seconds(captions, reader)
@@ -79,11 +73,11 @@ class Clips(ClipSet):
             dataclasses.replace(c, end=seconds[c.video] or 0.0) if c.is_whole else c
             for c in captions
         ]
-        if cut > 1:
+        if self.cut > 1:
             self._parts = [
                 (number, part)
                 for number, caption in enumerate(captions)
-                for part in range(cut)
+                for part in range(self.cut)
                 if part == 0 or self._is_filled(caption.video, part)
             ]
             self.whole = [number for number, _ in self._parts]
@@ -127,10 +121,10 @@ class Clips(ClipSet):
         return frames - part * self.max_audio_frames > FILLED * self.max_audio_frames
 
     def _text(self, index: int) -> str:
-        if self._texts is None or self._seed is None:
+        if self.texts is None or self._seed is None:
             return self.captions[index].text
-        texts = self._texts[index]
-        draw = np.random.default_rng([self._seed, index, *self._stream])
+        texts = self.texts[index]
+        draw = np.random.default_rng([self._seed, index, *self.stream])
         return texts[int(draw.integers(len(texts)))]
 
     def _window(self, index: int) -> tuple[float, float]:

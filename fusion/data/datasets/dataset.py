@@ -16,6 +16,7 @@ from fusion.data.features.problems import POLICIES
 from fusion.tokens import Batch, Tokens
 
 TextEncoder = Callable[[str], Tensor]  # maps a text to (L, D) features, one row per known word
+SPLITS = ("train", "validation", "test")
 NOT_MODALITIES = ("id", "targets")  # of the keys of an item
 
 
@@ -57,7 +58,14 @@ class ClipSet(Dataset[dict[str, Any]]):
 
 
 class Source:
-    """A data set: some of the splits ``train``, ``validation`` and ``test``, each with its file."""
+    """A data set: some of the splits ``train``, ``validation`` and ``test``, each with its file.
+
+    Attributes:
+        files: the file of each split.
+        tested_by: how a table on the test split is counted.
+    """
+
+    tested_by = PROTOCOLS["all"]
 
     def __init__(self, files: Mapping[str, str | None]) -> None:
         self.files = paths_of(files)
@@ -68,7 +76,7 @@ class Source:
         return list(self.files)
 
     def extract(self) -> None:
-        """Do once what takes long, such as computing features. The default does nothing."""
+        """Do slow work once, such as computing features. The default does nothing."""
 
     def texts(self, split: str) -> list[str]:
         """The texts of a split, for a text encoder that learns its words; none by default."""
@@ -81,9 +89,9 @@ class Source:
         """
         raise NotImplementedError
 
-    def protocol(self, split: str) -> Protocol:
-        """How a table on a split is counted; by default every clip is."""
-        return PROTOCOLS["all"]
+    def protocol_of(self, split: str) -> Protocol:
+        """How a table on a split is counted; except for the test, every clip is."""
+        return self.tested_by if split == "test" else PROTOCOLS["all"]
 
     def describe(self, split: str) -> str:
         """Say in a few words what the clips of a split are."""

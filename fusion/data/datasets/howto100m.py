@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from fusion.data.features.readers import AUDIO, PublishedFolders, Reader, read_p
 from fusion.data.features.store import FeatureStore, open_store
 
 
-class Published(NamedTuple):
+class PublishedFeatures(NamedTuple):
     """Features of one kind below ``DATA_ROOT/howto``: list of videos, folder, and fields."""
 
     videos: str
@@ -24,18 +25,18 @@ class Published(NamedTuple):
     fields: Mapping[str, Field]
 
 
-KINDS = {
-    "resnet": Published(
+PUBLISHED = {
+    "resnet": PublishedFeatures(
         "HowTo100M_1166_videopaths.txt",
         "features",
         {"2d": Field(2048, 1.0), "3d": Field(2048, 1.5), "audio": AUDIO},
     ),
-    "s3d": Published(
+    "s3d": PublishedFeatures(
         "HowTo100M_1166_videopaths_s3d.txt",
         "new_s3d_features",
         {"3d": Field(1024, 1.0), "audio": AUDIO},
     ),
-    "clip": Published(
+    "clip": PublishedFeatures(
         "HowTo100M_1166_videopaths_CLIP.txt",
         "clip_features",
         {"2d": Field(512, 1.0), "audio": AUDIO},
@@ -45,13 +46,14 @@ KINDS = {
 
 def expected(features: str) -> str:
     """Name the files of HowTo100M in a folder of data sets, and where they come from."""
-    kind = KINDS[features]
+    kind = PUBLISHED[features]
     return (
         f"howto/caption.pickle, howto/{kind.videos}, howto/{kind.folder} and howto/audio_features,"
         " made as AVLnet's training.md (github.com/roudimit/AVLnet) says"
     )
 
 
+@dataclasses.dataclass(eq=False)
 class HowTo100M(Source):
     """Random clips of narrated videos, see :class:`fusion.data.datasets.narrated.NarratedClips`.
 
@@ -80,40 +82,35 @@ class HowTo100M(Source):
         ValueError: a name is unknown, ``max_bad`` is no share, or the files are not there.
     """
 
-    def __init__(
-        self,
-        root: str | None = None,
-        features: str = "resnet",
-        store: str | None = None,
-        captions: str | None = None,
-        videos: str | None = None,
-        validation_videos: int = 0,
-        clips_per_video: int = 10,
-        min_seconds: float = 8.0,
-        max_video_tokens: int = 12,
-        max_audio_frames: int = 768,
-        shift_audio: bool = True,
-        bad: str = "missing",
-        max_bad: float = 0.05,
-    ) -> None:
-        check_settings(bad, max_bad, features=(features, KINDS))
-        kind = KINDS[features]
-        if root is None and (captions is None or (store is None and videos is None)):
+    root: str | None = None
+    features: str = "resnet"
+    store: str | None = None
+    captions: str | None = None
+    videos: str | None = None
+    validation_videos: int = 0
+    clips_per_video: int = 10
+    min_seconds: float = 8.0
+    max_video_tokens: int = 12
+    max_audio_frames: int = 768
+    shift_audio: bool = True
+    bad: str = "missing"
+    max_bad: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_settings(self.bad, self.max_bad, features=(self.features, PUBLISHED))
+        no_features = self.store is None and self.videos is None
+        if self.root is None and (self.captions is None or no_features):
             raise ValueError(
-                f"where is the data? add data_root=FOLDER with {expected(features)}; or data.store"
-                " and data.captions"
+                f"where is the data? add data_root=FOLDER with {expected(self.features)}; or"
+                " data.store and data.captions"
             )
-        folder = Path(root or ".").expanduser() / "howto"
-        self.features, self.store = features, store
-        self._videos_file = Path(videos).expanduser() if videos else folder / kind.videos
+        kind, folder = PUBLISHED[self.features], Path(self.root or ".").expanduser() / "howto"
+        self._videos_file = Path(self.videos or folder / kind.videos).expanduser()
         # Beside a store the published list is read where there is one.
-        self._is_listed = videos is not None or (root is not None and self._videos_file.exists())
-        self._captions_file = Path(captions).expanduser() if captions else folder / "caption.pickle"
+        listed = self.root is not None and self._videos_file.exists()
+        self._is_listed = self.videos is not None or listed
+        self._captions_file = Path(self.captions or folder / "caption.pickle").expanduser()
         self._folders = folder / kind.folder, folder / "audio_features"
-        self.validation_videos, self.clips_per_video = validation_videos, clips_per_video
-        self.max_bad = max_bad
-        lengths = (min_seconds, max_video_tokens, max_audio_frames)
-        self._settings = (*lengths, shift_audio, bad, max_bad)
 
     @property
     def splits(self) -> list[str]:
@@ -138,7 +135,9 @@ class HowTo100M(Source):
         """Open a split."""
         captions, (reader, _), videos = self._captions, self._opened, self._videos(split)
         per_video = self.clips_per_video if split == "train" else 1
-        return NarratedClips(reader, captions, videos, text_encoder, per_video, *self._settings)
+        lengths = self.min_seconds, self.max_video_tokens, self.max_audio_frames
+        settings = (per_video, *lengths, self.shift_audio, self.bad, self.max_bad)
+        return NarratedClips(reader, captions, videos, text_encoder, *settings)
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
@@ -156,7 +155,7 @@ class HowTo100M(Source):
     def _opened(self) -> tuple[Reader, dict[str, Sequence[str]]]:
         """Open the features; list the videos of each split."""
         if self.store is None:
-            fields = KINDS[self.features].fields
+            fields = PUBLISHED[self.features].fields
             reader = PublishedFolders(self._videos_file, *self._folders, fields)
             return reader, self._divide(reader.videos)
         store = open_store(self.store)
@@ -198,8 +197,8 @@ class HowTo100M(Source):
 
 def _check_fields(store: FeatureStore, features: str) -> None:
     """Refuse a store of another published kind; features of one's own networks may be any."""
-    found, wanted = _widths(store.fields), _widths(KINDS[features].fields)
-    for kind, published in KINDS.items():
+    found, wanted = _widths(store.fields), _widths(PUBLISHED[features].fields)
+    for kind, published in PUBLISHED.items():
         if found == _widths(published.fields) and kind != features:
             raise ValueError(
                 f"{store.location} has features {found} (name: width), but data.features={features}"

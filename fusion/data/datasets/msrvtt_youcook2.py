@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fusion.data.captions.table import WHOLE, Caption
 from fusion.data.datasets.clips import Clips
-from fusion.data.datasets.dataset import Source, TextEncoder, check_settings, paths_of
-from fusion.data.datasets.pickled import KINDS, PickledClip, PickledFeatures, read_clips
+from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
+from fusion.data.datasets.pickled import FEATURE_KEYS, PickledClip, PickledFeatures, read_clips
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.datasets.sampling import STRATEGIES
 from fusion.data.features.problems import name_some, tolerate
@@ -20,6 +20,7 @@ EAO_DATA = "data.tar of github.com/ninatu/everything_at_once"
 AVLNET_DATA = "AVLnet_release_data.tar.gz of github.com/roudimit/AVLnet"
 
 
+@dataclasses.dataclass(eq=False)
 class PickledVideos(Source):
     """Clips with features in pickles of the published layout, see :mod:`.pickled`.
 
@@ -37,40 +38,36 @@ class PickledVideos(Source):
             ``max_audio_frames``; their embeddings are averaged.
         bad: a clip with features that cannot be used goes without them (``missing``), or is left
             out (``leave_out``).
-        max_bad: the share of clips of a file that may have such features.
+        max_bad: the share of clips of a file that may have such features, and of captions that may
+            be bad, see :class:`fusion.data.captions.table.CaptionParser`.
 
     Raises:
         ValueError: a name is unknown, or ``max_bad`` no share.
     """
 
-    def __init__(
-        self,
-        train: str | None = None,
-        validation: str | None = None,
-        test: str | None = None,
-        beside: Mapping[str, str] | None = None,
-        features: str = "resnet",
-        protocol: str = "all",
-        max_video_tokens: int = 12,
-        max_audio_frames: int = 768,
-        long_clips: str = "clip",
-        cut: int = 1,
-        bad: str = "missing",
-        max_bad: float = 0.05,
-    ) -> None:
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    beside: Mapping[str, str] | None = None
+    features: str = "resnet"
+    protocol: str = "all"
+    max_video_tokens: int = 12
+    max_audio_frames: int = 768
+    long_clips: str = "clip"
+    cut: int = 1
+    bad: str = "missing"
+    max_bad: float = 0.05
+
+    def __post_init__(self) -> None:
         check_settings(
-            bad,
-            max_bad,
-            features=(features, KINDS),
-            protocol=(protocol, PROTOCOLS),
-            long_clips=(long_clips, STRATEGIES),
+            self.bad,
+            self.max_bad,
+            features=(self.features, FEATURE_KEYS),
+            protocol=(self.protocol, PROTOCOLS),
+            long_clips=(self.long_clips, STRATEGIES),
         )
-        super().__init__({"train": train, "validation": validation, "test": test})
-        self.beside = paths_of(beside)
-        self.features, self.bad, self.max_bad = features, bad, max_bad
-        self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
-        self.long_clips, self.cut = long_clips, cut
-        self._protocol = PROTOCOLS[protocol]
+        super().__init__({split: getattr(self, split) for split in SPLITS})
+        self.tested_by = PROTOCOLS[self.protocol]
         self.origin = "check the path"  # the way out when a file is missing
         self._read: dict[str, list[PickledClip]] = {}
 
@@ -87,10 +84,10 @@ class PickledVideos(Source):
         """Read a split."""
         clips, file = self._clips(split), str(self._pickle(split))
         if split == "test":
-            self._protocol.check(len(clips), file, sum(len(clip.texts) for clip in clips))
+            self.tested_by.check(len(clips), file, sum(len(clip.texts) for clip in clips))
         reader = PickledFeatures(clips, self.features)
-        self._report_empty(clips, reader, file, text_encoder)
-        every = self.protocol(split).captions is not None
+        self._report_empty(split, text_encoder)
+        every = self.protocol_of(split).captions is not None
         captions, texts = [], []
         for name, clip in zip(reader.videos, clips, strict=True):
             for text in clip.texts if every else (clip.text,):
@@ -100,13 +97,11 @@ class PickledVideos(Source):
         cut = 1 if split == "train" else self.cut
         return Clips(None, captions, *features, texts=texts, long_clips=self.long_clips, cut=cut)
 
-    def protocol(self, split: str) -> Protocol:
+    def protocol_of(self, split: str) -> Protocol:
         """How a table on a split is counted."""
-        if split != "test":
-            return super().protocol(split)
-        if self._protocol.needs_entry:  # by which the clips were chosen when they were read
-            return dataclasses.replace(self._protocol, needs=())
-        return self._protocol
+        protocol = super().protocol_of(split)
+        # Clips without ``needs_entry`` were left out when they were read.
+        return dataclasses.replace(protocol, needs=()) if protocol.needs_entry else protocol
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
@@ -114,20 +109,15 @@ class PickledVideos(Source):
 
     def _clips(self, split: str) -> list[PickledClip]:
         if split not in self._read:
-            files = self._pickle(split), self.features, self.beside.get(split)
+            files = self._pickle(split), self.features, paths_of(self.beside).get(split)
             pooled, limits = not self.max_video_tokens, (self.bad, self.max_bad)
-            self._read[split] = read_clips(*files, pooled, *limits, self._protocol.needs_entry)
+            self._read[split] = read_clips(*files, pooled, *limits, self.tested_by.needs_entry)
         return self._read[split]
 
-    def _report_empty(
-        self,
-        clips: Sequence[PickledClip],
-        reader: PickledFeatures,
-        file: str,
-        text_encoder: TextEncoder | None,
-    ) -> None:
+    def _report_empty(self, split: str, text_encoder: TextEncoder | None) -> None:
         """Name the clips without picture, sound and known words; refuse too many of them."""
-        kinds = [name for name in ("2d", "3d") if name in reader.fields]
+        clips = self._clips(split)
+        kinds = {name for clip in clips for name in clip.features} - {"audio"}
         enough = all if self.max_video_tokens else any  # pooled, one kind of features is enough
         names = [
             clip.id
@@ -138,8 +128,9 @@ class PickledVideos(Source):
         ]
         if names:
             said = (
-                f"{file}: {len(names)} of {len(clips)} clips have neither picture nor sound nor a"
-                f" word that the text encoder knows ({name_some(names)}), so they count nowhere"
+                f"{self._pickle(split)}: {len(names)} of {len(clips)} clips have neither picture"
+                f" nor sound nor a word that the text encoder knows ({name_some(names)}); they are"
+                " in no ranking and no loss"
             )
             tolerate(said, len(names) / len(clips), "missing", self.max_bad)
 

@@ -5,6 +5,7 @@ Miech et al., arXiv:1906.03327; the audio shift is EAO's, arXiv:2112.04446.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -24,11 +25,13 @@ from fusion.data.media.log_mel import NUM_MELS, spectrogram_range, spectrogram_s
 TRIES = 20  # attempts per clip: two windows in each of ten videos
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class NarratedClips(ClipSet):
-    """Some clips of each video, drawn anew for each epoch.
+    """Random clips of each video, other ones in each epoch.
 
-    ``reader`` has the features of the ``videos``, ``captions`` what is said in them; the other
-    arguments are those of :class:`fusion.data.datasets.howto100m.HowTo100M`.
+    ``reader`` has the features of the ``videos``, ``store`` what is said in them, ``group`` is the
+    number of clips of a video in an epoch; the other arguments are those of
+    :class:`fusion.data.datasets.howto100m.HowTo100M`.
 
     An item is a dict of ``id`` and float32 features: ``text`` (L, D), ``video`` (L, D) and
     ``audio`` (L, 40). A modality that is not there, or cannot be read, has length 0; a warning
@@ -36,26 +39,21 @@ class NarratedClips(ClipSet):
     the same or of the next videos, so an epoch has as many steps as planned, on every process.
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        captions: CaptionStore,
-        videos: Sequence[str],
-        text_encoder: TextEncoder | None,
-        clips_per_video: int,
-        min_seconds: float,
-        max_video_tokens: int,
-        max_audio_frames: int,
-        shift_audio: bool,
-        bad: str,
-        max_bad: float,
-    ) -> None:
-        self.reader, self.store, self.videos = reader, captions, videos
-        self.text_encoder, self.group = text_encoder, clips_per_video
-        self.min_seconds, self.shift_audio, self.bad = min_seconds, shift_audio, bad
-        self.max_video_tokens, self.max_audio_frames = max_video_tokens, max_audio_frames
+    reader: Reader
+    store: CaptionStore
+    videos: Sequence[str]
+    text_encoder: TextEncoder | None
+    group: int = dataclasses.field()  # without the default of a ClipSet
+    min_seconds: float
+    max_video_tokens: int
+    max_audio_frames: int
+    shift_audio: bool
+    bad: str
+    max_bad: float
+
+    def __post_init__(self) -> None:
         self._seed = 0
-        self.unreadable = Unreadable(videos, list(reader.fields), max_bad)
+        self.unreadable = Unreadable(self.videos, list(self.reader.fields), self.max_bad)
 
     def __len__(self) -> int:
         """Number of clips in an epoch."""

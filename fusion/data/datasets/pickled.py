@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fusion.data.captions.table import CaptionParser
 from fusion.data.datasets.clips import unique_names
 from fusion.data.features.format import Field
 from fusion.data.features.problems import common_width, find_problem, name_some, tolerate, warn
@@ -29,7 +30,7 @@ from fusion.data.untrusted.pickle import load_pickle
 Entry = Mapping[str, Any]
 
 
-class Kind(NamedTuple):
+class FeatureKeys(NamedTuple):
     """Keys of an entry's features of pictures and of motion; the first that fits is taken."""
 
     features_2d: tuple[str, ...]
@@ -37,10 +38,10 @@ class Kind(NamedTuple):
     rate_3d: float = 1.0  # rows per second; of 2D features 1
 
 
-KINDS = {
-    "resnet": Kind(("2d_full", "2d", "2d_pooled"), ("3d_full", "3d", "3d_pooled"), 1.5),
-    "s3d": Kind((), ("s3d",)),
-    "clip": Kind(("clip",), ()),
+FEATURE_KEYS = {
+    "resnet": FeatureKeys(("2d_full", "2d", "2d_pooled"), ("3d_full", "3d", "3d_pooled"), 1.5),
+    "s3d": FeatureKeys((), ("s3d",)),
+    "clip": FeatureKeys(("clip",), ()),
 }
 
 
@@ -56,7 +57,7 @@ class PickledClip:
 
 
 class PickledFeatures:
-    """A :class:`.Reader` of the features of clips, of a kind of ``KINDS``.
+    """A :class:`.Reader` of the features of clips, of a kind of ``FEATURE_KEYS``.
 
     ``fields`` are those that any of the clips has, and audio; ``videos`` are the names of the
     clips, of which repeated ones are numbered.
@@ -66,7 +67,7 @@ class PickledFeatures:
         self.videos: Sequence[str] = unique_names([clip.id for clip in clips])
         self._clips = dict(zip(self.videos, clips, strict=True))
         widths = {name: rows.shape[1] for clip in clips for name, rows in clip.features.items()}
-        rates = {"2d": 1.0, "3d": KINDS[kind].rate_3d}
+        rates = {"2d": 1.0, "3d": FEATURE_KEYS[kind].rate_3d}
         self.fields: Mapping[str, Field] = {
             name: Field(widths[name], rate) for name, rate in rates.items() if name in widths
         } | {"audio": AUDIO}
@@ -96,11 +97,12 @@ def read_clips(
 
     Args:
         file: the pickle.
-        kind: which features, one of ``KINDS``.
+        kind: which features, one of ``FEATURE_KEYS``.
         beside: the pickle that has these features, if it is another one.
         pooled: take pooled features where there are some.
         bad: see :class:`.PickledVideos`.
-        max_bad: the share of clips that may have features that cannot be used.
+        max_bad: the share of clips that may have features that cannot be used, and of captions
+            that may be bad, see :class:`.CaptionParser`.
         needs: leave out the entries of ``file`` that lack this key.
 
     Raises:
@@ -110,7 +112,9 @@ def read_clips(
     pairs = _read_pairs(file, beside)
     if needs is not None:
         pairs = _keep_with(pairs, needs, file)
-    clips = [_make_clip(*pair, KINDS[kind], pooled) for pair in pairs]
+    parser = CaptionParser(max_bad)
+    clips = [_make_clip(*pair, FEATURE_KEYS[kind], pooled, file, parser) for pair in pairs]
+    parser.check()
     problems = _take_out_problems(clips)
     if names := [clip.id for clip in clips if clip.problems]:
         said = (
@@ -122,7 +126,7 @@ def read_clips(
     if bad == "leave_out":
         clips = [clip for clip in clips if not clip.problems]
     if not any("2d" in clip.features or "3d" in clip.features for clip in clips):
-        raise _no_video(pairs[0][2], KINDS[kind], beside or file)
+        raise _no_video(pairs[0][2], FEATURE_KEYS[kind], beside or file)
     return clips
 
 
@@ -175,7 +179,7 @@ def _keep_with(
     return [pair for pair in pairs if pair[1].get(key) is not None]
 
 
-def _no_video(entry: Entry, kind: Kind, file: Path) -> ValueError:
+def _no_video(entry: Entry, kind: FeatureKeys, file: Path) -> ValueError:
     names = [*kind.features_2d, *kind.features_3d]
     pooled = [name for name in names if np.ndim(entry.get(name, 0)) == 1]
     hint = f"; {pooled[0]} is pooled over time: set data.max_video_tokens=0" if pooled else ""
@@ -185,10 +189,24 @@ def _no_video(entry: Entry, kind: Kind, file: Path) -> ValueError:
     )
 
 
-def _make_clip(name: str, entry: Entry, other: Entry, kind: Kind, pooled: bool) -> PickledClip:
-    captions = entry.get("caption", ())
-    texts = (captions,) if isinstance(captions, str) else tuple(map(str, captions))
-    text = str(entry.get("eval_caption", texts[0] if texts else ""))
+def _make_clip(
+    name: str,
+    entry: Entry,
+    other: Entry,
+    kind: FeatureKeys,
+    pooled: bool,
+    file: Path,
+    parser: CaptionParser,
+) -> PickledClip:
+    def texts_of(key: str) -> tuple[str, ...]:
+        given, where = entry.get(key, ()), f"{file}, clip {name}, {key}"
+        given = given.tolist() if isinstance(given, np.ndarray) else given
+        given = given if isinstance(given, list | tuple) else [given]
+        parsed = [parser.parse(where, i, name, None, None, text) for i, text in enumerate(given, 1)]
+        return tuple(caption.text for caption in parsed if caption)
+
+    texts = texts_of("caption")
+    text = (*texts_of("eval_caption"), *texts, "")[0]
     features = {}
     for what, keys in zip(("2d", "3d"), kind[:2], strict=True):
         if (rows := _choose(other, keys, pooled)) is not None:

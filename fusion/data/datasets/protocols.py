@@ -46,8 +46,8 @@ class Protocol:
         if wanted is None or there == wanted or (self.may_lack and there < wanted):
             return
         raise ValueError(
-            f"{file} has {there:,} {what}, but the protocol {self.name} is about {wanted:,}; take"
-            f" the file it is about or another data.protocol: {', '.join(PROTOCOLS)}"
+            f"{file} has {there:,} {what}, but the protocol {self.name} needs {wanted:,}; use"
+            f" its test file, or set another data.protocol: {', '.join(PROTOCOLS)}"
         )
 
     def describe(self, num_clips: int) -> str:

@@ -37,8 +37,8 @@ class Window(NamedTuple):
 def caption_window(captions: Sequence[Caption], index: int, min_seconds: float) -> Window:
     """Extend caption ``index`` of a video by its neighbours until it lasts ``min_seconds``.
 
-    Each time the neighbour is taken that makes the window less long; the previous one if both are
-    equal. A video that is too short is taken whole.
+    Each step adds the neighbour that lengthens the window least, the previous one if both are
+    equal. If the video is too short, the window is the whole video.
     """
     before, after = index - 1, index + 1
     start, end = captions[index].start, captions[index].end
@@ -61,8 +61,9 @@ def random_window(
 ) -> Window:
     """Draw a window of ``min_seconds`` anywhere in a video; ``uniform``, in [0, 1), decides where.
 
-    Returns the window of the newest caption when the drawn window starts, if that still lasts, else
-    of the newest when it ends, see :func:`caption_window`; else the drawn window, without words.
+    The latest caption that begins before the drawn window decides, see :func:`caption_window`. If
+    it is over by then, the latest one that begins before the end of the drawn window decides; if
+    that is over too, the drawn window is returned, without words.
     """
     start = uniform * max(0.0, int(duration) - min_seconds)
     end = start + min_seconds

@@ -21,7 +21,7 @@ from fusion.data.demo.film import write_film
 from fusion.data.demo.perceiver import ceilings
 from fusion.data.demo.plan import SPLITS, VERSION, Film, Scene, plan_corpus
 from fusion.data.demo.sentences import ATTRIBUTES
-from fusion.files import cache_folder, recover_folder, replace_folder
+from fusion.files import cache_folder, lock, num_cores, recover_folder, replace_folder
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def demo_corpus(
                 # Another process may have rendered it by now.
                 if not (recover_folder(folder) / "version.json").is_file():
                     _check_space(folder.parent, len(films))
-                    _render(folder, films, size, jobs or _num_cores())
+                    _render(folder, films, size, jobs or num_cores())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -154,19 +154,14 @@ def _write_csv(path: Path, columns: Sequence[str], rows: list[dict[str, object]]
 
 
 @contextlib.contextmanager
-def _one_process_at_a_time(lock: Path) -> Iterator[None]:
-    """Lock out other processes of this machine; on Windows both render and the last one wins."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with lock.open("w") as file:
+def _one_process_at_a_time(place: Path) -> Iterator[None]:
+    """Lock out other processes; where files cannot be locked, all render and the last one wins."""
+    with place.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno())
         except BlockingIOError:
             logger.info("waiting for another process that renders the built-in corpus")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file.fileno(), wait=True)
         yield
 
 
@@ -182,8 +177,3 @@ def _no_space(place: Path, num_films: int, found: str) -> CorpusError:
         f"no space for the built-in corpus in {place}: it takes {needed} MB, {found};"
         " free some or set FUSION_CACHE to a folder on another disk"
     )
-
-
-def _num_cores() -> int:
-    allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
-    return len(allowed(0)) if allowed else os.cpu_count() or 1

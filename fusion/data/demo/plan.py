@@ -90,8 +90,8 @@ def plan_corpus(size: int | None = None) -> list[Film]:
     most = 4 * len(pools["train"]) // sum(SCENES_PER_VIDEO)
     if size is not None and not 1 <= size <= most:
         raise ValueError(
-            f"films is {size}; choose 1 to {most} films for training, or none for the whole corpus"
-            f" ({NUM_VIDEOS['train']})"
+            f"data.films is {size}; choose 1 to {most} films for training, or none for the whole"
+            f" corpus ({NUM_VIDEOS['train']})"
         )
     films = []
     for split, numbers in pools.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import os
@@ -138,29 +137,6 @@ StoreFiles = LocalFiles | RemoteFiles
 def open_files(location: str | Path) -> StoreFiles:
     """Open the files of a store in a folder, or behind a URL that fsspec can read."""
     return RemoteFiles(str(location)) if "://" in str(location) else LocalFiles(location)
-
-
-def lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file until it is closed or the process dies; False where that is impossible."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no advisory locks
-        return False
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:  # another process has locked it
-        raise
-    except OSError:
-        return False
-    return True
-
-
-def unlock(descriptor: int) -> None:
-    """Undo :func:`lock`, also for the copies of the file that forked processes have."""
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 class _Shard(io.FileIO):

@@ -48,7 +48,7 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
+class IndexPiece:
     """The content of an index piece; ``size`` in bytes and ``sha256`` are those of its shard.
 
     ``videos`` has for each video its ``facts``, and in ``fields`` for each field [rows, offset in
@@ -122,7 +122,7 @@ def encode_features(name: str, field: Field, features: Tensor | np.ndarray) -> n
     return half
 
 
-def encode_piece(piece: Piece) -> bytes:
+def encode_piece(piece: IndexPiece) -> bytes:
     """Write an index piece."""
     content = {"format": FORMAT, **vars(piece)}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
@@ -133,13 +133,13 @@ def piece_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piece:
+def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> IndexPiece:
     """Read the index piece of the shard ``name``; StoreError: it has changed, or cannot be true."""
     if piece_digest(content) != name.rpartition("-")[2]:
         raise StoreError(f"{name}.json is damaged: its hash is not that in its name; {MEND}")
     try:
         described = json.loads(content)
-        piece = Piece(described["size"], described["sha256"], described["videos"])
+        piece = IndexPiece(described["size"], described["sha256"], described["videos"])
         _check_places(piece, fields)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -147,7 +147,7 @@ def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Piec
     return piece
 
 
-def _check_places(piece: Piece, fields: Mapping[str, Field]) -> None:
+def _check_places(piece: IndexPiece, fields: Mapping[str, Field]) -> None:
     """Check that every matrix lies inside the shard and that no two overlap."""
     end = 8  # of the matrices so far; a safetensors file begins with 8 bytes of length
     for video, entry in piece.videos.items():

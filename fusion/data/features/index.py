@@ -17,17 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.features.files import LocalFiles, StoreFiles, lock
-from fusion.data.features.format import (
-    Field,
-    StoreError,
-    decode_header,
-    decode_piece,
-    encode_fields,
-    encode_header,
-)
+from fusion.data.features import format as codec
+from fusion.data.features.files import LocalFiles, StoreFiles
+from fusion.data.features.format import Field, StoreError
 from fusion.data.features.name_index import NameIndex, hash_name, sort_hashes
-from fusion.files import cache_folder, write_atomically
+from fusion.files import cache_folder, lock, write_atomically
 
 INDEX_VERSION = "2"  # raise it when build_index writes anything else
 _LEFT_BEHIND = 3600  # seconds after which a temporary file belongs to no running process
@@ -49,7 +43,7 @@ class Index:
             return StoreError(f"{path} is a damaged index ({what}); delete it")
 
         try:
-            metadata, tensors = decode_header(lambda start, size: data[start : start + size])
+            metadata, tensors = codec.decode_header(lambda start, size: data[start : start + size])
             if max(end for _, _, end in tensors.values()) != len(data):
                 raise ValueError("it is cut off")
             content = np.frombuffer(data, np.uint8)
@@ -101,7 +95,7 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
     for shard, content in pieces:
         shards.append(shard)
         try:
-            piece = decode_piece(shard, content, fields)
+            piece = codec.decode_piece(shard, content, fields)
         except StoreError as error:
             damaged[shard] = str(error)
             sizes.append(0)
@@ -131,7 +125,7 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
         "facts": np.frombuffer(b"".join(facts), np.uint8),
         "shards": np.frombuffer("\n".join(shards).encode(), np.uint8),
     }
-    header, _ = encode_header(tensors, {"damaged": json.dumps(damaged)})
+    header, _ = codec.encode_header(tensors, {"damaged": json.dumps(damaged)})
     return b"".join([header, *(tensor.tobytes() for tensor in tensors.values())])
 
 
@@ -147,7 +141,7 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
         published = _fetch(files, "index/current").decode(errors="replace").strip()
         state = published if re.fullmatch("[0-9a-f]{32}", published) else "none"
     else:  # the names of shards depend on their content
-        identity = "\n".join([INDEX_VERSION, encode_fields(fields), *shards])
+        identity = "\n".join([INDEX_VERSION, codec.encode_fields(fields), *shards])
         state = hashlib.sha256(identity.encode()).hexdigest()[:32]
     place = str(files.folder.resolve()) if isinstance(files, LocalFiles) else files.location
     folder = cache_folder() / "stores" / hashlib.sha256(place.encode()).hexdigest()[:16]
@@ -203,7 +197,7 @@ def _mended(files: StoreFiles, fields: Mapping[str, Field], index: Index) -> boo
     """Return whether a damaged index piece has been repaired since, such as from a backup."""
     for shard, content in zip(index.damaged, files.pieces(list(index.damaged)), strict=True):
         with contextlib.suppress(StoreError):
-            decode_piece(shard, content, fields)
+            codec.decode_piece(shard, content, fields)
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""Data that cannot be used: found, counted, named and limited; never zeros posing as data.
+"""Unusable data is found, counted, named and limited; it is never replaced by zeros.
 
 The same rule holds for captions, features and clips. Bad data is left out or taken as missing
 (``data.bad``); a warning counts it and names some of it. If it is more than the share
@@ -58,7 +58,7 @@ def tolerate(said: str, share: float, policy: str, max_bad: float) -> None:
     """Warn of data that cannot be used; ValueError: its ``share`` is more than ``max_bad``."""
     if share > max_bad:
         raise ValueError(
-            f"{said}; that is more than data.max_bad ({max_bad:g}) allows: mend the file or raise"
+            f"{said}; that is more than data.max_bad ({max_bad:g}) allows: repair the file or raise"
             " data.max_bad"
         )
     warn(f"{said}; {'left out' if policy == 'leave_out' else 'taken as missing'}")
@@ -71,7 +71,7 @@ def warn(said: str) -> None:
 
 
 def name_some(names: Sequence[str], between: str = ", ") -> str:
-    """Name the first few."""
+    """Join the first few names."""
     return between.join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
 
 

@@ -38,16 +38,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fusion.data.features import format as codec
 from fusion.data.features.files import StoreFiles, open_files
-from fusion.data.features.format import (
-    MEND,
-    Field,
-    Piece,
-    StoreError,
-    decode_fields,
-    decode_header,
-    decode_piece,
-)
+from fusion.data.features.format import Field, IndexPiece, StoreError
 from fusion.data.features.index import map_index, open_index
 from fusion.data.features.problems import warn
 from fusion.files import missing_folder
@@ -91,7 +84,9 @@ class FeatureStore:
                 f"{self.location} is no feature store: it has no store.json"
                 f"{missing_folder(f'{self.location}/store.json')}; check the path"
             ) from None
-        self.fields: Mapping[str, Field] = decode_fields(description, f"{self.location}/store.json")
+        self.fields: Mapping[str, Field] = codec.decode_fields(
+            description, f"{self.location}/store.json"
+        )
         mapped = map_index(index) if index else None
         self.index = mapped or open_index(self._files, self.fields)
         self.videos: Sequence[str] = self.index.videos
@@ -212,7 +207,7 @@ def find_damaged_shards(
     for name, content in zip(shards, store.files.pieces(shards), strict=True):
         piece = None
         try:
-            piece = decode_piece(name, content, store.fields)
+            piece = codec.decode_piece(name, content, store.fields)
             _check_shard(store, name, piece, progress)
         except StoreError as error:
             videos = piece.videos if piece else _videos_in(store, name)
@@ -221,7 +216,7 @@ def find_damaged_shards(
 
 
 def _check_shard(
-    store: FeatureStore, name: str, piece: Piece, progress: Callable[[int], object]
+    store: FeatureStore, name: str, piece: IndexPiece, progress: Callable[[int], object]
 ) -> None:
     read = functools.partial(store.files.read, name, piece.size)
     digest = hashlib.sha256()
@@ -231,23 +226,25 @@ def _check_shard(
         progress(len(block))
     shard = f"{store.location}: {name}.safetensors"
     if digest.hexdigest() != piece.sha256:
-        raise StoreError(f"{shard} is damaged: its SHA-256 is not that of its index piece; {MEND}")
+        raise StoreError(
+            f"{shard} is damaged: its SHA-256 is not that of its index piece; {codec.MEND}"
+        )
     described = {
         f"{video}/{field}": ((rows, store.fields[field].width), offset)
         for video, entry in piece.videos.items()
         for field, (rows, offset) in entry["fields"].items()
     }
     try:
-        _, tensors = decode_header(read)
+        _, tensors = codec.decode_header(read)
     except ValueError as error:
-        raise StoreError(f"{shard} is not a safetensors file ({error}); {MEND}") from None
+        raise StoreError(f"{shard} is not a safetensors file ({error}); {codec.MEND}") from None
     if described != {tensor: (shape, begin) for tensor, (shape, begin, _) in tensors.items()}:
-        raise StoreError(f"{shard} does not hold what its index piece says; {MEND}")
+        raise StoreError(f"{shard} does not hold what its index piece says; {codec.MEND}")
 
 
 def _videos_in(store: FeatureStore, name: str) -> set[str]:
     try:
-        _, tensors = decode_header(functools.partial(store.files.read, name, None))
+        _, tensors = codec.decode_header(functools.partial(store.files.read, name, None))
         return {tensor.rpartition("/")[0] for tensor in tensors}
     except ValueError:
         return set()

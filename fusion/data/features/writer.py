@@ -13,21 +13,11 @@ from typing import IO, Any
 import numpy as np
 from torch import Tensor
 
-from fusion.data.features.files import LocalFiles, lock, unlock
-from fusion.data.features.format import (
-    NAME,
-    Field,
-    Piece,
-    StoreError,
-    decode_fields,
-    encode_features,
-    encode_fields,
-    encode_header,
-    encode_piece,
-    piece_digest,
-)
+from fusion.data.features import format as codec
+from fusion.data.features.files import LocalFiles
+from fusion.data.features.format import Field, IndexPiece, StoreError
 from fusion.data.features.index import open_index
-from fusion.files import flush_to_disk, write_atomically, write_once
+from fusion.files import flush_to_disk, lock, unlock, write_atomically, write_once
 
 
 class StoreWriter:
@@ -59,15 +49,15 @@ class StoreWriter:
     ) -> None:
         if "://" in str(folder):
             raise ValueError(f"cannot write to {folder}; write to a folder and copy it there")
-        if not NAME.fullmatch(name):
+        if not codec.NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a writer; use letters, digits, '_', '.', '-'")
         self.folder, self.fields = Path(folder).expanduser().absolute(), dict(fields)
         self.name, self.shard_bytes = name, shard_bytes
         self._shards = self.folder / "shards"
         self._shards.mkdir(parents=True, exist_ok=True)
         description = self.folder / "store.json"
-        write_once(description, encode_fields(self.fields))
-        found = decode_fields(description.read_bytes(), str(description))
+        write_once(description, codec.encode_fields(self.fields))
+        found = codec.decode_fields(description.read_bytes(), str(description))
         if found != self.fields:
             raise StoreError(
                 f"{self.folder} has the fields {_in_words(found)} and not"
@@ -119,7 +109,7 @@ class StoreWriter:
         """
         self._check_video(video)
         matrices = {
-            field: encode_features(f"{video}: {field}", self.fields[field], features[field])
+            field: codec.encode_features(f"{video}: {field}", self.fields[field], features[field])
             for field in self.fields
             if field in features
         }
@@ -154,7 +144,7 @@ class StoreWriter:
             for video, (matrices, _) in self._open.items()
             for field, matrix in matrices.items()
         }
-        header, offsets = encode_header(tensors, {"format": "pt"})
+        header, offsets = codec.encode_header(tensors, {"format": "pt"})
         videos = {
             video: {
                 "fields": {f: [len(m), offsets[f"{video}/{f}"]] for f, m in matrices.items()},
@@ -167,8 +157,8 @@ class StoreWriter:
         for block in blocks:
             digest.update(block)
         size = sum(memoryview(block).nbytes for block in blocks)
-        content = encode_piece(Piece(size, digest.hexdigest(), videos))
-        name = f"{self.name}-{self._count:05d}-{piece_digest(content)}"
+        content = codec.encode_piece(IndexPiece(size, digest.hexdigest(), videos))
+        name = f"{self.name}-{self._count:05d}-{codec.piece_digest(content)}"
         shard, piece = self._shards / f"{name}.safetensors", self._shards / f"{name}.json"
         try:
             write_atomically(shard, *blocks)

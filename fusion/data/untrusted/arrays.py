@@ -1,6 +1,6 @@
 """Stand-ins for arrays, tensors and collections in the pickles of published data.
 
-NumPy's own ``dtype`` and ``ndarray`` would believe what a file says about sizes.
+NumPy's own ``dtype`` and ``ndarray`` would trust the sizes that a file states.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 MOST_BYTES = 4 << 30  # of an array; the features of a day of video are smaller
 HEADER = 1 << 16
 _NUMPY_WRITES = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# Honest arrays compress: features and spectrograms to a half, a frozen picture to a hundredth,
-# silence to a thousandth. So do zeros that are meant to fill the memory. A spectrogram of 128 MiB
-# lasts two hours, which is longer than any silence.
+# Real arrays are compressed to a half (features, spectrograms), to a hundredth (a still picture) or
+# to a thousandth (silence). Files that are to fill the memory are smaller still. The spectrogram of
+# two hours has 128 MiB, and no silence is longer.
 MOST_TIMES_LARGER = 200  # than its file
 ANY_TIMES_LARGER = 128 << 20
 

@@ -26,24 +26,19 @@ class PickleFileError(ValueError):
     """A pickle that is refused, damaged or none; one line with file, reason and way out."""
 
 
-def load_pickle(path: str | Path, max_bytes: int | None = None) -> Any:
+def load_pickle(path: str | Path) -> Any:
     """Read a pickle of lists, dicts, tuples, sets, strings, numbers, bytes and numeric arrays.
 
     Any protocol, also of Python 2 (its strings as latin-1) and NumPy 1. Arrays and NumPy numbers
     are boolean, integer, float, complex or fixed-width text. Tensors become arrays. The memory
-    needed is proportional to the size of the file, which may be limited by ``max_bytes``.
+    needed is proportional to the size of the file.
 
     Raises:
-        PickleFileError: no such file, too long, damaged, or not only plain data.
+        PickleFileError: no such file, damaged, or not only plain data.
     """
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if max_bytes is not None and size > max_bytes:
-                raise PickleFileError(
-                    f"{path}: {size} bytes, more than the {max_bytes} that are allowed; check that"
-                    " it is the right file"
-                )
             if not size:
                 raise PickleFileError(f"{path}: the file is empty; copy or download it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

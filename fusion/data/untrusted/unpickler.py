@@ -43,7 +43,7 @@ def refuse(why: str) -> NoReturn:
 
 
 class Budget:
-    """What the stand-ins of one file of ``size`` bytes may make in all; honest files need less.
+    """A limit for all that the stand-ins of one file of ``size`` bytes make; real files need less.
 
     Old protocols store bytes as text, which becomes bytes, then an array: three copies of each. An
     item of a set or a dict takes at least a byte of the file.
@@ -53,7 +53,7 @@ class Budget:
         self._bytes, self._items = 4 * size, size
 
     def take(self, num_bytes: int = 0, items: int = 0) -> None:
-        """Ask before something is made; refuse the file when the budget is spent."""
+        """Take from the budget before something is made; refuse the file when it is spent."""
         self._bytes -= num_bytes
         self._items -= items
         if self._bytes < 0 or self._items < 0:

@@ -177,7 +177,10 @@ def test_lists_of_videos(tmp_path, content, names):
     [
         ("", "list.csv: no videos; write a name on each line"),
         ("video_id\n", "list.csv: no videos"),
-        ("key,name\n1,a\n", "list.csv, line 1: no column video or video_id or video_path among k"),
+        (
+            "key,name\n1,a\n",
+            "list.csv, line 1: none of key, name names the videos; call that col",
+        ),
         ("video_id\na,b\n", "list.csv, line 2: 2 fields in 1 columns"),
     ],
 )
@@ -262,7 +265,7 @@ def test_the_config_of_msrvtt_from_its_annotations(tmp_path):
     source = check_config(config)["data"]()
     assert source.clips("train", words).ids == ["video1.mp4", "video3.mp4"]
     assert len(source.clips("test", words)) == 1000
-    assert source.protocol("test").name == "msrvtt-1k-A"
+    assert source.protocol_of("test").name == "msrvtt-1k-A"
     assert "MSRVTT_data.json, the videos of MSRVTT_train.9k.csv" in source.describe("train")
 
 

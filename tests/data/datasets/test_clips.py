@@ -8,7 +8,7 @@ from fusion.data.datasets.captioned import CaptionedVideos
 from fusion.data.datasets.dataset import collate
 from fusion.data.datasets.howto100m import HowTo100M
 from fusion.data.datasets.msrvtt_youcook2 import msrvtt
-from fusion.data.features import computed as features_module
+from fusion.data.features import readers as features_module
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import write_clip
 from tests.data.captions.test_annotations import make_store, words, write

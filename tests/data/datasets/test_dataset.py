@@ -49,7 +49,7 @@ def test_a_data_set_draws_and_reports_nothing_by_default():
 def test_a_data_set_of_another_task_needs_no_texts():
     source = Source({"train": "labels.csv", "test": None})
     assert source.splits == ["train"] and source.texts("train") == []
-    assert source.protocol("train").name == "all" and source.ceiling("train") is None
+    assert source.protocol_of("train").name == "all" and source.ceiling("train") is None
 
 
 @pytest.mark.parametrize("kind", ["store", "pickle", "howto100m"])

@@ -3,7 +3,7 @@
 import pytest
 
 from fusion.commands.pack import pack_howto100m
-from fusion.data.datasets.howto100m import KINDS, HowTo100M
+from fusion.data.datasets.howto100m import PUBLISHED, HowTo100M
 from tests.data.datasets.test_howto100m import VIDEOS, own_cache, root, words  # noqa: F401 (fixtures)
 
 
@@ -61,7 +61,7 @@ def test_a_store_of_another_published_kind_is_refused(root, store):  # noqa: F81
 def test_the_published_features_lie_and_run_as_in_the_published_code():
     found = {
         name: (kind.videos, kind.folder, {n: (f.width, f.per_second) for n, f in fields.items()})
-        for name, kind in KINDS.items()
+        for name, kind in PUBLISHED.items()
         for fields in [kind.fields]
     }
     sound, listed = (40, 100.0), "HowTo100M_1166_videopaths"

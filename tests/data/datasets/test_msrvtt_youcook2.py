@@ -175,9 +175,7 @@ def test_a_file_of_another_layout_is_refused(tmp_path, entries, message):
 
 @pytest.mark.parametrize("protocol", [name for name, p in PROTOCOLS.items() if p.clips])
 def test_a_protocol_is_about_its_own_test_set(tmp_path, protocol):
-    with pytest.raises(
-        ValueError, match=rf"f has 3,352 clips, but the protocol {protocol} is about"
-    ):
+    with pytest.raises(ValueError, match=rf"f has 3,352 clips, but the protocol {protocol} needs"):
         PROTOCOLS[protocol].check(2 + 3350, "f")
     if not PROTOCOLS[protocol].may_lack:
         with pytest.raises(ValueError, match="has 2 clips, but"):
@@ -252,9 +250,7 @@ def test_parts_of_a_cut_clip_belong_to_each_of_its_captions(tmp_path, monkeypatc
 
 def test_a_full_test_that_lacks_captions_is_refused(tmp_path, monkeypatch):
     small_full_test(monkeypatch, 2, 40)
-    with pytest.raises(
-        ValueError, match="has 6 captions, but the protocol msrvtt-full is about 40"
-    ):
+    with pytest.raises(ValueError, match="has 6 captions, but the protocol msrvtt-full needs 40"):
         open_test(tmp_path, [entry(0), entry(1)], protocol="msrvtt-full")
 
 

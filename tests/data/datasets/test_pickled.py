@@ -68,3 +68,24 @@ def test_the_9k_split_of_msrvtt_is_a_file_of_its_own(tmp_path):
         write(tmp_path / "msrvtt" / "resnet" / f"{name}.pkl", made)
     for split, number in [("7k", 2), ("9k", 3)]:
         assert len(msrvtt(str(tmp_path), split).clips("train", words)) == number
+
+
+@pytest.mark.parametrize("bad", [True, float("nan"), None, b"a cat", {"a": "cat"}])
+def test_captions_that_are_no_text_are_left_out_and_named(tmp_path, caplog, bad):
+    entries = [entry(n) for n in range(20)]
+    entries[3]["caption"][1] = entries[4]["eval_caption"] = bad
+    clips = open_test(tmp_path, entries)
+    assert clips.texts[3] == ("a cat 3", "birds 3")
+    assert clips.captions[4].text == "a cat 4"  # its first other caption
+    said = "test.pkl, clip video3, caption 2: text is"
+    assert said in caplog.text and "2 of 80 captions cannot be used; left out" in caplog.text
+    with pytest.raises(ValueError, match=r"80 captions cannot be used; .* data.max_bad \(0.01\)"):
+        open_test(tmp_path, entries, max_bad=0.01)
+
+
+def test_a_clip_may_have_a_number_or_an_array_of_texts_or_none(tmp_path):
+    given = [{"caption": 7}, {"caption": np.array(["x", "y"])}, {"caption": ()}]
+    entries = [entry(n, eval_caption=None) | change for n, change in enumerate(given)]
+    clips = open_test(tmp_path, entries)
+    assert clips.texts == [("7",), ("x", "y"), ("",)]
+    assert [caption.text for caption in clips.captions] == ["7", "x", ""]

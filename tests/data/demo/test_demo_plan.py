@@ -95,7 +95,7 @@ def test_the_plan_of_this_version_never_changes(plan):
 
 @pytest.mark.parametrize("size", [0, -1, 726])
 def test_an_impossible_size_is_an_error_that_names_the_possible_ones(size, tmp_path):
-    with pytest.raises(ValueError, match=f"films is {size}; choose 1 to 725"):
+    with pytest.raises(ValueError, match=f"data.films is {size}; choose 1 to 725"):
         demo_corpus(tmp_path, size=size)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import write_clip
-from fusion.data.media.reader import read_audio, read_frames
+from fusion.data.media.film import read_audio, read_frames
 from tests.data.media.films import make_cover, remux
 
 FRAMES = np.full((75, 32, 48, 3), 100, np.uint8)

@@ -6,12 +6,11 @@ import av
 import numpy as np
 import pytest
 
-from fusion.data.media import film as film_module
+from fusion.data.media import decode as decode_module
 from fusion.data.media import pictures as module
 from fusion.data.media.decode import MediaError
-from fusion.data.media.film import Film
+from fusion.data.media.film import Film, read_audio
 from fusion.data.media.pictures import PictureTrack, Sampling
-from fusion.data.media.reader import read_audio
 from tests.data.media.films import (
     RATE,
     SMALL,
@@ -212,9 +211,9 @@ def test_damaged_packets_are_passed_over_and_counted(tmp_path):
 
 
 def test_time_stamps_that_jump_are_not_filled_with_pictures(tmp_path, monkeypatch):
-    decoded, original = [], film_module.decode
+    decoded, original = [], decode_module.decode
     monkeypatch.setattr(
-        film_module,
+        decode_module,
         "decode",
         lambda *words: (decoded.append(f[0].type) or f for f in original(*words)),
     )

@@ -8,7 +8,7 @@ import pytest
 
 from fusion.data.media import decode
 from fusion.data.media.encode import write_clip
-from fusion.data.media.reader import read_audio, read_frames
+from fusion.data.media.film import read_audio, read_frames
 from tests.data.media.films import turn
 
 RATE = 44_100
