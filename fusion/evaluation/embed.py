@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from fusion.data.captions.table import Caption
 from fusion.modalities import letters_of
 from fusion.tokens import Batch
 
@@ -32,7 +33,7 @@ class Embedded:
         similarity: ``cosine``, or ``dot``, which depends on the lengths of embeddings.
         unknown: (N,) bool, texts of words that the text encoder does not know; they count as
             missing. None: not checked.
-        texts: the text of each item as in the data. None: not read.
+        items: of each item, what the data say of it. None: not read.
     """
 
     ids: tuple[str, ...]
@@ -41,7 +42,7 @@ class Embedded:
     shows: Tensor | None = None
     similarity: str = "cosine"
     unknown: Tensor | None = None
-    texts: tuple[str, ...] | None = None
+    items: tuple[Caption, ...] | None = None
 
     @property
     def clips(self) -> Tensor:
@@ -161,5 +162,5 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
         present={m: flags[kept] for m, flags in embedded.present.items()},
         shows=None if embedded.shows is None else embedded.shows[kept],
         unknown=None if embedded.unknown is None else embedded.unknown[kept],
-        texts=embedded.texts and tuple(embedded.texts[place] for place in places),
+        items=embedded.items and tuple(embedded.items[place] for place in places),
     )

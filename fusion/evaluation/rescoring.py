@@ -11,7 +11,6 @@ Shapes: Q queries, M rows of the gallery, E embedding width.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -27,49 +26,8 @@ from fusion.evaluation.retrieval import (
     side_embeddings,
     side_rows,
 )
+from fusion.evaluation.settings import PAPERS, Settings
 from fusion.modalities import Direction
-
-PAPERS = {"dual_softmax": "arXiv:2109.04290", "qb_norm": "arXiv:2112.12777"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Rescoring:
-    """Which rescored rows a table has in addition to the plain ones.
-
-    Attributes:
-        names: keys of ``PAPERS``; none: plain rows only.
-        dual_softmax_scale: factor of the cosines in the softmax over queries. The authors use a
-            temperature of 1 on the logits of CLIP, which are cosines times 100.
-        qb_norm_scale: factor of the cosines in QB-Norm; 20 as published.
-        qb_norm_bank: the most training clips that are embedded for the bank, evenly spaced.
-
-    Raises:
-        ValueError: a name is unknown or repeated, or a number is not positive and finite.
-    """
-
-    names: tuple[str, ...] = ()
-    dual_softmax_scale: float = 100.0
-    qb_norm_scale: float = 20.0
-    qb_norm_bank: int = 5000
-
-    def __post_init__(self) -> None:
-        for name in self.names:
-            if name not in PAPERS:
-                raise ValueError(
-                    f"evaluation.rescoring: unknown {name!r}; choose from {', '.join(PAPERS)}"
-                )
-        if len(set(self.names)) < len(self.names):
-            raise ValueError(
-                f"evaluation.rescoring names one twice: {', '.join(self.names)}; leave one out"
-            )
-        for name in ("dual_softmax_scale", "qb_norm_scale", "qb_norm_bank"):
-            if not 0 < (number := getattr(self, name)) < float("inf"):
-                raise ValueError(f"evaluation.{name} must be more than 0 and finite; got {number}")
-
-    @property
-    def needs_bank(self) -> bool:
-        """Whether clips of the training split must be embedded."""
-        return "qb_norm" in self.names
 
 
 def dual_softmax(
@@ -121,7 +79,7 @@ def qb_norm(bank: Tensor, gallery: Tensor, scale: float, block: int | None = Non
 
 def rescored_tables(
     embedded: Embedded,
-    settings: Rescoring,
+    settings: Settings,
     bank: Embedded | None,
     num_clips: int,
     captions: Tensor | None,
@@ -137,7 +95,7 @@ def rescored_tables(
     """
     tables, embedded = {}, embedded.by_cosine()
     bank = None if bank is None else bank.by_cosine()
-    for name in settings.names:
+    for name in settings.rescoring or ():
         ranked = rank_directions(embedded, rescorer=_rescorer(name, settings, bank))
         tables[name] = {
             "paper": PAPERS[name],
@@ -148,7 +106,7 @@ def rescored_tables(
     return tables
 
 
-def _rescorer(name: str, settings: Rescoring, bank: Embedded | None) -> Rescorer:
+def _rescorer(name: str, settings: Settings, bank: Embedded | None) -> Rescorer:
     def rescorer(direction: Direction, queries: Tensor, gallery: Tensor) -> Rescore | None:
         if name == "dual_softmax":
             return dual_softmax(queries, gallery, settings.dual_softmax_scale)

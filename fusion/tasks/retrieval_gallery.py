@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from fusion.data.datasets.dataset import ClipSet
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.retrieval import rank_directions, side_embeddings
+from fusion.evaluation.ranking import cosine_blocks, dot_products
+from fusion.evaluation.retrieval import Ranked, side_embeddings
 from fusion.modalities import directions
 from fusion.report.gallery import GalleryItem, GalleryResult, Verdict
 
@@ -21,29 +22,30 @@ EVENLY_CHOSEN = (
 
 def show_query(
     text: str,
-    rank: int | None,
+    rank: float | None,
     results: Sequence[GalleryResult],
     right: GalleryResult | None = None,
     clip: GalleryResult | None = None,
 ) -> GalleryItem:
     """Show a query with its best clips, and with the right clip if that is not among them.
 
-    ``text`` and ``clip`` are the two forms of a query. ``rank`` is that of the right clip, from 1;
-    None if the clip is not in what was searched.
+    ``text`` and ``clip`` are the two forms of a query. ``rank`` is that of the right clip, from 1,
+    with a half where it ties; None if the clip is not in what was searched.
     """
-    cards = [(str(place), result) for place, result in enumerate(results, start=1)]
+    shown = "?" if rank is None else f"{rank:.1f}".removesuffix(".0")
+    cards = [(shown if r.is_right else str(place), r) for place, r in enumerate(results, start=1)]
     is_found = any(result.is_right for result in results)
     if right and not is_found:
-        cards.append(("?" if rank is None else str(rank), right))
+        cards.append((shown, right))
     verdict: Verdict
     if rank is None:
         verdict = "far", "✗ the right clip is not in what was searched"
     elif rank == 1:
         verdict = "hit", "✓ right clip first"
     elif is_found:
-        verdict = "near", f"right clip at rank {rank}"
+        verdict = "near", f"right clip at rank {shown}"
     else:
-        verdict = "far", f"✗ right clip at rank {rank}, not among the best {len(results)}"
+        verdict = "far", f"✗ right clip at rank {shown}, not among the best {len(results)}"
     return GalleryItem(text, verdict, cards, clip)
 
 
@@ -60,51 +62,62 @@ def choose_examples(ranks: Sequence[float] | np.ndarray, number: int = 8) -> lis
 
 
 def find_examples(
-    embedded: Embedded, clips: ClipSet, number: int, best: int = 5
+    embedded: Embedded,
+    ranked: Mapping[str, Ranked],
+    folder: Path | None,
+    number: int,
+    best: int = 5,
 ) -> list[GalleryItem]:
     """Choose at most ``number`` queries of one direction and show the ``best`` clips of each.
 
-    It is from text, the first modality, to the largest combination that the model embeds.
+    It is from text, the first modality, to the largest combination that the model embeds. Clips are
+    in the order of the scores that ``ranked`` counts, so a clip that ties may come before or after.
+
+    Args:
+        embedded: the clips of the gallery, with their ``items``.
+        ranked: see :func:`fusion.evaluation.retrieval.rank_directions`.
+        folder: of the media files; None: there are none.
+        number: of queries.
+        best: clips of each query.
     """
-    names = list(embedded.present)
+    names, items = list(embedded.present), embedded.items or ()
     ways = [
         d
         for d in directions(names)
-        if d.query == (names[0][0],) and len(d.gallery) == 1
-        if all(side in embedded.embeddings for side in d.query + d.gallery)
+        if str(d) in ranked and d.query == (names[0][0],) and len(d.gallery) == 1
     ]
-    if not ways or number < 1:
+    if not ways:
         return []
     way = max(ways, key=lambda d: len(d.gallery[0]))
-    ranks, rows, candidates, clips_of_queries, _ = rank_directions(embedded, [way])[str(way)]
+    ranks, rows, candidates, clips_of_queries, _ = ranked[str(way)]
     chosen = choose_examples(ranks, number)
-    query, gallery = (
-        side_embeddings(embedded, side, items)
-        for side, items in ((way.query, rows), (way.gallery, candidates))
-    )
-    if embedded.similarity == "cosine":
-        query, gallery = (torch.nn.functional.normalize(side, dim=-1) for side in (query, gallery))
-    similarities = query[chosen] @ gallery.T  # (number, size of the gallery)
+    if not chosen:
+        return []
+    query = side_embeddings(embedded, way.query, rows[chosen])
+    gallery = side_embeddings(embedded, way.gallery, candidates)
+    scores = torch.cat([block for _, block in cosine_blocks(query, gallery)])  # (number, M)
+    if embedded.similarity == "dot":
+        scores = dot_products(gallery)(scores)[0] * query.norm(dim=1, keepdim=True)
     own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # of the same shape
-    places = similarities.topk(min(best, len(candidates))).indices  # (number, best)
+    places = scores.argsort(dim=1, descending=True, stable=True)[:, :best]
 
     def show(i: int, place: int) -> GalleryResult:
         item = int(candidates[place])
-        caption = clips.captions[item]
+        caption = items[item]
         return GalleryResult(
             clip_id=embedded.ids[item],
             caption=caption.text,
-            path=clips.folder / caption.video if clips.folder else None,
+            path=folder / caption.video if folder else None,
             start=caption.start,
             end=caption.end,
-            score=float(similarities[i, place]),
+            score=float(scores[i, place]),
             is_right=bool(own[i, place]),
         )
 
     examples = []
     for i, asked in enumerate(chosen):
         results = [show(i, place) for place in places[i].tolist()]
-        right = int(similarities[i].masked_fill(~own[i], -torch.inf).argmax())
-        text = clips.captions[int(rows[asked])].text
-        examples.append(show_query(text, round(ranks[asked]), results, show(i, right)))
+        right = int(scores[i].masked_fill(~own[i], -torch.inf).argmax())
+        text = items[int(rows[asked])].text
+        examples.append(show_query(text, float(ranks[asked]), results, show(i, right)))
     return examples

@@ -13,11 +13,11 @@ from fusion.config import load_config
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.embed import Embedded, keep_complete
-from fusion.evaluation.rescoring import Rescoring
-from fusion.report.retrieval import describe_evaluation
+from fusion.evaluation.settings import Settings
 from fusion.report.tables import format_table
 from fusion.tasks import retrieval
 from fusion.tasks.retrieval import describe_result, embed_clips
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.tiny import CONFIG, write_config
 
 WORDS = ["the", "a", "red", "blue", "star", "ring", "while", "and", "is"]
@@ -132,6 +132,6 @@ def test_the_table_says_that_its_gallery_is_not_the_published_one():
         def ceiling(self, split):
             return None
 
-    result = describe_result(Source(), "test", embedded, Rescoring(()), None)[0]
+    result = describe_result(Source(), "test", embedded, Settings(), None)[0]
     assert "(here 2, not 968: not the published gallery); features of res" in result["protocol"]
     assert result["protocol"] in format_table(result)

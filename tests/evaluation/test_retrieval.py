@@ -6,8 +6,8 @@ from fusion.data.datasets.dataset import collate
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.models import EAO
-from fusion.report.retrieval import describe_evaluation
 from fusion.report.tables import BY_COSINE, format_table
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.evaluation.naive import ranks_of_matrix
 
 NAMES = ("text", "video", "audio")

@@ -1,5 +1,6 @@
 """Clips with several captions: the naive loop, and what a table says of them."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -14,9 +15,9 @@ from fusion.evaluation.metrics import chance, chance_among_captions, retrieval_m
 from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
-from fusion.report.retrieval import describe_evaluation
 from fusion.report.tables import format_table
 from fusion.tasks.retrieval_gallery import find_examples
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.report.test_run_page import RECALLS, evaluation, written
 
 SHOWS = [0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 4, 5]
@@ -188,9 +189,9 @@ def test_captions_of_one_window_show_one_clip():
 
 def test_the_report_shows_each_clip_once_and_finds_the_right_one():
     embedded = several_captions()
-    clips = Captioned([Caption(f"video{n}", 0.0, 1.0, f"text {i}") for i, n in enumerate(SHOWS)])
-    examples = find_examples(embedded, clips, number=12, best=3)
-    ranks = rank_directions(embedded)["t->va"].ranks
+    items = tuple(Caption(f"video{n}", 0.0, 1.0, f"text {i}") for i, n in enumerate(SHOWS))
+    embedded, ranked = dataclasses.replace(embedded, items=items), rank_directions(embedded)
+    examples = find_examples(embedded, ranked, None, number=12, best=3)
     found = []
     for example in examples:
         asked = SHOWS[int(example.text.split()[1])]
@@ -199,9 +200,9 @@ def test_the_report_shows_each_clip_once_and_finds_the_right_one():
         (right,) = [clip for _, clip in example.cards if clip.is_right]
         assert SHOWS[int(right.clip_id.removeprefix("item"))] == asked
         assert (len(example.cards) == 3) == any(clip.is_right for clip in results)
-        (rank,) = re.findall(r"rank (\d+)|first", example.verdict[1])
-        found.append(int(rank or 1))
-    assert sorted(found) == sorted(round(rank) for rank in ranks)
+        (rank,) = re.findall(r"rank ([\d.]+)|first", example.verdict[1])
+        found.append(float(rank.rstrip(",.") or 1))
+    assert sorted(found) == sorted(ranked["t->va"].ranks)
 
 
 def test_chance_is_told_for_clips_and_for_captions(tmp_path):

@@ -12,9 +12,9 @@ import pytest
 from fusion.data.media.encode import write_clip
 from fusion.report.gallery import GalleryResult, make_gallery
 from fusion.report.plots import bar_chart
-from fusion.report.retrieval import retrieval_layout
 from fusion.report.run_page import headline, write_report
 from fusion.tasks.retrieval_gallery import choose_examples, show_query
+from fusion.tasks.retrieval_result import retrieval_layout
 
 ATTACK = "<img src=x onerror=alert(1)>"
 FUSED = ["t->v", "t->a", "v->t", "v->a", "a->t", "a->v"]

@@ -36,8 +36,11 @@ LAYOUT = Layout(
     columns=COLUMNS,
     compared=("R@5", "R@10", "MedR"),
     counts={"queries": "queries", "gallery": "candidates"},
+    # R@1 of chance is 1 / clips among captions too: the mean share of captions that a clip has.
     guesses={"chance": "chance", "chance, captions": "chance_among_captions"},
     key=KEY,
+    ceiling_note="the score of a perfect perceiver of the same modalities; it is below 100 because"
+    " different clips can look or sound alike",
     bars_title="R@1 in per cent: each modality alone, then together",
     headline=("t->va", "t->v+a"),
     headline_title="text → video and audio",
@@ -108,8 +111,15 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
     bars.sort(key=lambda way: (len(way.replace("+", "")), "+" not in way))
     several = "captions" in clips
     among = {"chance": result.get("gallery"), "chance, captions": clips.get("captions")}
+    by_dot = result.get("similarity") == "dot"
+    facts = {
+        "missing": clips.get("rule", ""),
+        "compared": "by dot product, as in training: the lengths of embeddings count" * by_dot,
+    }
     return dataclasses.replace(
         LAYOUT,
+        tested=_count_in_words(result),
+        facts={name: text for name, text in facts.items() if text},
         names={
             way: " → ".join(_side_in_words(side, letters) for side in way.split("->"))
             for way in every
@@ -121,6 +131,29 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
         bars_note=_compare_bars(rows, bars),
         asked_by_item=[w for w in every if several and CAPTION[0] in w.partition("->")[0]],
     )
+
+
+def complete_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Give the result of an older version, always one of retrieval, the layout of this version."""
+    if "tested" in result.get("table", {}):
+        return result
+    return result | {"table": retrieval_layout(result).as_json()}
+
+
+def _count_in_words(result: Mapping[str, Any]) -> str:
+    """Write how many clips were tested, and what they lack; empty if that is not known."""
+    clips, counted, searched = (result.get(key) for key in ("clips", "counted", "gallery"))
+    if not clips:
+        return ""
+    text = f"{searched or clips['total']:,} clips"
+    if "captions" in clips:
+        text += f" with {clips['captions']:,} captions"
+    if counted and searched not in (None, counted):
+        text += f" in the gallery, {counted:,} counted"
+    text += "".join(f", {n:,} without {name}" for name, n in clips.get("missing", {}).items())
+    if unknown := clips.get("without_known_words"):
+        text += f" ({unknown:,} of the texts that count as missing have only unknown words)"
+    return text
 
 
 def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:
