@@ -26,8 +26,9 @@ DEFAULTS = {
     "overwrite": False,
     "data_root": None,
     "init": None,
+    "text_encoder": None,
 }
-KNOWN = (*DEFAULTS, "output", *SECTIONS)  # top-level keys
+KNOWN = tuple(dict.fromkeys((*DEFAULTS, "output", *SECTIONS)))  # top-level keys
 
 
 class ConfigError(ValueError):

@@ -76,16 +76,25 @@ class Retrieval:
         """Names of the splits of the data."""
         return self.source.splits
 
-    def open_encoders(self, checkpoint: Path | None, own_first: bool = False) -> None:
+    def open_encoders(
+        self, checkpoint: Path | None, own_first: bool = False
+    ) -> Mapping[str, str | Path]:
         """Read the text encoder of a checkpoint, or train one on the training texts."""
         if (spec := self.config["text_encoder"]) is None:
-            return
+            return {}
         if checkpoint is not None:
             self.text_encoder = _find_text_encoder(checkpoint, spec, own_first)
         else:
             texts = self.source.texts("train") if TEXT_ENCODERS[spec["name"]].learns else ()
             build = self.builders["text_encoder"]
             self.text_encoder = build(sentences=texts, seed=self.config["seed"])
+        # A model only understands the vectors that it was trained with.
+        return {"texts": getattr(self.text_encoder, "path", None) or f"encoder in {checkpoint}"}
+
+    def save_encoders(self, folder: Path) -> None:
+        """Write the text encoder."""
+        if self.text_encoder is not None:
+            self.text_encoder.save(folder)
 
     def clips(self, split: str) -> ClipSet:
         """Read a split and check that its features fit the model."""

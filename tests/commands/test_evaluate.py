@@ -86,6 +86,12 @@ def test_mistakes_about_data_are_found_before_a_model_is_built(trained, tmp_path
         evaluate(trained[0], str(path), None)
 
 
+def test_a_misspelt_split_is_found_before_the_data_are_opened(trained, monkeypatch):
+    monkeypatch.setattr(evaluate_module, "make_task", lambda *_: pytest.fail("too late"))
+    with pytest.raises(ValueError, match="--set: unknown 'tests'; choose from train, validation, "):
+        evaluate(trained[0], "tests", None)
+
+
 def test_a_store_without_the_test_is_no_surprise_after_training(tmp_path):
     from tests.data.captions.test_annotations import make_store, write
 
