@@ -31,8 +31,6 @@ class Embedded:
         shows: the number of each item's clip, (N,) int64; items of one clip differ only in their
             text. None: every item is a clip.
         similarity: ``cosine``, or ``dot``, which depends on the lengths of embeddings.
-        unknown: (N,) bool, texts of words that the text encoder does not know; they count as
-            missing. None: not checked.
         items: of each item, what the data say of it. None: not read.
     """
 
@@ -41,7 +39,6 @@ class Embedded:
     present: Mapping[str, Tensor]
     shows: Tensor | None = None
     similarity: str = "cosine"
-    unknown: Tensor | None = None
     items: tuple[Caption, ...] | None = None
 
     @property
@@ -161,6 +158,5 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
         embeddings={c: rows[kept] for c, rows in embedded.embeddings.items()},
         present={m: flags[kept] for m, flags in embedded.present.items()},
         shows=None if embedded.shows is None else embedded.shows[kept],
-        unknown=None if embedded.unknown is None else embedded.unknown[kept],
         items=embedded.items and tuple(embedded.items[place] for place in places),
     )

@@ -93,13 +93,20 @@ def rescored_tables(
         For each way its ``paper``, what it ``assumes``, its ``settings`` and its ``directions``,
         without intervals: the scores of a query depend on the other queries.
     """
-    tables, embedded = {}, embedded.by_cosine()
-    bank = None if bank is None else bank.by_cosine()
+    embedded, bank = embedded.by_cosine(), bank and bank.by_cosine()
+    several = "" if captions is None else ", which is not so here: clips have several captions"
+    assumes = {
+        "dual_softmax": "sees all test queries at once and assumes that each clip belongs to"
+        f" exactly one of them{several}",
+        "qb_norm": f"sees {len(bank.ids) if bank else 0} queries of the training split, at even"
+        " distances, and assumes that those of the test are of the same kind",
+    }
+    tables = {}
     for name in settings.rescoring or ():
         ranked = rank_directions(embedded, rescorer=_rescorer(name, settings, bank))
         tables[name] = {
             "paper": PAPERS[name],
-            "assumes": _assumption(name, captions, bank),
+            "assumes": assumes[name],
             "settings": {"scale": getattr(settings, f"{name}_scale")},
             "directions": retrieval_table(ranked, num_clips, captions, intervals=False),
         }
@@ -112,25 +119,10 @@ def _rescorer(name: str, settings: Settings, bank: Embedded | None) -> Rescorer:
             return dual_softmax(queries, gallery, settings.dual_softmax_scale)
         assert bank is not None
         rows = side_rows(bank, direction.query, has_any(bank, direction.query))
-        if not len(rows):
-            return None
         known = side_embeddings(bank, direction.query, rows)
-        return qb_norm(known, gallery, settings.qb_norm_scale)
+        return qb_norm(known, gallery, settings.qb_norm_scale) if len(rows) else None
 
     return rescorer
-
-
-def _assumption(name: str, captions: Tensor | None, bank: Embedded | None) -> str:
-    if name == "dual_softmax":
-        text = "sees all test queries at once and assumes that each clip belongs to exactly one"
-        if captions is None:
-            return f"{text} of them"
-        return f"{text} of them, which is not so here: clips have several captions"
-    assert bank is not None
-    return (
-        f"sees {len(bank.ids)} queries of the training split, at even distances, and assumes that"
-        " those of the test are of the same kind"
-    )
 
 
 def _sums_and_hubs(
@@ -139,7 +131,7 @@ def _sums_and_hubs(
     """Return log sum exp(scale * s) over queries, (M,) float64, and the hubs, (M,) bool."""
     sums = torch.full((len(gallery),), -torch.inf, dtype=torch.float64)
     is_hub = torch.zeros(len(gallery), dtype=torch.bool)
-    for _, cosines in cosine_blocks(queries, gallery, block):
+    for cosines in cosine_blocks(queries, gallery, block):
         is_hub |= _is_best(cosines).any(dim=0)
         sums = torch.logaddexp(sums, cosines.mul_(scale).logsumexp(dim=0))
     return sums, is_hub

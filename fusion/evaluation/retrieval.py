@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fusion.evaluation.bootstrap import interval_over_clips, interval_over_queries
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.metrics import retrieval_metrics
+from fusion.evaluation.metrics import (
+    interval_over_clips,
+    interval_over_queries,
+    retrieval_metrics,
+)
 from fusion.evaluation.ranking import Ranks, Rescore, dot_products, ranks_of_pairs
 from fusion.modalities import Direction, directions, letters_of
 
@@ -109,7 +112,7 @@ def retrieval_table(
         num_clips: the denominator of recalls where clips are queries.
         captions: the clip of each caption, with those that count as misses; their number is the
             denominator where captions are queries. None: every clip has one.
-        intervals: whether to add ``R@1_interval``, see :mod:`fusion.evaluation.bootstrap`.
+        intervals: whether to add ``R@1_interval``, see :mod:`fusion.evaluation.metrics`.
     """
     table: dict[str, dict[str, Any]] = {}
     for direction, (ranks, _, candidates, clips, by_caption) in ranked.items():

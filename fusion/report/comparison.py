@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.evaluation.bootstrap import DRAWS, Floats, draw_recalls, interval_of, paired_test
+from fusion.evaluation.metrics import DRAWS, Floats, draw_recalls, interval_of, paired_test
 from fusion.report.layout import Layout
 
 NO_DIFFERENCE = "~"  # beside a difference whose interval includes 0
@@ -66,7 +66,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         ``headline``, ``by_cosine`` and under the key of the layout (``directions``): means of the
         metrics over seeds and, where ``R@1`` is the main one, ``R@1_of_seeds``, ``R@1_deviation``
         over seeds, ``R@1_interval`` over clips, and ``difference`` to the baseline, see
-        :func:`fusion.evaluation.bootstrap.paired_test`. The rest says how to read the rows.
+        :func:`fusion.evaluation.metrics.paired_test`. The rest says how to read the rows.
     """
     first, layout = methods[0].runs[0].result, _merge_layouts(methods)
     ways = list(layout.names)

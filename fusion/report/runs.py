@@ -75,12 +75,9 @@ def read_run(
     name: str | None = None,
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Run:
-    """Read what a run left.
+    """Read what a run left; ``name`` is what the user calls its method.
 
-    Args:
-        path: its folder.
-        name: what the user calls its method.
-        complete: adds to the result of an older version what it lacks.
+    ``complete`` adds to the result of an older version what it lacks.
 
     Raises:
         ConfigError: a file is missing, from a version that is too old or too new, or damaged.

@@ -29,7 +29,6 @@ from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
 from fusion.training.protocols import Loss
-from fusion.words import words_of
 
 
 class Retrieval:
@@ -130,7 +129,9 @@ class Retrieval:
         if not accelerator.is_main_process:
             return None
         result, gallery, ranked = describe_result(self.source, split, embedded, settings, bank)
-        examples = find_examples(gallery, ranked, clips.folder, settings.queries_in_report)
+        examples, number = [], settings.queries_in_report
+        for way in result["table"]["lead"][:1]:
+            examples = find_examples(gallery, way, ranked[way], clips.folder, number)
         rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
         texts = [item.text for item in gallery.items or ()]
         scores = pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")
@@ -159,12 +160,8 @@ def embed_clips(
     embedded = embed(model, clips, collate, accelerator, batch_size)
     if clips.whole is not None:
         embedded = average_parts(embedded, clips.whole)
-    items = tuple(clips.captions)
-    unknown = torch.zeros(len(embedded.ids), dtype=torch.bool)
-    for item in (~embedded.present.get("text", ~unknown)).nonzero()[:, 0].tolist():
-        unknown[item] = bool(words_of(items[item].text))
-    shows = torch.tensor(clips.shows)
-    return dataclasses.replace(embedded, shows=shows, unknown=unknown, items=items)
+    shows, items = torch.tensor(clips.shows), tuple(clips.captions)
+    return dataclasses.replace(embedded, shows=shows, items=items)
 
 
 def describe_result(

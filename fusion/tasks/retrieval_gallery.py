@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.ranking import cosine_blocks, dot_products
 from fusion.evaluation.retrieval import Ranked, side_embeddings
-from fusion.modalities import directions
 from fusion.report.gallery import GalleryItem, GalleryResult, Verdict
 
 EVENLY_CHOSEN = (
@@ -62,40 +61,31 @@ def choose_examples(ranks: Sequence[float] | np.ndarray, number: int = 8) -> lis
 
 
 def find_examples(
-    embedded: Embedded,
-    ranked: Mapping[str, Ranked],
-    folder: Path | None,
-    number: int,
-    best: int = 5,
+    embedded: Embedded, way: str, ranked: Ranked, folder: Path | None, number: int, best: int = 5
 ) -> list[GalleryItem]:
-    """Choose at most ``number`` queries of one direction and show the ``best`` clips of each.
+    """Choose at most ``number`` queries of a direction and show the ``best`` clips of each.
 
-    It is from text, the first modality, to the largest combination that the model embeds. Clips are
-    in the order of the scores that ``ranked`` counts, so a clip that ties may come before or after.
+    Clips are in the order of the exact scores that ranks are counted from, so that of two clips
+    that tie either may come first.
 
     Args:
-        embedded: the clips of the gallery, with their ``items``.
-        ranked: see :func:`fusion.evaluation.retrieval.rank_directions`.
+        embedded: the clips that were ranked, with their ``items``.
+        way: the direction, such as ``t->va``.
+        ranked: its ranks, see :func:`fusion.evaluation.retrieval.rank_directions`.
         folder: of the media files; None: there are none.
         number: of queries.
         best: clips of each query.
     """
-    names, items = list(embedded.present), embedded.items or ()
-    ways = [
-        d
-        for d in directions(names)
-        if str(d) in ranked and d.query == (names[0][0],) and len(d.gallery) == 1
-    ]
-    if not ways:
-        return []
-    way = max(ways, key=lambda d: len(d.gallery[0]))
-    ranks, rows, candidates, clips_of_queries, _ = ranked[str(way)]
+    items, sides = embedded.items or (), way.split("->")
+    ranks, rows, candidates, clips_of_queries, _ = ranked
     chosen = choose_examples(ranks, number)
     if not chosen:
         return []
-    query = side_embeddings(embedded, way.query, rows[chosen])
-    gallery = side_embeddings(embedded, way.gallery, candidates)
-    scores = torch.cat([block for _, block in cosine_blocks(query, gallery)])  # (number, M)
+    query, gallery = (
+        side_embeddings(embedded, side.split("+"), chosen_rows)
+        for side, chosen_rows in zip(sides, (rows[chosen], candidates), strict=True)
+    )
+    scores = torch.cat(list(cosine_blocks(query, gallery)))  # (number, M)
     if embedded.similarity == "dot":
         scores = dot_products(gallery)(scores)[0] * query.norm(dim=1, keepdim=True)
     own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # of the same shape

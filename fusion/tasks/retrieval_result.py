@@ -13,6 +13,7 @@ from fusion.evaluation.metrics import chance, chance_among_captions
 from fusion.evaluation.retrieval import CAPTION
 from fusion.modalities import directions
 from fusion.report.layout import FORMAT, Layout, arrow, is_number, number
+from fusion.words import words_of
 
 MISSING_RULE = (
     "a clip with no modality on the query or on the gallery side is left out of the ranking of that"
@@ -69,29 +70,29 @@ def describe_evaluation(
     ``by_cosine`` is the table by cosine, where the model compares by dot product.
     """
     total, captions = embedded.num_clips, embedded.captions
-    clips: dict[str, Any] = {"total": total}
-    if captions is not None:
-        clips["captions"] = len(captions)
-    if embedded.unknown is not None and (unknown := int(embedded.unknown.sum())):
-        clips["without_known_words"] = unknown
+    clips = {
+        "total": total,
+        "captions": None if captions is None else len(captions),
+        "without_known_words": _count_unknown(embedded) or None,
+        "missing": _count_missing(embedded),
+        "rule": MISSING_RULE,
+    }
+    among = None if captions is None else chance_among_captions(captions.numpy())
     result: dict[str, Any] = {
         "format": FORMAT,
         "set": name,
         "protocol": protocol,
         "gallery": total,
         "counted": counted,
-        "clips": clips | {"missing": _count_missing(embedded), "rule": MISSING_RULE},
+        "clips": {key: value for key, value in clips.items() if value is not None},
         "similarity": embedded.similarity,
-        "directions": dict(table),
+        "directions": table,
         "chance": chance(total, counted),
+        **({"chance_among_captions": among} if among else {}),
+        "ceiling": ceiling or None,
+        **({"by_cosine": by_cosine} if by_cosine else {}),
+        **({"rescored": rescored} if rescored else {}),
     }
-    if captions is not None:
-        result["chance_among_captions"] = chance_among_captions(captions.numpy())
-    result["ceiling"] = dict(ceiling) if ceiling else None
-    if by_cosine:
-        result["by_cosine"] = dict(by_cosine)
-    if rescored:
-        result["rescored"] = dict(rescored)
     return result | {"table": retrieval_layout(result).as_json()}
 
 
@@ -189,6 +190,12 @@ def _side_in_words(side: str, letters: Mapping[str, str]) -> str:
     """Write ``va`` as video and audio, ``v+a`` as video and audio, averaged."""
     words = " and ".join(letters.get(x, x) for x in side if x != "+")
     return f"{words}, averaged" if "+" in side else words
+
+
+def _count_unknown(embedded: Embedded) -> int:
+    """Count the texts that count as missing because the text encoder knows none of their words."""
+    pairs = zip(embedded.items or (), embedded.present.get(CAPTION, ()), strict=False)
+    return sum(bool(words_of(item.text)) for item, is_present in pairs if not is_present)
 
 
 def _count_missing(embedded: Embedded) -> dict[str, int]:

@@ -9,9 +9,14 @@ import torch
 
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet
-from fusion.evaluation.bootstrap import interval_over_clips, interval_over_queries
 from fusion.evaluation.embed import Embedded, keep_complete
-from fusion.evaluation.metrics import chance, chance_among_captions, retrieval_metrics
+from fusion.evaluation.metrics import (
+    chance,
+    chance_among_captions,
+    interval_over_clips,
+    interval_over_queries,
+    retrieval_metrics,
+)
 from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
@@ -191,7 +196,7 @@ def test_the_report_shows_each_clip_once_and_finds_the_right_one():
     embedded = several_captions()
     items = tuple(Caption(f"video{n}", 0.0, 1.0, f"text {i}") for i, n in enumerate(SHOWS))
     embedded, ranked = dataclasses.replace(embedded, items=items), rank_directions(embedded)
-    examples = find_examples(embedded, ranked, None, number=12, best=3)
+    examples = find_examples(embedded, "t->va", ranked["t->va"], None, number=12, best=3)
     found = []
     for example in examples:
         asked = SHOWS[int(example.text.split()[1])]

@@ -18,7 +18,7 @@ from fusion.builders import check_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dataset import collate
-from fusion.evaluation.bootstrap import interval_over_queries
+from fusion.evaluation.metrics import interval_over_queries
 from fusion.losses import LOSSES, StatelessLoss
 from fusion.models import MODELS
 from fusion.report.gallery import GalleryItem, GalleryResult
