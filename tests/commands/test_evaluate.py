@@ -1,6 +1,7 @@
 """Which words, in which order and about what a checkpoint is asked."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,6 +122,14 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
     assert "2 without text, 0 without video (1 of the texts that" in format_table(result)
     complete = describe_evaluation("test", "all", keep_complete(found, ["text"]), {}, None, 3)
     assert "without_known_words" not in complete["clips"]
+
+
+def test_only_the_main_process_ranks(monkeypatch):
+    config = CONFIG | {"task": "retrieval", "output": "x"}
+    monkeypatch.setattr(retrieval, "embed_clips", lambda *_: None)
+    monkeypatch.setattr(retrieval, "describe_result", lambda *_: pytest.fail("ranked"))
+    other = SimpleNamespace(is_main_process=False)
+    assert retrieval.Retrieval(config).evaluate(None, None, "test", other) is None
 
 
 def test_the_table_says_that_its_gallery_is_not_the_published_one():

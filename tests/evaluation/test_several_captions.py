@@ -210,6 +210,27 @@ def test_the_report_shows_each_clip_once_and_finds_the_right_one():
     assert sorted(found) == sorted(ranked["t->va"].ranks)
 
 
+def test_the_gallery_shows_a_tied_rank_as_it_is_and_clips_in_the_order_of_exact_scores():
+    """The first two clips tie."""
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.nn.functional.normalize(torch.randn(6, 4, generator=generator), dim=-1)
+    clips[1] = clips[0] * 3
+    embeddings = {"t": clips.clone(), "v": clips}
+    present = {name: torch.ones(6).bool() for name in ("text", "video")}
+    items = tuple(Caption(f"video{i}", 0.0, 1.0, f"text {i}") for i in range(6))
+    names = tuple(f"item{i}" for i in range(6))
+    embedded = Embedded(names, embeddings, present, items=items)
+    ranked = rank_directions(embedded)["t->v"]
+    examples = find_examples(embedded, "t->v", ranked, None, number=6, best=6)
+    tied = [example for example in examples if example.text in ("text 0", "text 1")]
+    assert [example.verdict for example in tied] == [("near", "right clip at rank 1.5")] * 2
+    for example in examples:
+        (label,) = [label for label, clip in example.cards if clip.is_right]
+        assert float(label) == ranked.ranks[int(example.text.split()[1])]
+        scores = [clip.score for _, clip in example.cards]
+        assert scores == sorted(scores, reverse=True)
+
+
 def test_chance_is_told_for_clips_and_for_captions(tmp_path):
     clips = {"total": 600, "captions": 12_000, "missing": {"text": 0}, "rule": "left out"}
     several = evaluation(clips=clips, chance_among_captions={**RECALLS, "MedR": 408.0})
