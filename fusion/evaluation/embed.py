@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fusion.data.captions.table import Caption
+from fusion.data.datasets.dataset import collate
 from fusion.modalities import letters_of
-from fusion.tokens import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,20 +72,16 @@ class Embedded:
 def embed(
     model: nn.Module,
     clips: Dataset[Any],
-    collate: Callable[[Sequence[Any]], Batch],
     accelerator: Accelerator,
     batch_size: int = 256,
-    combinations: Iterable[str] | None = None,
 ) -> Embedded:
     """Embed every clip once, each process a share, and gather all on every process.
 
     Args:
         model: maps inputs to embeddings by combination; may have an attribute ``similarity``.
-        clips: items that ``collate`` makes batches of.
-        collate: see ``torch.utils.data.DataLoader``.
+        clips: see :class:`fusion.data.datasets.dataset.ClipSet`.
         accelerator: the processes.
         batch_size: clips at a time on one process; it changes results by rounding alone.
-        combinations: which to compute; all that the model has if not given.
 
     Raises:
         RuntimeError: the processes did not embed every clip once.
@@ -102,7 +98,7 @@ def embed(
     with torch.no_grad():
         for number, batch in zip(mine, bar, strict=True):
             batch = batch.to(accelerator.device)
-            sides = (model(batch.inputs, combinations), batch.present)
+            sides = (model(batch.inputs), batch.present)
             rows.append((number, batch.ids, *({n: x.cpu() for n, x in s.items()} for s in sides)))
     gathered = [rows] * accelerator.num_processes
     if len(gathered) > 1:

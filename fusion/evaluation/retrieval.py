@@ -5,7 +5,7 @@ Shapes: N items, Q queries, M rows of the gallery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,11 +36,7 @@ class Ranked(NamedTuple):
     by_caption: bool  # whether every caption is a query; otherwise every clip is
 
 
-def rank_directions(
-    embedded: Embedded,
-    chosen: Iterable[Direction] | None = None,
-    rescorer: Rescorer | None = None,
-) -> dict[str, Ranked]:
+def rank_directions(embedded: Embedded, rescorer: Rescorer | None = None) -> dict[str, Ranked]:
     """Rank every direction whose combinations the model embeds.
 
     On a side with text, every caption is a query or a candidate; on a side without text, every clip
@@ -48,11 +44,10 @@ def rank_directions(
 
     Args:
         embedded: the data set.
-        chosen: directions; all if not given.
         rescorer: changes the scores; a direction for which it returns None is left out.
     """
     ranked = {}
-    for direction in chosen or directions(list(embedded.present)):
+    for direction in directions(list(embedded.present)):
         parts = direction.query + direction.gallery
         if not all(part in embedded.embeddings for part in parts):
             continue

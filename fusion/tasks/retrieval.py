@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 from fusion.builders import build_text_encoder, check_config
 from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
-from fusion.data.datasets.dataset import ClipSet, Source, collate
+from fusion.data.datasets.dataset import ClipSet, Source
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import rescored_tables
@@ -124,7 +124,7 @@ class Retrieval:
         settings, bank = self.settings, None
         if "qb_norm" in (settings.rescoring or ()):
             queries = self._bank_clips(accelerator, settings.qb_norm_bank)
-            bank = embed(model, queries, collate, accelerator, settings.batch_size)
+            bank = embed(model, queries, accelerator, settings.batch_size)
         embedded = embed_clips(model, clips, accelerator, settings.batch_size)
         if not accelerator.is_main_process:
             return None
@@ -157,7 +157,7 @@ def embed_clips(
     model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
 ) -> Embedded:
     """Embed clips, each as a whole, see :func:`fusion.evaluation.embed.embed`."""
-    embedded = embed(model, clips, collate, accelerator, batch_size)
+    embedded = embed(model, clips, accelerator, batch_size)
     if clips.whole is not None:
         embedded = average_parts(embedded, clips.whole)
     shows, items = torch.tensor(clips.shows), tuple(clips.captions)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.ranking import cosine_blocks, dot_products
+from fusion.evaluation.ranking import Ranks, cosine_blocks, dot_products
 from fusion.evaluation.retrieval import Ranked, side_embeddings
 from fusion.report.gallery import GalleryItem, GalleryResult, Verdict
 
@@ -21,41 +21,35 @@ EVENLY_CHOSEN = (
 
 def show_query(
     text: str,
-    rank: float | None,
+    rank: float,
     results: Sequence[GalleryResult],
     right: GalleryResult | None = None,
-    clip: GalleryResult | None = None,
 ) -> GalleryItem:
     """Show a query with its best clips, and with the right clip if that is not among them.
 
-    ``text`` and ``clip`` are the two forms of a query. ``rank`` is that of the right clip, from 1,
-    with a half where it ties; None if the clip is not in what was searched.
+    ``rank`` is that of the right clip, from 1, with a half where it ties.
     """
-    shown = "?" if rank is None else f"{rank:.1f}".removesuffix(".0")
+    shown = f"{rank:.1f}".removesuffix(".0")
     cards = [(shown if r.is_right else str(place), r) for place, r in enumerate(results, start=1)]
     is_found = any(result.is_right for result in results)
     if right and not is_found:
         cards.append((shown, right))
     verdict: Verdict
-    if rank is None:
-        verdict = "far", "✗ the right clip is not in what was searched"
-    elif rank == 1:
+    if rank == 1:
         verdict = "hit", "✓ right clip first"
     elif is_found:
         verdict = "near", f"right clip at rank {shown}"
     else:
         verdict = "far", f"✗ right clip at rank {shown}, not among the best {len(results)}"
-    return GalleryItem(text, verdict, cards, clip)
+    return GalleryItem(text, verdict, cards)
 
 
-def choose_examples(ranks: Sequence[float] | np.ndarray, number: int = 8) -> list[int]:
+def choose_examples(ranks: Ranks, number: int = 8) -> list[int]:
     """Choose ``number`` queries evenly from the best to the worst, which is the last.
 
-    ``ranks`` (Q,) are those of the right clips, from 1; NaN or below 1 where a query has none.
+    ``ranks`` (Q,) are those of the right clips.
     """
-    values = np.asarray(ranks, dtype=float)
-    order = np.argsort(values, kind="stable")
-    order = order[values[order] >= 1]  # NaN is not
+    order = np.argsort(ranks, kind="stable")
     places = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
     return [int(index) for index in order[places]]
 
