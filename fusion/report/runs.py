@@ -160,11 +160,8 @@ def _check_result(result: Mapping[str, Any]) -> None:
     _check(result, ("counted",))
     _check(result["protocol_parts"], ("rule", "data"), str)
     numbers = (layout.main, *layout.compared, *layout.counts)
-    for key, names in {
-        layout.rows: numbers,
-        "by_cosine": numbers,
-        "ceiling": [layout.main],
-    }.items():
+    tables = {layout.rows: numbers, "by_cosine": numbers, "ceiling": [layout.main]}
+    for key, names in tables.items():
         for row in (result.get(key) or {}).values():
             _check(row, names)
     for key in result.keys() & set(layout.guesses.values()):
@@ -199,14 +196,11 @@ def _scores_of_row(
 
 def _how_to_get(file: Path) -> str:
     words = shlex.join([str(file.parent / "config.yaml"), f"output={file.parent}"])
-    again = f"python tools/train.py {words} resume=true overwrite=false"
-    if file.name != "cost.json":
-        return (
-            f"the run is not finished or an older version made it: {again} ends it, or evaluates it"
-            " again if it is finished, without training it again"
-        )
-    first = "delete cost.json, then " if file.exists() else ""
+    is_cost = file.name == "cost.json"
+    first = "delete cost.json, then " if is_cost and file.exists() else ""
+    lost = "; of a finished run the training time stays unknown" if is_cost else ""
     return (
-        f"the run is not finished, or its cost is lost: {first}{again} ends it, or evaluates it"
-        " again; of a finished run the training time stays unknown"
+        f"the run is not finished or an older version made it: {first}python tools/train.py {words}"
+        " resume=true overwrite=false ends it, or evaluates it again if it is finished, without"
+        f" training it again{lost}"
     )
