@@ -6,17 +6,21 @@ import base64
 import functools
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fusion.report.layout import arrow, is_number, number
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @functools.cache
 def environment() -> Environment:
     """Load the templates; they escape every value that is not Markup."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     made = Environment(
         loader=PackageLoader("fusion.report", "templates"),
         autoescape=True,
