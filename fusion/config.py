@@ -28,11 +28,11 @@ class TopLevel:
 
     output: str
     data: Section
-    text_encoder: Section | None
     model: Section
     loss: Section
     trainer: Section
     evaluation: Section
+    text_encoder: Section | None = None
     task: str = "retrieval"
     seed: int = 0
     resume: bool = False

@@ -21,6 +21,7 @@ from fusion.report.comparison import compare_methods
 from fusion.report.plots import comparison_picture
 from fusion.report.runs import read_run
 from fusion.report.tables import comparison_page, format_comparison
+from fusion.tasks import complete_result
 
 
 def compare(
@@ -59,7 +60,7 @@ def compare(
     for (_, path), real in zip(named, paths, strict=True):
         if paths.count(real) > 1:
             raise ConfigError(f"{path} is given twice; leave one out")
-    read = [read_run(path, name) for name, path in named]
+    read = [read_run(path, name, complete_result) for name, path in named]
     check_comparable(read)
     methods = group_runs(read)
     comparison = compare_methods(methods, choose_baseline(methods, baseline))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
-from fusion.config import change_config, load_config
+from fusion.config import ConfigError, change_config, load_config
 from fusion.files import write_atomically
 from fusion.report.tables import format_table
-from fusion.tasks import check_same_task, make_task
+from fusion.tasks import SPLITS, check_same_task, make_task
 from fusion.training.launch import end_processes, make_accelerator
 
 
@@ -21,7 +21,7 @@ def evaluate(
     chosen: str | None,
     json_path: str | Path | None,
     overrides: Iterable[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Evaluate a checkpoint and print the table.
 
     Args:
@@ -31,7 +31,7 @@ def evaluate(
         overrides: changes to the config, such as ``data.protocol=all``.
 
     Returns:
-        The result, as in the JSON file.
+        The result, as in the JSON file; None on other processes than the main one.
 
     Raises:
         ValueError: there is no such checkpoint, split or config, or data cannot be read.
@@ -40,12 +40,17 @@ def evaluate(
     if chosen and chosen.endswith((".yaml", ".yml")):
         other, split = load_config(chosen, overrides), "test"
         check_same_task(config, other, chosen)
-        config |= {name: other[name] for name in ("data", "evaluation", "text_encoder")}
+        sections = ("data", "evaluation", "text_encoder")
+        config |= {name: other[name] for name in sections if other[name] is not None}
         own_first = not any(override.startswith("text_encoder") for override in overrides)
+    elif split not in SPLITS:
+        raise ConfigError(
+            f"--set: unknown {chosen!r}; choose from {', '.join(SPLITS)}, or name a config.yaml"
+        )
     else:
         config, own_first = change_config(config, overrides), False
     task = make_task(config)
-    task.open_encoders(find_checkpoint(path), own_first)
+    encoders = task.open_encoders(find_checkpoint(path), own_first)
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
     with accelerator.local_main_process_first():
         task.open_data()
@@ -54,14 +59,13 @@ def evaluate(
     # The model comes last, as it takes longest: mistakes in the data are found before.
     changes = config["evaluation"].get("model")
     model = accelerator.prepare_model(load_model(path, changes), evaluation_mode=True)
-    result = task.evaluate(model, clips, split, accelerator).result
-    if accelerator.is_main_process:
-        print(format_table(result))
-        if task.text_encoder is not None:  # a model only understands the vectors it was trained on
-            texts = getattr(task.text_encoder, "path", None) or f"encoder in {path}"
-            print(f"texts     {texts}", file=sys.stderr)
+    evaluation = task.evaluate(model, clips, split, accelerator)
+    if evaluation is not None:
+        print(format_table(evaluation.result))
+        for name, source in encoders.items():
+            print(f"{name:<10}{source}", file=sys.stderr)
         if json_path:
-            write_atomically(json_path, json.dumps(result, indent=1))
+            write_atomically(json_path, json.dumps(evaluation.result, indent=1))
     del model
     end_processes(accelerator)
-    return result
+    return evaluation.result if evaluation else None

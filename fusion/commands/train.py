@@ -88,6 +88,10 @@ class Job:
                 return {}
             return self.task.measure(model, validation_set, self.accelerator)
 
+        def write_model(folder: Path, model: nn.Module) -> None:
+            save_checkpoint(folder, model, self.config, None, recipe)
+            self.task.save_encoders(folder)
+
         trainer = Trainer(
             model=self.model,
             loss=self.loss,
@@ -97,9 +101,7 @@ class Job:
             seed=self.config["seed"],
             accelerator=self.accelerator,
             folder=self.folder,
-            write_model=lambda folder, model: save_checkpoint(
-                folder, model, self.config, self.task.text_encoder, recipe
-            ),
+            write_model=write_model,
             evaluate=measure,
             arguments=self.task.arguments(self.loss),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from fusion.data.captions.table import Caption
+from fusion.data.datasets.dataset import collate
 from fusion.modalities import letters_of
-from fusion.tokens import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +31,7 @@ class Embedded:
         shows: the number of each item's clip, (N,) int64; items of one clip differ only in their
             text. None: every item is a clip.
         similarity: ``cosine``, or ``dot``, which depends on the lengths of embeddings.
-        unknown: (N,) bool, texts of words that the text encoder does not know; they count as
-            missing. None: not checked.
-        texts: the text of each item as in the data. None: not read.
+        items: of each item, what the data say of it. None: not read.
     """
 
     ids: tuple[str, ...]
@@ -40,8 +39,7 @@ class Embedded:
     present: Mapping[str, Tensor]
     shows: Tensor | None = None
     similarity: str = "cosine"
-    unknown: Tensor | None = None
-    texts: tuple[str, ...] | None = None
+    items: tuple[Caption, ...] | None = None
 
     @property
     def clips(self) -> Tensor:
@@ -74,20 +72,16 @@ class Embedded:
 def embed(
     model: nn.Module,
     clips: Dataset[Any],
-    collate: Callable[[Sequence[Any]], Batch],
     accelerator: Accelerator,
     batch_size: int = 256,
-    combinations: Iterable[str] | None = None,
 ) -> Embedded:
     """Embed every clip once, each process a share, and gather all on every process.
 
     Args:
         model: maps inputs to embeddings by combination; may have an attribute ``similarity``.
-        clips: items that ``collate`` makes batches of.
-        collate: see ``torch.utils.data.DataLoader``.
+        clips: see :class:`fusion.data.datasets.dataset.ClipSet`.
         accelerator: the processes.
         batch_size: clips at a time on one process; it changes results by rounding alone.
-        combinations: which to compute; all that the model has if not given.
 
     Raises:
         RuntimeError: the processes did not embed every clip once.
@@ -104,7 +98,7 @@ def embed(
     with torch.no_grad():
         for number, batch in zip(mine, bar, strict=True):
             batch = batch.to(accelerator.device)
-            sides = (model(batch.inputs, combinations), batch.present)
+            sides = (model(batch.inputs), batch.present)
             rows.append((number, batch.ids, *({n: x.cpu() for n, x in s.items()} for s in sides)))
     gathered = [rows] * accelerator.num_processes
     if len(gathered) > 1:
@@ -160,6 +154,5 @@ def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
         embeddings={c: rows[kept] for c, rows in embedded.embeddings.items()},
         present={m: flags[kept] for m, flags in embedded.present.items()},
         shows=None if embedded.shows is None else embedded.shows[kept],
-        unknown=None if embedded.unknown is None else embedded.unknown[kept],
-        texts=embedded.texts and tuple(embedded.texts[place] for place in places),
+        items=embedded.items and tuple(embedded.items[place] for place in places),
     )

@@ -106,15 +106,10 @@ def dot_products(gallery: Tensor) -> Rescore:
     return lambda cosines: (cosines * lengths, TOLERANCE * lengths)
 
 
-def cosine_blocks(
-    queries: Tensor, gallery: Tensor, block: int | None = None
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield the number of a block's first query and its exact (block, N) float64 cosines.
-
-    The arguments are those of :func:`ranks_of_pairs`.
-    """
-    for start, rows, columns in _grid_blocks(queries, gallery, block):
-        yield start, _cosines(rows, columns)
+def cosine_blocks(queries: Tensor, gallery: Tensor, block: int | None = None) -> Iterator[Tensor]:
+    """Yield exact (block, N) float64 cosines; the arguments are those of ranks_of_pairs."""
+    for _, rows, columns in _grid_blocks(queries, gallery, block):
+        yield _cosines(rows, columns)
 
 
 def _grid_blocks(

@@ -11,7 +11,6 @@ Shapes: Q queries, M rows of the gallery, E embedding width.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -27,49 +26,8 @@ from fusion.evaluation.retrieval import (
     side_embeddings,
     side_rows,
 )
+from fusion.evaluation.settings import PAPERS, Settings
 from fusion.modalities import Direction
-
-PAPERS = {"dual_softmax": "arXiv:2109.04290", "qb_norm": "arXiv:2112.12777"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Rescoring:
-    """Which rescored rows a table has in addition to the plain ones.
-
-    Attributes:
-        names: keys of ``PAPERS``; none: plain rows only.
-        dual_softmax_scale: factor of the cosines in the softmax over queries. The authors use a
-            temperature of 1 on the logits of CLIP, which are cosines times 100.
-        qb_norm_scale: factor of the cosines in QB-Norm; 20 as published.
-        qb_norm_bank: the most training clips that are embedded for the bank, evenly spaced.
-
-    Raises:
-        ValueError: a name is unknown or repeated, or a number is not positive and finite.
-    """
-
-    names: tuple[str, ...] = ()
-    dual_softmax_scale: float = 100.0
-    qb_norm_scale: float = 20.0
-    qb_norm_bank: int = 5000
-
-    def __post_init__(self) -> None:
-        for name in self.names:
-            if name not in PAPERS:
-                raise ValueError(
-                    f"evaluation.rescoring: unknown {name!r}; choose from {', '.join(PAPERS)}"
-                )
-        if len(set(self.names)) < len(self.names):
-            raise ValueError(
-                f"evaluation.rescoring names one twice: {', '.join(self.names)}; leave one out"
-            )
-        for name in ("dual_softmax_scale", "qb_norm_scale", "qb_norm_bank"):
-            if not 0 < (number := getattr(self, name)) < float("inf"):
-                raise ValueError(f"evaluation.{name} must be more than 0 and finite; got {number}")
-
-    @property
-    def needs_bank(self) -> bool:
-        """Whether clips of the training split must be embedded."""
-        return "qb_norm" in self.names
 
 
 def dual_softmax(
@@ -121,7 +79,7 @@ def qb_norm(bank: Tensor, gallery: Tensor, scale: float, block: int | None = Non
 
 def rescored_tables(
     embedded: Embedded,
-    settings: Rescoring,
+    settings: Settings,
     bank: Embedded | None,
     num_clips: int,
     captions: Tensor | None,
@@ -135,44 +93,36 @@ def rescored_tables(
         For each way its ``paper``, what it ``assumes``, its ``settings`` and its ``directions``,
         without intervals: the scores of a query depend on the other queries.
     """
-    tables, embedded = {}, embedded.by_cosine()
-    bank = None if bank is None else bank.by_cosine()
-    for name in settings.names:
+    embedded, bank = embedded.by_cosine(), bank and bank.by_cosine()
+    several = "" if captions is None else ", which is not so here: clips have several captions"
+    assumes = {
+        "dual_softmax": "sees all test queries at once and assumes that each clip belongs to"
+        f" exactly one of them{several}",
+        "qb_norm": f"sees {len(bank.ids) if bank else 0} queries of the training split, at even"
+        " distances, and assumes that those of the test are of the same kind",
+    }
+    tables = {}
+    for name in settings.rescoring or ():
         ranked = rank_directions(embedded, rescorer=_rescorer(name, settings, bank))
         tables[name] = {
             "paper": PAPERS[name],
-            "assumes": _assumption(name, captions, bank),
+            "assumes": assumes[name],
             "settings": {"scale": getattr(settings, f"{name}_scale")},
             "directions": retrieval_table(ranked, num_clips, captions, intervals=False),
         }
     return tables
 
 
-def _rescorer(name: str, settings: Rescoring, bank: Embedded | None) -> Rescorer:
+def _rescorer(name: str, settings: Settings, bank: Embedded | None) -> Rescorer:
     def rescorer(direction: Direction, queries: Tensor, gallery: Tensor) -> Rescore | None:
         if name == "dual_softmax":
             return dual_softmax(queries, gallery, settings.dual_softmax_scale)
         assert bank is not None
         rows = side_rows(bank, direction.query, has_any(bank, direction.query))
-        if not len(rows):
-            return None
         known = side_embeddings(bank, direction.query, rows)
-        return qb_norm(known, gallery, settings.qb_norm_scale)
+        return qb_norm(known, gallery, settings.qb_norm_scale) if len(rows) else None
 
     return rescorer
-
-
-def _assumption(name: str, captions: Tensor | None, bank: Embedded | None) -> str:
-    if name == "dual_softmax":
-        text = "sees all test queries at once and assumes that each clip belongs to exactly one"
-        if captions is None:
-            return f"{text} of them"
-        return f"{text} of them, which is not so here: clips have several captions"
-    assert bank is not None
-    return (
-        f"sees {len(bank.ids)} queries of the training split, at even distances, and assumes that"
-        " those of the test are of the same kind"
-    )
 
 
 def _sums_and_hubs(
@@ -181,7 +131,7 @@ def _sums_and_hubs(
     """Return log sum exp(scale * s) over queries, (M,) float64, and the hubs, (M,) bool."""
     sums = torch.full((len(gallery),), -torch.inf, dtype=torch.float64)
     is_hub = torch.zeros(len(gallery), dtype=torch.bool)
-    for _, cosines in cosine_blocks(queries, gallery, block):
+    for cosines in cosine_blocks(queries, gallery, block):
         is_hub |= _is_best(cosines).any(dim=0)
         sums = torch.logaddexp(sums, cosines.mul_(scale).logsumexp(dim=0))
     return sums, is_hub

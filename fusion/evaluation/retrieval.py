@@ -5,15 +5,18 @@ Shapes: N items, Q queries, M rows of the gallery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fusion.evaluation.bootstrap import interval_over_clips, interval_over_queries
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.metrics import retrieval_metrics
+from fusion.evaluation.metrics import (
+    interval_over_clips,
+    interval_over_queries,
+    retrieval_metrics,
+)
 from fusion.evaluation.ranking import Ranks, Rescore, dot_products, ranks_of_pairs
 from fusion.modalities import Direction, directions, letters_of
 
@@ -33,11 +36,7 @@ class Ranked(NamedTuple):
     by_caption: bool  # whether every caption is a query; otherwise every clip is
 
 
-def rank_directions(
-    embedded: Embedded,
-    chosen: Iterable[Direction] | None = None,
-    rescorer: Rescorer | None = None,
-) -> dict[str, Ranked]:
+def rank_directions(embedded: Embedded, rescorer: Rescorer | None = None) -> dict[str, Ranked]:
     """Rank every direction whose combinations the model embeds.
 
     On a side with text, every caption is a query or a candidate; on a side without text, every clip
@@ -45,11 +44,10 @@ def rank_directions(
 
     Args:
         embedded: the data set.
-        chosen: directions; all if not given.
         rescorer: changes the scores; a direction for which it returns None is left out.
     """
     ranked = {}
-    for direction in chosen or directions(list(embedded.present)):
+    for direction in directions(list(embedded.present)):
         parts = direction.query + direction.gallery
         if not all(part in embedded.embeddings for part in parts):
             continue
@@ -109,7 +107,7 @@ def retrieval_table(
         num_clips: the denominator of recalls where clips are queries.
         captions: the clip of each caption, with those that count as misses; their number is the
             denominator where captions are queries. None: every clip has one.
-        intervals: whether to add ``R@1_interval``, see :mod:`fusion.evaluation.bootstrap`.
+        intervals: whether to add ``R@1_interval``, see :mod:`fusion.evaluation.metrics`.
     """
     table: dict[str, dict[str, Any]] = {}
     for direction, (ranks, _, candidates, clips, by_caption) in ranked.items():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.evaluation.bootstrap import DRAWS, Floats, draw_recalls, interval_of, paired_test
+from fusion.evaluation.metrics import DRAWS, Floats, draw_recalls, interval_of, paired_test
 from fusion.report.layout import Layout
 
 NO_DIFFERENCE = "~"  # beside a difference whose interval includes 0
@@ -29,7 +29,7 @@ class Run:
     result: Mapping[str, Any]  # of the test, with its layout as ``table``
     cost: dict[str, Any]  # see fusion.commands.cost.describe_cost
     ids: Sequence[str]  # (N,) names of the items, all different
-    clips: NDArray[np.int64]  # (N,) numbers of their clips; captions of one clip share it
+    clips: NDArray[np.int64]  # (N,) numbers of their clips; items of one clip share it
     test: str  # digest of the items' names and sentences
     scores: Mapping[str, Mapping[str, float]]  # by row, then by name of the query, from 0 to 1
 
@@ -66,7 +66,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         ``headline``, ``by_cosine`` and under the key of the layout (``directions``): means of the
         metrics over seeds and, where ``R@1`` is the main one, ``R@1_of_seeds``, ``R@1_deviation``
         over seeds, ``R@1_interval`` over clips, and ``difference`` to the baseline, see
-        :func:`fusion.evaluation.bootstrap.paired_test`. The rest says how to read the rows.
+        :func:`fusion.evaluation.metrics.paired_test`. The rest says how to read the rows.
     """
     first, layout = methods[0].runs[0].result, _merge_layouts(methods)
     ways = list(layout.names)
@@ -124,10 +124,7 @@ def rows_of(
 
 
 def chance_of(comparison: Mapping[str, Any]) -> float | None:
-    """Give the chance level of every row in per cent; None if it is not known.
-
-    It is 1 / clips among captions too: that is the mean share of captions that a clip has.
-    """
+    """Give the chance level of every row in per cent; None if it is not known."""
     guess: float | None = (comparison.get("chance") or {}).get(Layout.of(comparison).main)
     return guess
 
@@ -153,12 +150,14 @@ def write_values(values: Sequence[Any]) -> str:
 
 
 def _merge_layouts(methods: Sequence[Method]) -> Layout:
-    """Take the layout of the first run, with the rows of all."""
+    """Take the layout of the first run, with the rows of all and the facts that are true of all."""
     layouts = [run.layout for method in methods for run in method.runs]
     there = {way for method in methods for run in method.runs for way in run.rows}
     names = {way: words for one in layouts for way, words in one.names.items() if way in there}
     by_item = {way for one in layouts for way in one.asked_by_item}
-    return dataclasses.replace(layouts[0], names=names, asked_by_item=sorted(by_item))
+    first = layouts[0]
+    facts = {n: t for n, t in first.facts.items() if all(o.facts.get(n) == t for o in layouts)}
+    return dataclasses.replace(first, names=names, facts=facts, asked_by_item=sorted(by_item))
 
 
 def _draw(methods: Sequence[Method], columns: Sequence[tuple[str, str]], layout: Layout) -> Floats:
@@ -233,11 +232,11 @@ def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> str:
-    captions = ", each with all its captions" if "captions" in result["clips"] else ""
+    whole = ", each with all its queries" if layout.asked_by_item else ""
     return (
         f"A difference is {layout.main} minus that of {baseline}, over the same queries.\n"
         f"Intervals and p come from a bootstrap over clips, the same for all methods:"
-        f" {DRAWS:,} times, {result['counted']:,} clips with replacement{captions}.\n"
+        f" {DRAWS:,} times, {result['counted']:,} clips with replacement{whole}.\n"
         "The scores of each query are averaged over a method's seeds first, so an interval covers"
         " the choice of clips, not the choice of seeds.\n"
         f"A query that a {layout.row} of one run lacks is a miss.\n"

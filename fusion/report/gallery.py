@@ -113,10 +113,10 @@ def _choose_players(
     items: Sequence[GalleryItem], snippets: Mapping[ClipKey, Snippet], room: int
 ) -> set[ClipKey]:
     """Take the most important clip of each item, then the second of each, while they fit."""
-    ranked = [(place, _key(clip)) for item in items for place, clip in enumerate(_clips(item))]
-    uses = collections.Counter(key for _, key in ranked)
+    clips = [(place, _key(clip)) for item in items for place, clip in enumerate(_clips(item))]
+    uses = collections.Counter(key for _, key in clips)
     chosen: set[ClipKey] = set()
-    for _, key in sorted(ranked, key=lambda one: one[0]):
+    for _, key in sorted(clips, key=lambda one: one[0]):
         if key in chosen or not snippets[key].player:
             continue
         size = uses[key] * (len(_uri("video/mp4", snippets[key].player)) + 250)

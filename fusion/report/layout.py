@@ -32,7 +32,10 @@ class Layout:
     # Keys of the result that hold what guessing reaches, and the number of candidates, by name.
     guesses: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"chance": "chance"})
     guessed_among: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tested: str = ""  # how many clips were tested, and what they lack
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what else to know, by name
     key: str = ""  # explains the columns
+    ceiling_note: str = ""  # what the ceiling is, sentences
     lead: Sequence[str] = ()  # the row that a report begins with, and a sentence about it
     bars: Sequence[str] = ()  # rows that a report draws as bars
     bars_title: str = ""
@@ -79,28 +82,13 @@ def number(value: object) -> str:
 
 
 def arrow(row: str) -> str:
-    """Write the name of a direction with an arrow: ``t → va``."""
+    """Write the arrow in the name of a row: ``t → va``."""
     return row.replace("->", " → ")
 
 
 def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
     """Write what was tested and how, of a result or of a comparison."""
-    clips, counted, searched = (result.get(key) for key in ("clips", "counted", "gallery"))
-    if not clips:
-        return {}
-    parts = []
-    if counted and searched not in (None, counted):
-        parts.append(f" in the gallery, {counted:,} counted")
-    if "captions" in clips:
-        parts.insert(0, f" with {clips['captions']:,} captions")
-    parts += [f", {count:,} without {name}" for name, count in clips.get("missing", {}).items()]
-    if unknown := clips.get("without_known_words"):
-        parts.append(f" ({unknown:,} of the texts that count as missing have only unknown words)")
-    by_dot = result.get("similarity", "cosine") == "dot"
-    facts = {
-        "set": f"{result['set']}: {searched or clips['total']:,} clips{''.join(parts)}",
-        "protocol": result["protocol"],
-        "missing": clips.get("rule", ""),
-        "compared": "by dot product, as in training: the lengths of embeddings count" * by_dot,
-    }
+    layout = Layout.of(result)
+    tested = ": ".join(text for text in (result.get("set"), layout.tested) if text)
+    facts = {"set": tested, "protocol": result.get("protocol", ""), **layout.facts}
     return {name: text for name, text in facts.items() if text}

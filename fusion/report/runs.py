@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import math
 import reprlib
 import shlex
-import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,6 @@ from fusion.config import ConfigError, flatten, load_config
 from fusion.evaluation.metrics import retrieval_metrics
 from fusion.report.comparison import Run
 from fusion.report.layout import FORMAT, Layout
-from fusion.report.retrieval import retrieval_layout
 from fusion.training.run_folder import FREE_TO_CHANGE
 
 NO_MATTER = (  # keys of a config that change no number that is compared
@@ -30,22 +30,7 @@ NO_MATTER = (  # keys of a config that change no number that is compared
     *("data_root", "trainer.log_every", "trainer.save_every", "evaluation.queries_in_report"),
 )
 NUMBER = (int, float)
-NEEDED: dict[str, dict[str, Any]] = {  # what is read of each file, and its type
-    "results.json": {
-        **dict.fromkeys(("set", "protocol"), str),
-        **dict.fromkeys(("clips", "protocol_parts"), dict),
-        "counted": int,
-    },
-    "cost.json": {
-        **dict.fromkeys(("parameters", "peak_memory_bytes", "training_clips"), int),
-        **dict.fromkeys(("processes", "threads"), int),
-        "gflop_per_clip": NUMBER,
-        "training_seconds": (*NUMBER, type(None)),
-        "device": str,
-    },
-    "ranks.npz": dict.fromkeys(("ids", "clips", "test"), np.ndarray),
-}
-OPTIONAL = ("processes", "threads")  # older runs lack them
+COST = ("parameters", "peak_memory_bytes", "training_clips", "gflop_per_clip")
 
 
 def pack_scores(
@@ -85,8 +70,14 @@ def pack_scores(
     return file.getvalue()
 
 
-def read_run(path: str, name: str | None = None) -> Run:
+def read_run(
+    path: str,
+    name: str | None = None,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Run:
     """Read what a run left; ``name`` is what the user calls its method.
+
+    ``complete`` adds to the result of an older version what it lacks.
 
     Raises:
         ConfigError: a file is missing, from a version that is too old or too new, or damaged.
@@ -102,14 +93,29 @@ def read_run(path: str, name: str | None = None) -> Run:
             f"{path} is no folder of a run: it has no config.yaml; give the output=FOLDER of"
             " tools/train.py"
         )
-    result, cost, arrays = (_read(folder / file) for file in NEEDED)
-    _check_rows(folder / "results.json", result)
-    scores = _read_scores(folder / "ranks.npz", arrays, result)
+    with _opened(folder / "results.json") as values:
+        result = complete(values)
+        _check_result(result)
+    with _opened(folder / "cost.json") as cost:
+        _check(cost, COST)
+        _check(cost, ("training_seconds",), (*NUMBER, type(None)))
+        _check(cost, ("device",), str)
+        _check(cost, {"processes", "threads"} & cost.keys())  # older runs lack them
+    with _opened(folder / "ranks.npz") as arrays:
+        ids, clips, test = arrays["ids"], arrays["clips"], str(arrays["test"])
+        if ids.ndim != 1 or clips.shape != ids.shape or clips.dtype.kind != "i":
+            raise ValueError("its names and numbers do not fit")
+        if len(np.unique(ids)) < len(ids):
+            raise ValueError("several clips have the same name; give each its own name")
+        layout = Layout.of(result)
+        scores = {
+            way: _scores_of_row(arrays, way, row, layout.main)
+            for way, row in result[layout.rows].items()
+        }
     config = flatten(load_config(folder / "config.yaml"))
     seed, root = config.pop("seed"), config["data_root"]
     config = {k: _below_root(v, root) for k, v in config.items() if k not in NO_MATTER}
-    ids, clips, test = arrays["ids"].tolist(), arrays["clips"], str(arrays["test"])
-    return Run(path, name, seed, config, result, cost, ids, clips, test, scores)
+    return Run(path, name, seed, config, result, cost, ids.tolist(), clips, test, scores)
 
 
 def _below_root(value: Any, root: str | None) -> Any:
@@ -122,117 +128,79 @@ def _below_root(value: Any, root: str | None) -> Any:
     return value
 
 
-def _read(file: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[dict[str, Any]]:
+    """Read a file of a run; an error of the ``with`` block becomes one line that names the file."""
     try:
         if file.suffix == ".npz":
             with np.load(file) as opened:
                 values: dict[str, Any] = dict(opened)
         else:
             values = json.loads(file.read_text("utf-8"))
+        if values.get("format", 0) not in range(FORMAT + 1):
+            raise ConfigError(
+                f"{file} has format {values['format']}, and this version of fusion reads formats up"
+                f" to {FORMAT}; install the version that wrote it"
+            )
+        yield values
+    except ConfigError:
+        raise
     except FileNotFoundError:
         raise ConfigError(f"{file.parent} has no {file.name}; {_how_to_get(file)}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(file, error) from None
-    _check(file, values, {})
-    if values.get("format", 0) not in range(FORMAT + 1):
-        raise ConfigError(
-            f"{file} has format {values['format']}, and this version of fusion reads formats up to"
-            f" {FORMAT}; install the version that wrote it"
-        )
-    _check(file, values, NEEDED[file.name])
-    return values
+    except KeyError as error:
+        raise ConfigError(f"{file} lacks {error}; {_how_to_get(file)}") from None
+    except (AttributeError, EOFError, OSError, TypeError, ValueError, BadZipFile) as error:
+        raise ConfigError(f"{file} cannot be read: {error}; {_how_to_get(file)}") from None
 
 
-def _check(file: Path, values: Any, kinds: Mapping[str, Any], where: str = "") -> None:
-    """Check that a part of a file is a dict which has these keys, each of its type."""
+def _check_result(result: Mapping[str, Any]) -> None:
+    layout = Layout.of(result)
+    _check(result, ("set", "protocol"), str)
+    _check(result, ("clips", "protocol_parts", layout.rows), dict)
+    _check(result, ("counted",))
+    _check(result["protocol_parts"], ("rule", "data"), str)
+    numbers = (layout.main, *layout.compared, *layout.counts)
+    tables = {layout.rows: numbers, "by_cosine": numbers, "ceiling": [layout.main]}
+    for key, names in tables.items():
+        for row in (result.get(key) or {}).values():
+            _check(row, names)
+    for key in result.keys() & set(layout.guesses.values()):
+        _check(result[key], [layout.main])
+
+
+def _check(values: Mapping[str, Any], keys: Iterable[str], kind: Any = NUMBER) -> None:
     if not isinstance(values, dict):
-        raise _unreadable(file, f"{where or 'its content'} cannot be {reprlib.repr(values)}")
-    for key, kind in kinds.items():
-        place = f"{where}: {key}" if where else key
-        if key in values and not isinstance(values[key], kind):
-            raise _unreadable(file, f"{place} cannot be {reprlib.repr(values[key])}")
-        if key not in values and key not in OPTIONAL:
-            raise ConfigError(f"{file} lacks {place!r}; {_how_to_get(file)}")
-
-
-def _check_rows(file: Path, result: dict[str, Any]) -> None:
-    """Check that rows hold the numbers that are read of them; give an older result its layout."""
-    _check(file, result["protocol_parts"], {"rule": str, "data": str}, "protocol_parts")
-    if "table" not in result:
-        _check(file, result, {"directions": dict})
-    try:
-        layout = Layout.of(result) if "table" in result else retrieval_layout(result)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _unreadable(file, error) from None
-    result["table"] = layout.as_json()
-    _check(file, result, {layout.rows: dict})
-    main = {layout.main: NUMBER}
-    numbers = main | dict.fromkeys((*layout.compared, *layout.counts), NUMBER)
-    for key, kinds in {layout.rows: numbers, "by_cosine": numbers, "ceiling": main}.items():
-        if result.get(key) is not None:
-            _check(file, result[key], {}, key)
-            for row, values in result[key].items():
-                _check(file, values, kinds, f"{key}: {row}")
-    for key in layout.guesses.values():
-        if key in result:
-            _check(file, result[key], main, key)
-
-
-def _read_scores(
-    file: Path, arrays: Mapping[str, NDArray[Any]], result: Mapping[str, Any]
-) -> dict[str, dict[str, float]]:
-    """Give the scores of each row by name of the query, checked against the result."""
-    ids, clips, layout = arrays["ids"], arrays["clips"], Layout.of(result)
-    if ids.ndim != 1 or clips.shape != ids.shape or clips.dtype.kind != "i":
-        raise _unreadable(file, "its names and numbers do not fit")
-    if len(np.unique(ids)) < len(ids):
-        raise ConfigError(f"{file} has the same name for several clips; give each its own name")
-    scores = {}
-    for way, row in result[layout.rows].items():
-        found = _scores_of_row(arrays, way, row, layout.main)
-        if found is None:
-            raise ConfigError(
-                f"{file} and results.json disagree about {way}, so they are of two runs;"
-                f" {_how_to_get(file)}"
-            )
-        scores[way] = found
-    return scores
+        raise TypeError(f"a part of it cannot be {reprlib.repr(values)}")
+    for key in keys:
+        if not isinstance(values[key], kind):
+            raise TypeError(f"{key} cannot be {reprlib.repr(values[key])}")
 
 
 def _scores_of_row(
     arrays: Mapping[str, NDArray[Any]], way: str, row: Mapping[str, Any], main: str
-) -> dict[str, float] | None:
-    """Give the scores of a row by name of the query; None if the row was not made of them."""
+) -> dict[str, float]:
+    """Give the scores of a row by name of the query; ValueError if the row was not made of them."""
     kind = "ranks" if f"{way} ranks" in arrays else "scores"
     values, names = (arrays.get(f"{way} {key}", np.zeros(0)) for key in (kind, "queries"))
-    if not values.ndim == names.ndim == 1 or not len(values) == len(names) > 0:
-        return None
-    if values.dtype.kind != "f" or not set(names.tolist()) <= set(arrays["ids"].tolist()):
-        return None
-    total = row.get("queries", len(values))
-    measured = {main: 100 * values.sum() / total}
-    if kind == "ranks":
-        measured, values = retrieval_metrics(values, total), (values == 1).astype(np.float64)
-    shared = measured.keys() & row.keys()
-    if not all(math.isclose(measured[key], row[key], abs_tol=1e-6) for key in shared):
-        return None
-    return dict(zip(names.tolist(), values.tolist(), strict=True))
-
-
-def _unreadable(file: Path, error: object) -> ConfigError:
-    return ConfigError(f"{file} cannot be read: {error}; {_how_to_get(file)}")
+    fits = values.dtype.kind == "f" and values.shape == names.shape == (names.size,)
+    if fits and names.size and set(names.tolist()) <= set(arrays["ids"].tolist()):
+        total = row.get("queries", len(values))
+        measured = {main: 100 * values.sum() / total}
+        if kind == "ranks":
+            measured, values = retrieval_metrics(values, total), (values == 1).astype(np.float64)
+        shared = measured.keys() & row.keys()
+        if all(math.isclose(measured[key], row[key], abs_tol=1e-6) for key in shared):
+            return dict(zip(names.tolist(), values.tolist(), strict=True))
+    raise ValueError(f"it and results.json disagree about {way}, so they are of two runs")
 
 
 def _how_to_get(file: Path) -> str:
     words = shlex.join([str(file.parent / "config.yaml"), f"output={file.parent}"])
-    again = f"python tools/train.py {words} resume=true overwrite=false"
-    if file.name != "cost.json":
-        return (
-            f"the run is not finished or an older version made it: {again} ends it, or evaluates it"
-            " again if it is finished, without training it again"
-        )
-    first = "delete cost.json, then " if file.exists() else ""
+    is_cost = file.name == "cost.json"
+    first = "delete cost.json, then " if is_cost and file.exists() else ""
+    lost = "; of a finished run the training time stays unknown" if is_cost else ""
     return (
-        f"the run is not finished, or its cost is lost: {first}{again} ends it, or evaluates it"
-        " again; of a finished run the training time stays unknown"
+        f"the run is not finished or an older version made it: {first}python tools/train.py {words}"
+        " resume=true overwrite=false ends it, or evaluates it again if it is finished, without"
+        f" training it again{lost}"
     )

@@ -5,11 +5,13 @@ from typing import Any
 
 from fusion.config import ConfigError
 from fusion.tasks.retrieval import Retrieval
-from fusion.tasks.task import Evaluation, Task
+from fusion.tasks.retrieval_result import complete_result
+from fusion.tasks.task import SPLITS, Evaluation, Task
 
 TASKS: dict[str, Any] = {"retrieval": Retrieval}
 
-__all__ = ["TASKS", "Evaluation", "Retrieval", "Task", "check_same_task", "make_task"]
+__all__ = ["SPLITS", "TASKS", "Evaluation", "Retrieval", "Task"]
+__all__ += ["check_same_task", "complete_result", "make_task"]
 
 
 def check_same_task(config: Mapping[str, Any], other: Mapping[str, Any], where: str) -> None:

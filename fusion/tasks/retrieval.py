@@ -15,56 +15,20 @@ from torch.utils.data import Subset
 from fusion.builders import build_text_encoder, check_config
 from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
-from fusion.data.datasets.dataset import ClipSet, Source, collate
+from fusion.data.datasets.dataset import ClipSet, Source
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
-from fusion.evaluation.rescoring import Rescoring, rescored_tables
+from fusion.evaluation.rescoring import rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
+from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
-from fusion.report.retrieval import describe_evaluation
 from fusion.report.runs import pack_scores
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
+from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
-from fusion.words import words_of
-
-
-def evaluation_settings(
-    batch_size: int = 256,
-    queries_in_report: int = 8,
-    model: dict[str, Any] | None = None,
-    rescoring: list[str] | None = None,
-    dual_softmax_scale: float = 100.0,
-    qb_norm_scale: float = 20.0,
-    qb_norm_bank: int = 5000,
-) -> dict[str, Any]:
-    """Check the ``evaluation`` section of a config.
-
-    Args:
-        batch_size: clips embedded at a time by one process; it only changes the speed.
-        queries_in_report: number of queries in the report's gallery.
-        model: changes that ``tools/evaluate.py`` makes to the model's own config, such as the
-            number of spectrogram frames; the weights must still fit.
-        rescoring: further rows of the table, out of ``dual_softmax`` and ``qb_norm``.
-        dual_softmax_scale: see :class:`fusion.evaluation.rescoring.Rescoring`; so for the others.
-        qb_norm_scale: scale of QB-Norm.
-        qb_norm_bank: number of training queries in the bank of QB-Norm.
-
-    Raises:
-        ConfigError: a name is unknown or a number too small.
-    """
-    numbers = {"batch_size": batch_size, "queries_in_report": queries_in_report}
-    for name, least in {"batch_size": 1, "queries_in_report": 0}.items():
-        if numbers[name] < least:
-            raise ConfigError(f"evaluation.{name} must be at least {least}; got {numbers[name]}")
-    names = tuple(map(str, rescoring or ()))
-    try:
-        settings = Rescoring(names, dual_softmax_scale, qb_norm_scale, qb_norm_bank)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return numbers | {"rescoring": settings}
 
 
 class Retrieval:
@@ -72,8 +36,8 @@ class Retrieval:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)
-        check("evaluation", config["evaluation"], evaluation_settings)
-        self.settings = evaluation_settings(**config["evaluation"])
+        check("evaluation", config["evaluation"], Settings)
+        self.settings = Settings(**config["evaluation"])
         self.text_encoder: Any = None
         self.source: Source
 
@@ -111,16 +75,25 @@ class Retrieval:
         """Names of the splits of the data."""
         return self.source.splits
 
-    def open_encoders(self, checkpoint: Path | None, own_first: bool = False) -> None:
+    def open_encoders(
+        self, checkpoint: Path | None, own_first: bool = False
+    ) -> Mapping[str, str | Path]:
         """Read the text encoder of a checkpoint, or train one on the training texts."""
         if (spec := self.config["text_encoder"]) is None:
-            return
+            return {}
         if checkpoint is not None:
             self.text_encoder = _find_text_encoder(checkpoint, spec, own_first)
         else:
             texts = self.source.texts("train") if TEXT_ENCODERS[spec["name"]].learns else ()
             build = self.builders["text_encoder"]
             self.text_encoder = build(sentences=texts, seed=self.config["seed"])
+        # A model only understands the vectors that it was trained with.
+        return {"texts": getattr(self.text_encoder, "path", None) or f"encoder in {checkpoint}"}
+
+    def save_encoders(self, folder: Path) -> None:
+        """Write the text encoder."""
+        if self.text_encoder is not None:
+            self.text_encoder.save(folder)
 
     def recipe(self) -> Mapping[str, Any] | None:
         """Say how a clip's input is made."""
@@ -144,25 +117,28 @@ class Retrieval:
         self, model: nn.Module, clips: ClipSet, accelerator: Accelerator
     ) -> dict[str, float]:
         """Evaluate clips in every direction, without intervals."""
-        embedded = embed_clips(model, clips, accelerator, self.settings["batch_size"])
+        embedded = embed_clips(model, clips, accelerator, self.settings.batch_size)
         ranked, counted = rank_directions(embedded), embedded.num_clips
         return flatten_metrics(retrieval_table(ranked, counted, embedded.captions, intervals=False))
 
     def evaluate(
         self, model: nn.Module, clips: ClipSet, split: str, accelerator: Accelerator
-    ) -> Evaluation:
+    ) -> Evaluation | None:
         """Rank the clips of a split in every direction, as its protocol says."""
-        rescoring, batch_size = self.settings["rescoring"], self.settings["batch_size"]
-        bank = None
-        if rescoring.needs_bank:
-            queries = self._bank_clips(accelerator, rescoring.qb_norm_bank)
-            bank = embed(model, queries, collate, accelerator, batch_size)
-        embedded = embed_clips(model, clips, accelerator, batch_size)
-        result, gallery, ranked = describe_result(self.source, split, embedded, rescoring, bank)
-        examples = find_examples(embedded, clips, self.settings["queries_in_report"])
+        settings, bank = self.settings, None
+        if "qb_norm" in (settings.rescoring or ()):
+            queries = self._bank_clips(accelerator, settings.qb_norm_bank)
+            bank = embed(model, queries, accelerator, settings.batch_size)
+        embedded = embed_clips(model, clips, accelerator, settings.batch_size)
+        if not accelerator.is_main_process:
+            return None
+        result, gallery, ranked = describe_result(self.source, split, embedded, settings, bank)
+        examples, number = [], settings.queries_in_report
+        for way in result["table"]["lead"][:1]:
+            examples = find_examples(gallery, way, ranked[way], clips.folder, number)
         rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
-        texts, numbers = gallery.texts or gallery.ids, gallery.clips.numpy()
-        scores = pack_scores(gallery.ids, numbers, texts, rows, kind="ranks")
+        texts = [item.text for item in gallery.items or ()]
+        scores = pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")
         return Evaluation(result, scores, examples, EVENLY_CHOSEN)
 
     def _bank_clips(self, accelerator: Accelerator, most: int) -> Subset[Any]:
@@ -185,19 +161,15 @@ def embed_clips(
     model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
 ) -> Embedded:
     """Embed clips, each as a whole, see :func:`fusion.evaluation.embed.embed`."""
-    embedded = embed(model, clips, collate, accelerator, batch_size)
+    embedded = embed(model, clips, accelerator, batch_size)
     if clips.whole is not None:
         embedded = average_parts(embedded, clips.whole)
-    texts = tuple(caption.text for caption in clips.captions)
-    unknown = torch.zeros(len(embedded.ids), dtype=torch.bool)
-    for item in (~embedded.present.get("text", ~unknown)).nonzero()[:, 0].tolist():
-        unknown[item] = bool(words_of(texts[item]))
-    shows = torch.tensor(clips.shows)
-    return dataclasses.replace(embedded, shows=shows, unknown=unknown, texts=texts)
+    shows, items = torch.tensor(clips.shows), tuple(clips.captions)
+    return dataclasses.replace(embedded, shows=shows, items=items)
 
 
 def describe_result(
-    source: Source, split: str, embedded: Embedded, rescoring: Rescoring, bank: Embedded | None
+    source: Source, split: str, embedded: Embedded, settings: Settings, bank: Embedded | None
 ) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
     """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
 
@@ -211,7 +183,7 @@ def describe_result(
     gallery = keep_complete(embedded, protocol.needs)
     ranked = rank_directions(gallery)
     table = retrieval_table(ranked, counted, captions)
-    rescored = rescored_tables(gallery, rescoring, bank, counted, captions)
+    rescored = rescored_tables(gallery, settings, bank, counted, captions)
     parts = {"rule": protocol.describe(gallery.num_clips), "data": source.describe(split)}
     said = f"{parts['rule']}; {parts['data']}; ties count as their mean place"
     by_cosine = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from fusion.data.datasets.dataset import ClipSet
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.retrieval import rank_directions, side_embeddings
-from fusion.modalities import directions
+from fusion.evaluation.ranking import Ranks, cosine_blocks, dot_products
+from fusion.evaluation.retrieval import Ranked, side_embeddings
 from fusion.report.gallery import GalleryItem, GalleryResult, Verdict
 
 EVENLY_CHOSEN = (
@@ -21,90 +21,87 @@ EVENLY_CHOSEN = (
 
 def show_query(
     text: str,
-    rank: int | None,
+    rank: float,
     results: Sequence[GalleryResult],
     right: GalleryResult | None = None,
-    clip: GalleryResult | None = None,
 ) -> GalleryItem:
     """Show a query with its best clips, and with the right clip if that is not among them.
 
-    ``text`` and ``clip`` are the two forms of a query. ``rank`` is that of the right clip, from 1;
-    None if the clip is not in what was searched.
+    ``rank`` is that of the right clip, from 1, with a half where it ties.
     """
-    cards = [(str(place), result) for place, result in enumerate(results, start=1)]
+    shown = f"{rank:.1f}".removesuffix(".0")
+    cards = [(shown if r.is_right else str(place), r) for place, r in enumerate(results, start=1)]
     is_found = any(result.is_right for result in results)
     if right and not is_found:
-        cards.append(("?" if rank is None else str(rank), right))
+        cards.append((shown, right))
     verdict: Verdict
-    if rank is None:
-        verdict = "far", "✗ the right clip is not in what was searched"
-    elif rank == 1:
+    if rank == 1:
         verdict = "hit", "✓ right clip first"
     elif is_found:
-        verdict = "near", f"right clip at rank {rank}"
+        verdict = "near", f"right clip at rank {shown}"
     else:
-        verdict = "far", f"✗ right clip at rank {rank}, not among the best {len(results)}"
-    return GalleryItem(text, verdict, cards, clip)
+        verdict = "far", f"✗ right clip at rank {shown}, not among the best {len(results)}"
+    return GalleryItem(text, verdict, cards)
 
 
-def choose_examples(ranks: Sequence[float] | np.ndarray, number: int = 8) -> list[int]:
+def choose_examples(ranks: Ranks, number: int = 8) -> list[int]:
     """Choose ``number`` queries evenly from the best to the worst, which is the last.
 
-    ``ranks`` (Q,) are those of the right clips, from 1; NaN or below 1 where a query has none.
+    ``ranks`` (Q,) are those of the right clips.
     """
-    values = np.asarray(ranks, dtype=float)
-    order = np.argsort(values, kind="stable")
-    order = order[values[order] >= 1]  # NaN is not
+    order = np.argsort(ranks, kind="stable")
     places = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
     return [int(index) for index in order[places]]
 
 
 def find_examples(
-    embedded: Embedded, clips: ClipSet, number: int, best: int = 5
+    embedded: Embedded, way: str, ranked: Ranked, folder: Path | None, number: int, best: int = 5
 ) -> list[GalleryItem]:
-    """Choose at most ``number`` queries of one direction and show the ``best`` clips of each.
+    """Choose at most ``number`` queries of a direction and show the ``best`` clips of each.
 
-    It is from text, the first modality, to the largest combination that the model embeds.
+    Clips are in the order of the exact scores that ranks are counted from, so that of two clips
+    that tie either may come first.
+
+    Args:
+        embedded: the clips that were ranked, with their ``items``.
+        way: the direction, such as ``t->va``.
+        ranked: its ranks, see :func:`fusion.evaluation.retrieval.rank_directions`.
+        folder: of the media files; None: there are none.
+        number: of queries.
+        best: clips of each query.
     """
-    names = list(embedded.present)
-    ways = [
-        d
-        for d in directions(names)
-        if d.query == (names[0][0],) and len(d.gallery) == 1
-        if all(side in embedded.embeddings for side in d.query + d.gallery)
-    ]
-    if not ways or number < 1:
-        return []
-    way = max(ways, key=lambda d: len(d.gallery[0]))
-    ranks, rows, candidates, clips_of_queries, _ = rank_directions(embedded, [way])[str(way)]
+    items, sides = embedded.items or (), way.split("->")
+    ranks, rows, candidates, clips_of_queries, _ = ranked
     chosen = choose_examples(ranks, number)
+    if not chosen:
+        return []
     query, gallery = (
-        side_embeddings(embedded, side, items)
-        for side, items in ((way.query, rows), (way.gallery, candidates))
+        side_embeddings(embedded, side.split("+"), chosen_rows)
+        for side, chosen_rows in zip(sides, (rows[chosen], candidates), strict=True)
     )
-    if embedded.similarity == "cosine":
-        query, gallery = (torch.nn.functional.normalize(side, dim=-1) for side in (query, gallery))
-    similarities = query[chosen] @ gallery.T  # (number, size of the gallery)
+    scores = torch.cat(list(cosine_blocks(query, gallery)))  # (number, M)
+    if embedded.similarity == "dot":
+        scores = dot_products(gallery)(scores)[0] * query.norm(dim=1, keepdim=True)
     own = clips_of_queries[chosen, None] == embedded.clips[candidates]  # of the same shape
-    places = similarities.topk(min(best, len(candidates))).indices  # (number, best)
+    places = scores.argsort(dim=1, descending=True, stable=True)[:, :best]
 
     def show(i: int, place: int) -> GalleryResult:
         item = int(candidates[place])
-        caption = clips.captions[item]
+        caption = items[item]
         return GalleryResult(
             clip_id=embedded.ids[item],
             caption=caption.text,
-            path=clips.folder / caption.video if clips.folder else None,
+            path=folder / caption.video if folder else None,
             start=caption.start,
             end=caption.end,
-            score=float(similarities[i, place]),
+            score=float(scores[i, place]),
             is_right=bool(own[i, place]),
         )
 
     examples = []
     for i, asked in enumerate(chosen):
         results = [show(i, place) for place in places[i].tolist()]
-        right = int(similarities[i].masked_fill(~own[i], -torch.inf).argmax())
-        text = clips.captions[int(rows[asked])].text
-        examples.append(show_query(text, round(ranks[asked]), results, show(i, right)))
+        right = int(scores[i].masked_fill(~own[i], -torch.inf).argmax())
+        text = items[int(rows[asked])].text
+        examples.append(show_query(text, float(ranks[asked]), results, show(i, right)))
     return examples

@@ -19,6 +19,8 @@ from fusion.interfaces import Loss, TrainingSet
 from fusion.report.gallery import GalleryItem
 from fusion.tokens import Batch
 
+SPLITS = ("train", "validation", "test")
+
 
 class Evaluation(NamedTuple):
     """A split evaluated for the report."""
@@ -33,11 +35,8 @@ class Task(Protocol):
     """A task, made of a config (:func:`fusion.config.load_config`).
 
     The constructor checks the config and raises :class:`fusion.config.ConfigError`; it reads no
-    data and builds no model. ``text_encoder`` is saved with each checkpoint; it is None if the task
-    has none or it is not read yet.
+    data and builds no model. The config's section ``text_encoder`` is None if it has none.
     """
-
-    text_encoder: Any
 
     def __init__(self, config: Mapping[str, Any]) -> None: ...
 
@@ -55,14 +54,19 @@ class Task(Protocol):
 
     @property
     def splits(self) -> Sequence[str]:
-        """Names of the splits of the data, out of ``train``, ``validation`` and ``test``."""
+        """Names of the splits of the data, out of ``SPLITS``."""
 
-    def open_encoders(self, checkpoint: Path | None, own_first: bool = False) -> None:
+    def open_encoders(
+        self, checkpoint: Path | None, own_first: bool = False
+    ) -> Mapping[str, str | Path]:
         """Read the encoders that stay fixed, such as word vectors, from a checkpoint or the config.
 
         Args:
             checkpoint: whose encoders are taken; None: new ones, trained where they learn.
             own_first: prefer the file of vectors that the checkpoint names to that of the config.
+
+        Returns:
+            What each encodes, and where it was read from, for the user; empty if there are none.
         """
 
     def recipe(self) -> Mapping[str, Any] | None:
@@ -71,6 +75,9 @@ class Task(Protocol):
         It is saved with each checkpoint, and a checkpoint is not evaluated on other ``features``.
         """
 
+    def save_encoders(self, folder: Path) -> None:
+        """Write these encoders into the folder of a checkpoint."""
+
     def clips(self, split: str) -> TrainingSet:
         """Read a split; raise ValueError if it cannot be read or does not fit the model."""
 
@@ -78,12 +85,19 @@ class Task(Protocol):
         """Return the function that gives a model's further arguments for some training clips."""
 
     def measure(self, model: nn.Module, clips: Any, accelerator: Accelerator) -> dict[str, float]:
-        """Evaluate clips after an epoch; the numbers are named as in ``trainer.best``."""
+        """Evaluate clips after an epoch, on every process.
+
+        The numbers are named ``ROW METRIC``, such as ``t->v R@1``, with a row and a metric of the
+        layout: so ``trainer.best`` names one, and the report draws their curves.
+        """
 
     def evaluate(
         self, model: nn.Module, clips: Any, split: str, accelerator: Accelerator
-    ) -> Evaluation:
-        """Evaluate the clips of a split for its table and report; called on every process."""
+    ) -> Evaluation | None:
+        """Evaluate the clips of a split for its table and report.
+
+        It is called on every process, as all embed clips; only the main one has a result.
+        """
 
 
 def check_widths(model: Mapping[str, Any], clip: Mapping[str, Any]) -> None:
@@ -97,7 +111,10 @@ def check_widths(model: Mapping[str, Any], clip: Mapping[str, Any]) -> None:
             continue
         if name not in clip:
             known = ", ".join(key for key in clip if key != "id")
-            raise ConfigError(f"the data has no modality {name!r} of model.modalities, but {known}")
+            hint = "; texts need a text_encoder" if name == "text" else ""
+            raise ConfigError(
+                f"the data has no modality {name!r} of model.modalities, but {known}{hint}"
+            )
         width = clip[name].shape[-1]
         if "dim" in spec and spec["dim"] != width:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """Which words, in which order and about what a checkpoint is asked."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from fusion.config import load_config
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.embed import Embedded, keep_complete
-from fusion.evaluation.rescoring import Rescoring
-from fusion.report.retrieval import describe_evaluation
+from fusion.evaluation.settings import Settings
 from fusion.report.tables import format_table
 from fusion.tasks import retrieval
 from fusion.tasks.retrieval import describe_result, embed_clips
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.tiny import CONFIG, write_config
 
 WORDS = ["the", "a", "red", "blue", "star", "ring", "while", "and", "is"]
@@ -86,6 +87,12 @@ def test_mistakes_about_data_are_found_before_a_model_is_built(trained, tmp_path
         evaluate(trained[0], str(path), None)
 
 
+def test_a_misspelt_split_is_found_before_the_data_are_opened(trained, monkeypatch):
+    monkeypatch.setattr(evaluate_module, "make_task", lambda *_: pytest.fail("too late"))
+    with pytest.raises(ValueError, match="--set: unknown 'tests'; choose from train, validation, "):
+        evaluate(trained[0], "tests", None)
+
+
 def test_a_store_without_the_test_is_no_surprise_after_training(tmp_path):
     from tests.data.captions.test_annotations import make_store, write
 
@@ -109,12 +116,20 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "embed", lambda *_: embedded)
         found = embed_clips(None, Captions(), None, 1)
-    assert found.unknown.tolist() == [False, True, False]
-    assert keep_complete(found, ["text"]).unknown.tolist() == [False]
     result = describe_evaluation("test", "all", found, {}, None, 3)
     assert result["clips"]["missing"]["text"] == 2
     assert result["clips"]["without_known_words"] == 1
     assert "2 without text, 0 without video (1 of the texts that" in format_table(result)
+    complete = describe_evaluation("test", "all", keep_complete(found, ["text"]), {}, None, 3)
+    assert "without_known_words" not in complete["clips"]
+
+
+def test_only_the_main_process_ranks(monkeypatch):
+    config = CONFIG | {"task": "retrieval", "output": "x"}
+    monkeypatch.setattr(retrieval, "embed_clips", lambda *_: None)
+    monkeypatch.setattr(retrieval, "describe_result", lambda *_: pytest.fail("ranked"))
+    other = SimpleNamespace(is_main_process=False)
+    assert retrieval.Retrieval(config).evaluate(None, None, "test", other) is None
 
 
 def test_the_table_says_that_its_gallery_is_not_the_published_one():
@@ -132,6 +147,6 @@ def test_the_table_says_that_its_gallery_is_not_the_published_one():
         def ceiling(self, split):
             return None
 
-    result = describe_result(Source(), "test", embedded, Rescoring(()), None)[0]
+    result = describe_result(Source(), "test", embedded, Settings(), None)[0]
     assert "(here 2, not 968: not the published gallery); features of res" in result["protocol"]
     assert result["protocol"] in format_table(result)

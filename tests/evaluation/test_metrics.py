@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.evaluation.bootstrap import interval_over_queries
-from fusion.evaluation.metrics import chance, retrieval_metrics
+from fusion.evaluation.metrics import chance, interval_over_queries, retrieval_metrics
 from fusion.evaluation.ranking import ranks_of_pairs, ranks_of_scores
 from tests.evaluation.naive import ranks_of_matrix
 from tests.golden_cases import GOLDEN

@@ -155,7 +155,7 @@ def test_sums_are_exact_so_that_their_order_does_not_matter(width):
     queries, gallery = torch.randn(2, 60, width, generator=torch.Generator().manual_seed(width))
     queries[:30] = gallery[:30]  # the largest sums
     integers = (_on_grid(queries, QUERY_BITS).long(), _on_grid(gallery, GALLERY_BITS).long())
-    [(_, cosines)] = cosine_blocks(queries, gallery)
+    [cosines] = cosine_blocks(queries, gallery)
     assert cosines.equal((integers[0] @ integers[1].T).double() * 2.0**-52)
 
 
@@ -163,7 +163,7 @@ def test_cosines_are_the_same_bits_on_every_machine():
     numbers = torch.arange(2 * 150 * 97)
     queries, gallery = ((numbers * 7919 + 5) % 10007 - 5000).float().view(2, 150, 97)
     digest = hashlib.sha256()
-    for _, cosines in cosine_blocks(queries, gallery, 64):
+    for cosines in cosine_blocks(queries, gallery, 64):
         digest.update(cosines.numpy().tobytes())
     assert digest.hexdigest()[:16] == "bcb3287dc25a1efd"
 
@@ -171,7 +171,7 @@ def test_cosines_are_the_same_bits_on_every_machine():
 def test_cosines_are_those_of_float64_but_for_the_grid():
     queries, gallery = torch.randn(2, 50, 4096, generator=torch.Generator().manual_seed(0))
     unit = [torch.nn.functional.normalize(x.double(), dim=1) for x in (queries, gallery)]
-    [(_, cosines)] = cosine_blocks(queries, gallery)
+    [cosines] = cosine_blocks(queries, gallery)
     # Rounding to multiples of 2^-24 moves a component by at most 2^-25 (Hoeffding: 8 deviations).
     torch.testing.assert_close(cosines, unit[0] @ unit[1].T, rtol=0, atol=8 * 2.0**-25)
 

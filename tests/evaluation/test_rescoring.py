@@ -8,15 +8,15 @@ import torch
 
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.ranking import ranks_of_pairs
-from fusion.evaluation.rescoring import Rescoring, dual_softmax, qb_norm, rescored_tables
+from fusion.evaluation.rescoring import dual_softmax, qb_norm, rescored_tables
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
-from fusion.report.retrieval import describe_evaluation
+from fusion.evaluation.settings import Settings
 from fusion.report.tables import NOT_COMPARABLE, format_table
-from fusion.tasks.retrieval import evaluation_settings
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.evaluation.naive import ranks_of_matrix
 from tests.evaluation.test_several_captions import several_captions
 
-BOTH = Rescoring(("dual_softmax", "qb_norm"), qb_norm_bank=7)
+BOTH = Settings(rescoring=["dual_softmax", "qb_norm"], qb_norm_bank=7)
 
 
 def embeddings(count, seed=0, width=6):
@@ -141,7 +141,7 @@ def test_a_direction_that_the_bank_cannot_ask_in_is_left_out():
 
 def test_clips_with_several_captions_are_rescored_and_the_broken_assumption_is_said():
     clips = several_captions()
-    tables = rescored_tables(clips, Rescoring(("dual_softmax",)), None, 6, clips.captions)
+    tables = rescored_tables(clips, Settings(rescoring=["dual_softmax"]), None, 6, clips.captions)
     row = tables["dual_softmax"]["directions"]["t->v"]
     assert (row["queries"], row["gallery"]) == (12, 6)
     assert "not so here" in tables["dual_softmax"]["assumes"]
@@ -162,4 +162,4 @@ def test_clips_with_several_captions_are_rescored_and_the_broken_assumption_is_s
 )
 def test_a_wrong_setting_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        evaluation_settings(**settings)
+        Settings(**settings)

@@ -2,12 +2,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from fusion.data.datasets.dataset import collate
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.models import EAO
-from fusion.report.retrieval import describe_evaluation
 from fusion.report.tables import BY_COSINE, format_table
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.evaluation.naive import ranks_of_matrix
 
 NAMES = ("text", "video", "audio")
@@ -39,7 +38,7 @@ def clips(count, missing=()):
 
 
 def run(count=7, missing=(), batch_size=3):
-    return embed(Mean(), clips(count, missing), collate, Accelerator(cpu=True), batch_size)
+    return embed(Mean(), clips(count, missing), Accelerator(cpu=True), batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -60,8 +59,8 @@ def test_the_same_clip_ties_with_itself_in_whatever_batch_it_is(batch_size):
         {m: torch.randn(lengths[m], modalities[m]["dim"]) for m in modalities} for _ in range(8)
     ]
     items = [distinct[i % 8] | {"id": str(i)} for i in torch.randperm(24).tolist()]
-    embedded = embed(model, items, collate, Accelerator(cpu=True), batch_size)
-    whole = embed(model, sorted(items, key=lambda i: int(i["id"])), collate, Accelerator(cpu=True))
+    embedded = embed(model, items, Accelerator(cpu=True), batch_size)
+    whole = embed(model, sorted(items, key=lambda i: int(i["id"])), Accelerator(cpu=True))
     for name, ranked in rank_directions(embedded).items():
         ranks = dict(zip(map(int, embedded.ids), ranked.ranks, strict=True))
         assert [ranks[i] for i in range(24)] == [ranks[i % 8] for i in range(24)]

@@ -1,5 +1,6 @@
 """Clips with several captions: the naive loop, and what a table says of them."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -8,15 +9,20 @@ import torch
 
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet
-from fusion.evaluation.bootstrap import interval_over_clips, interval_over_queries
 from fusion.evaluation.embed import Embedded, keep_complete
-from fusion.evaluation.metrics import chance, chance_among_captions, retrieval_metrics
+from fusion.evaluation.metrics import (
+    chance,
+    chance_among_captions,
+    interval_over_clips,
+    interval_over_queries,
+    retrieval_metrics,
+)
 from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
-from fusion.report.retrieval import describe_evaluation
 from fusion.report.tables import format_table
 from fusion.tasks.retrieval_gallery import find_examples
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.report.test_run_page import RECALLS, evaluation, written
 
 SHOWS = [0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 4, 5]
@@ -188,9 +194,9 @@ def test_captions_of_one_window_show_one_clip():
 
 def test_the_report_shows_each_clip_once_and_finds_the_right_one():
     embedded = several_captions()
-    clips = Captioned([Caption(f"video{n}", 0.0, 1.0, f"text {i}") for i, n in enumerate(SHOWS)])
-    examples = find_examples(embedded, clips, number=12, best=3)
-    ranks = rank_directions(embedded)["t->va"].ranks
+    items = tuple(Caption(f"video{n}", 0.0, 1.0, f"text {i}") for i, n in enumerate(SHOWS))
+    embedded, ranked = dataclasses.replace(embedded, items=items), rank_directions(embedded)
+    examples = find_examples(embedded, "t->va", ranked["t->va"], None, number=12, best=3)
     found = []
     for example in examples:
         asked = SHOWS[int(example.text.split()[1])]
@@ -199,9 +205,30 @@ def test_the_report_shows_each_clip_once_and_finds_the_right_one():
         (right,) = [clip for _, clip in example.cards if clip.is_right]
         assert SHOWS[int(right.clip_id.removeprefix("item"))] == asked
         assert (len(example.cards) == 3) == any(clip.is_right for clip in results)
-        (rank,) = re.findall(r"rank (\d+)|first", example.verdict[1])
-        found.append(int(rank or 1))
-    assert sorted(found) == sorted(round(rank) for rank in ranks)
+        (rank,) = re.findall(r"rank ([\d.]+)|first", example.verdict[1])
+        found.append(float(rank.rstrip(",.") or 1))
+    assert sorted(found) == sorted(ranked["t->va"].ranks)
+
+
+def test_the_gallery_shows_a_tied_rank_as_it_is_and_clips_in_the_order_of_exact_scores():
+    """The first two clips tie."""
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.nn.functional.normalize(torch.randn(6, 4, generator=generator), dim=-1)
+    clips[1] = clips[0] * 3
+    embeddings = {"t": clips.clone(), "v": clips}
+    present = {name: torch.ones(6).bool() for name in ("text", "video")}
+    items = tuple(Caption(f"video{i}", 0.0, 1.0, f"text {i}") for i in range(6))
+    names = tuple(f"item{i}" for i in range(6))
+    embedded = Embedded(names, embeddings, present, items=items)
+    ranked = rank_directions(embedded)["t->v"]
+    examples = find_examples(embedded, "t->v", ranked, None, number=6, best=6)
+    tied = [example for example in examples if example.text in ("text 0", "text 1")]
+    assert [example.verdict for example in tied] == [("near", "right clip at rank 1.5")] * 2
+    for example in examples:
+        (label,) = [label for label, clip in example.cards if clip.is_right]
+        assert float(label) == ranked.ranks[int(example.text.split()[1])]
+        scores = [clip.score for _, clip in example.cards]
+        assert scores == sorted(scores, reverse=True)
 
 
 def test_chance_is_told_for_clips_and_for_captions(tmp_path):

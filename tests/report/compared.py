@@ -12,8 +12,8 @@ from fusion.config import ConfigError
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.retrieval import Ranked, retrieval_table
 from fusion.report.layout import FORMAT
-from fusion.report.retrieval import describe_evaluation
 from fusion.report.runs import pack_scores
+from fusion.tasks.retrieval_result import describe_evaluation
 from tests.tiny import CONFIG
 
 COST = {
@@ -67,7 +67,7 @@ def write_run(
     names = tuple(ids or (f"clip{i}" for i in range(size)))
     similarity = "dot" if by_cosine else "cosine"
     texts = tuple(texts or (f"text of {name}" for name in names))
-    embedded = Embedded(names, {}, present, shows, similarity, texts=texts)
+    embedded = Embedded(names, {}, present, shows, similarity)
     counted = counted or embedded.num_clips
 
     def ranked(ranks):

@@ -189,7 +189,7 @@ def test_clips_are_drawn_with_all_their_captions(compared, capsys, named):
     rows = comparison["methods"]["one"]["directions"]
     assert (rows["t->v"]["queries"], rows["v->t"]["queries"]) == (100, 25)
     assert rows["t->v"]["R@1_interval"] == pytest.approx(rows["v->t"]["R@1_interval"])
-    assert "25 clips with replacement, each with all its captions" in comparison["test"]
+    assert "25 clips with replacement, each with all its queries" in comparison["test"]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     guesses = {line[0]: float(line[-2]) for line in lines if line[1:2] == ["one"]}
     assert guesses == {"t->v": 4.0, "v->t": 4.0}  # one of 25 clips, 4 of 100 captions

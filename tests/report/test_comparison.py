@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fusion.evaluation.bootstrap import (
+from fusion.evaluation.metrics import (
     draw_recalls,
     interval_of,
     interval_over_clips,

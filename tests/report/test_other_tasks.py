@@ -1,5 +1,6 @@
 """A result that says of itself that it is no retrieval: table, page and comparison read it."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,21 +8,18 @@ import pytest
 
 from fusion.commands.compare import compare
 from fusion.report.gallery import GalleryItem, GalleryResult
-from fusion.report.layout import FORMAT, Layout
+from fusion.report.layout import FORMAT
 from fusion.report.run_page import write_report
 from fusion.report.runs import pack_scores
 from fusion.report.tables import format_table
 from tests.report.compared import OTHER, write_files
 from tests.report.test_run_page import Page
+from tests.tasks import toy
 
-LAYOUT = Layout(
-    title="Classification",
+LAYOUT = dataclasses.replace(
+    toy.LAYOUT,
     row="input",
     rows="inputs",
-    main="top-1",
-    columns={"top-5": "Top 5"},
-    compared=["top-5"],
-    counts={"queries": "clips"},
     names={"v": "video", "va": "video and audio"},
     groups={"Every input": ["v", "va"]},
     lead=["va", "Of the clips, 75.0 % are named rightly."],
@@ -30,6 +28,7 @@ LAYOUT = Layout(
     headline_title="video and audio",
     headline_rule="the input of most modalities",
     pictured=["v"],
+    tested="8 clips, 1 without audio",
 )
 NAMES = [f"clip{i}" for i in range(8)]
 
@@ -47,7 +46,7 @@ def result(hits):
         "protocol": "every clip once",
         "protocol_parts": {"rule": "every clip once", "data": "folder"},
         "counted": 8,
-        "clips": {"total": 8, "missing": {"audio": 1}, "rule": "silence is classified too"},
+        "clips": {"total": 8},
         "inputs": rows,
         "chance": {"top-1": 10.0, "top-5": 50.0},
         "ceiling": None,

@@ -41,10 +41,9 @@ def write_config(folder, data, **changes):
         "task": "classification",
         "output": str(folder / "run"),
         "data": {"name": "labelled_folders", "root": str(data)},
-        "text_encoder": None,
         "model": {"name": "classifier", "dim": 12, "classes": len(LABELS)},
         "loss": {"name": "cross_entropy"},
-        "trainer": {"epochs": 6, "batch_size": 16, "learning_rate": 0.05, "best": "top-1"},
+        "trainer": {"epochs": 6, "batch_size": 16, "learning_rate": 0.05, "best": "label top-1"},
         "evaluation": {},
     }
     for key, value in changes.items():
@@ -83,6 +82,7 @@ def test_it_trains_and_reports(finished):
     assert "top-1" in said and "label" in said
     page = (folder / "toy-0" / "report.html").read_text()
     assert "Classification" in page and "Top-5" in page and "folder 0/0" in page
+    assert "Validation top-1 (%): answers" in page
     assert json.loads((folder / "toy-0" / "cost.json").read_text())["parameters"] == 13 * 8
 
 

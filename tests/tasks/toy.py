@@ -18,7 +18,7 @@ from fusion.builders import check_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dataset import collate
-from fusion.evaluation.bootstrap import interval_over_queries
+from fusion.evaluation.metrics import interval_over_queries
 from fusion.interfaces import Loss
 from fusion.losses import LOSSES
 from fusion.models import MODELS
@@ -103,8 +103,6 @@ def settings(examples: int = 2) -> dict[str, int]:
 class Classification:
     """See ``fusion.tasks.task.Task``."""
 
-    text_encoder = None
-
     def __init__(self, config):
         self.config, self.builders = config, check_config(config)
         check("evaluation", config["evaluation"], settings)
@@ -115,8 +113,8 @@ class Classification:
         return model, self.builders["loss"](modalities=model.modalities)
 
     def check(self, model, loss, best):
-        if best not in (None, *(f"top-{k}" for k in KS)):
-            raise ConfigError(f"trainer.best: unknown {best!r}; choose top-1 or top-5")
+        if best not in (None, *(f"label top-{k}" for k in KS)):
+            raise ConfigError(f"trainer.best: unknown {best!r}; choose label top-1 or label top-5")
 
     def open_data(self):
         self.source = self.builders["data"]()
@@ -129,6 +127,9 @@ class Classification:
         return self.source.splits
 
     def open_encoders(self, checkpoint, own_first=False):
+        return {}
+
+    def save_encoders(self, folder):
         pass
 
     def recipe(self):
@@ -144,9 +145,11 @@ class Classification:
 
     def measure(self, model, clips, accelerator):
         right = self._right(model, clips, accelerator)
-        return {f"top-{k}": 100 * float(right[k].mean()) for k in KS}
+        return {f"label top-{k}": 100 * float(right[k].mean()) for k in KS}
 
     def evaluate(self, model, clips, split, accelerator):
+        if not accelerator.is_main_process:
+            return None
         right, ids = self._right(model, clips, accelerator), [clip["id"] for clip in clips]
         row = {f"top-{k}": 100 * float(right[k].mean()) for k in KS} | {"queries": len(ids)}
         row["top-1_interval"] = list(interval_over_queries(np.where(right[1], 1.0, 2.0), len(ids)))

@@ -11,7 +11,7 @@ from torch import nn
 
 from fusion.data.datasets.msrvtt_youcook2 import PickledVideos
 from fusion.data.datasets.protocols import PROTOCOLS
-from fusion.evaluation.rescoring import Rescoring
+from fusion.evaluation.settings import Settings
 from fusion.tasks.retrieval import describe_result, embed_clips
 
 CLIPS = 20
@@ -78,7 +78,7 @@ def table(tmp_path, protocol, made=None, **settings):
     file = write(tmp_path / "test.pkl", made or entries())
     source = PickledVideos(test=file, protocol=protocol, max_bad=0.5, **settings)
     embedded = embed_clips(Finder(), source.clips("test", say), Accelerator(cpu=True), 7)
-    return describe_result(source, "test", embedded, Rescoring(), None)[0]
+    return describe_result(source, "test", embedded, Settings(), None)[0]
 
 
 def test_every_protocol_is_tried():

@@ -13,6 +13,7 @@ from fusion.evaluation.metrics import chance, chance_among_captions
 from fusion.evaluation.retrieval import CAPTION
 from fusion.modalities import directions
 from fusion.report.layout import FORMAT, Layout, arrow, is_number, number
+from fusion.words import words_of
 
 MISSING_RULE = (
     "a clip with no modality on the query or on the gallery side is left out of the ranking of that"
@@ -36,8 +37,11 @@ LAYOUT = Layout(
     columns=COLUMNS,
     compared=("R@5", "R@10", "MedR"),
     counts={"queries": "queries", "gallery": "candidates"},
+    # R@1 of chance is 1 / clips among captions too: the mean share of captions that a clip has.
     guesses={"chance": "chance", "chance, captions": "chance_among_captions"},
     key=KEY,
+    ceiling_note="the score of a perfect perceiver of the same modalities; it is below 100 because"
+    " different clips can look or sound alike",
     bars_title="R@1 in per cent: each modality alone, then together",
     headline=("t->va", "t->v+a"),
     headline_title="text → video and audio",
@@ -66,29 +70,29 @@ def describe_evaluation(
     ``by_cosine`` is the table by cosine, where the model compares by dot product.
     """
     total, captions = embedded.num_clips, embedded.captions
-    clips: dict[str, Any] = {"total": total}
-    if captions is not None:
-        clips["captions"] = len(captions)
-    if embedded.unknown is not None and (unknown := int(embedded.unknown.sum())):
-        clips["without_known_words"] = unknown
+    clips = {
+        "total": total,
+        "captions": None if captions is None else len(captions),
+        "without_known_words": _count_unknown(embedded) or None,
+        "missing": _count_missing(embedded),
+        "rule": MISSING_RULE,
+    }
+    among = None if captions is None else chance_among_captions(captions.numpy())
     result: dict[str, Any] = {
         "format": FORMAT,
         "set": name,
         "protocol": protocol,
         "gallery": total,
         "counted": counted,
-        "clips": clips | {"missing": _count_missing(embedded), "rule": MISSING_RULE},
+        "clips": {key: value for key, value in clips.items() if value is not None},
         "similarity": embedded.similarity,
-        "directions": dict(table),
+        "directions": table,
         "chance": chance(total, counted),
+        **({"chance_among_captions": among} if among else {}),
+        "ceiling": ceiling or None,
+        **({"by_cosine": by_cosine} if by_cosine else {}),
+        **({"rescored": rescored} if rescored else {}),
     }
-    if captions is not None:
-        result["chance_among_captions"] = chance_among_captions(captions.numpy())
-    result["ceiling"] = dict(ceiling) if ceiling else None
-    if by_cosine:
-        result["by_cosine"] = dict(by_cosine)
-    if rescored:
-        result["rescored"] = dict(rescored)
     return result | {"table": retrieval_layout(result).as_json()}
 
 
@@ -108,8 +112,15 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
     bars.sort(key=lambda way: (len(way.replace("+", "")), "+" not in way))
     several = "captions" in clips
     among = {"chance": result.get("gallery"), "chance, captions": clips.get("captions")}
+    by_dot = result.get("similarity") == "dot"
+    facts = {
+        "missing": clips.get("rule", ""),
+        "compared": "by dot product, as in training: the lengths of embeddings count" * by_dot,
+    }
     return dataclasses.replace(
         LAYOUT,
+        tested=_count_in_words(result),
+        facts={name: text for name, text in facts.items() if text},
         names={
             way: " → ".join(_side_in_words(side, letters) for side in way.split("->"))
             for way in every
@@ -121,6 +132,29 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
         bars_note=_compare_bars(rows, bars),
         asked_by_item=[w for w in every if several and CAPTION[0] in w.partition("->")[0]],
     )
+
+
+def complete_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Give the result of an older version, always one of retrieval, the layout of this version."""
+    if "tested" in result.get("table", {}):
+        return result
+    return result | {"table": retrieval_layout(result).as_json()}
+
+
+def _count_in_words(result: Mapping[str, Any]) -> str:
+    """Write how many clips were tested, and what they lack; empty if that is not known."""
+    clips, counted, searched = (result.get(key) for key in ("clips", "counted", "gallery"))
+    if not clips:
+        return ""
+    text = f"{searched or clips['total']:,} clips"
+    if "captions" in clips:
+        text += f" with {clips['captions']:,} captions"
+    if counted and searched not in (None, counted):
+        text += f" in the gallery, {counted:,} counted"
+    text += "".join(f", {n:,} without {name}" for name, n in clips.get("missing", {}).items())
+    if unknown := clips.get("without_known_words"):
+        text += f" ({unknown:,} of the texts that count as missing have only unknown words)"
+    return text
 
 
 def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:
@@ -156,6 +190,12 @@ def _side_in_words(side: str, letters: Mapping[str, str]) -> str:
     """Write ``va`` as video and audio, ``v+a`` as video and audio, averaged."""
     words = " and ".join(letters.get(x, x) for x in side if x != "+")
     return f"{words}, averaged" if "+" in side else words
+
+
+def _count_unknown(embedded: Embedded) -> int:
+    """Count the texts that count as missing because the text encoder knows none of their words."""
+    pairs = zip(embedded.items or (), embedded.present.get(CAPTION, ()), strict=False)
+    return sum(bool(words_of(item.text)) for item, is_present in pairs if not is_present)
 
 
 def _count_missing(embedded: Embedded) -> dict[str, int]:
