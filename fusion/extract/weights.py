@@ -10,45 +10,20 @@ import re
 import socket
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion.data.untrusted.weight_files import COUNTER, find_difference, read_weights
+
 RANDOM = "random"  # in place of a hash
 _SEED = 0
 _PATIENCE = 3.0  # seconds for a server to answer
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model")
-_COUNTER = "num_batches_tracked"  # of BatchNorm; old files have none
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read weights by name from a file of safetensors or PyTorch; no code in it is ever run."""
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # both libraries raise many kinds, with long advice
-        raise ValueError(
-            f"{path} is no file of weights that is safe to read ({type(error).__name__}); save its"
-            " state_dict with safetensors or torch.save"
-        ) from None
-    for name in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
-    ):
-        raise ValueError(f"{path} holds no weights by name; save a state_dict")
-    return {name.removeprefix("module."): weight for name, weight in content.items()}
 
 
 def load_backbone_weights(
@@ -64,22 +39,17 @@ def load_backbone_weights(
     if translate and not own.keys() <= weights.keys():
         weights = translate(weights, network)  # timm's, from the names of the original code
     weights = {k: v for k, v in weights.items() if not k.startswith(tuple(f"{u}." for u in unused))}
-    missing = [k for k in own if k not in weights and not k.endswith(_COUNTER)]
-    unknown = [k for k in weights if k not in own]
-    shapes = [k for k, v in weights.items() if k in own and v.shape != own[k].shape]
-    wrong = {"lacks": missing, "has the unknown": unknown, "has in another shape": shapes}
-    for verb, names in wrong.items():
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ValueError(f"{path} is not of {name}: it {verb} {names[0]!r}{more}")
-    network.load_state_dict(weights, strict=False)
+    weights = {k: v for k, v in own.items() if k.endswith(COUNTER)} | weights
+    if different := find_difference(own, weights):
+        raise ValueError(f"{path} is not of {name}: {different}")
+    network.load_state_dict(weights)
 
 
 def name_weights(network: nn.Module) -> str:
     """Return the beginning of a SHA-256 of the names, shapes, types and values of all weights."""
     digest = hashlib.sha256()
     for name, weight in sorted(network.state_dict().items()):
-        if not name.endswith(_COUNTER):
+        if not name.endswith(COUNTER):
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

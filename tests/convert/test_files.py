@@ -243,8 +243,8 @@ def test_weights_of_another_model_are_named(tmp_path):
         ({"heads.text.gate.weight": torch.ones(1)}, "of this project"),
         ({"encoder.weight": torch.ones(1)}, r"an unknown model \(encoder.weight\)"),
         ({"epoch": 3}, "epoch is no weight but of int"),
-        ([torch.ones(1)], "holds no weights by name"),
-        ({}, "holds no weights by name"),
+        ([torch.ones(1)], "holds an object of list, not weights by name"),
+        ({}, "holds an empty dict, not weights by name"),
         (torch.nn.Linear(1, 1), "holds an object of torch.nn.modules.linear.Linear"),
     ]:
         torch.save(content, tmp_path / "a.pth")
