@@ -116,7 +116,9 @@ def test_a_missing_weight_is_named(tmp_path, name):
     weights = flat_weights(name)
     key, _, shape = BROKEN[name]
     del weights[key]
-    assert f": {key} is absent there and {shape} in the model;" in line_of(name, save(tmp_path, weights))
+    assert f": {key} is absent there and {shape} in the model;" in line_of(
+        name, save(tmp_path, weights)
+    )
 
 
 @EVERY
@@ -129,7 +131,9 @@ def test_missing_weights_are_counted(tmp_path, name):
 @pytest.mark.parametrize("unknown", ["visual.proj", "module.conv1.weight"])
 def test_an_unknown_weight_is_named(tmp_path, name, unknown):
     weights = flat_weights(name) | {unknown: torch.ones(2, 3)}
-    assert f"{unknown} is 2x3 there and absent in the model;" in line_of(name, save(tmp_path, weights))
+    assert f"{unknown} is 2x3 there and absent in the model;" in line_of(
+        name, save(tmp_path, weights)
+    )
 
 
 @EVERY
