@@ -100,12 +100,13 @@ def _timm_network(timm: Any, name: str, source: Source) -> Any:
         raise source.missing(name, "timm knows of none, so find or train some")
     address = weights.hub_address(published.hf_hub_id)
     way = f"download model.safetensors from {address}"
-    here = weights.hub_file(published.hf_hub_id)
+    here = None if published.hf_hub_filename else weights.hub_file(published.hf_hub_id)
+    # With a file the hub does not ask its server, which may take 25 s.
+    options = {"pretrained_cfg_overlay": {"file": here}} if here else {}
     if not here and (weights.is_offline() or not weights.reachable(address)):
         raise source.missing(name, f"the hub cannot be reached from here; {way} elsewhere")
     try:
-        with weights.without_hub(here):
-            return timm.create_model(name, pretrained=True, num_classes=0)
+        return timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # of the hub, of the connection, of the file
         reason = " ".join(str(error).split())[:200]
         raise source.missing(name, f"they could not be loaded ({reason}); {way}") from None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
-import os
-import re
 import socket
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,33 +115,19 @@ def reachable(url: str) -> bool:
 
 def hub_address(repository: str) -> str:
     """Return the address of a repository of the Hugging Face hub, or of the user's mirror."""
-    hub: Any = importlib.import_module("huggingface_hub.constants")
-    return f"{hub.ENDPOINT}/{repository}"
+    return f"{_hub('constants').ENDPOINT}/{repository}"
 
 
-def hub_file(repository: str) -> bool:
-    """Return whether the weights of a repository of the hub are in the cache."""
-    hub: Any = importlib.import_module("huggingface_hub")
-    names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(hub.try_to_load_from_cache(repository, name), str) for name in names)
-
-
-@contextlib.contextmanager
-def without_hub(condition: bool = True) -> Iterator[None]:
-    """Keep the Hugging Face hub from asking its server, which may take 25 s; if ``condition``.
-
-    Its environment variable has no effect once it is imported, and accelerate imports it.
-    """
-    constants: Any = importlib.import_module("huggingface_hub.constants")
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or condition
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+def hub_file(repository: str) -> str | None:
+    """Find the weights of a repository of the hub in the cache."""
+    found = _hub("file_download").try_to_load_from_cache(repository, "model.safetensors")
+    return found if isinstance(found, str) else None
 
 
 def is_offline() -> bool:
     """Return whether the user has set the Hugging Face hub offline."""
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return re.fullmatch(r"1|true|yes|on", said, re.IGNORECASE) is not None
+    return _hub("constants").HF_HUB_OFFLINE
+
+
+def _hub(module: str) -> Any:
+    return importlib.import_module(f"huggingface_hub.{module}")
