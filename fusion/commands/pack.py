@@ -87,11 +87,12 @@ def verify(location: str) -> None:
         location: of a feature store, a folder or a URL; or the folder of a caption store.
 
     Raises:
-        ValueError: there is no store, or it is damaged.
+        ValueError: there is no store, or it is damaged or empty.
     """
     if any((Path(location) / name).exists() for name in FILES):
         captions = CaptionStore(location)
         captions.verify()
+        _refuse_empty(location, captions.num_captions)
         print(f"{location}: {number_of(captions.num_captions, 'caption')}, undamaged")
         return
     store = FeatureStore(location)
@@ -102,7 +103,13 @@ def verify(location: str) -> None:
     shards = number_of(len(store.index.shards), "shard")
     if damaged:
         raise ValueError(f"{location}: {len(damaged)} of {shards} damaged; see the lines above")
+    _refuse_empty(location, len(store))
     print(f"{location}: {number_of(len(store), 'video')} in {shards}, undamaged")
+
+
+def _refuse_empty(location: str, count: int) -> None:
+    if not count:
+        raise ValueError(f"{location}: the store is empty; fill it by the command that makes it")
 
 
 def _write_captions(

@@ -65,3 +65,15 @@ def test_a_wrong_caption_file_is_said_before_the_work(films, tmp_path):
     with pytest.raises(ValueError, match="no column text"):
         extract([films], tmp_path / "store", TINY, captions=tmp_path / "captions.csv")
     assert not (tmp_path / "store").exists()
+
+
+def test_bad_captions_are_said_once_and_limited_by_the_option(films, tmp_path, caplog):
+    rows = "".join(f"a.mp4,{i % 2},{i % 2 + 0.5},words\n" for i in range(9))
+    path = tmp_path / "captions.csv"
+    path.write_text(f"video,start,end,text\n{rows}a.mp4,1,0.5,backwards\n")
+    with pytest.raises(ValueError, match=r"more than --max-bad \(0.05\) .* or raise --max-bad$"):
+        extract([films], tmp_path / "store", TINY, captions=path)
+    extract([films], tmp_path / "store", TINY, captions=path, max_bad=0.5)
+    assert len(read_caption_file(tmp_path / "store/captions.csv")) == 9
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == len(set(said)) == 1
