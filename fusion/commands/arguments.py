@@ -48,23 +48,18 @@ class Parser(argparse.ArgumentParser):
         return [self, *(parser for action in commands for parser in action.choices.values())]
 
 
-def share(word: str) -> float:
-    """Read a number from 0 to 1."""
-    return _read(word, float, lambda number: 0 <= number <= 1, "a share between 0 and 1")
+def _number(kind: type[float], fits: Callable[[float], bool], what: str) -> Callable[[str], Any]:
+    """Make a reader of a word for ``add_argument(type=…)``; ``what`` is wanted."""
+
+    def read(word: str) -> float:
+        with contextlib.suppress(ValueError):
+            if fits(number := kind(word)):
+                return number
+        raise argparse.ArgumentTypeError(f"must be {what}; got {word}")
+
+    return read
 
 
-def seconds(word: str) -> float:
-    """Read a number above 0."""
-    return _read(word, float, lambda number: number > 0, "a number of seconds above 0")
-
-
-def positive(word: str) -> int:
-    """Read a whole number from 1 on."""
-    return int(_read(word, int, lambda number: number >= 1, "a whole number and at least 1"))
-
-
-def _read(word: str, kind: type[float], fits: Callable[[float], bool], what: str) -> float:
-    with contextlib.suppress(ValueError):
-        if fits(number := kind(word)):
-            return number
-    raise argparse.ArgumentTypeError(f"must be {what}; got {word}")
+positive = _number(int, lambda number: number >= 1, "a whole number and at least 1")
+seconds = _number(float, lambda number: number > 0, "a number of seconds above 0")
+share = _number(float, lambda number: 0 <= number <= 1, "a share between 0 and 1")

@@ -86,18 +86,19 @@ def blots(shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> 
     return (values - torch.tensor(mean).view(colours)) / torch.tensor(std).view(colours)
 
 
-def fetch(url: str) -> dict[str, Tensor]:
-    """Read published weights from torch's cache or download them; ConnectionError if it fails."""
+def fetch(url: str) -> Path:
+    """Find published weights in torch's cache or download them; ConnectionError if it fails."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.exists() and not reachable(url):
         raise ConnectionError(f"{urlsplit(url).hostname} cannot be reached")
     try:
-        return torch.hub.load_state_dict_from_url(
+        torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:  # a broken connection, a wrong hash
         reason = " ".join(str(error).split())
         raise ConnectionError(f"the download of {url} failed: {reason}") from None
+    return cached
 
 
 def reachable(url: str) -> bool:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from fusion.models.video.s3d import S3D
-from fusion.models.video.weight_names import load_resnext101, load_s3d
+from fusion.models.video.weight_names import RESNEXT101, S3D_HOWTO100M
 from tests.golden_cases import GOLDEN, weight
 
-LOADERS = {"resnext101": load_resnext101, "s3d": load_s3d}
+LOADERS = {"resnext101": RESNEXT101.load, "s3d": S3D_HOWTO100M.load}
 EVERY = pytest.mark.parametrize("name", LOADERS)
 
 
