@@ -20,6 +20,7 @@ from fusion.data.captions.table import CaptionError
 from fusion.data.features.problems import MAX_BAD, logger, name_some
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
+from fusion.distributed import launched_as
 from fusion.extract.decoder_pool import DecoderPool
 from fusion.extract.outcomes import Outcomes, collect_outcomes, forget_failures, note_failures
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
@@ -93,7 +94,7 @@ def extract(
     films = find_videos(videos, root, store)
     if captions is not None:
         find_captions(captions, list(films), max_bad)  # raises now if something is wrong with them
-    rank, world_size = _place()
+    rank, world_size = launched_as()
     device = _device()
     backbones = {field: b.to(device) for field, b in features.build().items()}
     if workers is None:
@@ -115,16 +116,6 @@ def extract(
     if outcomes.complete:  # the last of the processes reports for all
         _report(store, outcomes, captions, max_bad)
     return outcomes
-
-
-def _place() -> tuple[int, int]:
-    """Return the rank of this process and the number of processes."""
-    rank, world_size = (int(os.environ.get(n) or d) for n, d in (("RANK", 0), ("WORLD_SIZE", 1)))
-    if not 0 <= rank < world_size:
-        raise ValueError(
-            f"RANK counts from 0 and is less than WORLD_SIZE; got {rank} of {world_size}"
-        )
-    return rank, world_size
 
 
 @contextlib.contextmanager
@@ -173,9 +164,8 @@ def _write_captions(
     parts = [f"captions.csv: {number_of(len(captions), 'caption')} of {described}"]
     parts += _strangers(Path(place), videos, max_bad)
     if without:
-        have = "has" if len(without) == 1 else "have"
         lacking = number_of(len(without), "video")
-        parts.append(f"{lacking} in the store {have} none ({name_some(without)})")
+        parts.append(f"without captions: {lacking} of the store ({name_some(without)})")
     return "; ".join(parts)
 
 
@@ -189,8 +179,7 @@ def _strangers(place: Path, videos: Sequence[str], max_bad: float) -> list[str]:
         ours = set(videos)
         captions = read_all(place, ours, max_bad)
         lost, what = [c.video for c in captions if c.video not in ours], "caption"
-    belong = "belongs" if len(lost) == 1 else "belong"
-    text = f"{number_of(len(lost), what)} {belong} to no video in the store"
+    text = f"of no video in the store: {number_of(len(lost), what)}"
     return [f"{text} ({name_some(list(dict.fromkeys(lost)))})"] if lost else []
 
 

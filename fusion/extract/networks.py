@@ -95,12 +95,13 @@ def _timm_network(timm: Any, name: str, source: Source) -> Any:
         return weights.random_network(untrained, weights.blots((1, *size), mean, std))
     if not getattr(published, "hf_hub_id", None):
         raise source.missing(name, "timm knows of none, so find or train some")
-    address = weights.hub_address(published.hf_hub_id)
+    hub = import_package("huggingface_hub.constants")
+    address = f"{hub.ENDPOINT}/{published.hf_hub_id}"
     way = f"download model.safetensors from {address}"
     here = None if published.hf_hub_filename else weights.hub_file(published.hf_hub_id)
     # With a file the hub does not ask its server, which may take 25 s.
     options = {"pretrained_cfg_overlay": {"file": here}} if here else {}
-    if not here and (weights.is_offline() or not weights.reachable(address)):
+    if not here and (hub.HF_HUB_OFFLINE or not weights.reachable(address)):
         raise source.missing(name, f"the hub cannot be reached from here; {way} elsewhere")
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, **options)

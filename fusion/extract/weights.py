@@ -114,21 +114,8 @@ def reachable(url: str) -> bool:
     return True
 
 
-def hub_address(repository: str) -> str:
-    """Return the address of a repository of the Hugging Face hub, or of the user's mirror."""
-    return f"{_hub('constants').ENDPOINT}/{repository}"
-
-
 def hub_file(repository: str) -> str | None:
-    """Find the weights of a repository of the hub in the cache."""
-    found = _hub("file_download").try_to_load_from_cache(repository, "model.safetensors")
+    """Find the weights of a repository of the Hugging Face hub in the cache."""
+    hub: Any = importlib.import_module("huggingface_hub.file_download")
+    found = hub.try_to_load_from_cache(repository, "model.safetensors")
     return found if isinstance(found, str) else None
-
-
-def is_offline() -> bool:
-    """Return whether the user has set the Hugging Face hub offline."""
-    return _hub("constants").HF_HUB_OFFLINE
-
-
-def _hub(module: str) -> Any:
-    return importlib.import_module(f"huggingface_hub.{module}")
