@@ -111,7 +111,7 @@ def describe_dropped(
     if beside := [key for key in keys if key != "state_dict"]:
         lines.append(f"dropped   {_first(beside)}: not part of the model")
     if foreign:
-        lines.append(f"not made  {_first(foreign)}: objects in the file; only tensors are made")
+        lines.append(f"ignored   {_first(foreign)}: objects that are no tensors")
     return lines
 
 

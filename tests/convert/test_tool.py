@@ -133,9 +133,9 @@ def test_what_is_found_is_said(tva, tmp_path):
         "found     eao: combinations ['t', 'v', 'a', 'tv', 'ta', 'va'], token_dim 32,"
         " embedding_dim 40, num_blocks 1, num_heads 4, mlp_ratio 1.0, projection gated,"
         " shared_head False, cls_token False",
-        "fusion.norm, davenet.batchnorm1 (7 weights): nothing ever read them",
+        "fusion.norm, davenet.batchnorm1 (7 weights): the published model never uses them",
         "arch, epoch, optimizer, parser, config: not part of the model",
-        "not made  parse_config.ConfigParser",
+        "ignored   parse_config.ConfigParser",
         "num_heads 4 (the file's arch.args.fusion_params.num_heads)",
         "131,056 parameters",
         "word vectors 20 wide are needed",
