@@ -172,6 +172,8 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
     except FileNotFoundError:
         where = f" (base of {seen[-1]})" if seen else ""
         raise ConfigError(f"no config at {path}{where}; see configs/ for examples") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; name a config, a .yaml file") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is not a YAML file that can be read: {_where(error)}") from None
     if not isinstance(own, DictConfig):

@@ -1,7 +1,6 @@
 """Compare trained runs: one table and one picture of all methods, on the same test clips."""
 
-import argparse
-
+from fusion.commands.arguments import Parser
 from fusion.commands.compare import compare
 from fusion.commands.errors import run
 
@@ -16,12 +15,11 @@ Runs whose configs differ in the seed alone are one method. Means over its seeds
 
 def main() -> None:
     """Read the command line and compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     parser.add_argument(
         "runs",
         nargs="*",
+        default=[],
         metavar="RUN",
         help="folder of a run (output=FOLDER of tools/train.py), or NAME=FOLDER to name its method;"
         " two or more",

@@ -2,6 +2,7 @@
 
 import argparse
 
+from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
 from fusion.convert import convert_checkpoint, convert_word_vectors
 
@@ -22,9 +23,7 @@ def convert(given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     parser.add_argument(
         "file",
         help="a .pth file of EAO, AVLnet or MCN (no code in it runs), or word vectors of word2vec"
@@ -38,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--num-heads",
-        type=int,
+        type=positive,
         metavar="N",
         help="number of attention heads (default: as in the file, else the width / 64)",
     )

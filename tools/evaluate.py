@@ -1,7 +1,6 @@
 """Evaluate a trained model: retrieval in every direction between its modalities."""
 
-import argparse
-
+from fusion.commands.arguments import Parser
 from fusion.commands.errors import run
 from fusion.commands.evaluate import evaluate
 
@@ -15,9 +14,7 @@ EXAMPLES = """examples:
 
 def main() -> None:
     """Read the command line and evaluate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     parser.add_argument(
         "checkpoint", help="folder of a run (its best checkpoint is used), or a checkpoint"
     )
@@ -30,6 +27,7 @@ def main() -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="key=value",
         help="changes to the config, as in tools/train.py",
     )

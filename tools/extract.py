@@ -1,9 +1,10 @@
 """Extract features of the pictures and the sound of videos into a feature store."""
 
-import argparse
 import sys
 
+from fusion.commands.arguments import Parser, positive, seconds, share
 from fusion.commands.errors import run
+from fusion.data.features.problems import MAX_BAD
 from fusion.extract.job import extract
 from fusion.extract.settings import Features
 
@@ -27,9 +28,7 @@ file that it names; 130 and 143, stopped.
 
 def main() -> None:
     """Read the command line and extract."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEOS", help="media files, and folders of media files")
     add("--out", required=True, metavar="STORE", help="folder of the feature store")
@@ -43,11 +42,13 @@ def main() -> None:
         add(f"--weights-{field}", metavar="FILE", help=text)
     add("--random-weights", action="store_true", help="to try things out: meaningless features")
     add("--no-audio", action="store_true", help="no spectrograms of the sound")
+    text = "largest share of captions that may be bad (default: 0.05)"
+    add("--max-bad", type=share, default=MAX_BAD, metavar="SHARE", help=text)
     add("--root", metavar="FOLDER", help="names of videos are relative to it")
-    add("--workers", type=int, metavar="N", help="programs that decode (default: 1; GPU: up to 8)")
-    add(
-        "--time-limit", type=float, default=60.0, metavar="SECONDS", help="after which a file hangs"
-    )
+    text = "programs that decode (default: 1; GPU: up to 8)"
+    add("--workers", type=positive, metavar="N", help=text)
+    text = "wait so long for the next piece of a file (default: 60)"
+    add("--time-limit", type=seconds, default=60.0, metavar="SECONDS", help=text)
     words = vars(parser.parse_args())
     names = ("features_2d", "features_3d", "weights_2d", "weights_3d", "random_weights")
     features = Features(**{n: words.pop(n) for n in names}, audio=not words.pop("no_audio"))

@@ -3,9 +3,9 @@
 ``verify`` checks all bytes of a feature store or a caption store.
 """
 
-import argparse
 from pathlib import Path
 
+from fusion.commands.arguments import Parser
 from fusion.commands.errors import run
 from fusion.commands.pack import pack_howto100m, pack_pickle, verify
 
@@ -22,9 +22,7 @@ from it by data.store=STORE.
 
 def main() -> None:
     """Read the command line and pack."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     parser.add_argument(
         "kind", choices=["howto100m", "pickle", "verify"], help="what to pack, or verify"
     )

@@ -1,8 +1,8 @@
 """Train the model of a config, evaluate it in every direction and write a report."""
 
-import argparse
 import sys
 
+from fusion.commands.arguments import Parser
 from fusion.commands.errors import run
 from fusion.commands.train import train
 from fusion.config import load_config
@@ -26,11 +26,11 @@ frequent overrides:
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
     parser.add_argument("config", help="YAML file, such as those in configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="changes to the config"
+    )
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     run(lambda: train(load_config(arguments.config, arguments.overrides)))

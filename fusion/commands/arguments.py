@@ -1,0 +1,65 @@
+"""Shared parser of the command-line tools: help with examples, and mistakes that name a way out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` that shows examples below its help and suggests misspelt options.
+
+    Options must be written in full. A required argument that is missing is explained.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+        self._words: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the words, which :meth:`error` looks at."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message with what was meant, and exit with code 2."""
+        known = [option for parser in self._parsers() for option in parser._option_string_actions]
+        given = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+        for wrong in set(given) - set(known):
+            if near := difflib.get_close_matches(wrong, known, 1):
+                message += f"\n  {wrong}: did you mean {near[0]}?"
+            elif any(action.metavar == "key=value" for action in self._actions):
+                message += f"\n  {wrong}: a key of the config is written key=value, without dashes"
+        what, _, missing = message.splitlines()[0].partition(": ")
+        for action in self._actions:
+            names = ["/".join(action.option_strings), action.metavar, action.dest]
+            if what.endswith("are required") and {*names} & {*missing.split(", ")}:
+                message += f"\n  {next(filter(None, names))}: {action.help}"
+        super().error(message)
+
+    def _parsers(self) -> list[argparse.ArgumentParser]:
+        """List this parser and those of its subcommands."""
+        commands = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
+        return [self, *(parser for action in commands for parser in action.choices.values())]
+
+
+def _number(kind: type[float], fits: Callable[[float], bool], what: str) -> Callable[[str], Any]:
+    """Make a reader of a word for ``add_argument(type=…)``; ``what`` is wanted."""
+
+    def read(word: str) -> float:
+        with contextlib.suppress(ValueError):
+            if fits(number := kind(word)):
+                return number
+        raise argparse.ArgumentTypeError(f"must be {what}; got {word}")
+
+    return read
+
+
+positive = _number(int, lambda number: number >= 1, "a whole number and at least 1")
+seconds = _number(float, lambda number: number > 0, "a number of seconds above 0")
+share = _number(float, lambda number: 0 <= number <= 1, "a share between 0 and 1")
