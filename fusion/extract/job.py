@@ -25,7 +25,7 @@ from fusion.extract.decoder_pool import DecoderPool
 from fusion.extract.outcomes import Outcomes, collect_outcomes, forget_failures, note_failures
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
 from fusion.extract.share import Share, say
-from fusion.files import write_atomically
+from fusion.files import num_cores, write_atomically
 from fusion.words import number_of
 
 _MOST_WORKERS = 8
@@ -238,6 +238,4 @@ def _device() -> torch.device:
 
 def _cores() -> int:
     """Count the cores that this process may keep busy with decoding."""
-    allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return max(1, min(_MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
+    return max(1, min(_MOST_WORKERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))

@@ -18,7 +18,7 @@ import yaml
 
 from fusion.checkpoint import WEIGHTS
 from fusion.config import ConfigError, flatten, load_config, to_yaml
-from fusion.files import recover_folder, write_atomically
+from fusion.files import lock, recover_folder, write_atomically
 
 LOCK = ".lock"
 FILES = ("config.yaml", "metrics.jsonl", "results.json", "ranks.npz", "cost.json", "report.html")
@@ -114,13 +114,9 @@ class RunFolder:
     def _hold(self) -> None:
         path = self.path / LOCK
         path.touch()
-        try:
-            import fcntl
-        except ImportError:  # Windows has no advisory locks
-            return
         self._lock = open(path, "w")  # noqa: SIM115 (held until the run ends)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock.fileno())
             path.stat()  # another run that ended may have removed it
         except OSError:
             raise ConfigError(
