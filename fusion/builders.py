@@ -40,5 +40,9 @@ def build_text_encoder(spec: Mapping[str, Any], sentences: Iterable[str], seed: 
 
 
 def _choose_text_encoder(spec: Mapping[str, Any]) -> Callable[..., Any]:
-    builders = {name: encoder.train for name, encoder in TEXT_ENCODERS.items()}
-    return choose("text_encoder", spec, builders, given=["sentences", "seed"])
+    builders = {
+        n: encoder.train if encoder.learns else encoder for n, encoder in TEXT_ENCODERS.items()
+    }
+    build = choose("text_encoder", spec, builders, given=["sentences", "seed"])
+    learns = TEXT_ENCODERS[spec["name"]].learns
+    return build if learns else lambda sentences, seed: build()

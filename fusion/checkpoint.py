@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion.config import choose, load_config, merge, to_yaml
+from fusion.data.untrusted.weight_files import find_difference
 from fusion.models import MODELS, TEXT_ENCODERS
 
 WEIGHTS = "model.safetensors"
@@ -138,29 +139,12 @@ def find_checkpoint(path: str | Path) -> Path:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Load weights into a model; a CheckpointError says what is damaged or different."""
     weights = read_tensors(folder / WEIGHTS)
-    if different := find_difference(model, weights):
+    if different := find_difference(model.state_dict(), weights):
         raise CheckpointError(
             f"{folder} is of another architecture: {different}; use the config that it was trained"
             " with"
         )
     model.load_state_dict(weights)
-
-
-def find_difference(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """Say how the first weight differs in shape or kind of number; None if all fit the model."""
-
-    def describe(weight: Tensor | None) -> str:
-        if weight is None:
-            return "absent"
-        shape = "x".join(map(str, weight.shape)) or "a scalar"
-        return shape if weight.is_floating_point() else f"{shape} ({weight.dtype})"
-
-    own = model.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        mine, theirs = describe(own.get(name)), describe(weights.get(name))
-        if mine != theirs:
-            return f"{name} is {theirs} there and {mine} in the model"
-    return None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -199,6 +199,8 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
         near = difflib.get_close_matches(path.stem, list_recipes(), n=1)
         hint = f"did you mean the recipe {near[0]}?" if near else "recipes are eao, mcn, own_videos"
         raise ConfigError(f"no config at {path}{where}; {hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; name a config, a .yaml file") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is not a YAML file that can be read: {_where(error)}") from None
     if not isinstance(own, DictConfig):

@@ -14,6 +14,7 @@ Shapes: W ranks, b rows of this rank, B = W b rows of all ranks.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -48,6 +49,17 @@ def world_size() -> int:
 def rank() -> int:
     """Return the number of this process, 0 to W - 1."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def launched_as() -> tuple[int, int]:
+    """Return rank and number of processes as the launcher says, for those that never communicate.
+
+    ValueError: ``RANK`` and ``WORLD_SIZE`` contradict each other.
+    """
+    number, count = (int(os.environ.get(n) or d) for n, d in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if not 0 <= number < count:
+        raise ValueError(f"RANK counts from 0 and is less than WORLD_SIZE; got {number} of {count}")
+    return number, count
 
 
 def own_rows(num_rows: int) -> slice:

@@ -5,7 +5,6 @@ batch takes fewer steps; and once for as many steps as those epochs take. Everyt
 learning rate, is as in the config. Finished runs are not repeated.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fusion.commands.arguments import Parser
 from fusion.commands.errors import run
 from fusion.training.log import read_metrics
 
@@ -67,7 +67,7 @@ def draw(results, path):
 
 def main():
     """Train all runs and draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("figure", type=Path, help="SVG file to write")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="batch sizes (clips)")
     parser.add_argument(

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the plain losses are part 
 
 import torch
 
+from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
 from tools.benchmarks import evaluate, loss, memory, step, store
 
@@ -28,114 +29,103 @@ The last line of the output is JSON.
 
 def parse(words=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{step,loss,evaluate,memory,store}"
-    )
-    for name, help in [
-        ("step", "forward pass, loss and backward pass of EAO"),
-        ("loss", "one contrastive term, or the loss of MCN"),
-        ("evaluate", "embedding and ranking"),
-        ("memory", "a step in chunks: peak memory against the batch size"),
-        ("store", "random clips read from a feature store and from whole files"),
-    ]:
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
+    names = ",".join(SUBJECTS)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{names}}}")
+    for name, (_, add_options, help) in SUBJECTS.items():
         command = commands.add_parser(name, help=help)
-        command.add_argument("--repeats", type=_positive, default=5, help="rounds (default: 5)")
-        if name == "memory":
-            _add_memory(command)
-            continue
-        if name == "store":
-            _add_store(command)
-            continue
-        default = {"step": 12, "loss": 16384, "evaluate": 64}[name]
-        text = f"clips at a time (default: {default})"
-        command.add_argument("--batch", type=_positive, default=default, help=text)
-        if name == "loss":
-            command.add_argument(
-                "--width",
-                type=_positive,
-                default=512,
-                help="width of the embeddings (default: 512)",
-            )
-            text = "one NCE term, or the whole loss of MCN (default: nce)"
-            command.add_argument("--kind", choices=["nce", "mcn"], default="nce", help=text)
-            continue
-        sizes = {"choices": ["paper", "small", "tiny"], "default": "paper"}
-        command.add_argument("--size", help="width of the model (default: paper)", **sizes)
-        command.add_argument(
-            "--fill",
-            type=float,
-            default=1.0,
-            help="share of text tokens in use, the rest is padding (default: 1)",
-        )
-        command.add_argument(
-            "--no-davenet", action="store_true", help="start from audio tokens, without DAVEnet"
-        )
-        command.add_argument("--precision", choices=["no", "bf16"], default="no", help="autocast")
-        if name == "evaluate":
-            command.add_argument(
-                "--gallery", type=_positive, default=10_000, help="clips to rank (default: 10000)"
-            )
-        else:
-            command.add_argument(
-                "--compile", action="store_true", help="also measure with torch.compile"
-            )
-            command.add_argument(
-                "--channels-last",
-                action="store_true",
-                help="also measure DAVEnet with channels last",
-            )
-            command.add_argument("--profile", action="store_true", help="print a profile")
-    arguments = parser.parse_args(words)
-    if not 0 < getattr(arguments, "fill", 1) <= 1:
-        parser.error(f"--fill must be above 0 and at most 1; got {arguments.fill}")
-    return arguments
+        command.add_argument("--repeats", type=positive, default=5, help="rounds (default: 5)")
+        add_options(command)
+    return parser.parse_args(words)
+
+
+def _add_batch(command, default):
+    text = f"clips at a time (default: {default})"
+    command.add_argument("--batch", type=positive, default=default, help=text)
+
+
+def _add_size(command, default):
+    text = f"width of the model (default: {default})"
+    command.add_argument("--size", choices=["paper", "small", "tiny"], default=default, help=text)
+
+
+def _add_model(command):
+    _add_size(command, "paper")
+    text = "share of text tokens in use, the rest is padding (default: 1)"
+    command.add_argument("--fill", type=_fill, default=1.0, help=text)
+    text = "start from audio tokens, without DAVEnet"
+    command.add_argument("--no-davenet", action="store_true", help=text)
+    command.add_argument("--precision", choices=["no", "bf16"], default="no", help="autocast")
+
+
+def _add_step(command):
+    _add_batch(command, 12)
+    _add_model(command)
+    text = "also measure with torch.compile"
+    command.add_argument("--compile", action="store_true", help=text)
+    text = "also measure DAVEnet with channels last"
+    command.add_argument("--channels-last", action="store_true", help=text)
+    command.add_argument("--profile", action="store_true", help="print a profile")
+
+
+def _add_loss(command):
+    _add_batch(command, 16384)
+    text = "width of the embeddings (default: 512)"
+    command.add_argument("--width", type=positive, default=512, help=text)
+    text = "one NCE term, or the whole loss of MCN (default: nce)"
+    command.add_argument("--kind", choices=["nce", "mcn"], default="nce", help=text)
+
+
+def _add_evaluate(command):
+    _add_batch(command, 64)
+    _add_model(command)
+    text = "clips to rank (default: 10000)"
+    command.add_argument("--gallery", type=positive, default=10_000, help=text)
 
 
 def _add_memory(command):
-    command.add_argument(
-        "--size",
-        choices=["paper", "small", "tiny"],
-        default="tiny",
-        help="width of the model (default: tiny)",
-    )
-    command.add_argument(
-        "--chunk", type=_positive, default=64, help="clips in a chunk (default: 64)"
-    )
+    _add_size(command, "tiny")
+    text = "clips in a chunk (default: 64)"
+    command.add_argument("--chunk", type=positive, default=64, help=text)
     text = "how often to double the batch, beginning with one chunk (default: 4)"
     command.add_argument("--doublings", type=_at_least_two, default=4, help=text)
 
 
 def _add_store(command):
-    command.add_argument("--videos", type=_positive, default=50, help="videos (default: 50)")
-    command.add_argument(
-        "--seconds", type=_positive, default=390, help="length of a video (default: 390)"
-    )
+    command.add_argument("--videos", type=positive, default=50, help="videos (default: 50)")
+    text = "length of a video (default: 390)"
+    command.add_argument("--seconds", type=positive, default=390, help=text)
     text = "clips of each video in an epoch; three epochs are loaded (default: 500)"
-    command.add_argument("--clips-per-video", type=_positive, default=500, help=text)
+    command.add_argument("--clips-per-video", type=positive, default=500, help=text)
 
 
-def _positive(word):
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {number}")
-    return number
+def _fill(word):
+    if not 0 < float(word) <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; got {word}")
+    return float(word)
 
 
 def _at_least_two(word):
-    if (number := _positive(word)) < 2:
+    if (number := positive(word)) < 2:
         raise argparse.ArgumentTypeError("must be at least 2: one chunk is the whole step")
     return number
+
+
+# Of each subject: its module, its options, its line in the help
+SUBJECTS = {
+    "step": (step, _add_step, "forward pass, loss and backward pass of EAO"),
+    "loss": (loss, _add_loss, "one contrastive term, or the loss of MCN"),
+    "evaluate": (evaluate, _add_evaluate, "embedding and ranking"),
+    "memory": (memory, _add_memory, "a step in chunks: peak memory against the batch size"),
+    "store": (store, _add_store, "random clips read from a feature store and from whole files"),
+}
 
 
 def main():
     """Measure and print."""
     arguments = parse()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subjects = {"step": step, "loss": loss, "evaluate": evaluate}
-    subject = (subjects | {"memory": memory, "store": store})[arguments.command]
+    subject = SUBJECTS[arguments.command][0]
     result = {"command": arguments.command, "threads": torch.get_num_threads()}
     result["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     result |= {"torch": torch.__version__} | subject.run(arguments, device)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from fusion.commands.arguments import positive
+
 EXAMPLES = """examples:
   {prog} GoogleNews-vectors-negative300.bin --out words.safetensors
   {prog} latest_model.pth --out weights/eao --word-vectors words.safetensors
@@ -25,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-heads",
-        type=int,
+        type=positive,
         metavar="N",
         help="number of attention heads (default: as in the file, else the width / 64)",
     )

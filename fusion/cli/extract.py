@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fusion.commands.arguments import positive, share
+from fusion.commands.arguments import positive, seconds, share
 
 EXAMPLES = """examples:
   {prog} films/ --out features
@@ -40,13 +40,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         option(f"--weights-{field}", metavar="FILE", help=text)
     option("--random-weights", action="store_true", help="to try things out: meaningless features")
     option("--no-audio", action="store_true", help="no spectrograms of the sound")
-    text = "of bad captions (default 0.05)"
+    text = "largest share of captions that may be bad (default: 0.05)"
     option("--max-bad", type=share, default=0.05, metavar="SHARE", help=text)
     option("--root", metavar="FOLDER", help="names of videos are relative to it")
     text = "programs that decode (default: 1; GPU: up to 8)"
     option("--workers", type=positive, metavar="N", help=text)
-    text = "after which a file hangs"
-    option("--time-limit", type=float, default=60.0, metavar="SECONDS", help=text)
+    text = "wait so long for the next piece of a file (default: 60)"
+    option("--time-limit", type=seconds, default=60.0, metavar="SECONDS", help=text)
 
 
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 
@@ -14,25 +17,29 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any) -> None:
-        kind = argparse.RawDescriptionHelpFormatter
-        super().__init__(**{"allow_abbrev": False, "formatter_class": kind} | options)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+        self._words: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the words, which :meth:`error` looks at."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the message, and exit with code 2."""
-        what, _, words = message.partition(": ")
-        if what == "unrecognized arguments":
-            known = [
-                option for parser in self._parsers() for option in parser._option_string_actions
-            ]
-            wrong = [w.partition("=")[0] for w in words.split() if w.startswith("-")]
-            near = [difflib.get_close_matches(word, known, 1) for word in wrong]
-            if meant := [match for found in near for match in found]:
-                message += f"; did you mean {' and '.join(meant)}?"
-        elif what == "the following arguments are required":
-            for action in self._actions:
-                names = ["/".join(action.option_strings), str(action.metavar), action.dest]
-                if action.help and {*names} & {*words.split(", ")}:
-                    message += f"\n  {next(filter(None, names))}: {action.help}"
+        """Print the usage and the message with what was meant, and exit with code 2."""
+        known = [option for parser in self._parsers() for option in parser._option_string_actions]
+        given = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+        for wrong in set(given) - set(known):
+            if near := difflib.get_close_matches(wrong, known, 1):
+                message += f"\n  {wrong}: did you mean {near[0]}?"
+            elif any(action.metavar == "key=value" for action in self._actions):
+                message += f"\n  {wrong}: a key of the config is written key=value, without dashes"
+        what, _, missing = message.splitlines()[0].partition(": ")
+        for action in self._actions:
+            names = ["/".join(action.option_strings), action.metavar, action.dest]
+            if what.endswith("are required") and {*names} & {*missing.split(", ")}:
+                message += f"\n  {next(filter(None, names))}: {action.help}"
         super().error(message)
 
     def _parsers(self) -> list[argparse.ArgumentParser]:
@@ -41,19 +48,18 @@ class Parser(argparse.ArgumentParser):
         return [self, *(parser for action in commands for parser in action.choices.values())]
 
 
-def share(word: str) -> float:
-    """Read a number from 0 to 1."""
-    try:
-        number = float(word)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be a share between 0 and 1; got {word}")
-    return number
+def _number(kind: type[float], fits: Callable[[float], bool], what: str) -> Callable[[str], Any]:
+    """Make a reader of a word for ``add_argument(type=…)``; ``what`` is wanted."""
+
+    def read(word: str) -> float:
+        with contextlib.suppress(ValueError):
+            if fits(number := kind(word)):
+                return number
+        raise argparse.ArgumentTypeError(f"must be {what}; got {word}")
+
+    return read
 
 
-def positive(word: str) -> int:
-    """Read a whole number from 1 on."""
-    if not word.lstrip("-").isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number and at least 1; got {word}")
-    return int(word)
+positive = _number(int, lambda number: number >= 1, "a whole number and at least 1")
+seconds = _number(float, lambda number: number > 0, "a number of seconds above 0")
+share = _number(float, lambda number: 0 <= number <= 1, "a share between 0 and 1")

@@ -11,12 +11,7 @@ from typing import Any
 
 from fusion.config import ConfigError
 from fusion.files import write_atomically
-from fusion.report.comparable import (
-    check_comparable,
-    choose_baseline,
-    find_warnings,
-    group_runs,
-)
+from fusion.report import comparable
 from fusion.report.comparison import compare_methods
 from fusion.report.plots import comparison_picture
 from fusion.report.runs import read_run
@@ -61,10 +56,10 @@ def compare(
         if paths.count(real) > 1:
             raise ConfigError(f"{path} is given twice; leave one out")
     read = [read_run(path, name, complete_result) for name, path in named]
-    check_comparable(read)
-    methods = group_runs(read)
-    comparison = compare_methods(methods, choose_baseline(methods, baseline))
-    comparison["warnings"] = find_warnings(methods)
+    comparable.check_comparable(read)
+    methods = comparable.group_runs(read)
+    comparison = compare_methods(methods, comparable.choose_baseline(methods, baseline))
+    comparison["warnings"] = comparable.find_warnings(methods)
     picture = comparison_picture(comparison)
     numbers = json.dumps(comparison, indent=1)
     files = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from fusion.data.features.readers import PublishedFolders, Reader
 from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from fusion.data.media.log_mel import spectrogram_seconds
+from fusion.distributed import launched_as
 from fusion.files import missing_folder, write_atomically
 from fusion.words import number_of
 
@@ -76,7 +76,7 @@ def pack_pickle(file: Path, out: Path, features: str = "resnet") -> None:
         raise ValueError(f"{file} has {repeated} clips under the names of others")
     reader = PickledFeatures(clips, features)
     _write(out, reader, {clip.id: clip.problems for clip in clips})
-    if _place()[0] == 0:
+    if launched_as()[0] == 0:
         _write_captions(file, out, clips, reader)
 
 
@@ -87,11 +87,12 @@ def verify(location: str) -> None:
         location: of a feature store, a folder or a URL; or the folder of a caption store.
 
     Raises:
-        ValueError: there is no store, or it is damaged.
+        ValueError: there is no store, or it is damaged or empty.
     """
     if any((Path(location) / name).exists() for name in FILES):
         captions = CaptionStore(location)
         captions.verify()
+        _refuse_empty(location, captions.num_captions)
         print(f"{location}: {number_of(captions.num_captions, 'caption')}, undamaged")
         return
     store = FeatureStore(location)
@@ -102,7 +103,13 @@ def verify(location: str) -> None:
     shards = number_of(len(store.index.shards), "shard")
     if damaged:
         raise ValueError(f"{location}: {len(damaged)} of {shards} damaged; see the lines above")
+    _refuse_empty(location, len(store))
     print(f"{location}: {number_of(len(store), 'video')} in {shards}, undamaged")
+
+
+def _refuse_empty(location: str, count: int) -> None:
+    if not count:
+        raise ValueError(f"{location}: the store is empty; fill it by the command that makes it")
 
 
 def _write_captions(
@@ -123,7 +130,7 @@ def _write_captions(
 
 def _write(out: Path, reader: Reader, known: Mapping[str, Sequence[str]]) -> None:
     """Write the videos of a reader; ``known`` are problems of features that it leaves out."""
-    rank, world_size = _place()
+    rank, world_size = launched_as()
     problems: dict[str, list[str]] = {}
     added = skipped = 0
     names = list(dict.fromkeys(reader.videos))
@@ -169,8 +176,3 @@ def _seconds(clip: str, reader: PickledFeatures) -> float:
         if name in reader.fields
     ]
     return max(0.001, *rows)
-
-
-def _place() -> tuple[int, int]:
-    """Give the number of this process and of all."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

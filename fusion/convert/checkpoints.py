@@ -15,13 +15,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fusion.builders import build_text_encoder
-from fusion.checkpoint import find_difference, save_checkpoint
+from fusion.checkpoint import save_checkpoint
 from fusion.config import choose
 from fusion.convert.config import describe_dropped, describe_model, describe_text, make_config
 from fusion.convert.names import MODALITIES, convert_weights, is_avlnet, sort_weights
 from fusion.convert.variant import Variant, check_is_eao, detect, detect_avlnet, why_no_audio
 from fusion.data.untrusted.torch_file import Stored, TorchFile, TorchFileError
-from fusion.data.untrusted.unpickler import Foreign, kind_of, printable
+from fusion.data.untrusted.unpickler import kind_of
+from fusion.data.untrusted.weight_files import find_difference, weights_by_name
 from fusion.data.untrusted.word_vectors import read_word_vectors
 from fusion.files import replace_folder
 from fusion.models import MODELS
@@ -114,7 +115,7 @@ def convert_word_vectors(path: str | Path, out: str | Path) -> str:
 
 def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Tensor], list[str]]:
     """Detect the model in a file; give its weights under our names and lines for the user."""
-    stored = _state_dict(file.content)
+    stored = weights_by_name(file.content, Stored)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     no_audio = None
     if not is_avlnet(stored):
@@ -138,31 +139,6 @@ def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Te
         *(f"assumed   {note}" for note in found.assumed),
     ]
     return found, weights, lines
-
-
-def _state_dict(content: Any) -> dict[str, Stored]:
-    """Take the weights, without ``module.`` before their names, out of what was saved."""
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
-    if isinstance(content, Foreign):
-        raise ValueError(
-            f"it holds an object of {printable(content.name)} instead of weights by name; save its"
-            " state_dict() with the code that made it"
-        )
-    if not isinstance(content, dict) or not content:
-        raise ValueError("it holds no weights by name; is it a checkpoint?")
-    stored = {}
-    for name, value in content.items():
-        if not (isinstance(name, str) and isinstance(value, Stored)):
-            kind = value.name if isinstance(value, Foreign) else type(value).__name__
-            raise ValueError(
-                f"{printable(name)} is no weight but of {printable(kind)}; only"
-                " tensors by name are read"
-            )
-        stored[name.removeprefix("module.")] = value
-    if len(stored) < len(content):
-        raise ValueError("some weights are in it twice, with and without 'module.'")
-    return stored
 
 
 def _is_at_start(file: TorchFile, stored: Mapping[str, Stored], norm: str) -> bool:
@@ -193,7 +169,7 @@ def _load(section: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Module:
             model: nn.Module = choose("model", section, MODELS)()
     except RuntimeError as error:
         raise ValueError(f"a model of these widths cannot be built: {error}") from None
-    if different := find_difference(model, weights):
+    if different := find_difference(model.state_dict(), weights):
         raise ValueError(f"it is no whole model of this architecture: {different}")
     own = model.state_dict()
     weights = {name: weight.to(own[name].dtype) for name, weight in weights.items()}

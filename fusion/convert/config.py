@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fusion.config import flatten
 from fusion.data.untrusted.unpickler import printable
-from fusion.models.davenet import WIDTHS
 from fusion.models.text_encoders import PUBLISHED_CLIP as CLIP
 
 FEATURES = {1024: "s3d", 512: "clip"}  # by their width; 4096: of ResNets, the default
@@ -86,45 +86,13 @@ MOST = 6  # names in a line
 
 
 def describe_model(model: Mapping[str, Any]) -> list[str]:
-    """Say which model was found, in lines."""
-    embeddings = f"embeddings {model['embedding_dim']} wide"
-    if model["name"] == "mcn":
-        kind = f"MCN, with reconstruction {model['reconstruction_dim']} wide, {embeddings}"
-    elif model["name"] == "avlnet":
-        kind = "AVLnet"
-        if "text" in model["modalities"]:
-            fused = model["fuse_text_audio"]
-            kind += f"-Text, {'text and audio fused' if fused else 'three branches'}"
-        kind += f", {embeddings}"
-    else:
-        kind = f"{embeddings} of {', '.join(model['combinations'])}"
-    inputs = ", ".join(_describe_input(*item) for item in model["modalities"].items())
-    lines = [inputs, *([_describe_eao(model)] if model["name"] == "eao" else []), kind]
-    return [f"found     {line}" for line in lines]
-
-
-def _describe_input(name: str, spec: Mapping[str, Any]) -> str:
-    words = f"{name} ({spec.get('dim')} wide)"
-    if encoder := spec.get("encoder"):
-        version = encoder["version"]
-        widths = encoder.get("widths", WIDTHS[version])
-        words = f"{name} (DAVEnet version {version}, {widths[0]} to {widths[-1]} wide)"
-    return words + (f" of {spec['max_tokens']} tokens" if "max_tokens" in spec else "")
-
-
-def _describe_eao(model: Mapping[str, Any]) -> str:
-    count, width = model["num_blocks"], model["token_dim"]
-    transformer = f"{count} transformer block{'' if count == 1 else 's'}, {width} wide"
-    if count:
-        transformer += f" with MLPs {round(model['mlp_ratio'] * width)} wide"
-    heads = "one head for all" if model["shared_head"] else "a head for each modality"
-    extras = {
-        "transformer_per_modality": "a transformer for each modality",
-        "cls_token": "a class token",
-        "positional": "positional embeddings",
-    }
-    parts = [transformer, f"{model['projection']} projections", heads]
-    return ", ".join(parts + [words for key, words in extras.items() if model[key]])
+    """Say which model was found, by the keys of its config: a line a modality, then all else."""
+    rest = {key: value for key, value in model.items() if key not in ("name", "modalities")}
+    sections = {**model["modalities"], model["name"]: rest}
+    return [
+        f"found     {name}: {', '.join(f'{k} {v}' for k, v in flatten(section).items())}"
+        for name, section in sections.items()
+    ]
 
 
 def describe_dropped(
@@ -143,7 +111,7 @@ def describe_dropped(
     if beside := [key for key in keys if key != "state_dict"]:
         lines.append(f"dropped   {_first(beside)}: not part of the model")
     if foreign:
-        lines.append(f"not made  {_first(foreign)}: objects in the file; only tensors are made")
+        lines.append(f"ignored   {_first(foreign)}: objects that are no tensors")
     return lines
 
 

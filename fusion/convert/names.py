@@ -60,7 +60,7 @@ def is_avlnet(names: Iterable[str]) -> bool:
 
 
 def convert_name(name: str) -> str | None:
-    """Translate the published name of a weight, without ``module.``; None if nothing ever used it.
+    """Translate the published name of a weight, without ``module.``; None if it is never used.
 
     Raises:
         ValueError: no published model has a weight of that name.
@@ -94,7 +94,7 @@ def sort_weights(
         if per_modality and name.startswith("fusion."):
             why = "second names of the text's transformer"
         elif ours is None or (FUSED in published and name.startswith("GU_audio.")):
-            why = "nothing ever read them"
+            why = "the published model never uses them"
         elif owner and owner not in modalities:
             why = f"the model does not embed {owner}"
         else:

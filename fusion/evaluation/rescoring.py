@@ -16,16 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusion.evaluation import retrieval
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.ranking import TOLERANCE, Rescore, cosine_blocks
-from fusion.evaluation.retrieval import (
-    Rescorer,
-    has_any,
-    rank_directions,
-    retrieval_table,
-    side_embeddings,
-    side_rows,
-)
 from fusion.evaluation.settings import PAPERS, Settings
 from fusion.modalities import Direction
 
@@ -103,23 +96,23 @@ def rescored_tables(
     }
     tables = {}
     for name in settings.rescoring or ():
-        ranked = rank_directions(embedded, rescorer=_rescorer(name, settings, bank))
+        ranked = retrieval.rank_directions(embedded, rescorer=_rescorer(name, settings, bank))
         tables[name] = {
             "paper": PAPERS[name],
             "assumes": assumes[name],
             "settings": {"scale": getattr(settings, f"{name}_scale")},
-            "directions": retrieval_table(ranked, num_clips, captions, intervals=False),
+            "directions": retrieval.retrieval_table(ranked, num_clips, captions, intervals=False),
         }
     return tables
 
 
-def _rescorer(name: str, settings: Settings, bank: Embedded | None) -> Rescorer:
+def _rescorer(name: str, settings: Settings, bank: Embedded | None) -> retrieval.Rescorer:
     def rescorer(direction: Direction, queries: Tensor, gallery: Tensor) -> Rescore | None:
         if name == "dual_softmax":
             return dual_softmax(queries, gallery, settings.dual_softmax_scale)
         assert bank is not None
-        rows = side_rows(bank, direction.query, has_any(bank, direction.query))
-        known = side_embeddings(bank, direction.query, rows)
+        rows = retrieval.side_rows(bank, direction.query, retrieval.has_any(bank, direction.query))
+        known = retrieval.side_embeddings(bank, direction.query, rows)
         return qb_norm(known, gallery, settings.qb_norm_scale) if len(rows) else None
 
     return rescorer

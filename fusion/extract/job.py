@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -16,25 +17,51 @@ import torch
 from fusion.data.captions.formats import SUBTITLES
 from fusion.data.captions.match import ENDINGS, find_captions, read_all, stranger_files
 from fusion.data.captions.table import CaptionError
-from fusion.data.features.problems import name_some
+from fusion.data.features.problems import MAX_BAD, logger, name_some
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
+from fusion.distributed import launched_as
 from fusion.extract.decoder_pool import DecoderPool
 from fusion.extract.outcomes import Outcomes, collect_outcomes, forget_failures, note_failures
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
 from fusion.extract.share import Share, say
-from fusion.files import write_atomically
+from fusion.files import num_cores, write_atomically
 from fusion.words import number_of
 
 _MOST_WORKERS = 8
 
 
+@contextlib.contextmanager
+def _own_words() -> Iterator[None]:
+    """Show each warning once, as captions are read again; name the tool's option in errors."""
+    shown: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        said, before = record.getMessage(), len(shown)
+        shown.add(said)
+        return len(shown) > before
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    except CaptionError as error:
+        raise CaptionError(_with_option(error)) from None
+    finally:
+        logger.removeFilter(is_new)
+
+
+def _with_option(error: CaptionError) -> str:
+    return str(error).replace("data.max_bad", "--max-bad")
+
+
+@_own_words()
 def extract(
     videos: Sequence[str | Path],
     out: str | Path,
     features: Features | None = None,
     *,
     captions: str | Path | None = None,
+    max_bad: float = MAX_BAD,
     root: str | Path | None = None,
     workers: int | None = None,
     time_limit: float = 60.0,
@@ -50,6 +77,7 @@ def extract(
         out: folder of the store.
         features: what to extract; None: the defaults.
         captions: a folder of caption files or a caption file, for ``captions.csv``.
+        max_bad: the share of captions that may be bad.
         root: what the names of the videos are relative to.
         workers: programs that decode; None: as many as the device keeps busy.
         time_limit: see :class:`.decoder_pool.DecoderPool`.
@@ -65,8 +93,8 @@ def extract(
     store, features = Path(out).expanduser(), features or Features()
     films = find_videos(videos, root, store)
     if captions is not None:
-        find_captions(captions, list(films))  # raises now if something is wrong with them
-    rank, world_size = _place()
+        find_captions(captions, list(films), max_bad)  # raises now if something is wrong with them
+    rank, world_size = launched_as()
     device = _device()
     backbones = {field: b.to(device) for field, b in features.build().items()}
     if workers is None:
@@ -86,18 +114,8 @@ def extract(
     note_failures(store, rank, share.failures)
     outcomes = collect_outcomes(store, films, world_size)
     if outcomes.complete:  # the last of the processes reports for all
-        _report(store, outcomes, captions)
+        _report(store, outcomes, captions, max_bad)
     return outcomes
-
-
-def _place() -> tuple[int, int]:
-    """Return the rank of this process and the number of processes."""
-    rank, world_size = (int(os.environ.get(n) or d) for n, d in (("RANK", 0), ("WORLD_SIZE", 1)))
-    if not 0 <= rank < world_size:
-        raise ValueError(
-            f"RANK counts from 0 and is less than WORLD_SIZE; got {rank} of {world_size}"
-        )
-    return rank, world_size
 
 
 @contextlib.contextmanager
@@ -114,24 +132,26 @@ def _full_disk(store: Path) -> Iterator[None]:
         ) from error
 
 
-def _report(store: Path, outcomes: Outcomes, captions: str | Path | None) -> None:
+def _report(store: Path, outcomes: Outcomes, captions: str | Path | None, max_bad: float) -> None:
     """Write the captions of the videos in the store, and print the table of outcomes."""
     if captions is not None:
         try:
-            say(_write_captions(store, captions, FeatureStore(store).videos))
+            say(_write_captions(store, captions, FeatureStore(store).videos, max_bad))
         except CaptionError as error:  # no video that could be read has any
-            say(f"no captions are written: {error}")
+            say(f"no captions are written: {_with_option(error)}")
     encoding = sys.stdout.encoding or "utf-8"  # some screens lack most letters
     print(outcomes.for_screen().encode(encoding, "replace").decode(encoding), flush=True)
 
 
-def _write_captions(store: Path, place: str | Path, videos: Sequence[str]) -> str:
+def _write_captions(
+    store: Path, place: str | Path, videos: Sequence[str], max_bad: float = MAX_BAD
+) -> str:
     """Write ``captions.csv``, with columns video, start, end, text, into the folder of a store.
 
     Captions of whole videos have neither start nor end. Returns one line that counts captions and
     names videos without any. Errors are those of :func:`find_captions`.
     """
-    found = find_captions(place, videos)
+    found = find_captions(place, videos, max_bad)
     captions = [caption for video in found.values() for caption in video]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -142,15 +162,14 @@ def _write_captions(store: Path, place: str | Path, videos: Sequence[str]) -> st
     without = [video for video, its in found.items() if not its]
     described = number_of(len(found) - len(without), "video")
     parts = [f"captions.csv: {number_of(len(captions), 'caption')} of {described}"]
-    parts += _strangers(Path(place), videos)
+    parts += _strangers(Path(place), videos, max_bad)
     if without:
-        have = "has" if len(without) == 1 else "have"
         lacking = number_of(len(without), "video")
-        parts.append(f"{lacking} in the store {have} none ({name_some(without)})")
+        parts.append(f"without captions: {lacking} of the store ({name_some(without)})")
     return "; ".join(parts)
 
 
-def _strangers(place: Path, videos: Sequence[str]) -> list[str]:
+def _strangers(place: Path, videos: Sequence[str], max_bad: float) -> list[str]:
     """Name the caption files, or the captions, that belong to no video of the store."""
     if place.is_dir():
         lost, what = [file.name for file in stranger_files(place, videos)], "caption file"
@@ -158,9 +177,9 @@ def _strangers(place: Path, videos: Sequence[str]) -> list[str]:
         return []
     else:
         ours = set(videos)
-        lost, what = [c.video for c in read_all(place, ours) if c.video not in ours], "caption"
-    belong = "belongs" if len(lost) == 1 else "belong"
-    text = f"{number_of(len(lost), what)} {belong} to no video in the store"
+        captions = read_all(place, ours, max_bad)
+        lost, what = [c.video for c in captions if c.video not in ours], "caption"
+    text = f"of no video in the store: {number_of(len(lost), what)}"
     return [f"{text} ({name_some(list(dict.fromkeys(lost)))})"] if lost else []
 
 
@@ -219,6 +238,4 @@ def _device() -> torch.device:
 
 def _cores() -> int:
     """Count the cores that this process may keep busy with decoding."""
-    allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return max(1, min(_MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
+    return max(1, min(_MOST_WORKERS, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 from fusion.data.media.pictures import Sampling
 from fusion.extract import weights
 from fusion.extract.backbone import NONE, Backbone, Source, import_package
-from fusion.models.video.resnext import ResNeXt101
-from fusion.models.video.s3d import S3D
-from fusion.models.video.weight_names import RESNEXT101, S3D_HOWTO100M, load_resnext101, load_s3d
+from fusion.models.video.weight_names import RESNEXT101, S3D_HOWTO100M, Published
 
 Builder = Callable[[str, Source], Backbone]
 Scale = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of 0 to 255
@@ -98,14 +95,16 @@ def _timm_network(timm: Any, name: str, source: Source) -> Any:
         return weights.random_network(untrained, weights.blots((1, *size), mean, std))
     if not getattr(published, "hf_hub_id", None):
         raise source.missing(name, "timm knows of none, so find or train some")
-    address = weights.hub_address(published.hf_hub_id)
+    hub = import_package("huggingface_hub.constants")
+    address = f"{hub.ENDPOINT}/{published.hf_hub_id}"
     way = f"download model.safetensors from {address}"
-    here = weights.hub_file(published.hf_hub_id)
-    if not here and (weights.is_offline() or not weights.reachable(address)):
+    here = None if published.hf_hub_filename else weights.hub_file(published.hf_hub_id)
+    # With a file the hub does not ask its server, which may take 25 s.
+    options = {"pretrained_cfg_overlay": {"file": here}} if here else {}
+    if not here and (hub.HF_HUB_OFFLINE or not weights.reachable(address)):
         raise source.missing(name, f"the hub cannot be reached from here; {way} elsewhere")
     try:
-        with weights.without_hub(here):
-            return timm.create_model(name, pretrained=True, num_classes=0)
+        return timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # of the hub, of the connection, of the file
         reason = " ".join(str(error).split())[:200]
         raise source.missing(name, f"they could not be loaded ({reason}); {way}") from None
@@ -123,13 +122,13 @@ def _width(network: nn.Module, height: int, width: int) -> int | None:
 
 def _published(name: str, source: Source) -> Backbone:
     """Build a network of published features."""
-    load, build, address, sampling, dim, scale = PUBLISHED[name]
+    published, sampling, dim, scale = PUBLISHED[name]
     if source.file:
-        network = load(source.file)
+        network = published.load(source.file)
     elif source.random:
-        network = weights.random_network(build, _example(sampling, scale))
+        network = weights.random_network(published.backbone, _example(sampling, scale))
     else:
-        raise source.missing(name, f"download {address}")
+        raise source.missing(name, f"download {published.source}")
     return Backbone(name, network, sampling, dim, *scale, source)
 
 
@@ -144,20 +143,17 @@ def _torchvision(name: str, source: Source) -> Backbone:
     sampling = Sampling(frames_per_second, size, seen.crop_size[0], frames, stride, way)
     scale = [255 * x for x in seen.mean], [255 * x for x in seen.std]
     network, head, dim = _headless(models.get_model(plain, weights=None))
-    if source.file:
-        weights.load_backbone_weights(network, name, source.file, [head])
-    elif source.random:
+    if source.random and not source.file:
         network = weights.random_network(
             lambda: _headless(models.get_model(plain, weights=None))[0], _example(sampling, scale)
         )
     else:
         try:
-            values = weights.fetch(published.url)
+            file = source.file or weights.fetch(published.url)
         except ConnectionError as error:
             way = f"{error}; download {published.url} elsewhere"
             raise source.missing(name, way) from None
-        kept = {k: v for k, v in values.items() if not k.startswith(f"{head}.")}
-        network.load_state_dict(kept)
+        weights.load_backbone_weights(network, name, file, [head])
     return Backbone(name, network, sampling, dim, *scale, source)
 
 
@@ -175,15 +171,11 @@ def _example(sampling: Sampling, scale: Scale) -> Tensor:
     return weights.blots((1, 3, sampling.frames, *sampling.picture_size(1, 1)), *scale)
 
 
-# How to load or build it, where its weights are, the pictures it gets, its width and scale
-Load = Callable[[Path], nn.Module]
-Build = Callable[[], nn.Module]
-PUBLISHED: dict[str, tuple[Load, Build, str, Sampling, int, Scale]] = {
+# The pictures that a network gets, its width, mean and standard deviation
+PUBLISHED: dict[str, tuple[Published, Sampling, int, Scale]] = {
     # Of HowTo100M's features, 1.5 per second: chunks of 16 pictures, black behind the end
     "resnext101": (
-        load_resnext101,
-        ResNeXt101,
-        RESNEXT101.source,
+        RESNEXT101,
         Sampling(24, 112, crop=112, frames=16, stride=16),
         2048,
         ((110.6, 103.2, 96.3), (1.0,) * 3),
@@ -191,9 +183,7 @@ PUBLISHED: dict[str, tuple[Load, Build, str, Sampling, int, Scale]] = {
     # Of MIL-NCE, 1 per second as in EAO's configs: feature k sees 3.2 s from second k on. Its
     # authors published no extractor; they train on pictures of 200 and test on 224 pixels.
     "s3d": (
-        load_s3d,
-        S3D,
-        S3D_HOWTO100M.source,
+        S3D_HOWTO100M,
         Sampling(10, 224, crop=224, frames=32, stride=10),
         1024,
         ((0.0,) * 3, (255.0,) * 3),

@@ -38,7 +38,10 @@ class Features:
         backbones = {}
         for field in ("2d", "3d"):
             file = getattr(self, f"weights_{field}")
-            source = Source(field, Path(file).expanduser() if file else None, self.random_weights)
+            path = Path(file).expanduser() if file else None
+            if path and not path.is_file():
+                raise ValueError(f"--weights-{field} {path}: there is no such file; check the path")
+            source = Source(field, path, self.random_weights)
             if backbone := build_backbone(getattr(self, f"features_{field}"), source):
                 backbones[field] = backbone
         if not backbones and not self.audio:

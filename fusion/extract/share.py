@@ -173,7 +173,9 @@ class Share:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self.failures[task.name] = "no memory for its pictures; make them smaller"
+            self.failures[task.name] = (
+                "out of memory: its pictures are too large; scale the film down"
+            )
             return None
 
     def _end(self, task: Task, event: End | Failed) -> str | None:

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
-import os
-import re
 import socket
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion.data.untrusted.weight_files import COUNTER, find_difference, read_weights
+
 RANDOM = "random"  # in place of a hash
 _SEED = 0
 _PATIENCE = 3.0  # seconds for a server to answer
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model")
-_COUNTER = "num_batches_tracked"  # of BatchNorm; old files have none
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read weights by name from a file of safetensors or PyTorch; no code in it is ever run."""
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # both libraries raise many kinds, with long advice
-        raise ValueError(
-            f"{path} is no file of weights that is safe to read ({type(error).__name__}); save its"
-            " state_dict with safetensors or torch.save"
-        ) from None
-    for name in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()
-    ):
-        raise ValueError(f"{path} holds no weights by name; save a state_dict")
-    return {name.removeprefix("module."): weight for name, weight in content.items()}
 
 
 def load_backbone_weights(
@@ -64,22 +36,17 @@ def load_backbone_weights(
     if translate and not own.keys() <= weights.keys():
         weights = translate(weights, network)  # timm's, from the names of the original code
     weights = {k: v for k, v in weights.items() if not k.startswith(tuple(f"{u}." for u in unused))}
-    missing = [k for k in own if k not in weights and not k.endswith(_COUNTER)]
-    unknown = [k for k in weights if k not in own]
-    shapes = [k for k, v in weights.items() if k in own and v.shape != own[k].shape]
-    wrong = {"lacks": missing, "has the unknown": unknown, "has in another shape": shapes}
-    for verb, names in wrong.items():
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ValueError(f"{path} is not of {name}: it {verb} {names[0]!r}{more}")
-    network.load_state_dict(weights, strict=False)
+    weights = {k: v for k, v in own.items() if k.endswith(COUNTER)} | weights
+    if different := find_difference(own, weights):
+        raise ValueError(f"{path} is not of {name}: {different}")
+    network.load_state_dict(weights)
 
 
 def name_weights(network: nn.Module) -> str:
     """Return the beginning of a SHA-256 of the names, shapes, types and values of all weights."""
     digest = hashlib.sha256()
     for name, weight in sorted(network.state_dict().items()):
-        if not name.endswith(_COUNTER):
+        if not name.endswith(COUNTER):
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
@@ -119,18 +86,19 @@ def blots(shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> 
     return (values - torch.tensor(mean).view(colours)) / torch.tensor(std).view(colours)
 
 
-def fetch(url: str) -> dict[str, Tensor]:
-    """Read published weights from torch's cache or download them; ConnectionError if it fails."""
+def fetch(url: str) -> Path:
+    """Find published weights in torch's cache or download them; ConnectionError if it fails."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not cached.exists() and not reachable(url):
         raise ConnectionError(f"{urlsplit(url).hostname} cannot be reached")
     try:
-        return torch.hub.load_state_dict_from_url(
+        torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:  # a broken connection, a wrong hash
         reason = " ".join(str(error).split())
         raise ConnectionError(f"the download of {url} failed: {reason}") from None
+    return cached
 
 
 def reachable(url: str) -> bool:
@@ -146,35 +114,8 @@ def reachable(url: str) -> bool:
     return True
 
 
-def hub_address(repository: str) -> str:
-    """Return the address of a repository of the Hugging Face hub, or of the user's mirror."""
-    hub: Any = importlib.import_module("huggingface_hub.constants")
-    return f"{hub.ENDPOINT}/{repository}"
-
-
-def hub_file(repository: str) -> bool:
-    """Return whether the weights of a repository of the hub are in the cache."""
-    hub: Any = importlib.import_module("huggingface_hub")
-    names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(hub.try_to_load_from_cache(repository, name), str) for name in names)
-
-
-@contextlib.contextmanager
-def without_hub(condition: bool = True) -> Iterator[None]:
-    """Keep the Hugging Face hub from asking its server, which may take 25 s; if ``condition``.
-
-    Its environment variable has no effect once it is imported, and accelerate imports it.
-    """
-    constants: Any = importlib.import_module("huggingface_hub.constants")
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or condition
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def is_offline() -> bool:
-    """Return whether the user has set the Hugging Face hub offline."""
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return re.fullmatch(r"1|true|yes|on", said, re.IGNORECASE) is not None
+def hub_file(repository: str) -> str | None:
+    """Find the weights of a repository of the Hugging Face hub in the cache."""
+    hub: Any = importlib.import_module("huggingface_hub.file_download")
+    found = hub.try_to_load_from_cache(repository, "model.safetensors")
+    return found if isinstance(found, str) else None

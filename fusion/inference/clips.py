@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips
-from fusion.data.features.format import Field
 from fusion.data.features.readers import seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_seconds
 from fusion.inference.features import FeatureError, FilmFeatures, ItemFeatures
@@ -98,7 +97,8 @@ class ClipMaker:
                 f"{item.name}: the model knows no word of {text!r}; use words of its training"
                 " captions"
             )
-        if unknown := getattr(self.text_encoder, "unknown_words", lambda _: [])(text):
+        find: Any = getattr(self.text_encoder, "unknown_words", None)
+        if unknown := find(text) if find else ():
             logger.warning("%r: unknown words are left out: %s", text, ", ".join(unknown))
         return words
 
@@ -116,8 +116,7 @@ class ClipMaker:
                 )
             rows = films.rows(file)
             features |= {field: rows[field] for field in FIELDS[name] if field in rows}
-        fields: Mapping[str, Field] = films.fields
-        return ItemFeatures(fields, {_ONLY: features})
+        return ItemFeatures(_ONLY, films.fields, features)
 
     @property
     def _films(self) -> FilmFeatures:

@@ -9,7 +9,6 @@ Shapes: R rows of width D.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +19,7 @@ from torch import Tensor
 
 from fusion.data.features import readers
 from fusion.data.features.format import Field
-from fusion.data.features.readers import AUDIO
-from fusion.data.media.film import VERSION, Film
+from fusion.data.media.film import Film
 from fusion.extract.settings import Features, describe, fields_of
 from fusion.extract.share import FilmRows
 from fusion.extract.weights import RANDOM
@@ -109,29 +107,22 @@ def check_recipe(recipe: Mapping[str, Any], here: Mapping[str, Any], what: str) 
             )
 
 
-@dataclasses.dataclass
 class ItemFeatures:
-    """A :class:`fusion.data.features.readers.Reader`: features by the name of an item."""
+    """A :class:`fusion.data.features.readers.Reader` of one item; ``features`` are by field."""
 
-    fields: Mapping[str, Field]
-    features: Mapping[str, Mapping[str, Tensor]]
-
-    @property
-    def videos(self) -> Sequence[str]:
-        """Names of the items."""
-        return list(self.features)
+    def __init__(
+        self, name: str, fields: Mapping[str, Field], features: Mapping[str, Tensor]
+    ) -> None:
+        self.videos: Sequence[str] = [name]
+        self.fields, self._features = fields, features
 
     def rows(self, video: str, field: str) -> int:
         """Return how many rows an item has of a field."""
-        return len(self.features[video].get(field, ()))
+        return len(self._features.get(field, ()))
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
         """Read some rows of a field."""
-        found = self.features[video].get(field)
+        found = self._features.get(field)
         if found is None:
             return torch.zeros(0, self.fields[field].width)
         return found[max(first, 0) : last]
-
-
-NO_FIELDS = {"audio": AUDIO}  # of a model without a recipe
-__all__ = ["VERSION", "FeatureError", "FilmFeatures", "ItemFeatures", "check_recipe"]

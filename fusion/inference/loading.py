@@ -49,7 +49,8 @@ def find_recipe(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | Non
     name = config["data"].get("name")
     if name not in ("demo", "videos"):
         return None
-    parameters = inspect.signature(DATASETS[name]).parameters.values()
+    build: Any = DATASETS[name]
+    parameters = inspect.signature(build).parameters.values()
     data = {parameter.name: parameter.default for parameter in parameters} | config["data"]
     if store := data.get("store"):
         try:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion.modalities import members, spell
+from fusion.models.davenet import check_keys
 from fusion.models.pooled import AudioBranch, Pooled, TextAudioGate, TextBranch, VideoBranch
 from fusion.tokens import Tokens
 
@@ -158,11 +159,7 @@ class AVLnet(nn.Module):
         for name in ("text", "video"):
             if name in modalities and "dim" not in modalities[name]:
                 raise ValueError(f"model.modalities.{name} needs dim, the width of its features")
-            if unknown := set(modalities.get(name, ())) - {"dim", "max_tokens"}:
-                raise ValueError(
-                    f"model.modalities.{name} has an unknown key {min(unknown)!r};"
-                    " choose from dim, max_tokens"
-                )
+            check_keys(name, modalities.get(name, {}), ("dim", "max_tokens"))
         if fused and len(modalities) < len(BRANCHES):
             raise ValueError("fuse_text_audio needs text, video and audio in model.modalities")
         if fused and embedding_dim % 2:

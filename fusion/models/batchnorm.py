@@ -97,30 +97,31 @@ def one_update(model: nn.Module) -> Iterator[list[GroupedBatchNorm]]:
     Within the block the caller may average ``sums`` of the layers over ranks, which have equally
     many groups.
     """
-    norms = _grouped(model)
-    for norm in norms:
-        norm.waits = True
-    try:
-        yield norms
-        for norm in norms:
-            norm.update()
-    finally:
-        for norm in norms:
-            norm.waits = False
-            norm.forget()
+    with _set(model, "waits") as norms:
+        try:
+            yield norms
+            for norm in norms:
+                norm.update()
+        finally:
+            for norm in norms:
+                norm.forget()
+
+
+def no_update(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """Do not update the running statistics of a model; for clips that it sees a second time."""
+    return _set(model, "ignores")
 
 
 @contextlib.contextmanager
-def no_update(model: nn.Module) -> Iterator[None]:
-    """Do not update the running statistics of a model; for clips that it sees a second time."""
-    norms = _grouped(model)
+def _set(model: nn.Module, flag: str) -> Iterator[list[GroupedBatchNorm]]:
+    norms = [module for module in model.modules() if isinstance(module, GroupedBatchNorm)]
     for norm in norms:
-        norm.ignores = True
+        setattr(norm, flag, True)
     try:
-        yield
+        yield norms
     finally:
         for norm in norms:
-            norm.ignores = False
+            setattr(norm, flag, False)
 
 
 def batch_granularity(model: nn.Module) -> int | None:
@@ -138,7 +139,3 @@ def batch_granularity(model: nn.Module) -> int | None:
         if norm.group and not norm.frozen:
             cut = math.lcm(cut, norm.group)
     return cut
-
-
-def _grouped(model: nn.Module) -> list[GroupedBatchNorm]:
-    return [module for module in model.modules() if isinstance(module, GroupedBatchNorm)]

@@ -189,6 +189,15 @@ POOLING: dict[str, Callable[[Tensor, int], Tensor] | None] = {  # (1, C, L) -> (
 ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder}
 
 
+def check_keys(name: str, spec: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Check the keys that describe the modality ``name``; a ValueError names an unknown one."""
+    if unknown := set(spec) - set(known):
+        raise ValueError(
+            f"model.modalities.{name} has an unknown key {min(unknown)!r}; choose from"
+            f" {', '.join(known)}"
+        )
+
+
 def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
     """Build the encoder of the modality ``name``; None if its features are tokens already.
 
@@ -197,12 +206,7 @@ def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
     Raises:
         ValueError: a key, a name or an argument is wrong.
     """
-    spec = dict(spec)
-    if unknown := set(spec) - {"dim", "encoder", "max_tokens"}:
-        raise ValueError(
-            f"model.modalities.{name} has an unknown key {min(unknown)!r};"
-            " choose from dim, encoder, max_tokens"
-        )
+    check_keys(name, spec, ("dim", "encoder", "max_tokens"))
     if ("dim" in spec) == ("encoder" in spec):
         raise ValueError(f"model.modalities.{name} needs either dim or encoder")
     if "dim" in spec:

@@ -7,10 +7,11 @@ frozen CLIP (Radford et al., arXiv:2103.00020).
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import safetensors.torch
 import torch
@@ -20,7 +21,6 @@ from fusion.data.untrusted.word_vectors import read_word_vectors
 from fusion.words import words_of
 
 VECTORS, VOCABULARY = "word_vectors.safetensors", "vocabulary.txt"
-REFERENCE, CLIP_REFERENCE = "word_vectors.json", "clip_text.json"
 PUBLISHED_CLIP = "openai/clip-vit-base-patch32"
 
 
@@ -98,7 +98,42 @@ class WordVectors:
         return cls(vocabulary, vectors, max_words)
 
 
-class WordVectorFile(WordVectors):
+class _FromFile:
+    """A text encoder of others: a checkpoint, or a pickle, has its arguments and no copy of it."""
+
+    learns = False
+    reference: ClassVar[str]  # file with the arguments in a checkpoint's folder
+    arguments: Mapping[str, Any]  # ready for JSON
+
+    @property
+    def path(self) -> str:
+        """The file, folder or name that it was opened from."""
+        return self.arguments["path"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments: a data loading process opens the file itself."""
+        return functools.partial(type(self), **self.arguments), ()
+
+    def save(self, folder: Path) -> None:
+        """Write the arguments into a checkpoint's folder."""
+        (folder / self.reference).write_text(json.dumps(self.arguments), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Open what a checkpoint was trained with; raise ValueError if it is not there."""
+        try:
+            arguments = json.loads((folder / cls.reference).read_text(encoding="utf-8"))
+            return cls(**arguments)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{folder} has no {cls.reference}, which names the text encoder that it was"
+                " trained with; add text_encoder.path=PATH"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"the text encoder of {folder} cannot be opened: {error}") from None
+
+
+class WordVectorFile(_FromFile, WordVectors):
     """Fixed vectors from a file that others have made, such as GoogleNews' word2vec.
 
     The original file costs each process its whole size (3.6 GB). Converted by tools/convert.py it
@@ -114,59 +149,24 @@ class WordVectorFile(WordVectors):
         ValueError: there is no such file, or it is damaged.
     """
 
-    learns = False
+    reference = "word_vectors.json"
 
-    def __init__(self, path: str | Path, limit: int | None = None, max_words: int = 20) -> None:
-        self.path, self.limit, self.max_words = Path(path).expanduser(), limit, max_words
-        if not self.path.exists():
-            raise ValueError(
-                f"text_encoder.path: there is no {self.path}; GoogleNews-vectors-negative300.bin is"
-                " at code.google.com/archive/p/word2vec"
-            )
-        self.index, self.vectors = read_word_vectors(self.path, limit)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path: a data loading process opens the file itself."""
-        return WordVectorFile, (self.path, self.limit, self.max_words)
-
-    @classmethod
-    def train(  # type: ignore[override]
-        cls,
-        path: str | None = None,
-        limit: int | None = None,
-        max_words: int = 20,
-        sentences: Iterable[str] = (),
-        seed: int = 0,
-    ) -> WordVectorFile:
-        """Open the file; nothing is learnt, and ``sentences`` and ``seed`` are not used."""
+    def __init__(
+        self, path: str | Path | None = None, limit: int | None = None, max_words: int = 20
+    ) -> None:
         if path is None:
             raise ValueError("where are the word vectors? add text_encoder.path=FILE")
-        return cls(path, limit, max_words)
-
-    def save(self, folder: Path) -> None:
-        """Write into a checkpoint's folder where the file is; it is not copied."""
-        facts = {"path": str(self.path.resolve()), "limit": self.limit, "max_words": self.max_words}
-        (folder / REFERENCE).write_text(json.dumps(facts), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> WordVectorFile:
-        """Open the file that a checkpoint was trained with; raise ValueError if there is none."""
-        try:
-            facts = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        path, self.max_words = Path(path).expanduser().resolve(), max_words
+        if not path.exists():
             raise ValueError(
-                f"{folder} has no copy of the word vectors that it was trained with; add"
-                " text_encoder.path=FILE"
-            ) from None
-        if not Path(facts["path"]).exists():
-            raise ValueError(
-                f"the word vectors of {folder} are not at {facts['path']} any more; add"
-                " text_encoder.path=FILE"
+                f"text_encoder.path: there is no {path}; add text_encoder.path=FILE"
+                " (GoogleNews-vectors-negative300.bin is at code.google.com/archive/p/word2vec)"
             )
-        return cls(**facts)
+        self.arguments = {"path": str(path), "limit": limit, "max_words": max_words}
+        self.index, self.vectors = read_word_vectors(path, limit)
 
 
-class CLIPText:
+class CLIPText(_FromFile):
     """Projected outputs of CLIP's text transformer, one for each token of a sentence: (L, 512).
 
     Args:
@@ -177,12 +177,12 @@ class CLIPText:
         ValueError: the model or its tokenizer cannot be loaded.
     """
 
-    learns = False
+    reference = "clip_text.json"
 
     def __init__(self, path: str = PUBLISHED_CLIP, max_words: int = 20) -> None:
         from transformers import AutoTokenizer, CLIPTextModelWithProjection  # slow to import
 
-        self.path, self.max_words = path, max_words
+        self.arguments, self.max_words = {"path": path, "max_words": max_words}, max_words
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(path)
             self.model = CLIPTextModelWithProjection.from_pretrained(path).eval()
@@ -203,35 +203,3 @@ class CLIPText:
         inputs = self.tokenizer(text, truncation=True, return_tensors="pt")
         states = self.model.text_model(**inputs).last_hidden_state  # (1, L + 2, D)
         return self.model.text_projection(states)[0, 1:-1][: self.max_words]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path alone: a data loading process loads the model itself."""
-        return CLIPText, (self.path, self.max_words)
-
-    @classmethod
-    def train(
-        cls,
-        path: str = PUBLISHED_CLIP,
-        max_words: int = 20,
-        sentences: Iterable[str] = (),
-        seed: int = 0,
-    ) -> CLIPText:
-        """Load the model; nothing is learnt, and ``sentences`` and ``seed`` are not used."""
-        return cls(path, max_words)
-
-    def save(self, folder: Path) -> None:
-        """Write the path of the model into a checkpoint's folder; the model is not copied."""
-        facts = {"path": self.path, "max_words": self.max_words}
-        (folder / CLIP_REFERENCE).write_text(json.dumps(facts), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> CLIPText:
-        """Load the model that a checkpoint was trained with; raise ValueError if there is none."""
-        try:
-            facts = json.loads((folder / CLIP_REFERENCE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(
-                f"{folder} does not say which CLIP it was trained with; add"
-                " text_encoder.path=FOLDER"
-            ) from None
-        return cls(**facts)

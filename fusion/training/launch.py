@@ -19,6 +19,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, parse_flag_from_env
 
+from fusion.files import num_cores
+
 PRECISIONS = ("no", "fp16", "bf16")
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")  # the exact step needs the whole model
 
@@ -167,9 +169,7 @@ def _use_all_cores() -> None:
         return
     if launched and not chosen:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        allowed = getattr(os, "sched_getaffinity", None)  # not on every platform
-        cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // processes))
+        torch.set_num_threads(max(1, num_cores() // processes))
 
 
 def _warn(message: str) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from fusion.checkpoint import WEIGHTS
 from fusion.config import ConfigError, flatten, load_config, to_yaml
-from fusion.files import recover_folder, write_atomically
+from fusion.files import lock, recover_folder, write_atomically
 
 LOCK = ".lock"
 FILES = ("config.yaml", "metrics.jsonl", "results.json", "ranks.npz", "cost.json", "report.html")
@@ -38,6 +38,7 @@ class RunFolder:
         self.best, self.last = self.path / "best", self.path / "last"
         self.metrics = self.path / "metrics.jsonl"
         self._lock: IO[str] | None = None
+        self._claimed = self._is_new = False
 
     def claim(self) -> bool:
         """Lock the folder for this run and change nothing else in it; call on one process only.
@@ -48,9 +49,15 @@ class RunFolder:
             ConfigError: another run is writing here; or the folder holds a run and ``resume`` and
                 ``overwrite`` are false; or that run had another config.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / LOCK).touch()
+        self._is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ConfigError(
+                f"output={self.path} is a file, or lies in one; name a folder by output=DIR"
+            ) from None
         self._hold()
+        self._claimed = True
         written = self.path / "config.yaml"
         if not written.exists() and any(self.path.glob("[!.]*")):
             raise ConfigError(
@@ -90,7 +97,12 @@ class RunFolder:
         write_atomically(self.path / "config.yaml", to_yaml(self.config))
 
     def release(self) -> None:
-        """Unlock the folder."""
+        """Unlock the folder. If nothing was written into it, remove the lock and a new folder."""
+        if self._claimed and not any(path.name != LOCK for path in self.path.glob("*")):
+            (self.path / LOCK).unlink(missing_ok=True)
+            if self._is_new:
+                self.path.rmdir()
+        self._claimed = False
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -100,13 +112,12 @@ class RunFolder:
         return any(part.exists() for part in (self.last, self.best, self.path / "results.json"))
 
     def _hold(self) -> None:
+        path = self.path / LOCK
+        path.touch()
+        self._lock = open(path, "w")  # noqa: SIM115 (held until the run ends)
         try:
-            import fcntl
-        except ImportError:  # Windows has no advisory locks
-            return
-        self._lock = open(self.path / LOCK, "w")  # noqa: SIM115 (held until the run ends)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock.fileno())
+            path.stat()  # another run that ended may have removed it
         except OSError:
             raise ConfigError(
                 f"another process is writing to {self.path}; wait for it, stop it, or choose"

@@ -60,7 +60,8 @@ def test_vectors_that_a_run_has_lost_are_those_of_the_config(trained, tmp_path, 
     try:
         evaluate(run, str(other), None)
         assert f"texts     {moved}" in capsys.readouterr().err
-        with pytest.raises(ValueError, match=r"are not at \S*words.txt any more; add text_enc"):
+        lost = r"cannot be opened: text_encoder.path: there is no \S*words.txt; add text_enc"
+        with pytest.raises(ValueError, match=lost):
             evaluate(run, "validation", None, ["text_encoder.path=null"])
     finally:
         moved.rename(vectors)

@@ -9,6 +9,8 @@ import pytest
 from fusion.commands.pack import verify
 from fusion.data.captions.index import write_caption_store
 from fusion.data.captions.table import Caption
+from fusion.data.features.format import Field
+from fusion.data.features.writer import StoreWriter
 from tests.data.features.store_fixtures import names, shards, write
 
 TOOL = Path(__file__).parents[2] / "tools" / "pack.py"
@@ -38,6 +40,13 @@ def test_a_caption_store_is_checked_too(tmp_path, capsys):
     assert "1 caption, undamaged" in capsys.readouterr().out
     flip_a_bit(tmp_path / "store" / "texts.txt")
     with pytest.raises(ValueError, match="damaged caption store, texts.txt has changed"):
+        verify(str(tmp_path / "store"))
+
+
+def test_an_empty_store_is_not_called_undamaged(tmp_path):
+    with StoreWriter(tmp_path / "store", {"audio": Field(40, 100.0)}, "empty"):
+        pass
+    with pytest.raises(ValueError, match="the store is empty; fill it by the command"):
         verify(str(tmp_path / "store"))
 
 

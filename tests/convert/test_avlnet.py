@@ -44,7 +44,7 @@ def test_a_published_file_gives_the_golden_numbers(name, prefix, tmp_path):
     state = {prefix + k: v for k, v in golden.published_weights(case).items()}
     torch.save(state, tmp_path / "file.pth")
     said = convert_checkpoint(tmp_path / "file.pth", tmp_path / "out")
-    assert "embeddings 40 wide" in said
+    assert "embedding_dim 40" in said
     assert "dropped   DAVEnet.batchnorm1" in said
     _, _, model, inputs, _ = OURS[name]()
     expected, got = model.eval()(inputs), load(tmp_path / "out")
@@ -62,9 +62,9 @@ def test_a_published_file_gives_the_golden_numbers(name, prefix, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said", "recipe"),
     [
-        ({}, "AVLnet-Text, three branches", "avlnet_text"),
-        ({"drop": "text"}, "AVLnet, embeddings 40 wide", "avlnet"),
-        ({"fuse": True}, "AVLnet-Text, text and audio fused", "avlnet_text_fused"),
+        ({}, "found     text: ", "avlnet_text"),
+        ({"drop": "text"}, "found     avlnet: embedding_dim 40", "avlnet"),
+        ({"fuse": True}, "fuse_text_audio True", "avlnet_text_fused"),
     ],
 )
 def test_the_variant_is_seen_in_the_weights(change, said, recipe, tmp_path):
@@ -82,6 +82,8 @@ def test_the_variant_is_seen_in_the_weights(change, said, recipe, tmp_path):
     torch.save(state, tmp_path / "file.pth")
     report = convert_checkpoint(tmp_path / "file.pth", tmp_path / "out")
     assert said in report
+    assert ("found     text: " in report) == (recipe != "avlnet")
+    assert ("fuse_text_audio True" in report) == ("fuse" in change)
     assert ("GU_audio" in report) == ("fuse" in change)  # its gate is there and never read
     model = load(tmp_path / "out")
     config = load_config(tmp_path / "out" / "config.yaml")

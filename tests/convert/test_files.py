@@ -79,7 +79,7 @@ def test_nothing_in_a_file_is_executed(old, tmp_path):
         options = {"_use_new_zipfile_serialization": not old}
         path = save(tmp_path / "a.pth", state, config={"x": beast}, **options)
         said = convert_checkpoint(path, tmp_path / f"out{len(list(tmp_path.iterdir()))}", 4)
-        assert "not made  " in said
+        assert "ignored   " in said
         path = save(tmp_path / "b.pth", state | {"module.text_proj.fc.bias": beast}, **options)
         with pytest.raises(ValueError, match="'?module.text_proj.fc.bias.* only tensors by name"):
             convert_checkpoint(path, tmp_path / "never", 4)
@@ -243,8 +243,8 @@ def test_weights_of_another_model_are_named(tmp_path):
         ({"heads.text.gate.weight": torch.ones(1)}, "of this project"),
         ({"encoder.weight": torch.ones(1)}, r"an unknown model \(encoder.weight\)"),
         ({"epoch": 3}, "epoch is no weight but of int"),
-        ([torch.ones(1)], "holds no weights by name"),
-        ({}, "holds no weights by name"),
+        ([torch.ones(1)], "holds an object of list, not weights by name"),
+        ({}, "holds an empty dict, not weights by name"),
         (torch.nn.Linear(1, 1), "holds an object of torch.nn.modules.linear.Linear"),
     ]:
         torch.save(content, tmp_path / "a.pth")

@@ -52,7 +52,7 @@ def test_an_unknown_weight_is_an_error():
         ({"add": "video_proj.extra"}, "heads.video.extra is 1 there and absent in the model"),
         ({"add": "smell_proj.weight"}, "'smell_proj.weight' belongs to no published EAO"),
         ({"add": "\x1b[31mred"}, r"'\\x1b\[31mred' belongs to no published EAO, AVLnet or MCN"),
-        ({"add": "module.text_proj.fc.bias"}, "twice, with and without 'module.'"),
+        ({"add": "module.text_proj.fc.bias"}, "'module.text_proj.fc.bias' belongs to no published"),
         ({"reshape": "audio_proj.fc.bias"}, "project.bias is 1x40 there and 40 in the model"),
         ({"linear": "audio_proj"}, "heads.audio.bias is 40 there and absent in the model"),
         ({"linear": "video_token_proj"}, "some projections are gated and others are linear"),

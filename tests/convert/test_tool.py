@@ -127,13 +127,15 @@ def test_names_and_shapes_alone_give_the_variant(name, tmp_path):
 def test_what_is_found_is_said(tva, tmp_path):
     said = convert_checkpoint(tva, tmp_path / "out")
     for words in [
-        "text (20 wide), video (48 wide), audio (DAVEnet version 2, 8 to 64 wide)",
-        "1 transformer block, 32 wide with MLPs 32 wide, gated projections",
-        "a head for each modality",
-        "embeddings 40 wide of t, v, a, tv, ta, va",
-        "fusion.norm, davenet.batchnorm1 (7 weights): nothing ever read them",
+        "found     text: dim 20\n",
+        "found     video: dim 48\n",
+        "found     audio: encoder.name davenet, encoder.version 2, encoder.widths [8, ",
+        "found     eao: combinations ['t', 'v', 'a', 'tv', 'ta', 'va'], token_dim 32,"
+        " embedding_dim 40, num_blocks 1, num_heads 4, mlp_ratio 1.0, projection gated,"
+        " shared_head False, cls_token False",
+        "fusion.norm, davenet.batchnorm1 (7 weights): the published model never uses them",
         "arch, epoch, optimizer, parser, config: not part of the model",
-        "not made  parse_config.ConfigParser",
+        "ignored   parse_config.ConfigParser",
         "num_heads 4 (the file's arch.args.fusion_params.num_heads)",
         "131,056 parameters",
         "word vectors 20 wide are needed",
@@ -176,11 +178,11 @@ def test_audio_that_was_never_trained_is_dropped(tmp_path):
     assert deviation("eao_text_video", load(tmp_path / "a")) < 1e-5
     named = {"arch": {"type": "EverythingAtOnceModel"}}
     said = convert_checkpoint(save(tmp_path / "b.pth", state, named), tmp_path / "b", num_heads=4)
-    assert "audio (DAVEnet" in said
+    assert "found     audio: encoder.name davenet" in said
     for name in ("weight", "bias"):  # nothing was trained
         state[f"module.text_norm_layer.{name}"] = state[f"module.audio_norm_layer.{name}"].clone()
     said = convert_checkpoint(save(tmp_path / "c.pth", state), tmp_path / "c", num_heads=4)
-    assert "audio (DAVEnet" in said
+    assert "found     audio: encoder.name davenet" in said
 
 
 @pytest.mark.parametrize("kind", ["old format", "parameters", "bare", "half precision"])

@@ -195,7 +195,9 @@ def test_a_film_that_needs_too_much_memory_costs_that_film(films, tmp_path, monk
     monkeypatch.setitem(BACKBONES_2D, "greedy", greedy)
     report = extract([films], tmp_path / "store", Features("greedy", "none"))
     lines = {line.video: line for line in report.files}
-    assert lines["a.mp4"].problems == ("no memory for its pictures; make them smaller",)
+    assert lines["a.mp4"].problems == (
+        "out of memory: its pictures are too large; scale the film down",
+    )
     assert lines["blind.mp4"].state == "ok"
 
 

@@ -23,8 +23,8 @@ def test_captions_are_written_for_the_videos_in_the_store(films, tmp_path, capsy
     ]
     said = capsys.readouterr().err
     assert "captions.csv: 2 captions of 2 videos" in said
-    assert "2 captions belong to no video in the store (empty.mp4, other.mp4)" in said
-    assert "2 videos in the store have none (b/silent.mp4, blind.mp4)" in said
+    assert "of no video in the store: 2 captions (empty.mp4, other.mp4)" in said
+    assert "without captions: 2 videos of the store (b/silent.mp4, blind.mp4)" in said
 
 
 def test_captions_of_whole_videos_come_back_as_such(films, tmp_path):
@@ -44,9 +44,7 @@ def test_csv_files_are_found_by_their_names(films, tmp_path, capsys):
     (tmp_path / "asr" / "list.csv").write_text("video_path\na.mp4\n")
     extract([films], tmp_path / "store", TINY, captions=tmp_path / "asr")
     assert [c.video for c in read_caption_file(tmp_path / "store/captions.csv")] == ["a.mp4"]
-    assert (
-        "1 caption file belongs to no video in the store (stranger.csv)" in capsys.readouterr().err
-    )
+    assert "of no video in the store: 1 caption file (stranger.csv)" in capsys.readouterr().err
 
 
 def test_subtitle_files_are_found_beside_the_films(films, tmp_path, capsys):
@@ -57,7 +55,7 @@ def test_subtitle_files_are_found_beside_the_films(films, tmp_path, capsys):
     store = tmp_path / "store"
     extract([tmp_path / "films"], store, TINY, captions=tmp_path / "films")
     assert [c.video for c in read_caption_file(store / "captions.csv")] == ["a.mp4", "b/long.mp4"]
-    assert "2 caption files belong to no video in the store" in capsys.readouterr().err
+    assert "of no video in the store: 2 caption files" in capsys.readouterr().err
 
 
 def test_a_wrong_caption_file_is_said_before_the_work(films, tmp_path):
@@ -65,3 +63,15 @@ def test_a_wrong_caption_file_is_said_before_the_work(films, tmp_path):
     with pytest.raises(ValueError, match="no column text"):
         extract([films], tmp_path / "store", TINY, captions=tmp_path / "captions.csv")
     assert not (tmp_path / "store").exists()
+
+
+def test_bad_captions_are_said_once_and_limited_by_the_option(films, tmp_path, caplog):
+    rows = "".join(f"a.mp4,{i % 2},{i % 2 + 0.5},words\n" for i in range(9))
+    path = tmp_path / "captions.csv"
+    path.write_text(f"video,start,end,text\n{rows}a.mp4,1,0.5,backwards\n")
+    with pytest.raises(ValueError, match=r"more than --max-bad \(0.05\) .* or raise --max-bad$"):
+        extract([films], tmp_path / "store", TINY, captions=path)
+    extract([films], tmp_path / "store", TINY, captions=path, max_bad=0.5)
+    assert len(read_caption_file(tmp_path / "store/captions.csv")) == 9
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == len(set(said)) == 1

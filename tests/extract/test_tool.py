@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
+from fusion.cli.main import call
 from fusion.data.features.store import FeatureStore
 from tests.data.media.films import write_film
 from tests.extract.tiny import use_tiny_networks
-from tools.extract import main
 
 EXTRACT = "tools/extract.py"
 
@@ -32,7 +32,7 @@ def test_help_and_mistakes(tmp_path, monkeypatch, capsys):
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["extract.py", *map(str, words)])
         with pytest.raises(SystemExit) as stop:
-            main()
+            call("extract")
         return stop.value.code, *capsys.readouterr()
 
     code, output, _ = run("--help")

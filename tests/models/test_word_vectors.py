@@ -93,7 +93,10 @@ def test_a_checkpoint_says_where_the_file_is(files, tmp_path):
     assert again(SENTENCE).equal(encoder(SENTENCE))
     assert len(again(SENTENCE)) == 3
     files["safetensors"].unlink()
-    with pytest.raises(ValueError, match=r"not at .*v.safetensors any more; add text_encoder.path"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot be opened: .* there is no .*v.safetensors; add text_encoder.path",
+    ):
         WordVectorFile.load(tmp_path)
 
 
@@ -105,9 +108,11 @@ def test_it_is_opened_anew_in_other_processes(files):
 
 
 def test_a_file_that_is_not_there_is_explained(files, tmp_path):
-    with pytest.raises(ValueError, match="there is no .*none.bin; GoogleNews-vectors"):
+    with pytest.raises(ValueError, match=r"there is no .*none.bin; .*\(GoogleNews-vectors"):
         WordVectorFile(tmp_path / "none.bin")
     with pytest.raises(ValueError, match="add text_encoder.path=FILE"):
-        WordVectorFile.train()
-    with pytest.raises(ValueError, match="has no copy of the word vectors"):
+        WordVectorFile()
+    with pytest.raises(
+        ValueError, match="has no word_vectors.json, which names .* add text_encoder.path="
+    ):
         WordVectorFile.load(tmp_path)

@@ -112,3 +112,22 @@ def test_a_second_writer_is_refused(tmp_path):
         claim(tmp_path, resume=True)
     run.release()
     claim(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_run_that_failed_before_it_began_leaves_nothing_behind(tmp_path, made):
+    if made:
+        (tmp_path / "run").mkdir()
+    claim(tmp_path / "run", begin=False)
+    assert (tmp_path / "run").exists() == made  # a folder of the user stays
+    assert not list(tmp_path.glob("run/*"))
+    claim(tmp_path / "run")
+    assert (tmp_path / "run" / ".lock").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for output in ("file", "file/run"):
+        with pytest.raises(ConfigError, match=f"output={tmp_path}/{output} is a file, or lies in"):
+            claim(tmp_path / output)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -235,7 +235,7 @@ class TorchFile:
             return saved
         if head.startswith(b"\x80\x02"):
             raise TorchFileError(f"{self.path} is a pickle, but none that torch.save writes")
-        kind = kind_of(head) or "of an unknown kind"
+        kind = kind_of(head) or "of an unknown kind; name a .pth file or word vectors"
         raise TorchFileError(f"{self.path} is no file of PyTorch but {kind}")
 
     def _open_zip(self) -> TorchPickle:
