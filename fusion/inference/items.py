@@ -90,7 +90,7 @@ class Inputs:
         if isinstance(given, str | Path):
             file = self._file(str(given), where)
             films = {name: file for name in ("video", "audio") if name in self.modalities}
-            return Item(str(given), dict(films), whole=True)
+            return Item(str(given), {**films}, whole=True)
         if not isinstance(given, Mapping):
             if not _is_picture(given):
                 raise ValueError(
