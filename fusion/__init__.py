@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusion.inference.model import Model, Windows, load
+    from fusion.search.index import Hit, Index
     from fusion.tokens import Tokens
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Tokens", "Windows", "__version__", "load"]
+__all__ = ["Hit", "Index", "Model", "Tokens", "Windows", "__version__", "load"]
 
 _HOMES = {  # imported when they are first used: torch takes seconds
+    "Hit": "fusion.search.index",
+    "Index": "fusion.search.index",
     "Model": "fusion.inference.model",
     "Windows": "fusion.inference.model",
     "load": "fusion.inference.model",

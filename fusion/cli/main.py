@@ -14,6 +14,8 @@ COMMANDS = {  # each is a module of this folder
     "train": "train a model as a config says, evaluate it, write a report",
     "evaluate": "evaluate a trained model on any split or data set",
     "compare": "compare trained runs in one table and one picture",
+    "index": "index films for search",
+    "search": "search an index by words, sound, picture or any of them",
     "extract": "compute features of films with networks",
     "check": "list every mistake of a caption file",
     "convert": "convert published weights or word vectors",
@@ -22,6 +24,8 @@ COMMANDS = {  # each is a module of this folder
 EXAMPLES = """examples:
   fusion train eao                      # on the built-in corpus, in minutes
   fusion evaluate runs/eao
+  fusion index films/ --out films.index
+  fusion search films.index "a dog barks"
   fusion train --help                   # options and examples of a command
 
 On several GPUs: accelerate launch -m fusion train CONFIG

@@ -58,6 +58,11 @@ class ClipMaker:
         reader = self._reader(item)
         return seconds_of(reader, _ONLY) if reader else 0.0
 
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest clip that is not cut off; infinity if nothing limits it."""
+        return min(self._limits(), default=math.inf)
+
     def clip(self, item: Item, start: float, end: float) -> dict[str, Tensor]:
         """Make the input of a clip: (L, D) float32 by modality, L = 0 for what the item lacks.
 
@@ -67,11 +72,11 @@ class ClipMaker:
             ValueError: no word of its text is known, a file cannot be read, or the recipe of the
                 model's features is not known.
         """
-        clip = {name: torch.zeros(0, self._width(name)) for name in self.modalities}
+        clip = {name: torch.zeros(0, self.width(name)) for name in self.modalities}
         if (reader := self._reader(item)) is not None:
             assert self.recipe is not None
             most = self.recipe["max_video_tokens"], self.recipe["max_audio_frames"]
-            self._warn_of_cut(item, reader, start, end, *most)
+            self._warn_of_cut(item, reader, start, end)
             stop = end if math.isfinite(end) or not start else seconds_of(reader, _ONLY)
             if stop > start:
                 caption = Caption(_ONLY, start, stop, "")
@@ -85,7 +90,8 @@ class ClipMaker:
                 clip[name] = part.detach().cpu().float()
         return clip
 
-    def _width(self, name: str) -> int:
+    def width(self, name: str) -> int:
+        """Return the width of the features of a modality."""
         return int(self.specs[name].get("dim", NUM_MELS))
 
     def _words(self, item: Item, text: str) -> Tensor:
@@ -130,24 +136,29 @@ class ClipMaker:
             self._made = FilmFeatures(self.recipe["features"], self._device, self._weights)
         return self._made
 
-    def _warn_of_cut(
-        self, item: Item, reader: ItemFeatures, start: float, end: float, tokens: int, frames: int
-    ) -> None:
+    def _limits(self) -> list[float]:
+        """Return the seconds that fit into the network's input of pictures and of sound."""
+        if self.recipe is None:
+            return []
+        fields, limits = self._films.fields, []
+        motion = fields.get("3d") or fields.get("2d")
+        if "video" in self.modalities and motion and self.recipe["max_video_tokens"]:
+            limits.append(self.recipe["max_video_tokens"] / motion.per_second)
+        if "audio" in self.modalities and "audio" in fields:
+            encoder, frames = (
+                self.specs["audio"].get("encoder", {}),
+                self.recipe["max_audio_frames"],
+            )
+            limits.append(spectrogram_seconds(min(frames, encoder.get("num_frames", frames))))
+        return limits
+
+    def _warn_of_cut(self, item: Item, reader: ItemFeatures, start: float, end: float) -> None:
         """Warn if the end of a clip is beyond what the model takes."""
-        stop = min(end, seconds_of(reader, _ONLY))
-        limits = []
-        motion = reader.fields.get("3d") or reader.fields.get("2d")
-        shown = any(
-            reader.rows(_ONLY, field) for field in FIELDS["video"] if field in reader.fields
-        )
-        if motion and tokens and shown:
-            limits.append((tokens + 1) / motion.per_second)
-        if "audio" in reader.fields and reader.rows(_ONLY, "audio"):
-            encoder = self.specs["audio"].get("encoder", {})
-            limits.append(spectrogram_seconds(min(frames, encoder.get("num_frames", frames)) + 1))
-        if limits and stop - start > min(limits) + 1e-6:
+        length = min(end, seconds_of(reader, _ONLY)) - start
+        longest = self.longest
+        if length > longest * 1.01 + 0.3:  # a token more or less is no loss
             warnings.warn(
-                f"{item.name}: a clip of {stop - start:.1f} s is longer than the model takes"
-                f" ({min(limits):.1f} s), so its end is cut off; give start and end, or windows",
+                f"{item.name}: a clip of {length:.1f} s is longer than the model takes"
+                f" ({longest:.1f} s), so its end is cut off; give start and end, or windows",
                 stacklevel=6,
             )

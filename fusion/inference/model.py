@@ -61,6 +61,7 @@ class Model(ModelHubMixin):
     Attributes:
         modalities: names of what it embeds, such as text, video and audio.
         combinations: those that it was trained with, such as ``va``.
+        maker: makes the network's input of what is given.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Model(ModelHubMixin):
         """Move the network to a device."""
         self.device = torch.device(device)
         self.network.to(self.device)
-        self._maker = ClipMaker(
+        self.maker = ClipMaker(
             self.modalities,
             self.config["model"]["modalities"],
             self.text_encoder,
@@ -151,6 +152,11 @@ class Model(ModelHubMixin):
         parts = list(map(Windows, embeddings.split(counts), times.split(counts)))
         return parts[0] if alone else parts
 
+    def finish(self, embeddings: Tensor) -> Tensor:
+        """Bring outputs of the network (N, E) to the CPU, and to unit length for cosines."""
+        embeddings = embeddings.float().cpu()
+        return F.normalize(embeddings, dim=-1) if self._similarity == "cosine" else embeddings
+
     def similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """Compare embeddings (N, E) and (M, E) as in training and evaluation: (N, M).
 
@@ -206,7 +212,7 @@ class Model(ModelHubMixin):
             return [_Row(item, start, last) for item in items], [1] * len(items)
         rows, counts = [], []
         for item in items:
-            stop = min(last, self._maker.seconds(item))
+            stop = min(last, self.maker.seconds(item))
             if stop <= start:
                 raise ValueError(f"{item.name} has neither picture nor sound after {start:g} s")
             number = 1 + max(0, math.ceil((stop - start - windows) / (step or windows) - 1e-9))
@@ -223,7 +229,7 @@ class Model(ModelHubMixin):
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]
             clips = [
-                {"id": row.item.name, **self._maker.clip(row.item, row.start, row.end)}
+                {"id": row.item.name, **self.maker.clip(row.item, row.start, row.end)}
                 for row in part
             ]
             groups: dict[str, list[int]] = {}
@@ -232,9 +238,7 @@ class Model(ModelHubMixin):
             for chosen, places in groups.items():
                 batch = collate([clips[place] for place in places]).to(self.device)
                 with torch.no_grad():
-                    made = self.network(batch.inputs, [chosen])[chosen].float().cpu()
-                if self._similarity == "cosine":
-                    made = F.normalize(made, dim=-1)
+                    made = self.finish(self.network(batch.inputs, [chosen])[chosen])
                 for place, embedding in zip(places, made, strict=True):
                     result[first + place] = embedding
             bar.update(len(part))

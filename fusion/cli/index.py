@@ -1,0 +1,43 @@
+"""Index films for search: find them, cut them into clips, embed what is seen, heard and said.
+
+Run it again to bring the index up to date: new and changed films are embedded, films that are gone
+leave it. It can be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from fusion.commands.arguments import seconds
+
+EXAMPLES = """examples:
+  {prog} films/ --out films.index
+  {prog} films/ --out films.index --model runs/mine --windows 8 --step 4
+  {prog} films/ --out films.index --captions captions.csv
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    option = parser.add_argument
+    option("films", nargs="+", metavar="FILMS", help="media files, and folders of media files")
+    option("--out", required=True, metavar="INDEX", help="folder of the index")
+    text = "run, checkpoint or name on the hub (default: runs/eao)"
+    option("--model", metavar="MODEL", default="runs/eao", help=text)
+    text = "caption file or folder (default: those named like the films, if there are any)"
+    option("--captions", metavar="PATH", help=text)
+    text = "length of clips where there are no captions (default: 10, if the model takes so much)"
+    option("--windows", type=seconds, metavar="SECONDS", help=text)
+    option("--step", type=seconds, metavar="SECONDS", help="from clip to clip (default: a half)")
+
+
+def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Index."""
+    from fusion.commands.errors import run
+    from fusion.commands.search import index
+
+    run(
+        lambda: index(
+            given.films, given.out, given.model, given.captions, given.windows, given.step
+        )
+    )

@@ -1,0 +1,97 @@
+"""Index films, and answer questions about them on the screen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import fusion
+from fusion.search.index import Hit, Index
+from fusion.search.indexing import index_films, summarise
+from fusion.search.storage import SearchError, Storage
+
+NAMES = {"video": "seen", "audio": "heard", "text": "said"}  # of a modality on the screen
+
+
+def index(
+    films: Sequence[str],
+    out: str,
+    model: str,
+    captions: str | None,
+    windows: float | None,
+    step: float | None,
+) -> None:
+    """Bring an index up to date and print what was done."""
+    if not Path(model).exists() and model == "runs/eao":
+        raise SearchError(
+            "there is no model at runs/eao; train one in minutes by: fusion train eao; or name one:"
+            " --model RUN"
+        )
+    opened = fusion.load(model)
+    storage = Storage(out, write=True)
+    try:
+        storage.set_facts(model_path=str(Path(model).absolute()))
+        counts = index_films(storage, opened, films, captions=captions, windows=windows, step=step)
+        print(summarise(counts, storage))
+    finally:
+        storage.close()
+
+
+def search(given: argparse.Namespace) -> None:
+    """Answer a question, as the command line gives it."""
+    storage = Storage(given.index)
+    place = given.model or storage.fact("model_path")
+    storage.close()
+    model = fusion.load(place)
+    films = Index(given.index, model)
+    if given.near is not None:
+        hits = films.near(given.near, given.top)
+    else:
+        within = [part.strip() for part in given.within.split(",") if part.strip()]
+        query = _question(model, given)
+        hits = films.nearest(query.numpy(), given.top, within, given.film)
+    if given.json:
+        print(json.dumps([hit._asdict() for hit in hits], indent=1))
+    else:
+        print(format_hits(hits, model.modalities))
+
+
+def _question(model: fusion.Model, given: argparse.Namespace):  # type: ignore[no-untyped-def]
+    """Embed the question; a part of a file is FILE@12-19, and all parts must be the same."""
+    parts, times = {}, set()
+    for name in ("audio", "video"):
+        if value := getattr(given, name):
+            found = re.fullmatch(r"(.+)@([\d.]+)-([\d.]+)", value)
+            parts[name] = found[1] if found else value
+            times.add((float(found[2]), float(found[3])) if found else (0.0, None))
+    if len(times) > 1:
+        raise SearchError("--audio and --video must name the same seconds")
+    if given.words:
+        parts["text"] = given.words
+    start, end = next(iter(times), (0.0, None))
+    return model.encode(parts, start=start, end=end)
+
+
+def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
+    """Write hits as a table: place, similarity, film, time, why, text."""
+    lines = []
+    for place, hit in enumerate(hits, start=1):
+        why = "  ".join(
+            f"{NAMES.get(name, name)} {f'{hit.by[name]:.2f}' if name in hit.by else '-'}"
+            for name in modalities
+        )
+        time = f"{clock(hit.start)}-{clock(hit.end)}"
+        text = f"  {hit.text}" if hit.text else ""
+        name = Path(hit.video).name
+        lines.append(f"{place:>3}  {hit.score:5.2f}  {name}  {time}  {why}  id {hit.id}{text}")
+    return "\n".join(lines) or "nothing is indexed that can be compared"
+
+
+def clock(second: float) -> str:
+    """Write a time: ``1:02``, ``1:00:02``."""
+    minutes, seconds = divmod(round(second), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,1 @@
+"""Search films by words, sound, picture or any of them together."""

@@ -1,0 +1,249 @@
+"""Find films, cut them into clips, embed each clip in every combination.
+
+Only new and changed films are embedded; films that are gone leave the index. Each film is one
+transaction, so a kill costs the film that is being embedded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fusion.data.captions.match import find_captions
+from fusion.data.captions.table import Caption, CaptionError
+from fusion.data.media.decode import MediaError
+from fusion.data.media.encode import encode_jpeg
+from fusion.data.media.film import read_frames
+from fusion.extract.job import find_videos
+from fusion.extract.weights import name_weights
+from fusion.inference.items import Item
+from fusion.inference.model import Model
+from fusion.search.storage import FORMAT, Clip, Film, SearchError, Storage
+from fusion.tokens import Tokens
+from fusion.words import number_of
+
+logger = logging.getLogger(__name__)
+
+BATCH = 64  # clips embedded at a time
+THUMBNAIL = (90, 160)  # height and width in pixels
+
+
+class Cut(NamedTuple):
+    """How films are cut where they have no captions."""
+
+    seconds: float  # of a window
+    step: float  # seconds from the start of a window to that of the next
+
+    @classmethod
+    def of(cls, model: Model, seconds: float | None, step: float | None) -> Cut:
+        """Take the longest windows that the model embeds, at most 10 s, unless told otherwise."""
+        longest = model.maker.longest
+        seconds = min(10.0, longest) if seconds is None else seconds
+        if not 0 < seconds <= longest:
+            raise ValueError(
+                f"windows must be above 0 and at most {longest:.1f} s, which is the longest"
+                f" clip that the model takes; got {seconds:g}"
+            )
+        step = seconds / 2 if step is None else step
+        if not 0 < step <= seconds:
+            raise ValueError(f"step must be above 0 and at most {seconds:g} s; got {step:g}")
+        return cls(seconds, step)
+
+
+def index_films(
+    storage: Storage,
+    model: Model,
+    places: Sequence[str | Path],
+    *,
+    captions: str | Path | None = None,
+    windows: float | None = None,
+    step: float | None = None,
+    quiet: bool = False,
+) -> dict[str, int]:
+    """Bring an index up to date with folders of films.
+
+    Args:
+        storage: open for writing.
+        model: embeds the clips; that which made the index, if it has clips already.
+        places: files and folders.
+        captions: a caption file or a folder of caption files; None: those beside the films.
+        windows: seconds of a clip where a film has no captions; None: 10, or as long as the model
+            takes.
+        step: seconds from clip to clip; None: half of ``windows``.
+        quiet: show no progress.
+
+    Returns:
+        Numbers of films: ``new``, ``changed``, ``same``, ``removed``, ``unreadable``.
+
+    Raises:
+        ValueError: there are no films, or the index was made by another model.
+    """
+    cut = Cut.of(model, windows, step)
+    films = find_videos(places, leave_out=storage.folder)
+    found = _captions(films, places, captions)
+    _claim(storage, model)
+    known = storage.films()
+    states = {name: _state(path, found.get(name, ()), cut) for name, path in films.items()}
+    new = [name for name in films if name not in known]
+    changed = [name for name in films if name in known and known[name].state != states[name]]
+    gone = [name for name in known if name not in films]
+    if gone:
+        storage.remove(gone)
+    bad = []
+    bar = tqdm(total=len(new) + len(changed), unit="film", desc="indexing", disable=quiet)
+    for name in sorted(new + changed):
+        film, clips, vectors = _embed(
+            model, name, films[name], states[name], found.get(name, ()), cut
+        )
+        if film.problem:
+            bad.append(f"{name}: {film.problem}")
+            bar.write(bad[-1], file=sys.stderr)
+        storage.replace(film, clips, vectors)
+        bar.update()
+    bar.close()
+    storage.compact()
+    same = len(films) - len(new) - len(changed)
+    counts = {"new": len(new), "changed": len(changed), "same": same}
+    return counts | {"removed": len(gone), "unreadable": len(bad)}
+
+
+def _claim(storage: Storage, model: Model) -> None:
+    """Write which model an index is of, or check it."""
+    check_model(storage, model)
+    if storage.fact("model") is None:
+        combinations = sorted(model.combinations, key=lambda c: (len(c), c))
+        empty = {name: torch.zeros(0, model.maker.width(name)) for name in model.modalities}
+        width = len(_networks_output(model, [empty], combinations[:1])[combinations[0]][0])
+        storage.set_facts(
+            format=FORMAT,
+            model=name_weights(model.network),
+            combinations=combinations,
+            width=width,
+            rows=0,
+        )
+
+
+def check_model(storage: Storage, model: Model) -> None:
+    """Raise a SearchError if an index was made with another model."""
+    made, given = storage.fact("model"), name_weights(model.network)
+    if made not in (None, given):
+        raise SearchError(
+            f"{storage.folder} was made with another model (digest {made}, this one {given});"
+            " name that model, or make a new index"
+        )
+
+
+def _captions(
+    films: Mapping[str, Path], places: Sequence[str | Path], captions: str | Path | None
+) -> dict[str, list[Caption]]:
+    if captions is not None:
+        return find_captions(captions, list(films))
+    found: dict[str, list[Caption]] = {}
+    for place in map(Path, places):
+        if place.is_dir():
+            try:
+                its = find_captions(place, list(films))
+            except CaptionError:  # there are none
+                continue
+            found |= {name: rows for name, rows in its.items() if rows}
+    return found
+
+
+def _state(path: Path, captions: Sequence[Caption], cut: Cut) -> str:
+    """Describe all that the clips of a film follow from."""
+    status = path.stat()
+    times = [(c.start, c.end, c.text) for c in captions]
+    return json.dumps([status.st_size, status.st_mtime_ns, times or cut])
+
+
+def _embed(
+    model: Model, name: str, path: Path, state: str, captions: Sequence[Caption], cut: Cut
+) -> tuple[Film, list[Clip], dict[str, np.ndarray]]:
+    item = Item(name, {m: path for m in ("video", "audio") if m in model.modalities}, whole=True)
+    try:
+        seconds = model.maker.seconds(item)
+        times = _times(captions, seconds, cut)
+        if not times:
+            return Film(name, str(path), state, seconds, "neither picture nor sound"), [], {}
+        items = [Item(name, item.parts | ({"text": text} if text else {})) for *_, text in times]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # captions may be longer than the model takes
+            vectors, has = _vectors(model, items, times)
+    except (MediaError, OSError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return Film(name, str(path), state, 0.0, reason), [], {}
+    clips = [
+        Clip(start, end, text, letters, _thumbnail(path, (start + end) / 2))
+        for (start, end, text), letters in zip(times, has, strict=True)
+    ]
+    return Film(name, str(path), state, seconds), clips, vectors
+
+
+def _vectors(
+    model: Model, items: Sequence[Item], times: Sequence[tuple[float, float, str]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Embed clips in every combination that each has: (N, E), zeros for others; and what it has."""
+    clips = [
+        model.maker.clip(item, start, end)
+        for item, (start, end, _) in zip(items, times, strict=True)
+    ]
+    has = ["".join(name[0] for name in model.modalities if len(clip[name])) for clip in clips]
+    parts: dict[str, list[np.ndarray]] = {combination: [] for combination in model.combinations}
+    for first in range(0, len(clips), BATCH):
+        made = _networks_output(model, clips[first : first + BATCH], model.combinations)
+        for combination, rows in made.items():
+            parts[combination].append(rows.numpy())
+    vectors = {}
+    for combination, blocks in parts.items():
+        there = [set(combination) <= set(letters) for letters in has]
+        vectors[combination] = np.concatenate(blocks) * np.array(there, np.float32)[:, None]
+    return vectors, has
+
+
+@torch.no_grad()
+def _networks_output(
+    model: Model, clips: Sequence[Mapping[str, torch.Tensor]], combinations: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    inputs = {name: Tokens.pack([clip[name] for clip in clips]) for name in model.modalities}
+    moved = {name: tokens.to(model.device) for name, tokens in inputs.items()}
+    made = model.network(moved, combinations)
+    return {c: model.finish(rows) for c, rows in made.items()}
+
+
+def _times(captions: Sequence[Caption], seconds: float, cut: Cut) -> list[tuple[float, float, str]]:
+    """Return the start, the end and the text of each clip."""
+    if captions:
+        ends = [(c.start, min(c.end, seconds), c.text) for c in captions]
+        return [clip for clip in ends if clip[0] < clip[1]]
+    if seconds <= 0:
+        return []
+    number = 1 + max(0, math.ceil((seconds - cut.seconds) / cut.step - 1e-9))
+    starts = [i * cut.step for i in range(number)]
+    return [(start, min(start + cut.seconds, seconds), "") for start in starts]
+
+
+def _thumbnail(path: Path, second: float) -> bytes | None:
+    """Return a small JPEG of a film; None if there is no picture."""
+    try:
+        frames = read_frames(path, 10, *THUMBNAIL, max(0.0, second), second + 0.1)
+    except (MediaError, ValueError):
+        return None
+    return encode_jpeg(frames[0]) if len(frames) else None
+
+
+def summarise(counts: Mapping[str, int], storage: Storage) -> str:
+    """Say in one line what was done, and what the index holds."""
+    rows, _, _ = storage.table()
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    films = number_of(len(storage.films()), "film")
+    return f"{storage.folder}: {films}, {number_of(len(rows), 'clip')} ({', '.join(parts) or '-'})"
