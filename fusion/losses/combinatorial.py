@@ -78,10 +78,6 @@ class CombinatorialLoss(Loss):
 
         Without ``present`` every clip has every modality. The loss is 0 if no term has a clip. The value of a term without clips is NaN.
         """
-        if not present:
-            rows = next(iter(embeddings.values()))
-            everywhere = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-            present = dict.fromkeys(self.modalities, everywhere)
         values, clips, terms = self.compare(embeddings, present)
         # On the device: reading back which terms count would force a synchronisation.
         served = (clips > 0).to(values.dtype).unbind()
@@ -89,13 +85,17 @@ class CombinatorialLoss(Loss):
         loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
         return loss, terms
 
-    def shown(self, present: Named) -> dict[str, Tensor]:
+    def shown(self, embeddings: Named, present: Named | None) -> dict[str, Tensor]:
         """Return which clips count as having each modality: (b,) bool, see ``presence``."""
+        if not present:
+            rows = next(iter(embeddings.values()))
+            everywhere = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+            return dict.fromkeys(self.modalities, everywhere)
         return {m: present[self.presence.get(m, m)] for m in present}
 
-    def compare(self, embeddings: Named, present: Named) -> tuple[Tensor, Tensor, Parts]:
+    def compare(self, embeddings: Named, present: Named | None) -> tuple[Tensor, Tensor, Parts]:
         """Compute (terms,) values and numbers of clips that these are means over, and a report."""
-        shown = self.shown(present)
+        shown = self.shown(embeddings, present)
         complete = torch.stack(
             [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
         )  # (terms, b)

@@ -121,6 +121,5 @@ def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, 
     if chunks[0].targets:
         known.append([c.targets for c in chunks])
     return [
-        {name: together([part[name] for part in parts]) for name in parts[0]}
-        for parts in known
+        {name: together([part[name] for part in parts]) for name in parts[0]} for parts in known
     ]
