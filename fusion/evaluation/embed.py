@@ -126,7 +126,7 @@ def embed(
 
 def embed_dataset(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | Sequence[Any],
     batch_size: int = 256,
     collate: Collate = default_collate,
     modalities: Sequence[str] = (),

@@ -76,7 +76,8 @@ class CombinatorialLoss(Loss):
     ) -> Result:
         """Compute the loss, see :meth:`.Loss.__call__`, from (b, E) for each combination.
 
-        Without ``present`` every clip has every modality. The loss is 0 if no term has a clip. The value of a term without clips is NaN.
+        Without ``present`` every clip has every modality. The loss is 0 if no term has a clip. The
+        value of a term without clips is NaN.
         """
         values, clips, terms = self.compare(embeddings, present)
         # On the device: reading back which terms count would force a synchronisation.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +35,7 @@ LossLike = Loss | Callable[..., Tensor]
 def fit(
     model: nn.Module,
     loss: LossLike,
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | Sequence[Any],
     settings: Settings,
     *,
     collate: Collate = default_collate,
@@ -151,7 +151,7 @@ def exact_backward(
 
 def as_loss(loss: LossLike) -> Loss:
     """Make a loss of a function of a model's outputs and of the targets, if a batch has them."""
-    return loss if hasattr(loss, "compares_clips") else FunctionLoss(loss)
+    return cast(Loss, loss) if hasattr(loss, "compares_clips") else FunctionLoss(loss)
 
 
 class FunctionLoss(Loss):

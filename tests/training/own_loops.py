@@ -22,7 +22,7 @@ EXAMPLES = re.findall(
 
 
 def train():
-    """Run the first example; give its weights, its data and model among its names."""
+    """Run the first example and give its names."""
     torch.manual_seed(0)
     names = {"__name__": "example"}
     exec(EXAMPLES[0], names)
@@ -51,7 +51,7 @@ def step(model, pairs):
 
 if __name__ == "__main__":
     names = train()
-    gradients = step(names["TwoTowers"], names["Pairs"]())
+    gradients = step(names["TwoTowers"], names["pairs"])
     if rank() == 0:
         weights = {name: w.detach() for name, w in names["model"].named_parameters()}
         torch.save({"weights": weights, "gradients": gradients}, sys.argv[1])

@@ -335,11 +335,9 @@ class ThreeTowers(nn.Module):
 def test_the_examples_of_hugging_face_run_and_take_the_same_steps(tmp_path):
     import transformers
 
-    names = {"torch": torch}
-    exec(TRAINER + LARGE, names)
-    items = [
-        dict(zip(("text", "video", "audio"), torch.randn(3, 4), strict=True)) for _ in "x" * 16
-    ]
+    names = {}
+    names_of = ("text", "video", "audio")
+    items = [dict(zip(names_of, torch.randn(3, 4), strict=True)) for _ in range(16)]
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path),
         num_train_epochs=2,
@@ -355,8 +353,7 @@ def test_the_examples_of_hugging_face_run_and_take_the_same_steps(tmp_path):
     for kind in ("ContrastiveTrainer", "LargeBatchTrainer"):
         model = ThreeTowers()
         before = model.t.weight.detach().clone()
-        source = LARGE.replace("chunk_size=64", "chunk_size=3")
-        exec(TRAINER + source, names)
+        exec(TRAINER + LARGE.replace("chunk_size=64", "chunk_size=3"), names)
         names[kind](model=model, args=arguments, train_dataset=items).train()
         assert not model.t.weight.equal(before)
         weights.append(model.state_dict())
