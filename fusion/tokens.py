@@ -134,15 +134,7 @@ class Batch:
 
     def chunks(self, size: int) -> list[Batch]:
         """Split it into batches of ``size`` clips, the last one smaller, without a copy."""
-        return [
-            Batch(
-                self.ids[i : i + size],
-                map_nested(self.inputs, lambda x, i=i: _part(x, i, i + size)),
-                None if self.seeds is None else self.seeds[i : i + size],
-                {name: values[i : i + size] for name, values in self.targets.items()},
-            )
-            for i in range(0, len(self.ids), size)
-        ]
+        return [self._part(i, i + size) for i in range(0, len(self.ids), size)]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Move to a device."""
@@ -151,6 +143,14 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Pin every tensor; called by ``DataLoader``."""
         return self._map(Tensor.pin_memory)
+
+    def _part(self, start: int, stop: int) -> Batch:
+        return Batch(
+            self.ids[start:stop],
+            map_nested(self.inputs, lambda x: _part(x, start, stop)),
+            None if self.seeds is None else self.seeds[start:stop],
+            {name: values[start:stop] for name, values in self.targets.items()},
+        )
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         inputs = map_nested(self.inputs, lambda x: _move(x, move))

@@ -119,17 +119,17 @@ def test_the_same_dropout_is_drawn_when_a_chunk_is_embedded_again():
     seen = []
 
     def forward(batch):
-        rows = model.v(nn.functional.dropout(batch[1]))
-        seen.append(rows.detach())
-        return {"t": model.t(batch[0]), "v": rows}
+        mask = nn.functional.dropout(torch.ones_like(batch[1]))
+        seen.append(mask)
+        return {"t": model.t(batch[0]), "v": model.v(mask * batch[1])}
 
     model.forward = forward
     for _ in range(2):
         exact_backward(model, contrast, pairs(), 6)
     assert seen[0].equal(seen[2])
     assert seen[1].equal(seen[3])
-    assert not seen[0].equal(seen[4])
-    assert not torch.rand(3).equal(torch.rand(3))
+    assert not seen[0].equal(seen[1])  # of another chunk
+    assert not seen[0].equal(seen[4])  # of another batch
 
 
 def test_a_loss_with_parameters_gets_their_gradient_in_one_and_is_refused_by_the_other():
@@ -188,6 +188,8 @@ def test_batchnorm_that_any_cut_would_change_is_refused_unless_it_is_frozen():
     exact_backward(model, contrast, pairs(), COUNT)
     model.norm.eval()
     exact_backward(model, contrast, pairs(), 4)
+    with pytest.raises(ValueError, match="chunk_size .4. would change the result"):
+        gradients_of_a_fit(model.eval(), settings={"chunk_size": 4})  # fit trains it
     model.norm = GroupedBatchNorm(3, group=3)
     with pytest.raises(ValueError, match="chunk_size to a multiple of 3"):
         exact_backward(model, contrast, pairs(), 4)
