@@ -39,13 +39,22 @@ def save_checkpoint(
     recipe: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model into an empty folder, see :func:`fusion.files.replace_folder`."""
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(weights, folder / WEIGHTS)
+    save_weights(folder, model)
     (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
     if recipe is not None:
         (folder / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
     if text_encoder is not None:
         text_encoder.save(folder)
+
+
+def save_weights(folder: Path, model: nn.Module) -> None:
+    """Write the weights of a model into a folder; those that are tied are written once for each."""
+    weights, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        place = tensor.untyped_storage().data_ptr()
+        weights[name] = (tensor.clone() if place in seen else tensor).contiguous()
+        seen.add(place)
+    safetensors.torch.save_file(weights, folder / WEIGHTS)
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:

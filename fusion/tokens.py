@@ -115,32 +115,26 @@ class Batch:
 
     Attributes:
         ids: B names, for messages and tables.
-        inputs: for each modality's name the tokens of the B clips.
+        inputs: for each modality's name the tokens of the B clips; in a loop of one's own whatever
+            the model takes, see :func:`fusion.batches.as_batch`.
         seeds: (B,) int64, one for the random numbers of each clip; None where none are drawn.
         targets: for each name, such as ``label``, a (B, …) tensor or a list of B values.
     """
 
     ids: tuple[str, ...]
-    inputs: Mapping[str, Tokens]
+    inputs: Any
     seeds: Tensor | None = None
     targets: Mapping[str, Tensor | list[Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def present(self) -> dict[str, Tensor]:
-        """For each modality's name, (B,) bool: which clips have it."""
-        return {name: tokens.present for name, tokens in self.inputs.items()}
+        """For each modality's name, (B,) bool: which clips have it; known where it is tokens."""
+        named = self.inputs.items() if isinstance(self.inputs, Mapping) else ()
+        return {name: tokens.present for name, tokens in named if isinstance(tokens, Tokens)}
 
     def chunks(self, size: int) -> list[Batch]:
         """Split it into batches of ``size`` clips, the last one smaller, without a copy."""
-        return [
-            Batch(
-                self.ids[i : i + size],
-                {name: tokens.part(i, i + size) for name, tokens in self.inputs.items()},
-                None if self.seeds is None else self.seeds[i : i + size],
-                {name: values[i : i + size] for name, values in self.targets.items()},
-            )
-            for i in range(0, len(self.ids), size)
-        ]
+        return [self._part(i, i + size) for i in range(0, len(self.ids), size)]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Move to a device."""
@@ -150,10 +144,45 @@ class Batch:
         """Pin every tensor; called by ``DataLoader``."""
         return self._map(Tensor.pin_memory)
 
+    def _part(self, start: int, stop: int) -> Batch:
+        return Batch(
+            self.ids[start:stop],
+            map_nested(self.inputs, lambda x: _part(x, start, stop)),
+            None if self.seeds is None else self.seeds[start:stop],
+            {name: values[start:stop] for name, values in self.targets.items()},
+        )
+
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        inputs = {name: tokens._map(move) for name, tokens in self.inputs.items()}
+        inputs = map_nested(self.inputs, lambda x: _move(x, move))
         targets = {k: move(v) if isinstance(v, Tensor) else v for k, v in self.targets.items()}
         return Batch(self.ids, inputs, None if self.seeds is None else move(self.seeds), targets)
+
+
+def map_nested(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Change everything that mappings, tuples and lists hold, at any depth.
+
+    A list or tuple without tensors and containers, such as of texts, is changed as a whole.
+    """
+    if isinstance(value, Mapping):
+        return {name: map_nested(part, change) for name, part in value.items()}
+    holders = (Tensor, Tokens, Mapping, list, tuple)
+    if isinstance(value, list | tuple) and any(isinstance(part, holders) for part in value):
+        parts = [map_nested(part, change) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return change(value)
+
+
+def _part(value: Any, start: int, stop: int) -> Any:
+    if isinstance(value, Tokens):
+        return value.part(start, stop)
+    has_rows = value.ndim > 0 if isinstance(value, Tensor) else isinstance(value, list | tuple)
+    return value[start:stop] if has_rows else value  # a single value is for the whole batch
+
+
+def _move(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tokens):
+        return value._map(move)
+    return move(value) if isinstance(value, Tensor) else value
 
 
 def true_places(mask: Tensor, count: int) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 LAYERS = [
     {"modalities", "files", "words", "data.untrusted"},
     {"tokens"},
-    {"distributed", "interfaces"},
+    {"batches", "distributed", "interfaces"},
     {"models", "losses", "data", "config"},  # none of these imports another
     {"checkpoint"},
     {"training", "evaluation"},

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from fusion.batches import Collate, NumberedCollate, NumberedItems
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.dataset import collate
+from fusion.data.datasets.dataset import collate as collate_clips
+from fusion.distributed import rank, world_size
 from fusion.modalities import letters_of
 
 
@@ -72,16 +74,18 @@ class Embedded:
 def embed(
     model: nn.Module,
     clips: Dataset[Any],
-    accelerator: Accelerator,
+    accelerator: Accelerator | None = None,
     batch_size: int = 256,
+    collate: Collate = collate_clips,
 ) -> Embedded:
     """Embed every clip once, each process a share, and gather all on every process.
 
     Args:
         model: maps inputs to embeddings by combination; may have an attribute ``similarity``.
         clips: see :class:`fusion.data.datasets.dataset.ClipSet`.
-        accelerator: the processes.
+        accelerator: says on which device to work; that of the model if not given.
         batch_size: clips at a time on one process; it changes results by rounding alone.
+        collate: makes a batch of items.
 
     Raises:
         RuntimeError: the processes did not embed every clip once.
@@ -89,18 +93,18 @@ def embed(
     size = len(clips)  # type: ignore[arg-type]
     # Each process takes whole batches, so that a batch is the same on any number of processes.
     batches = [list(range(i, min(i + batch_size, size))) for i in range(0, size, batch_size)]
-    mine = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    mine = range(rank(), len(batches), world_size())
     loader = DataLoader(clips, batch_sampler=[batches[i] for i in mine], collate_fn=collate)
     model.eval()
-    is_quiet = not accelerator.is_main_process
-    bar = tqdm(loader, desc="embedding", unit="batch", leave=False, disable=is_quiet)
+    device = accelerator.device if accelerator else next(model.parameters()).device
+    bar = tqdm(loader, desc="embedding", unit="batch", leave=False, disable=rank() > 0)
     rows: list[tuple[int, tuple[str, ...], dict[str, Tensor], dict[str, Tensor]]] = []
     with torch.no_grad():
         for number, batch in zip(mine, bar, strict=True):
-            batch = batch.to(accelerator.device)
+            batch = batch.to(device)
             sides = (model(batch.inputs), batch.present)
             rows.append((number, batch.ids, *({n: x.cpu() for n, x in s.items()} for s in sides)))
-    gathered = [rows] * accelerator.num_processes
+    gathered = [rows] * world_size()
     if len(gathered) > 1:
         torch.distributed.all_gather_object(gathered, rows)
     parts = sorted(itertools.chain(*gathered), key=lambda part: part[0])
@@ -113,6 +117,36 @@ def embed(
         {m: torch.cat([part[3][m] for part in parts]) for m in parts[0][3]},
         similarity=getattr(model, "similarity", "cosine"),
     )
+
+
+def embed_dataset(
+    model: nn.Module,
+    dataset: Dataset[Any] | Sequence[Any],
+    batch_size: int = 256,
+    collate: Collate = default_collate,
+    modalities: Sequence[str] = (),
+) -> Embedded:
+    """Embed every item of any data set; on several processes each embeds a share.
+
+    The model is in evaluation mode meanwhile, without gradient, and stays on its device.
+
+    Args:
+        model: maps what ``collate`` returns to a dict of named (B, E) tensors.
+        dataset: items by number.
+        batch_size: items at a time on one process.
+        collate: makes a batch of items, see :func:`fusion.batches.as_batch`.
+        modalities: names of modalities that every item has, for :func:`.rank_directions`.
+
+    Returns:
+        The (N, E) embeddings by name, on the CPU, in the order of the data set.
+    """
+    training = [module for module in model.modules() if module.training]
+    items, numbered = NumberedItems(dataset), NumberedCollate(collate)
+    embedded = embed(model, items, batch_size=batch_size, collate=numbered)
+    for module in training:
+        module.training = True
+    every = dict.fromkeys(modalities, torch.ones(len(items), dtype=torch.bool))
+    return dataclasses.replace(embedded, present={**every, **embedded.present})
 
 
 def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:

@@ -89,8 +89,10 @@ class Inputs:
             return Item(where, {self._known("text", where): given})
         if isinstance(given, str | Path):
             file = self._file(str(given), where)
-            films = {name: file for name in ("video", "audio") if name in self.modalities}
-            return Item(str(given), {**films}, whole=True)
+            films: dict[str, str | Path | Tensor] = {
+                name: file for name in ("video", "audio") if name in self.modalities
+            }
+            return Item(str(given), films, whole=True)
         if not isinstance(given, Mapping):
             if not _is_picture(given):
                 raise ValueError(

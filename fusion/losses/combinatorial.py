@@ -56,6 +56,7 @@ class CombinatorialLoss(Loss):
         if not self.weights:
             problem = "has no term with a weight above 0" if terms else "is empty"
             raise ValueError(f"loss.terms {problem}; name at least one, such as t|v: 1.0")
+        self.modalities = list(modalities)
         self.pairs = {term: parse_term(term, modalities) for term in self.weights}
         self.needs = {
             term: members(left + right, modalities) for term, (left, right) in self.pairs.items()
@@ -70,10 +71,13 @@ class CombinatorialLoss(Loss):
             )
         self.contrastive, self.temperature, self.margin = contrastive, temperature, margin
 
-    def __call__(self, embeddings: Named, present: Named, /, *targets: object) -> Result:
+    def __call__(
+        self, embeddings: Named, present: Named | None = None, /, *targets: object
+    ) -> Result:
         """Compute the loss, see :meth:`.Loss.__call__`, from (b, E) for each combination.
 
-        It is 0 if no term has a clip. The value of a term without clips is NaN.
+        Without ``present`` every clip has every modality. The loss is 0 if no term has a clip. The
+        value of a term without clips is NaN.
         """
         values, clips, terms = self.compare(embeddings, present)
         # On the device: reading back which terms count would force a synchronisation.
@@ -82,13 +86,17 @@ class CombinatorialLoss(Loss):
         loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
         return loss, terms
 
-    def shown(self, present: Named) -> dict[str, Tensor]:
+    def shown(self, embeddings: Named, present: Named | None) -> dict[str, Tensor]:
         """Return which clips count as having each modality: (b,) bool, see ``presence``."""
+        if not present:
+            rows = next(iter(embeddings.values()))
+            everywhere = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+            return dict.fromkeys(self.modalities, everywhere)
         return {m: present[self.presence.get(m, m)] for m in present}
 
-    def compare(self, embeddings: Named, present: Named) -> tuple[Tensor, Tensor, Parts]:
+    def compare(self, embeddings: Named, present: Named | None) -> tuple[Tensor, Tensor, Parts]:
         """Compute (terms,) values and numbers of clips that these are means over, and a report."""
-        shown = self.shown(present)
+        shown = self.shown(embeddings, present)
         complete = torch.stack(
             [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
         )  # (terms, b)

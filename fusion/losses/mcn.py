@@ -66,17 +66,20 @@ class MCNLoss(Loss):
         self.cluster_weight, self.reconstruction_weight = cluster_weight, reconstruction_weight
         self.clusters = ClusterLoss(clusters, queue_batches, queue_stride, every, margin)
 
-    def __call__(self, embeddings: Named, present: Named, /, *targets: object) -> Result:
+    def __call__(
+        self, embeddings: Named, present: Named | None = None, /, *targets: object
+    ) -> Result:
         """Compute the loss, see :meth:`.Loss.__call__`.
 
         ``embeddings`` are (b, E) for each modality's letter, and ``reconstruction`` (b, M), errors.
+        Without ``present`` every clip has every modality.
 
         Raises:
             ValueError: the model reconstructs nothing, or see :class:`ClusterLoss`.
         """
         values, _, terms = self.pairwise.compare(embeddings, present)
         loss = values.sum()  # a term without clips is 0
-        shown = self.pairwise.shown(present)
+        shown = self.pairwise.shown(embeddings, present)
         flags = torch.stack([shown[m] for m in self.modalities])  # (M, b)
         if self.cluster_weight:
             sides = [embeddings[self.letters[m]] for m in self.modalities]

@@ -128,13 +128,18 @@ def batch_granularity(model: nn.Module) -> int | None:
     """Return the number of clips of which every chunk must be a multiple.
 
     It is the least common multiple of the groups of the model's BatchNorms that are not frozen; 1
-    without any; None if one of them has no group, so that any cut would change the result.
+    without any; None if one of them has no group, so that any cut would change the result. Plain
+    BatchNorm is frozen while it is in evaluation mode.
     """
     cut = 1
     for norm in model.modules():
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
             continue
-        if not isinstance(norm, GroupedBatchNorm) or (norm.group is None and not norm.frozen):
+        if not isinstance(norm, GroupedBatchNorm):
+            if norm.training or norm.running_mean is None:
+                return None
+            continue
+        if norm.group is None and not norm.frozen:
             return None
         if norm.group and not norm.frozen:
             cut = math.lcm(cut, norm.group)

@@ -14,16 +14,43 @@ the parameters are those of this rank; the caller averages them over the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fusion.interfaces import Embed, Loss, Result
+from fusion import distributed
+from fusion.interfaces import Embed, Loss, Named, Result
 from fusion.models.batchnorm import no_update
 from fusion.tokens import Batch
+
+
+def backward(
+    accelerator: Accelerator, model: nn.Module, embed: Embed, loss: Loss, chunks: Sequence[Batch]
+) -> Result:
+    """Do what the loss allows: :func:`accumulate` if it compares no clips, else the other."""
+    if loss.compares_clips:
+        return backward_in_chunks(accelerator, model, embed, loss, chunks)
+    result = accumulate(accelerator, embed, loss, chunks)
+    distributed.all_reduce_mean_([result[0], *result[1].values()])
+    return result
+
+
+def check_outputs(outputs: Any, clips: Batch) -> Named:
+    """Return what a model gave for some clips; a ValueError says that it is not named rows."""
+    if not isinstance(outputs, Mapping):
+        kind = type(outputs).__name__
+        raise ValueError(f"the model must return a dict of named (B, …) tensors; got a {kind}")
+    for name, rows in outputs.items():
+        if not isinstance(rows, Tensor) or rows.ndim == 0 or len(rows) != len(clips.ids):
+            got = f"shape {list(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
+            raise ValueError(
+                f"output {name!r} of the model must be a tensor with a row for each of"
+                f" {len(clips.ids)} items; got {got}"
+            )
+    return outputs
 
 
 def backward_in_chunks(
@@ -90,9 +117,9 @@ def _known(chunks: Sequence[Batch], accelerator: Accelerator) -> list[dict[str, 
             return torch.cat(list(parts)).to(accelerator.device, non_blocking=True)
         return [value for part in parts for value in part]
 
-    known: list[list[Any]] = [[c.present for c in chunks], [c.targets for c in chunks]]
+    known: list[list[Any]] = [[c.present for c in chunks]]
+    if chunks[0].targets:
+        known.append([c.targets for c in chunks])
     return [
-        {name: together([part[name] for part in parts]) for name in parts[0]}
-        for parts in known
-        if parts[0]
+        {name: together([part[name] for part in parts]) for name in parts[0]} for parts in known
     ]

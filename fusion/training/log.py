@@ -20,16 +20,18 @@ from fusion.files import write_atomically
 class RunLog:
     """Log of one run; silent on all processes but the main one.
 
-    Rows are appended to ``path`` (``metrics.jsonl``) and passed to the accelerator's trackers. If
-    the run was interrupted after ``done`` steps and ``epochs_done`` epochs, later rows are dropped.
+    Rows are kept in ``rows``, appended to ``path`` (``metrics.jsonl``; None: nowhere) and passed to
+    the accelerator's trackers. If the run was interrupted after ``done`` steps and ``epochs_done``
+    epochs, later rows are dropped.
     """
 
     def __init__(
-        self, path: Path, accelerator: Accelerator, steps: int, done: int, epochs_done: int
+        self, path: Path | None, accelerator: Accelerator, steps: int, done: int, epochs_done: int
     ) -> None:
         self.path, self.accelerator = path, accelerator
+        self.rows: list[dict[str, Any]] = []
         self.on_main = accelerator.is_main_process
-        if self.on_main and path.exists():
+        if self.on_main and path is not None and path.exists():
             rows = [row for row in read_metrics(path) if row["step"] <= done]
             kept = [r for r in rows if r["event"] != "validation" or r["epoch"] <= epochs_done]
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -75,11 +77,13 @@ class RunLog:
         self.bar.close()
 
     def _write(self, event: str, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        row = {"event": event, "epoch": epoch, "step": step, **values}
+        self.rows.append(row)
         if not self.on_main:
             return
-        row = {"event": event, "epoch": epoch, "step": step, **values}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if self.path is not None:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         self.accelerator.log({f"{event}/{key}": value for key, value in values.items()}, step=step)
 
 

@@ -19,7 +19,7 @@ from fusion import distributed
 from fusion.interfaces import Embed, Loss, Result
 from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.tokens import Batch
-from fusion.training.gradcache import accumulate, backward_in_chunks
+from fusion.training.gradcache import backward
 from fusion.training.memory import ChunkSize, OutOfMemory, is_out_of_memory, probe
 from fusion.training.optim import NonFiniteGuard
 
@@ -91,13 +91,7 @@ class ExactStep:
         chunks = batch.chunks(self.chunk.size)
         try:
             with distributed.check_before_collectives(self.agreement.check):
-                if self.loss.compares_clips:
-                    result = backward_in_chunks(
-                        self.accelerator, self.model, self.embed, self.loss, chunks
-                    )
-                else:
-                    result = accumulate(self.accelerator, self.embed, self.loss, chunks)
-                    distributed.all_reduce_mean_([result[0], *result[1].values()])
+                result = backward(self.accelerator, self.model, self.embed, self.loss, chunks)
                 self._average(norms)
                 self.guard.check(self.parameters, self.optimizer.optimizer)
                 for norm in norms:

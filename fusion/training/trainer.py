@@ -22,12 +22,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from fusion.checkpoint import load_weights, read_state
+from fusion.checkpoint import load_weights, read_state, save_weights
 from fusion.distributed import broadcast_
 from fusion.files import replace_folder
 from fusion.interfaces import Loss, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
+from fusion.training.gradcache import check_outputs
 from fusion.training.launch import Stopped, StopRequest
 from fusion.training.log import RunLog
 from fusion.training.memory import ChunkSize
@@ -51,10 +52,10 @@ class Trainer:
         settings: how to train.
         seed: of the order of the clips and of every other random number.
         accelerator: the processes of the run.
-        folder: where checkpoints and metrics go.
-        write_model: writes a model into an empty folder.
+        folder: where checkpoints and metrics go; None: nothing is written.
+        write_model: writes a model into an empty folder; its weights alone by default.
         evaluate: returns named results of a model, on every process, after each epoch. If it
-            returns none, the last epoch counts as the best.
+            returns none, or is not given, the last epoch counts as the best.
         arguments: returns further arguments of the model for some clips, such as their ``seeds``.
 
     Raises:
@@ -70,9 +71,9 @@ class Trainer:
         settings: Settings,
         seed: int,
         accelerator: Accelerator,
-        folder: RunFolder,
-        write_model: Callable[[Path, nn.Module], None],
-        evaluate: Callable[[nn.Module], Mapping[str, float]],
+        folder: RunFolder | None = None,
+        write_model: Callable[[Path, nn.Module], None] = save_weights,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] = lambda model: {},
         arguments: Callable[[Batch], Mapping[str, Any]] = lambda clips: {},
     ) -> None:
         self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
@@ -92,7 +93,7 @@ class Trainer:
         )
         self.steps = settings.epochs * len(self.batches)
         share = settings.batch_size // world_size
-        self.chunk = ChunkSize(share, batch_granularity(model), settings.chunk_size)
+        self.chunk = ChunkSize(share, batch_granularity(model.train()), settings.chunk_size)
         self.chunks = [self.chunk.size] * world_size
         self.found_chunk = settings.chunk_size is not None
         # No DDP wrapper: it would communicate within a chunk, see ExactStep.
@@ -139,19 +140,20 @@ class Trainer:
         """Train from the current position to the end.
 
         Raises:
-            Stopped: SIGTERM or SIGINT was received; the state is saved.
+            Stopped: SIGTERM or SIGINT was received; the state is saved in the folder, if any.
             FloatingPointError: the gradient was not finite in too many steps.
         """
-        self.log = RunLog(
-            self.folder.metrics, self.accelerator, self.steps, self.steps_done, self.epoch
-        )
-        with self.stop_request, contextlib.closing(self.log):
+        metrics = self.folder.metrics if self.folder else None
+        self.log = RunLog(metrics, self.accelerator, self.steps, self.steps_done, self.epoch)
+        stops = self.stop_request if self.folder else contextlib.nullcontext()
+        with stops, contextlib.closing(self.log):
             while self.epoch < self.settings.epochs:
                 self._train_epoch()
                 self._end_epoch()
 
     def resume(self) -> None:
         """Continue from the last checkpoint."""
+        assert self.folder
         load_weights(self.unwrapped, self.folder.last)
         state = read_state(self.folder.last / STATE)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -207,7 +209,7 @@ class Trainer:
             torch.cuda.manual_seed(seed)
         # Move chunk by chunk: a batch of any size stays in the memory of the CPU.
         clips = clips.to(self.accelerator.device, non_blocking=True)
-        return self.model(clips.inputs, **self.arguments(clips))
+        return check_outputs(self.model(clips.inputs, **self.arguments(clips)), clips)
 
     def _report_chunks(self, sizes: list[int]) -> None:
         self.chunks = sizes
@@ -244,11 +246,11 @@ class Trainer:
         self.epoch, self.batch = epoch, 0
         if score > self.best:
             self.best = score
-            self._write(self.folder.best, lambda folder: self.write_model(folder, self.unwrapped))
+            self._write("best", lambda folder: self.write_model(folder, self.unwrapped))
         self._save()
 
     def _save(self) -> None:
-        self._write(self.folder.last, self._write_last)
+        self._write("last", self._write_last)
 
     def _write_last(self, folder: Path) -> None:
         self.write_model(folder, self.unwrapped)
@@ -265,8 +267,9 @@ class Trainer:
         }
         torch.save(state, folder / STATE)
 
-    def _write(self, path: Path, write: Callable[[Path], None]) -> None:
-        if self.accelerator.is_main_process:
+    def _write(self, name: str, write: Callable[[Path], None]) -> None:
+        if self.folder and self.accelerator.is_main_process:
+            path = self.folder.path / name
             try:
                 with replace_folder(path) as folder:
                     write(folder)
