@@ -4,6 +4,7 @@ A script runs in such a process as from a command line: with its own arguments, 
 and exit code. On systems where a fork after these imports is unsafe, each process is a new one.
 """
 
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -34,7 +35,8 @@ if sys.platform == "linux":
 def start(*words, output=os.devnull, errors=os.devnull, **environment):
     """Start a script with its words; give its process, which has ``exitcode`` and ``kill``."""
     words = [str(word) for word in words]
-    arguments = (words, str(output), str(errors), {**os.environ, **environment})
+    method = multiprocessing.get_start_method()
+    arguments = (words, str(output), str(errors), {**os.environ, **environment}, method)
     process = context.Process(target=_run, args=arguments)
     process.start()
     return process
@@ -46,21 +48,24 @@ def run(*words, processes=1, timeout=110, **environment):
     The environment is changed after the imports: none of its variables may matter to them.
 
     Returns:
-        Exit code of the first process that failed, or 0; standard output; standard error.
+        Exit code of the first process that failed, or 0; standard output of all, one process after
+        the other; standard error likewise.
     """
+    places = [{}]
+    if processes > 1:
+        # The store of the launcher: a port that others cannot take before the ranks do.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        places = [_place(rank, processes, store) for rank in range(processes)]
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: Path(folder) / name for name in ("output", "errors")}
-        for file in files.values():
+        files = [[Path(folder) / f"{name}{rank}" for rank in range(processes)] for name in "oe"]
+        for file in itertools.chain(*files):
             file.touch()
-        if processes == 1:
-            started = [start(*words, **files, **environment)]
-        else:
-            # The store of the launcher: a port that others cannot take before the ranks do.
-            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-            places = [_place(rank, processes, store) for rank in range(processes)]
-            started = [start(*words, **files, **place, **environment) for place in places]
+        started = [
+            start(*words, output=output, errors=errors, **environment, **place)
+            for output, errors, place in zip(*files, places, strict=True)
+        ]
         code = _wait(started, timeout)
-        return code, *(file.read_text() for file in files.values())
+        return code, *("".join(file.read_text() for file in kind) for kind in files)
 
 
 def _place(rank, processes, store):
@@ -97,13 +102,14 @@ def _wait(started, timeout):
             process.join()
 
 
-def _run(words, output, errors, environment):
+def _run(words, output, errors, environment, start_method):
     """Run a script in this process as its only work."""
+    multiprocessing.set_start_method(start_method, force=True)  # not that of this process
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
     for number, path in ((1, output), (2, errors)):
-        with open(path, "ab") as file:
+        with open(path, "wb") as file:
             os.dup2(file.fileno(), number)
     sys.argv = words
     sys.path.insert(0, str(ROOT / Path(words[0]).parent))

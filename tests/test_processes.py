@@ -1,6 +1,7 @@
 """Processes that tests start: like those of a command line, forked where a fork is safe."""
 
 import json
+import multiprocessing
 import sys
 
 import pytest
@@ -17,12 +18,15 @@ def script(folder, text):
 def test_a_script_has_its_words_environment_outputs_and_exit_code(tool, tmp_path):
     path = script(
         tmp_path,
-        "import os, sys\n"
+        "import multiprocessing, os, sys\n"
         "print(__name__, *sys.argv[1:], os.environ['COLOUR'], os.getcwd())\n"
+        "print(multiprocessing.get_start_method())\n"
         "sys.exit('a mistake')\n",
     )
     code, output, errors = tool(path, "one", 2, COLOUR="red")
-    assert (code, output, errors) == (1, f"__main__ one 2 red {ROOT}\n", "a mistake\n")
+    assert code == 1 and errors.startswith("a mistake\n")
+    method = multiprocessing.get_start_method()
+    assert output.splitlines() == [f"__main__ one 2 red {ROOT}", method]
 
 
 def test_ranks_see_each_other(tool, tmp_path):
