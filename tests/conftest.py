@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+from tests.processes import ROOT
+from tests.processes import run as run_processes
+
+PYTHON = (sys.executable,)
 
 # One thread, in the tests and in what they start: two cores run two tests. OMP_NUM_THREADS=2 is
 # obeyed: results must not depend on the number of threads.
@@ -23,17 +26,17 @@ def private_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tool():
-    """Run one of the tools as a user would: (exit code, standard output, standard error)."""
+    """Run one of the tools as a user would: (exit code, standard output, standard error).
 
-    def run(*words, launcher=(sys.executable,), timeout=110, **environment):
-        done = subprocess.run(
-            [*launcher, *map(str, words)],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+    With a ``launcher``, such as Python itself, it starts anew; otherwise in ``processes`` that have
+    imported torch already (:mod:`tests.processes`).
+    """
+
+    def run(*words, launcher=(), timeout=110, **how):
+        if not launcher:
+            return run_processes(*words, timeout=timeout, **how)
+        command = [*launcher, *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
         return done.returncode, done.stdout, done.stderr
 
     return run

@@ -1,17 +1,11 @@
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-
-def benchmark(*words):
-    command = [sys.executable, "tools/benchmark.py", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -37,20 +31,21 @@ def benchmark(*words):
     ],
     ids=" ".join,
 )
-def test_the_last_line_is_json_with_a_ratio(words):
-    done = benchmark(*words, "--repeats", "1")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_the_last_line_is_json_with_a_ratio(tool, words):
+    code, output, errors = tool("tools/benchmark.py", *words, "--repeats", "1")
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])
     assert result["command"] == words[0]
     assert result["ratio"]
     assert [len(seconds) for seconds in result["seconds"].values()] == [1, 1]
 
 
 @pytest.mark.slow
-def test_a_store_is_measured_against_whole_files():
-    done = benchmark("store", "--videos", "2", "--seconds", "20", "--repeats", "1")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_a_store_is_measured_against_whole_files(tool):
+    words = ["store", "--videos", "2", "--seconds", "20", "--repeats", "1"]
+    code, output, errors = tool("tools/benchmark.py", *words)
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])
     assert result["ratio"] > 0
     assert result["cold"] is None or result["cold"]["store"]["of_bytes_used"] >= 1
 

@@ -1,7 +1,5 @@
 """Losses over several ranks against the whole batch in one process."""
 
-import sys
-
 import pytest
 import torch
 
@@ -10,8 +8,7 @@ from fusion.distributed import all_gather, all_reduce, own_rows
 
 @pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_ranks_together_compute_the_loss_of_the_whole_batch(tool, world_size):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size))
-    code, output, errors = tool("tests/losses/ranks.py", launcher=launcher, timeout=100)
+    code, output, errors = tool("tests/losses/ranks.py", processes=world_size, timeout=100)
     assert code == 0, errors
     assert output.count(": equal") == 6
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,8 @@ from fusion.checkpoint import load_model
 from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import load_config
-from tests.conftest import ROOT
+from tests.conftest import PYTHON
+from tests.processes import start
 from tests.tiny import write_config
 
 LINKS = re.compile(r"""(?:src|href|poster|url)\s*[=(]\s*["']?([^"'>)\s]+)""")
@@ -34,7 +34,7 @@ def finished(tmp_path_factory, tool):
     """A finished run on the smallest corpus: (folder of the run, config, output)."""
     folder = tmp_path_factory.mktemp("finished")
     config = write_config(folder)
-    code, output, errors = tool(TRAIN, config)
+    code, output, errors = tool(TRAIN, config, launcher=PYTHON)
     assert code == 0, errors
     return folder / "run", config, output
 
@@ -145,19 +145,15 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(finished,
     config = write_config(tmp_path, trainer={"save_every": 1})
     undisturbed = losses(finished[0])
     for steps in (2, 5):
-        process = subprocess.Popen(
-            [sys.executable, TRAIN, str(config), "resume=true"],
-            cwd=ROOT,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
+        process = start(TRAIN, config, "resume=true")
         metrics = tmp_path / "run" / "metrics.jsonl"
         deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             if metrics.exists() and len(metrics.read_text().splitlines()) >= steps:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
             time.sleep(0.01)
-        assert process.wait() == -signal.SIGKILL
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     code, _, errors = tool(TRAIN, config, "resume=true")
     assert code == 0, errors
     assert losses(tmp_path / "run") == undisturbed
@@ -167,7 +163,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(finished,
 
 def test_two_processes_train_and_evaluate(finished, tool, tmp_path):
     config = write_config(tmp_path)
-    code, output, errors = tool(TRAIN, config, launcher=TWO)
+    code, output, errors = tool(TRAIN, config, processes=2)
     assert code == 0, errors
     assert output.count("chance") == 1  # one process speaks
     one, two = losses(finished[0]), losses(tmp_path / "run")
@@ -255,8 +251,12 @@ def test_fp16_without_cuda_goes_on_in_full_precision_and_says_so(tool, tmp_path)
     assert errors.count("fp16 needs a CUDA device and there is none") == 1
 
 
-@pytest.mark.parametrize(("name", "words", "code"), [(TRAIN, ["--help"], 0), (EVALUATE, [], 2)])
-def test_help(tool, name, words, code):
-    ended, output, errors = tool(name, *words)
+@pytest.mark.parametrize(
+    ("launcher", "name", "words", "code"),
+    [((), TRAIN, ["--help"], 0), (PYTHON, EVALUATE, [], 2)],
+    ids=["train", "evaluate"],
+)
+def test_help(tool, launcher, name, words, code):
+    ended, output, errors = tool(name, *words, launcher=launcher)
     assert ended == code
     assert "usage:" in output + errors

@@ -1,5 +1,7 @@
 """The fast model against the plain one: outputs, loss and gradients of every published variant."""
 
+import functools
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ ROUNDING = 2.0**-24  # of float32
 CASES = golden.case_names("eao_")
 
 
+@functools.cache
 def run(name, fast, dtype=torch.float32, precision=None, skip_incomplete=False, noise=0.0):
     case, expected = golden.read_case(name)
     model = golden.build_model(case, golden.combinations_of(expected, "eval")).to(dtype).train()
@@ -114,7 +117,7 @@ def distance(ours, theirs):
 
 @pytest.mark.parametrize("name", CASES)
 def test_in_bfloat16_the_fast_one_is_no_further_from_the_truth(name):
-    exact = run(name, fast=False)
+    exact = run(name, False)
     fast, slow = (run(name, fast, precision=torch.bfloat16) for fast in (True, False))
     for ours, theirs, truth in zip(fast, slow, exact, strict=True):  # outputs, then gradients
         assert distance(ours, truth) < 1.1 * distance(theirs, truth)

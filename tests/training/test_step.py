@@ -43,9 +43,8 @@ def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference
     ],
 )
 def test_they_change_nothing_on_several_processes(tool, reference, world_size, words):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size))
     script = "tests/training/cuts.py"
-    code, output, errors = tool(script, reference, *words, launcher=launcher, timeout=580)
+    code, output, errors = tool(script, reference, *words, processes=world_size, timeout=580)
     assert code == 0, errors
     result = json.loads(output.splitlines()[-1])
     print(result)

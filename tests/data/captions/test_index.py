@@ -101,7 +101,7 @@ def texts_of(store):
     return [caption.text for caption in store.captions("apple")]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver"])  # of which one inherits nothing
 def test_workers_read_the_store(store, method):
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.apply(texts_of, (store,)) == ["sooner", "later"]

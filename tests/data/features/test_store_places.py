@@ -35,7 +35,7 @@ class Rows(Dataset):
         return {field: self.store.read(video, field, 1, 7) for field in FIELDS}
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])  # of which one inherits nothing
 def test_loader_workers_read_the_same(folder, context):
     store = FeatureStore(folder)
     store.read("v000", "2d")  # the workers inherit an open file
