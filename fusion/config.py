@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -70,7 +71,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
             unknown or missing.
     """
     try:
-        own = _with_bases(find_config(path), ())
+        own = functools.reduce(_merge, _read_files(find_config(path), ()))
         given = list(own.keys())  # also those that are left to the user
         defaults = {k.name: k.default for k in KEYS if k.default is not dataclasses.MISSING}
         own = _merge(OmegaConf.create({k: v for k, v in defaults.items() if k not in given}), own)
@@ -81,6 +82,24 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
         raise ConfigError(f"{path}: {_first_line(error)}") from None
     _check_top_level(config, path)
     return config
+
+
+def changed_keys(section: str, path: str | Path, overrides: Iterable[str] = ()) -> list[str]:
+    """List the keys of a section that a config changes, joined by dots: ``modalities.video.dim``.
+
+    A file that gives the section another ``name`` than its base says a whole section. Changes are
+    the keys of the files above it, and those of the overrides.
+    """
+    keys: dict[str, None] = {}
+    before = None
+    for layer in _read_files(find_config(path), ()):
+        own = _to_dict(layer).get(section) or {}
+        if (name := own.get("name", before)) != before:
+            keys, before = {}, name
+        else:
+            keys |= dict.fromkeys(flatten(own))
+    typed = _to_dict(_dotlist(overrides)).get(section) or {}
+    return [*(keys | dict.fromkeys(flatten(typed)))]
 
 
 def find_config(name: str | Path) -> Path:
@@ -188,7 +207,8 @@ def _to_dict(config: Any, **options: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
+def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Any]:
+    """Read a config and its bases, the first of them first."""
     path = path.expanduser().resolve()
     if path in seen:
         raise ConfigError(f"{path}: its bases lead back to itself")
@@ -204,7 +224,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
     if not isinstance(own, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` lines")
     base = own.pop("base", None)
-    return _merge(_with_bases(path.parent / base, (*seen, path)), own) if base else own
+    return [*(_read_files(path.parent / base, (*seen, path)) if base else ()), own]
 
 
 def _merge(base: Any, changes: Any) -> Any:

@@ -17,6 +17,7 @@ frequent overrides:
   seed=1                           seed of all random numbers
   resume=true                      continue the run in output
   overwrite=true                   delete the run in output first
+  init=CHECKPOINT                  begin with its weights and its architecture
   trainer.epochs=1                 passes over the training clips
   trainer.batch_size=512           clips in a step, over all processes
   trainer.mixed_precision=bf16     or fp16, or no
@@ -34,8 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Train."""
     from fusion.commands.errors import run
+    from fusion.commands.initial import read_training_config
     from fusion.commands.train import train
-    from fusion.config import load_config
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    run(lambda: train(load_config(given.config, given.overrides)))
+    run(lambda: train(read_training_config(given.config, given.overrides)))

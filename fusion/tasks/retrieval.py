@@ -16,6 +16,7 @@ from fusion.builders import build_text_encoder, check_config
 from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, Source
+from fusion.data.features.problems import name_some
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import rescored_tables
@@ -29,6 +30,7 @@ from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
+from fusion.words import words_of
 
 
 class Retrieval:
@@ -89,6 +91,21 @@ class Retrieval:
             self.text_encoder = build(sentences=texts, seed=self.config["seed"])
         # A model only understands the vectors that it was trained with.
         return {"texts": getattr(self.text_encoder, "path", None) or f"encoder in {checkpoint}"}
+
+    def unknown_words(self, split: str) -> str:
+        """Say which words of a split's texts a text encoder that learns has no vector for."""
+        spec = self.config["text_encoder"]
+        if spec is None or not TEXT_ENCODERS[spec["name"]].learns:
+            return ""
+        texts = self.source.texts(split)
+        words = {word for text in texts for word in words_of(text)}
+        unknown = sorted(word for word in words if self.text_encoder.unknown_words(word))
+        if not unknown:
+            return ""
+        return (
+            f"its text encoder has learnt {len(words) - len(unknown)} of the {len(words)} words of"
+            f" the {split} captions; dropped are {name_some(unknown)}"
+        )
 
     def save_encoders(self, folder: Path) -> None:
         """Write the text encoder."""
