@@ -110,8 +110,8 @@ def _take_text_encoder(
     other = own.get("name") != theirs["name"]
     if other and any(word.startswith("text_encoder.name=") for word in overrides):
         raise ConfigError(
-            f"text_encoder.name={own.get('name')}, but the model of init={config['init']} was trained"
-            f" with {theirs['name']}; leave text_encoder.name out"
+            f"text_encoder.name={own.get('name')}, but the model of init={config['init']} was"
+            f" trained with {theirs['name']}; leave text_encoder.name out"
         )
     if other or TEXT_ENCODERS[theirs["name"]].learns:
         config["text_encoder"] = theirs

@@ -206,10 +206,12 @@ def _cost_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     rows = [[*head, "training clips seen", "processes", "threads", "device"]]
     for name, method in comparison["methods"].items():
         cost = method["cost"]
-        seconds, memory = cost["training_seconds"], cost["peak_memory_bytes"]
+        flop, seconds = cost["gflop_per_clip"], cost["training_seconds"]
+        memory = cost["peak_memory_bytes"]
         row = [name, str(len(method["seeds"])), f"{cost['parameters']:,}"]
-        row += [f"{cost['gflop_per_clip']:.4g}", "-" if seconds is None else f"{seconds:,.0f}"]
+        row += ["-" if flop is None else f"{flop:.4g}"]
+        row += ["-" if seconds is None else f"{seconds:,.0f}"]
         row += [f"{memory / 2**20:,.0f}" if memory else "-"]
         row += [write_values(cost[key]) for key in ("training_clips", "processes", "threads")]
-        rows.append([*row, cost["device"]])
+        rows.append([*row, cost["device"] or "-"])
     return rows
