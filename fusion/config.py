@@ -25,7 +25,10 @@ Section = Mapping[str, Any]
 
 @dataclasses.dataclass
 class TopLevel:
-    """The top-level keys of a config, with their defaults."""
+    """The top-level keys of a config, with their defaults.
+
+    ``max_clips`` takes only the first clips of each split, for a trial.
+    """
 
     output: str
     data: Section
@@ -40,6 +43,7 @@ class TopLevel:
     overwrite: bool = False
     data_root: str | None = None
     init: str | None = None
+    max_clips: int | None = None
 
 
 KEYS = dataclasses.fields(TopLevel)

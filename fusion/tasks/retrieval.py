@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 from fusion.builders import build_text_encoder, check_config
 from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
-from fusion.data.datasets.dataset import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
 from fusion.data.features.problems import name_some
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
@@ -67,6 +67,7 @@ class Retrieval:
     def open_data(self) -> None:
         """Open the data set."""
         self.source = self.builders["data"]()
+        self.source.max_clips = self.config["max_clips"]
 
     def extract(self) -> None:
         """Compute the features that are missing."""
@@ -120,7 +121,8 @@ class Retrieval:
         """Read a split and check that its features fit the model."""
         clips = self.source.clips(split, self.text_encoder)
         check_widths(self.config["model"], clips[0])
-        return clips
+        number = self.config["max_clips"]
+        return clips if number is None else FirstClips(clips, number)
 
     def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
         """Compute only the combinations that the loss reads, with the seeds of the clips."""
