@@ -57,7 +57,9 @@ class ConfigError(ValueError):
     """A config that cannot be used; the message is one line."""
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def load_config(
+    path: str | Path, overrides: Iterable[str] = (), trained: Section | None = None
+) -> dict[str, Any]:
     """Read a config: its ``base`` first, then the file, then the overrides.
 
     A key that is not given keeps the value of the base. A section with another ``name`` replaces
@@ -66,6 +68,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
     Args:
         path: YAML file. ``base: other.yaml`` in it is relative to the file itself.
         overrides: changes such as ``trainer.epochs=1``; the values are YAML.
+        trained: the config of a trained model. A file without ``model`` is about an evaluation, and
+            what it leaves out is as there.
 
     Returns:
         Nested dicts and lists, interpolations resolved.
@@ -78,6 +82,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
         own = functools.reduce(_merge, _read_files(find_config(path), ()))
         given = list(own.keys())  # also those that are left to the user
         defaults = {k.name: k.default for k in KEYS if k.default is not dataclasses.MISSING}
+        if trained is not None and "model" not in given:
+            defaults |= trained
         own = _merge(OmegaConf.create({k: v for k, v in defaults.items() if k not in given}), own)
         merged = _merge(own, _dotlist(overrides))
         _check_given(merged, path)

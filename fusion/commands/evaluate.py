@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
-from fusion.config import ConfigError, change_config, load_config
+from fusion.config import ConfigError, change_config, find_config, load_config
 from fusion.files import write_atomically
 from fusion.report.runs import add_model
 from fusion.report.tables import format_table
@@ -28,7 +28,8 @@ def evaluate(
 
     Args:
         path: folder of a run or of a checkpoint.
-        chosen: a split of the model's own data (None: ``test``), or a config with another test.
+        chosen: a split of the model's own data (None: ``test``), or a config with another test,
+            which needs only the section ``data``: the rest is as in training.
         json_path: file to write the result to, and beside it ``FILE.npz`` with the scores of each
             query, so that it can be compared; None: no file.
         overrides: changes to the config, such as ``data.protocol=all``.
@@ -45,15 +46,18 @@ def evaluate(
             f"--json {json_path}: scores go to a file .npz; name the result FILE.json"
         )
     config, split, overrides = read_config(path), chosen or "test", list(overrides)
-    if chosen and chosen.endswith((".yaml", ".yml")):
-        other, split = load_config(chosen, overrides), "test"
-        check_same_task(config, other, chosen)
+    is_file = split.endswith((".yaml", ".yml")) or find_config(split).is_file()
+    if split not in SPLITS and is_file:
+        other, split = load_config(split, overrides, config), "test"
+        check_same_task(config, other, str(chosen))
         sections = ("data", "evaluation", "text_encoder")
         config |= {name: other[name] for name in sections if other[name] is not None}
+        config["max_clips"] = other["max_clips"]
         own_first = not any(override.startswith("text_encoder") for override in overrides)
     elif split not in SPLITS:
         raise ConfigError(
-            f"--set: unknown {chosen!r}; choose from {', '.join(SPLITS)}, or name a config.yaml"
+            f"--set: unknown {chosen!r}; choose from {', '.join(SPLITS)}, or name a config: a YAML"
+            " file, which needs only data, or a recipe such as msrvtt/zero_shot"
         )
     else:
         config, own_first = change_config(config, overrides), False
