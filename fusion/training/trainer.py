@@ -177,7 +177,8 @@ class Trainer:
             self.schedule.step()
             self.batch += 1
             self.log.step(self.settings.batch_size)
-            looks = self.steps_done % self.settings.log_every == 0
+            is_last = self.batch == len(self.batches)
+            looks = is_last or self.steps_done % self.settings.log_every == 0
             if looks:  # reading values back from the device forces a synchronisation
                 self.log.say(self.guard.look(self.steps_done))
                 self._log_step(value, terms)

@@ -302,3 +302,10 @@ def test_without_results_the_last_epoch_is_the_best(tmp_path):
     make(tmp_path, epochs=2, evaluate=lambda model: {}, best=None).fit()
     best, last = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("best", "last"))
     assert best == last
+
+
+def test_a_run_of_few_steps_has_a_loss_of_each_epoch(tmp_path):
+    make(tmp_path, epochs=2, log_every=10).fit()
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["event"] == "train"]
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 4), (2, 8)]
+    assert all(row["loss"] > 0 for row in rows)
