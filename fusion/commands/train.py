@@ -21,6 +21,7 @@ from fusion.data.datasets.dataset import collate
 from fusion.data.features.problems import warn
 from fusion.files import write_atomically
 from fusion.models import compile_parts
+from fusion.report.layout import say_small
 from fusion.report.run_page import write_report
 from fusion.report.tables import format_table
 from fusion.tasks import make_task
@@ -133,7 +134,10 @@ class Job:
 
     def _validation_clips(self) -> Any:
         if "validation" in self.task.splits:
-            return self.task.clips("validation")
+            clips = self.task.clips("validation")
+            if note := say_small(len(clips)):
+                warn(f"validation: {note}")
+            return clips
         if self.settings.best:
             raise ConfigError(
                 "trainer.best needs a validation split, which the data lacks; set trainer.best=null"

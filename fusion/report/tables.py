@@ -16,7 +16,7 @@ from fusion.report.comparison import (
     rows_of,
     write_values,
 )
-from fusion.report.layout import Layout, arrow, facts_of, number
+from fusion.report.layout import Layout, arrow, facts_of, number, size_note
 from fusion.report.page import page, render
 
 NOT_COMPARABLE = "rescored: not comparable with the rows above"
@@ -130,7 +130,10 @@ def comparison_page(comparison: Mapping[str, Any], picture: Markup) -> str:
     rows = {n: row for n, row in rows_of(comparison, layout.own_way).items() if row}
     highest = max((row[layout.main] for row in rows.values()), default=0.0)
     best = [n for n, row in rows.items() if math.isclose(row[layout.main], highest)]
-    headline = render("best.html", layout=layout, rows=rows, best=best, highest=highest)
+    small = size_note(comparison)
+    headline = render(
+        "best.html", layout=layout, rows=rows, best=best, highest=highest, small=small
+    )
     return page(f"Comparison: {', '.join(methods)}", headline, sections)
 
 
