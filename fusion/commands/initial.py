@@ -40,6 +40,10 @@ def read_training_config(path: str | Path, overrides: Iterable[str] = ()) -> dic
     config = load_config(path, overrides)
     if config["init"] is None:
         return config
+    if config["data_root"] is None and config["init"].startswith("None/"):
+        raise ConfigError(
+            f"{path} begins with weights below data_root; add data_root=FOLDER, or init=CHECKPOINT"
+        )
     begun = Path(config["output"]) / CONFIG
     resumes = config["resume"] and begun.exists()  # the checkpoint may be gone by now
     source = begun if resumes else find_initial(config["init"])
@@ -65,6 +69,8 @@ def find_initial(init: str) -> Path:
     try:
         return find_checkpoint(init)
     except CheckpointError as error:
+        if Path(init).exists():
+            raise ConfigError(f"init: {error}") from None
         raise ConfigError(
             f"init: {error}; published weights are converted by python tools/convert.py"
             f" FILE.pth --out {init}"

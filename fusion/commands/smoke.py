@@ -27,7 +27,12 @@ MOST = {  # values of a section that are lowered to these
 }
 TRAINER = {"epochs": 1, "batch_size": BATCH, "log_every": 1, "num_workers": 0, "warmup_steps": 2}
 TRAINER |= {"chunk_size": None, "save_every": None, "compile": False}  # type: ignore[dict-item]
-TABLES = {"model": MODELS, "loss": LOSSES, "data": DATASETS, "text_encoder": TEXT_ENCODERS}
+TABLES: dict[str, Mapping[str, Any]] = {
+    "model": MODELS,
+    "loss": LOSSES,
+    "data": DATASETS,
+    "text_encoder": TEXT_ENCODERS,
+}
 
 
 def read_smoke_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
