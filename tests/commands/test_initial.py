@@ -106,7 +106,7 @@ def test_a_run_is_resumed_when_its_first_checkpoint_is_gone(recipe, trained):
         moved.rename(trained[0])
 
 
-def test_published_fine_tuning_changes_what_it_did():
+def test_published_fine_tuning_changes_what_it_did(tmp_path):
     frames = ["modalities.audio.encoder.num_frames"]
     norm = [f"modalities.audio.encoder.batchnorm_{key}" for key in ("group", "frozen")]
     assert changed_keys("model", ROOT / "youcook2/finetune.yaml") == frames + norm
@@ -114,6 +114,11 @@ def test_published_fine_tuning_changes_what_it_did():
     assert s3d == [*frames, *norm, "modalities.video.dim"]
     assert changed_keys("model", ROOT / "howto100m/eao.yaml") == []
     assert changed_keys("model", ROOT / "mcn.yaml") == []  # a model of another name
+    changed = f"base: {ROOT}/eao.yaml\nmodel: {{token_dim: 8}}\n"
+    (tmp_path / "changed.yaml").write_text(changed)
+    (tmp_path / "other.yaml").write_text("base: changed.yaml\nmodel: {name: mcn}\n")
+    assert changed_keys("model", tmp_path / "changed.yaml") == ["token_dim"]
+    assert changed_keys("model", tmp_path / "other.yaml") == []
 
 
 def test_what_is_no_checkpoint_is_told_from_what_is_none_yet(trained, tmp_path):
