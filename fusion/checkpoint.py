@@ -139,6 +139,16 @@ def find_checkpoint(path: str | Path) -> Path:
             return folder
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}: no such folder")
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file, and a checkpoint is a folder; published weights are converted by"
+            f" python tools/convert.py {path} --out FOLDER"
+        )
+    if (path / CONFIG).exists():
+        raise CheckpointError(
+            f"there is no checkpoint in {path} yet: the run has not ended its first epoch; go on"
+            " with it by resume=true"
+        )
     raise CheckpointError(
         f"there is no checkpoint in {path}: it has neither {WEIGHTS} nor best/{WEIGHTS};"
         " name the folder of a run (output=… in training)"

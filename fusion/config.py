@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -24,7 +25,10 @@ Section = Mapping[str, Any]
 
 @dataclasses.dataclass
 class TopLevel:
-    """The top-level keys of a config, with their defaults."""
+    """The top-level keys of a config, with their defaults.
+
+    ``max_clips`` takes only the first clips of each split, for a trial.
+    """
 
     output: str
     data: Section
@@ -39,6 +43,7 @@ class TopLevel:
     overwrite: bool = False
     data_root: str | None = None
     init: str | None = None
+    max_clips: int | None = None
 
 
 KEYS = dataclasses.fields(TopLevel)
@@ -52,7 +57,9 @@ class ConfigError(ValueError):
     """A config that cannot be used; the message is one line."""
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def load_config(
+    path: str | Path, overrides: Iterable[str] = (), trained: Section | None = None
+) -> dict[str, Any]:
     """Read a config: its ``base`` first, then the file, then the overrides.
 
     A key that is not given keeps the value of the base. A section with another ``name`` replaces
@@ -61,6 +68,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
     Args:
         path: YAML file. ``base: other.yaml`` in it is relative to the file itself.
         overrides: changes such as ``trainer.epochs=1``; the values are YAML.
+        trained: the config of a trained model. A file without ``model`` is about an evaluation, and
+            what it leaves out is as there.
 
     Returns:
         Nested dicts and lists, interpolations resolved.
@@ -70,9 +79,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
             unknown or missing.
     """
     try:
-        own = _with_bases(find_config(path), ())
+        own = functools.reduce(_merge, _read_files(find_config(path), ()))
         given = list(own.keys())  # also those that are left to the user
         defaults = {k.name: k.default for k in KEYS if k.default is not dataclasses.MISSING}
+        if trained is not None and "model" not in given:
+            defaults |= trained
         own = _merge(OmegaConf.create({k: v for k, v in defaults.items() if k not in given}), own)
         merged = _merge(own, _dotlist(overrides))
         _check_given(merged, path)
@@ -81,6 +92,24 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
         raise ConfigError(f"{path}: {_first_line(error)}") from None
     _check_top_level(config, path)
     return config
+
+
+def changed_keys(section: str, path: str | Path, overrides: Iterable[str] = ()) -> list[str]:
+    """List the keys of a section that a config changes, joined by dots: ``modalities.video.dim``.
+
+    A file that gives the section another ``name`` than its base says a whole section. Changes are
+    the keys of the files above it, and those of the overrides.
+    """
+    keys: dict[str, None] = {}
+    before = None
+    for layer in _read_files(find_config(path), ()):
+        own = _to_dict(layer).get(section) or {}
+        if (name := own.get("name", before)) != before:
+            keys, before = {}, name
+        else:
+            keys |= dict.fromkeys(flatten(own))
+    typed = _to_dict(_dotlist(overrides)).get(section) or {}
+    return [*(keys | dict.fromkeys(flatten(typed)))]
 
 
 def find_config(name: str | Path) -> Path:
@@ -188,7 +217,8 @@ def _to_dict(config: Any, **options: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
+def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Any]:
+    """Read a config and its bases, the first of them first."""
     path = path.expanduser().resolve()
     if path in seen:
         raise ConfigError(f"{path}: its bases lead back to itself")
@@ -206,7 +236,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Any:
     if not isinstance(own, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` lines")
     base = own.pop("base", None)
-    return _merge(_with_bases(path.parent / base, (*seen, path)), own) if base else own
+    return [*(_read_files(path.parent / base, (*seen, path)) if base else ()), own]
 
 
 def _merge(base: Any, changes: Any) -> Any:

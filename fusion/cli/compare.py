@@ -8,6 +8,8 @@ EXAMPLES = """examples:
   {prog} runs/eao runs/mcn
   {prog} runs/eao-0 runs/eao-1 runs/mcn-0 runs/mcn-1 --out eao_and_mcn
   {prog} MCN=runs/mcn "EAO, no pairs=runs/no_pairs" --baseline MCN
+  {prog} zero_shot.json runs/msrvtt/finetune           # zero_shot.json: evaluate --json
+  {prog} runs/eao/best runs/eao/last                   # checkpoints are evaluated first
 
 Runs whose configs differ in the seed alone are one method. Means over its seeds are compared.
 """
@@ -19,8 +21,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="*",
         metavar="RUN",
-        help="folder of a run (output=FOLDER in training), or NAME=FOLDER to name its method;"
-        " two or more",
+        help="folder of a run (output=FOLDER in training), a checkpoint, a file of evaluate --json,"
+        " or NAME=one of them to name its method; two or more",
     )
     parser.add_argument(
         "--out",

@@ -7,7 +7,7 @@ import argparse
 EXAMPLES = """examples:
   {prog} runs/eao
   {prog} runs/eao --set validation --json validation.json
-  {prog} runs/eao/last --set my_videos.yaml
+  {prog} runs/eao/last --set my_videos.yaml            # a config with the section data
   {prog} CHECKPOINT --set msrvtt/zero_shot data_root=FOLDER
 """
 
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--set",
         metavar="NAME_OR_CONFIG",
         help="split of the training data (default: test), or a config: evaluate the test split of"
-        " its data",
+        " its data; it needs no other section",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="changes to the config, as in training"

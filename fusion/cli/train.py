@@ -7,6 +7,7 @@ import sys
 
 EXAMPLES = """examples:
   {prog} eao                                           # a recipe of configs/, or a YAML file
+  {prog} eao --smoke                                   # a trial of any recipe, in a minute
   {prog} eao output=runs/second seed=1
   {prog} eao output=runs/second seed=1 resume=true
   accelerate launch {launch} eao                       # on all GPUs
@@ -17,6 +18,7 @@ frequent overrides:
   seed=1                           seed of all random numbers
   resume=true                      continue the run in output
   overwrite=true                   delete the run in output first
+  init=CHECKPOINT                  begin with its weights and its architecture
   trainer.epochs=1                 passes over the training clips
   trainer.batch_size=512           clips in a step, over all processes
   trainer.mixed_precision=bf16     or fp16, or no
@@ -29,13 +31,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="changes to the config"
     )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a trial: a few clips, small widths, one epoch; the output ends with -smoke",
+    )
 
 
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Train."""
     from fusion.commands.errors import run
+    from fusion.commands.initial import read_training_config
+    from fusion.commands.smoke import read_smoke_config
     from fusion.commands.train import train
-    from fusion.config import load_config
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    run(lambda: train(load_config(given.config, given.overrides)))
+    read = read_smoke_config if given.smoke else read_training_config
+    run(lambda: train(read(given.config, given.overrides)))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fusion.checkpoint import WEIGHTS
+from fusion.commands.evaluate import evaluate
 from fusion.config import ConfigError
 from fusion.files import write_atomically
 from fusion.report import comparable
-from fusion.report.comparison import compare_methods
+from fusion.report.comparison import Run, compare_methods
 from fusion.report.plots import comparison_picture
 from fusion.report.runs import read_run
 from fusion.report.tables import comparison_page, format_comparison
@@ -28,8 +32,10 @@ def compare(
     """Compare runs, print the table, and write page, picture and JSON.
 
     Args:
-        runs: folders of runs, ``FOLDER`` or ``NAME=FOLDER``. Runs whose configs differ only in the
-            seed, and in what does not change a result, are one method.
+        runs: ``PLACE`` or ``NAME=PLACE``. A place is the folder of a run, a file of
+            ``fusion evaluate --json``, or a checkpoint, which is evaluated on the test of its own
+            data. Runs whose configs differ only in the seed, and in what does not change a result,
+            are one method.
         out: folder for ``comparison.html``, ``comparison.svg`` and ``comparison.json``.
         json_path: file to write the JSON to as well.
         baseline: folder of a run, or name of a method, that the other methods are tested against;
@@ -47,15 +53,14 @@ def compare(
         raise ConfigError(f"--out {out} is a file; name a folder")
     if len(named) < 2:
         raise ConfigError(
-            f"{len(named) or 'no'} run is given, and a comparison needs two or more: python"
-            " tools/compare.py RUN RUN, folders that tools/train.py wrote, such as"
-            " runs/eao runs/mcn"
+            f"{len(named) or 'no'} run is given, and a comparison needs two or more: add the folder"
+            " of another run, a checkpoint, or a file that fusion evaluate --json FILE wrote"
         )
     paths = [os.path.realpath(path) for _, path in named]
     for (_, path), real in zip(named, paths, strict=True):
         if paths.count(real) > 1:
             raise ConfigError(f"{path} is given twice; leave one out")
-    read = [read_run(path, name, complete_result) for name, path in named]
+    read = [_read(path, name) for name, path in named]
     comparable.check_comparable(read)
     methods = comparable.group_runs(read)
     comparison = compare_methods(methods, comparable.choose_baseline(methods, baseline))
@@ -78,9 +83,20 @@ def compare(
     return comparison
 
 
+def _read(path: str, name: str | None) -> Run:
+    """Read a run or an evaluation; evaluate a checkpoint first."""
+    if not (Path(path) / WEIGHTS).exists():
+        return read_run(path, name, complete_result)
+    print(f"{path} is a checkpoint: evaluated on the test of its data", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "evaluation.json"
+        evaluate(path, None, file, quiet=True)
+        return dataclasses.replace(read_run(str(file), name, complete_result), path=path)
+
+
 def split_name(word: str) -> tuple[str | None, str]:
-    """Split ``NAME=FOLDER`` at the first = after which there is a folder; both may contain a =."""
+    """Split ``NAME=PLACE`` at the first = after which there is a file; both may contain a =."""
     for place, letter in enumerate(word):
-        if letter == "=" and place and not Path(word).exists() and Path(word[place + 1 :]).is_dir():
+        if letter == "=" and place and not Path(word).exists() and Path(word[place + 1 :]).exists():
             return word[:place], word[place + 1 :]
     return None, word

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
-from fusion.config import ConfigError, change_config, load_config
+from fusion.config import ConfigError, change_config, find_config, load_config
 from fusion.files import write_atomically
+from fusion.report.runs import add_model
 from fusion.report.tables import format_table
 from fusion.tasks import SPLITS, check_same_task, make_task
 from fusion.training.launch import end_processes, make_accelerator
@@ -21,14 +22,18 @@ def evaluate(
     chosen: str | None,
     json_path: str | Path | None,
     overrides: Iterable[str] = (),
+    quiet: bool = False,
 ) -> dict[str, Any] | None:
     """Evaluate a checkpoint and print the table.
 
     Args:
         path: folder of a run or of a checkpoint.
-        chosen: a split of the model's own data (None: ``test``), or a config with another test.
-        json_path: file to write the result to; None: no file.
+        chosen: a split of the model's own data (None: ``test``), or a config with another test,
+            which needs only the section ``data``: the rest is as in training.
+        json_path: file to write the result to, and beside it ``FILE.npz`` with the scores of each
+            query, so that it can be compared; None: no file.
         overrides: changes to the config, such as ``data.protocol=all``.
+        quiet: print nothing.
 
     Returns:
         The result, as in the JSON file; None on other processes than the main one.
@@ -36,16 +41,23 @@ def evaluate(
     Raises:
         ValueError: there is no such checkpoint, split or config, or data cannot be read.
     """
+    if json_path and Path(json_path).suffix == ".npz":
+        raise ConfigError(
+            f"--json {json_path}: scores go to a file .npz; name the result FILE.json"
+        )
     config, split, overrides = read_config(path), chosen or "test", list(overrides)
-    if chosen and chosen.endswith((".yaml", ".yml")):
-        other, split = load_config(chosen, overrides), "test"
-        check_same_task(config, other, chosen)
+    is_file = split.endswith((".yaml", ".yml")) or find_config(split).is_file()
+    if split not in SPLITS and is_file:
+        other, split = load_config(split, overrides, config), "test"
+        check_same_task(config, other, str(chosen))
         sections = ("data", "evaluation", "text_encoder")
         config |= {name: other[name] for name in sections if other[name] is not None}
+        config["max_clips"] = other["max_clips"]
         own_first = not any(override.startswith("text_encoder") for override in overrides)
     elif split not in SPLITS:
         raise ConfigError(
-            f"--set: unknown {chosen!r}; choose from {', '.join(SPLITS)}, or name a config.yaml"
+            f"--set: unknown {chosen!r}; choose from {', '.join(SPLITS)}, or name a config: a YAML"
+            " file, which needs only data, or a recipe such as msrvtt/zero_shot"
         )
     else:
         config, own_first = change_config(config, overrides), False
@@ -61,10 +73,14 @@ def evaluate(
     model = accelerator.prepare_model(load_model(path, changes), evaluation_mode=True)
     evaluation = task.evaluate(model, clips, split, accelerator)
     if evaluation is not None:
-        print(format_table(evaluation.result))
-        for name, source in encoders.items():
-            print(f"{name:<10}{source}", file=sys.stderr)
+        if not quiet:
+            print(format_table(evaluation.result))
+            for name, source in encoders.items():
+                print(f"{name:<10}{source}", file=sys.stderr)
         if json_path:
+            parameters = sum(p.numel() for p in model.parameters())
+            scores = add_model(evaluation.scores, config, find_checkpoint(path), parameters)
+            write_atomically(Path(json_path).with_suffix(".npz"), scores)
             write_atomically(json_path, json.dumps(evaluation.result, indent=1))
     del model
     end_processes(accelerator)

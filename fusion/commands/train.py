@@ -13,12 +13,15 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fusion.checkpoint import CheckpointError, find_checkpoint, load_weights, save_checkpoint
+from fusion.checkpoint import load_weights, save_checkpoint
 from fusion.commands.cost import describe_cost, peak_memory
+from fusion.commands.initial import find_initial, load_initial
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import collate
+from fusion.data.features.problems import warn
 from fusion.files import write_atomically
 from fusion.models import compile_parts
+from fusion.report.layout import say_small
 from fusion.report.run_page import write_report
 from fusion.report.tables import format_table
 from fusion.tasks import make_task
@@ -66,12 +69,14 @@ class Job:
     def run(self) -> None:
         """Read the data, train, evaluate, report."""
         resumes = _claim(self.folder, self.accelerator)
-        start = self.folder.last if resumes else _initial_checkpoint(self.config["init"])
+        start = self.folder.last if resumes else self._initial()
         with self.clock("corpus"), self.accelerator.local_main_process_first():
             self.task.open_data()
         with self.clock("features"), self.accelerator.local_main_process_first():
             self.task.extract()
         self.task.open_encoders(start)
+        if start is not None and not resumes and (unknown := self.task.unknown_words("train")):
+            warn(f"init      {unknown}")
         train_set, recipe = self.task.clips("train"), self.task.recipe()
         validation_set = self._validation_clips()
         split = next((name for name in ("test", "validation") if name in self.task.splits), None)
@@ -81,7 +86,7 @@ class Job:
         if self.settings.compile:
             compile_parts(self.model)
         if start is not None and not resumes:
-            load_weights(self.model, start)
+            load_initial(self.model, start, self.config)
 
         def measure(model: nn.Module) -> dict[str, float]:
             if validation_set is None:
@@ -124,9 +129,15 @@ class Job:
         torch.manual_seed(self.config["seed"])
         self.model, self.loss = self.task.build()
 
+    def _initial(self) -> Path | None:
+        return find_initial(self.config["init"]) if self.config["init"] is not None else None
+
     def _validation_clips(self) -> Any:
         if "validation" in self.task.splits:
-            return self.task.clips("validation")
+            clips = self.task.clips("validation")
+            if note := say_small(len(clips)):
+                warn(f"validation: {note}")
+            return clips
         if self.settings.best:
             raise ConfigError(
                 "trainer.best needs a validation split, which the data lacks; set trainer.best=null"
@@ -183,18 +194,6 @@ class Job:
             "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
             "config": str(self.folder.path / "config.yaml"),
         }
-
-
-def _initial_checkpoint(init: str | None) -> Path | None:
-    if init is None:
-        return None
-    try:
-        return find_checkpoint(init)
-    except CheckpointError as error:
-        raise ConfigError(
-            f"init: {error}; published weights are converted by python tools/convert.py"
-            f" FILE.pth --out {init}"
-        ) from None
 
 
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:

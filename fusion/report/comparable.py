@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fusion.checkpoint import WEIGHTS
 from fusion.config import ConfigError
 from fusion.report.comparison import Method, Run, known_values, write_values
 
-ADVICE = "test both on the same clips: train or evaluate them with one data section of the config"
+ADVICE = (
+    "evaluate both on one test and compare the files: fusion evaluate RUN --set CONFIG --json FILE"
+)
 UNFAIR = {  # facts of a run: what it means if they differ
     "data": "files or features of the test differ, so one method may only have better features",
     "training_clips": "numbers of training clips seen differ, so one method had more training",
@@ -137,7 +140,7 @@ def _given_name(group: Sequence[Run]) -> str | None:
 def _name_of_folders(group: Sequence[Run]) -> str:
     """Name a method by the common start of its folders' names: eao-seed0, eao-seed1 -> eao."""
     paths = [os.path.realpath(run.path) for run in group]
-    names = [Path(path).name for path in paths]
+    names = [_short_name(path) for path in paths]
     alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     shared = "".join(letters[0] for letters in alike)
     if shared not in names:
@@ -145,6 +148,15 @@ def _name_of_folders(group: Sequence[Run]) -> str:
     if not shared and all(re.fullmatch(r"(seed)?[\W_]*\d*", name) for name in names):
         shared = Path(os.path.commonpath(paths)).name or names[0]  # eao/seed0, eao/seed1
     return shared or ", ".join(names)
+
+
+def _short_name(path: str) -> str:
+    """Name a run by its folder, a file without its ending, a checkpoint of a run as eao/last."""
+    place = Path(path)
+    if place.is_file():
+        return place.stem
+    is_in_run = (place / WEIGHTS).exists() and (place.parent / "config.yaml").exists()
+    return f"{place.parent.name}/{place.name}" if is_in_run else place.name
 
 
 def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:

@@ -22,12 +22,12 @@ Draws = Mapping[tuple[str, str], Floats]  # of a method in a row
 class Run:
     """What a run of N test items left; see :func:`fusion.report.runs.pack_scores`."""
 
-    path: str  # its folder, as the user calls it
+    path: str  # its folder or file, as the user calls it
     name: str | None  # the user's name for its method
     seed: int
     config: Mapping[str, Any]  # without the seed and what changes no result
     result: Mapping[str, Any]  # of the test, with its layout as ``table``
-    cost: dict[str, Any]  # see fusion.commands.cost.describe_cost
+    cost: dict[str, Any]  # see fusion.commands.cost.describe_cost; None is not known
     ids: Sequence[str]  # (N,) names of the items, all different
     clips: NDArray[np.int64]  # (N,) numbers of their clips; items of one clip share it
     test: str  # digest of the items' names and sentences
@@ -218,14 +218,20 @@ def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dic
 
 
 def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
-    costs = [run.cost for run in runs]
-    seconds = [c["training_seconds"] for c in costs if c["training_seconds"] is not None]
+    """Average the cost over runs; None is what none of them knows."""
+
+    def known(key: str) -> list[Any]:
+        return [run.cost[key] for run in runs if run.cost[key] is not None]
+
     several = ("training_clips", "processes", "threads")
+    means = {
+        key: statistics.fmean(values) if (values := known(key)) else None
+        for key in ("gflop_per_clip", "training_seconds")
+    }
     return {
-        "parameters": costs[0]["parameters"],
-        "gflop_per_clip": statistics.fmean(c["gflop_per_clip"] for c in costs),
-        "training_seconds": statistics.fmean(seconds) if seconds else None,
-        "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
+        "parameters": runs[0].cost["parameters"],
+        **means,
+        "peak_memory_bytes": max(known("peak_memory_bytes"), default=None),
         "device": ", ".join(known_values(runs, "device")),
         **{key: sorted(known_values(runs, key)) for key in several},
     }

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+FEW = 100  # queries; of fewer than these one is more than a per cent
 FORMAT = 1  # of results.json, ranks.npz and cost.json; files without a number are older
 
 
@@ -86,9 +87,26 @@ def arrow(row: str) -> str:
     return row.replace("->", " → ")
 
 
+def say_small(count: int, what: str = "queries") -> str:
+    """Say that a test is small: ``only 11 queries: one is 9.1 per cent``; empty from 100 on."""
+    return f"only {count} {what}: one is {100 / count:.1f} per cent" if 0 < count < FEW else ""
+
+
+def size_note(result: Mapping[str, Any]) -> str:
+    """Say that the test of a result or of a comparison is small; empty if it is not."""
+    # Where captions ask too, there are more queries than clips.
+    what = "clips" if Layout.of(result).asked_by_item else "queries"
+    return say_small(result.get("counted") or 0, what)
+
+
 def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
     """Write what was tested and how, of a result or of a comparison."""
     layout = Layout.of(result)
     tested = ": ".join(text for text in (result.get("set"), layout.tested) if text)
-    facts = {"set": tested, "protocol": result.get("protocol", ""), **layout.facts}
+    facts = {
+        "small": size_note(result),
+        "set": tested,
+        "protocol": result.get("protocol", ""),
+        **layout.facts,
+    }
     return {name: text for name, text in facts.items() if text}

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from fusion.files import write_atomically
 from fusion.report.gallery import GalleryItem, make_gallery
-from fusion.report.layout import Layout, facts_of
+from fusion.report.layout import Layout, facts_of, size_note
 from fusion.report.page import page, render
 from fusion.report.plots import bar_chart, learning_curves
 
@@ -71,4 +71,4 @@ def _numbers_of(result: Mapping[str, Any]) -> dict[str, Any]:
     layout = Layout.of(result)
     guesses = {name: result[key] for name, key in layout.guesses.items() if result.get(key)}
     values = {"layout": layout, "rows": result.get(layout.rows, {}), "guesses": guesses}
-    return values | {"ceilings": result.get("ceiling") or {}}
+    return values | {"ceilings": result.get("ceiling") or {}, "small": size_note(result)}

@@ -18,18 +18,18 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.checkpoint import WEIGHTS
 from fusion.config import ConfigError, flatten, load_config
 from fusion.evaluation.metrics import retrieval_metrics
 from fusion.report.comparison import Run
 from fusion.report.layout import FORMAT, Layout
-from fusion.training.run_folder import FREE_TO_CHANGE
+from fusion.training.run_folder import FILES, FREE_TO_CHANGE
 
 NO_MATTER = (  # keys of a config that change no number that is compared
     *FREE_TO_CHANGE,
     *("data_root", "trainer.log_every", "trainer.save_every", "evaluation.queries_in_report"),
 )
 NUMBER = (int, float)
+GIVE = "give the output=FOLDER of training, or a file that fusion evaluate --json FILE wrote"
 COST = ("parameters", "peak_memory_bytes", "training_clips", "gflop_per_clip")
 
 
@@ -70,29 +70,42 @@ def pack_scores(
     return file.getvalue()
 
 
+def add_model(
+    scores: bytes, config: Mapping[str, Any], checkpoint: str | Path, parameters: int
+) -> bytes:
+    """Add to packed scores which model they are of, so that they can be compared without a run."""
+    path = Path(checkpoint)
+    in_a_run = (path.parent / "config.yaml").exists()  # where seeds have checkpoints of one name
+    about: dict[str, Any] = {"config": config, "parameters": parameters}
+    about["checkpoint"] = path.name if in_a_run else str(path)
+    with np.load(io.BytesIO(scores)) as opened:
+        arrays: dict[str, Any] = dict(opened)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays, model=np.asarray(json.dumps(about)))
+    return file.getvalue()
+
+
 def read_run(
     path: str,
     name: str | None = None,
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Run:
-    """Read what a run left; ``name`` is what the user calls its method.
+    """Read what a run left, or an evaluation; ``name`` is what the user calls its method.
 
-    ``complete`` adds to the result of an older version what it lacks.
+    ``path`` is the folder of a run, or a file that ``fusion evaluate --json`` wrote, whose cost is
+    not known. ``complete`` adds to the result of an older version what it lacks.
 
     Raises:
         ConfigError: a file is missing, from a version that is too old or too new, or damaged.
     """
     folder = Path(path)
-    if (folder / WEIGHTS).exists():
-        raise ConfigError(
-            f"{path} is a checkpoint, and runs are compared; give the folder of its run, such as"
-            f" {folder.resolve().parent}"
-        )
+    if folder.is_file() and folder.name != "results.json":
+        return _read_evaluation(path, name, complete)
+    folder = folder.parent if folder.is_file() else folder
+    if not folder.exists():
+        raise ConfigError(f"there is no {path}; {GIVE}")
     if not (folder / "config.yaml").exists():
-        raise ConfigError(
-            f"{path} is no folder of a run: it has no config.yaml; give the output=FOLDER of"
-            " tools/train.py"
-        )
+        raise ConfigError(f"{path} is no folder of a run: it has no config.yaml; {GIVE}")
     with _opened(folder / "results.json") as values:
         result = complete(values)
         _check_result(result)
@@ -102,20 +115,49 @@ def read_run(
         _check(cost, ("device",), str)
         _check(cost, {"processes", "threads"} & cost.keys())  # older runs lack them
     with _opened(folder / "ranks.npz") as arrays:
-        ids, clips, test = arrays["ids"], arrays["clips"], str(arrays["test"])
-        if ids.ndim != 1 or clips.shape != ids.shape or clips.dtype.kind != "i":
-            raise ValueError("its names and numbers do not fit")
-        if len(np.unique(ids)) < len(ids):
-            raise ValueError("several clips have the same name; give each its own name")
-        layout = Layout.of(result)
-        scores = {
-            way: _scores_of_row(arrays, way, row, layout.main)
-            for way, row in result[layout.rows].items()
-        }
-    config = flatten(load_config(folder / "config.yaml"))
-    seed, root = config.pop("seed"), config["data_root"]
-    config = {k: _below_root(v, root) for k, v in config.items() if k not in NO_MATTER}
-    return Run(path, name, seed, config, result, cost, ids.tolist(), clips, test, scores)
+        scores = _read_scores(arrays, result)
+    config = load_config(folder / "config.yaml")
+    return Run(path, name, config["seed"], _compared_keys(config), result, cost, *scores)
+
+
+def _read_evaluation(
+    path: str, name: str | None, complete: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Run:
+    file = Path(path)
+    with _opened(file) as values:
+        result = complete(values)
+        _check_result(result)
+    with _opened(file.with_suffix(".npz")) as arrays:
+        scores = _read_scores(arrays, result)
+        model = json.loads(str(arrays["model"]))
+        config, checkpoint = model["config"], {"checkpoint": model["checkpoint"]}
+        _check(model, ("parameters",))
+    cost = dict.fromkeys((*COST, "training_seconds", "device")) | {
+        "parameters": model["parameters"]
+    }
+    keys = _compared_keys(config) | checkpoint
+    return Run(path, name, config["seed"], keys, result, cost, *scores)
+
+
+def _read_scores(arrays: Mapping[str, NDArray[Any]], result: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Give the names of the items, the numbers of their clips, the digest and the scores."""
+    ids, clips, test = arrays["ids"], arrays["clips"], str(arrays["test"])
+    if ids.ndim != 1 or clips.shape != ids.shape or clips.dtype.kind != "i":
+        raise ValueError("its names and numbers do not fit")
+    if len(np.unique(ids)) < len(ids):
+        raise ValueError("several clips have the same name; give each its own name")
+    layout = Layout.of(result)
+    scores = {
+        way: _scores_of_row(arrays, way, row, layout.main)
+        for way, row in result[layout.rows].items()
+    }
+    return ids.tolist(), clips, test, scores
+
+
+def _compared_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what makes a method: a config without the seed and what changes no result."""
+    flat, root = flatten(config), config["data_root"]
+    return {k: _below_root(v, root) for k, v in flat.items() if k not in (*NO_MATTER, "seed")}
 
 
 def _below_root(value: Any, root: str | None) -> Any:
@@ -195,7 +237,20 @@ def _scores_of_row(
 
 
 def _how_to_get(file: Path) -> str:
-    words = shlex.join([str(file.parent / "config.yaml"), f"output={file.parent}"])
+    folder = file.parent
+    if file.name not in FILES:
+        pair = f"{file.with_suffix('.json')} and {file.with_suffix('.npz').name}"
+        return (
+            f"copy both files of an evaluation, {pair}, or write them again: fusion evaluate"
+            f" CHECKPOINT --json {shlex.quote(str(file.with_suffix('.json')))}"
+        )
+    if file.name == "results.json" and not file.exists() and (folder / "report.html").exists():
+        words = shlex.join(["fusion", "evaluate", str(folder)])
+        return (
+            "the run is finished, and its data had nothing to evaluate it on; name a test and"
+            f" compare the file: {words} --set CONFIG --json FILE"
+        )
+    words = shlex.join([str(folder / "config.yaml"), f"output={folder}"])
     is_cost = file.name == "cost.json"
     first = "delete cost.json, then " if is_cost and file.exists() else ""
     lost = "; of a finished run the training time stays unknown" if is_cost else ""

@@ -16,7 +16,7 @@ from fusion.report.comparison import (
     rows_of,
     write_values,
 )
-from fusion.report.layout import Layout, arrow, facts_of, number
+from fusion.report.layout import Layout, arrow, facts_of, number, size_note
 from fusion.report.page import page, render
 
 NOT_COMPARABLE = "rescored: not comparable with the rows above"
@@ -130,7 +130,10 @@ def comparison_page(comparison: Mapping[str, Any], picture: Markup) -> str:
     rows = {n: row for n, row in rows_of(comparison, layout.own_way).items() if row}
     highest = max((row[layout.main] for row in rows.values()), default=0.0)
     best = [n for n, row in rows.items() if math.isclose(row[layout.main], highest)]
-    headline = render("best.html", layout=layout, rows=rows, best=best, highest=highest)
+    small = size_note(comparison)
+    headline = render(
+        "best.html", layout=layout, rows=rows, best=best, highest=highest, small=small
+    )
     return page(f"Comparison: {', '.join(methods)}", headline, sections)
 
 
@@ -206,10 +209,12 @@ def _cost_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     rows = [[*head, "training clips seen", "processes", "threads", "device"]]
     for name, method in comparison["methods"].items():
         cost = method["cost"]
-        seconds, memory = cost["training_seconds"], cost["peak_memory_bytes"]
+        flop, seconds = cost["gflop_per_clip"], cost["training_seconds"]
+        memory = cost["peak_memory_bytes"]
         row = [name, str(len(method["seeds"])), f"{cost['parameters']:,}"]
-        row += [f"{cost['gflop_per_clip']:.4g}", "-" if seconds is None else f"{seconds:,.0f}"]
+        row += ["-" if flop is None else f"{flop:.4g}"]
+        row += ["-" if seconds is None else f"{seconds:,.0f}"]
         row += [f"{memory / 2**20:,.0f}" if memory else "-"]
         row += [write_values(cost[key]) for key in ("training_clips", "processes", "threads")]
-        rows.append([*row, cost["device"]])
+        rows.append([*row, cost["device"] or "-"])
     return rows

@@ -15,7 +15,8 @@ from torch.utils.data import Subset
 from fusion.builders import build_text_encoder, check_config
 from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
-from fusion.data.datasets.dataset import ClipSet, Source
+from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
+from fusion.data.features.problems import name_some
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import rescored_tables
@@ -29,6 +30,7 @@ from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
+from fusion.words import words_of
 
 
 class Retrieval:
@@ -65,6 +67,7 @@ class Retrieval:
     def open_data(self) -> None:
         """Open the data set."""
         self.source = self.builders["data"]()
+        self.source.max_clips = self.config["max_clips"]
 
     def extract(self) -> None:
         """Compute the features that are missing."""
@@ -90,6 +93,21 @@ class Retrieval:
         # A model only understands the vectors that it was trained with.
         return {"texts": getattr(self.text_encoder, "path", None) or f"encoder in {checkpoint}"}
 
+    def unknown_words(self, split: str) -> str:
+        """Say which words of a split's texts a text encoder that learns has no vector for."""
+        spec = self.config["text_encoder"]
+        if spec is None or not TEXT_ENCODERS[spec["name"]].learns:
+            return ""
+        texts = self.source.texts(split)
+        words = {word for text in texts for word in words_of(text)}
+        unknown = sorted(word for word in words if self.text_encoder.unknown_words(word))
+        if not unknown:
+            return ""
+        return (
+            f"its text encoder has learnt {len(words) - len(unknown)} of the {len(words)} words of"
+            f" the {split} captions; dropped are {name_some(unknown)}"
+        )
+
     def save_encoders(self, folder: Path) -> None:
         """Write the text encoder."""
         if self.text_encoder is not None:
@@ -103,7 +121,8 @@ class Retrieval:
         """Read a split and check that its features fit the model."""
         clips = self.source.clips(split, self.text_encoder)
         check_widths(self.config["model"], clips[0])
-        return clips
+        number = self.config["max_clips"]
+        return clips if number is None else FirstClips(clips, number)
 
     def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
         """Compute only the combinations that the loss reads, with the seeds of the clips."""

@@ -69,6 +69,9 @@ class Task(Protocol):
             What each encodes, and where it was read from, for the user; empty if there are none.
         """
 
+    def unknown_words(self, split: str) -> str:
+        """Say which words of a split the encoders have not learnt; empty if they know all."""
+
     def recipe(self) -> Mapping[str, Any] | None:
         """Say how a clip's input is made, ready for JSON; None if it is not known.
 

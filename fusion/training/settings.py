@@ -26,7 +26,7 @@ class Settings:
         num_workers: processes that load data, for each process that trains.
         num_processes: how many processes must run; a launch of another number is an error. null:
             any number.
-        log_every: steps between two rows of ``metrics.jsonl``.
+        log_every: steps between two rows of ``metrics.jsonl``; the end of an epoch has one too.
         save_every: steps between two checkpoints, besides the one at the end of each epoch.
         best: the result of the evaluation that selects the best checkpoint, larger is better;
             null: the first result.

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fusion.checkpoint import load_weights, read_state, save_weights
 from fusion.distributed import broadcast_
-from fusion.files import replace_folder
+from fusion.files import num_cores, replace_folder
 from fusion.interfaces import Loss, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
@@ -37,6 +39,7 @@ from fusion.training.run_folder import RunFolder
 from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
 from fusion.training.settings import Settings
 from fusion.training.step import ExactStep
+from fusion.words import number_of
 
 STATE = "trainer.pt"
 
@@ -83,14 +86,7 @@ class Trainer:
         self.batches = EpochBatchSampler(
             len(train_set), settings.batch_size, seed, rank, world_size, train_set.group
         )
-        self.loader = DataLoader(
-            cast(Dataset[Any], train_set),
-            batch_sampler=self.batches,
-            collate_fn=collate,
-            num_workers=settings.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the global one
-        )
+        self.loader = self._make_loader(collate)
         self.steps = settings.epochs * len(self.batches)
         share = settings.batch_size // world_size
         self.chunk = ChunkSize(share, batch_granularity(model.train()), settings.chunk_size)
@@ -103,6 +99,25 @@ class Trainer:
         self.epoch = self.batch = 0  # complete epochs, and batches of the current one
         self.best = -math.inf
         self.stop_request = StopRequest()
+
+    def _make_loader(self, collate: Callable[[Sequence[Any]], Batch]) -> DataLoader[Any]:
+        workers, cores = self.settings.num_workers, num_cores()
+        if workers > cores and self.accelerator.is_main_process:
+            print(
+                f"trainer.num_workers={workers}, but this machine has {number_of(cores, 'core')}:"
+                " more workers only help where reading waits for the disk",
+                file=sys.stderr,
+            )
+        # torch would say the same in each epoch of each process.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        return DataLoader(
+            cast(Dataset[Any], self.train_set),
+            batch_sampler=self.batches,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the global one
+        )
 
     def _prepare_steps(self) -> None:
         settings, parameters = self.settings, self.model.parameters()
@@ -179,7 +194,8 @@ class Trainer:
             self.schedule.step()
             self.batch += 1
             self.log.step(self.settings.batch_size)
-            looks = self.steps_done % self.settings.log_every == 0
+            is_last = self.batch == len(self.batches)
+            looks = is_last or self.steps_done % self.settings.log_every == 0
             if looks:  # reading values back from the device forces a synchronisation
                 self.log.say(self.guard.look(self.steps_done))
                 self._log_step(value, terms)

@@ -52,6 +52,26 @@ def test_a_run_keeps_its_own_word_vectors_on_other_data(trained, tmp_path, capsy
         evaluate(run, str(other), None, [nowhere])
 
 
+def test_a_config_of_a_test_needs_only_its_data(trained, tmp_path):
+    run = trained[0]
+    other = tmp_path / "data.yaml"
+    other.write_text("data: {name: demo, films: 2}\n")
+    own = json.loads((run / "results.json").read_text())
+    assert evaluate(run, str(other), None, quiet=True) == own
+    few = evaluate(run, str(other), None, ["max_clips=4"], quiet=True)
+    assert few["gallery"] == 4
+    other.write_text("data: {name: demo, films: 2}\nevaluation: {rescoring: [dual_softmax]}\n")
+    assert "dual_softmax" in evaluate(run, str(other), None, quiet=True)["rescored"]
+    other.write_text("evaluation: {batch_sze: 2}\n")
+    with pytest.raises(ValueError, match="did you mean 'batch_size'"):
+        evaluate(run, str(other), None)
+
+
+def test_a_recipe_is_a_test_by_its_name(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"msrvtt_jsfusion_test.pkl is missing"):
+        evaluate(trained[0], "msrvtt/zero_shot", None, [f"data_root={tmp_path}"])
+
+
 def test_vectors_that_a_run_has_lost_are_those_of_the_config(trained, tmp_path, capsys):
     run, config, vectors = trained
     moved = vectors.rename(vectors.with_name("moved.txt"))

@@ -133,7 +133,8 @@ def test_a_table_says_how_many_queries_and_candidates_each_direction_had():
     result = describe_evaluation("test", "several", embedded, table, None, 6)
     assert result["clips"]["missing"] == {"text": 1, "video": 0, "audio": 1}
     lines = format_table(result).splitlines()
-    assert "6 clips with 12 captions" in lines[0]
+    assert lines[0] == "small     only 6 clips: one is 16.7 per cent"
+    assert "6 clips with 12 captions" in lines[1]
     assert next(line.split()[-2:] for line in lines if "t->v " in line) == ["12", "6"]
 
 

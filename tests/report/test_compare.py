@@ -320,6 +320,8 @@ def test_the_page_begins_with_the_best_method_or_with_all_that_are(compared):
     compared()
     page = compared.folder / "out" / "comparison.html"
     assert "<h1>mcn <span>60.0 %</span></h1>" in page.read_text()
+    small = "Only 40 queries: one is 2.5 per cent."
+    assert page.read_text().index(small) < page.read_text().index("60.0 %")
     compared.run("other", {"t->v+a": 0.6}, model={"num_heads": 8})
     compared()
     assert "<h1>mcn and other <span>60.0 %</span></h1>" in page.read_text()

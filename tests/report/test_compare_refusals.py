@@ -129,13 +129,6 @@ def test_a_run_of_an_older_version_is_to_be_evaluated_again(compared, name, said
     assert "\n" not in message
 
 
-def test_a_checkpoint_is_no_run(compared):
-    compared.run("one", {"t->v": 0.5})
-    two = compared.run("two", {"t->v": 0.5}, model=OTHER)
-    (compared.folder / "two" / "model.safetensors").touch()
-    compared.refused(f"{two} is a checkpoint, .* give the folder of its run, such as .*")
-
-
 def test_a_file_is_no_folder_for_pages(compared):
     compared.run("one", {"t->v": 0.5})
     compared.run("two", {"t->v": 0.5}, model=OTHER)
@@ -227,7 +220,9 @@ def test_clips_of_one_name_are_a_mistake(compared):
 
 
 def test_too_few_runs_or_one_twice_is_a_mistake(compared):
-    compared.refused("^no run is given.*python tools/compare.py RUN RUN")
+    compared.refused(
+        "^no run is given.*add the folder of another run, a checkpoint, or a file that"
+    )
     path = compared.run("one", {"t->v": 0.5})
     compared.refused("^1 run is given")
     compared.words.append(f"{path}/")
@@ -244,6 +239,23 @@ def test_a_folder_that_is_no_run_is_a_mistake(compared):
     compared.run("one", {"t->v": 0.5})
     compared.words.append(str(compared.folder))
     compared.refused("no folder of a run: it has no config.yaml")
+    compared.words[-1] = str(compared.folder / "nowhere")
+    compared.refused("^there is no .*nowhere; give the output=FOLDER of training, or a file that")
+
+
+def test_other_tests_are_told_how_to_be_made_one(compared):
+    compared.run("one", {"t->v": 0.5})
+    compared.run("two", {"t->v": 0.5}, model=OTHER, split="validation")
+    compared.refused("; evaluate both on one test and compare the files: fusion evaluate RUN --set")
+
+
+def test_a_finished_run_without_a_test_is_not_told_to_be_resumed(compared):
+    compared.run("one", {"t->v": 0.5})
+    two = compared.run("two", {"t->v": 0.5}, model=OTHER)
+    (compared.folder / "two" / "results.json").unlink()
+    (compared.folder / "two" / "report.html").touch()
+    said = compared.refused("has no results.json; the run is finished, and its data had nothing")
+    assert said.endswith(f"fusion evaluate {two} --set CONFIG --json FILE")
 
 
 def test_names_that_contradict_the_configs_are_mistakes(compared):

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from fusion.checkpoint import load_model
 from fusion.commands.compare import compare
+from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
 from fusion.report.runs import read_run
@@ -57,6 +58,51 @@ def test_a_run_is_read_with_its_cost_and_its_ranks(run):
     assert (cost["training_clips"], cost["processes"], cost["threads"]) == (16, 1, 1)
     assert cost["training_seconds"] > 0 and cost["peak_memory_bytes"] > 2**20
     assert cost["gflop_per_clip"] > 0 and cost["parameters"] > 0
+
+
+def test_a_run_its_checkpoints_and_files_of_evaluate_are_compared(
+    run, no_pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    evaluate("run/last", None, "zero_shot.json", quiet=True)
+    words = ["run", "run/best", "zero shot=zero_shot.json"]
+    result = compare(words, "out")
+    output, errors = capsys.readouterr()
+    assert "run/best is a checkpoint: evaluated on the test of its data" in errors
+    methods = result["methods"]
+    assert list(methods) == ["run", "run/best", "zero shot"]
+    assert [m["runs"] for m in methods.values()] == [["run"], ["run/best"], ["zero_shot.json"]]
+    for name in ("run", "run/best"):
+        assert (
+            methods[name]["directions"]["t->v"]["R@1"]
+            == methods["run"]["directions"]["t->v"]["R@1"]
+        )
+    assert methods["run/best"]["directions"]["t->v"]["difference"]["interval"] == [0, 0]
+    cost = {key: methods["zero shot"]["cost"][key] for key in ("gflop_per_clip", "device")}
+    assert cost == {"gflop_per_clip": None, "device": ""}
+    assert methods["zero shot"]["cost"]["parameters"] == methods["run"]["cost"]["parameters"]
+    assert re.search(r"zero shot +1 +[\d,]+( +-){7}$", output, re.MULTILINE)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "out",
+        "run",
+        "zero_shot.json",
+        "zero_shot.npz",
+    ]
+    with pytest.raises(ConfigError, match="same config and the same seed"):
+        compare(["run/last", "zero_shot.json"], "again")
+
+
+def test_an_evaluation_without_its_scores_is_told_what_to_copy(run, tmp_path):
+    file = tmp_path / "zero_shot.json"
+    evaluate(run, None, file, quiet=True)
+    file.with_suffix(".npz").unlink()
+    said = (
+        r"has no zero_shot.npz; copy both files .*: fusion evaluate CHECKPOINT --json \S+shot.json"
+    )
+    with pytest.raises(ConfigError, match=said):
+        compare([str(run), str(file)])
+    with pytest.raises(ConfigError, match=r"name the result FILE.json"):
+        evaluate(run, None, file.with_suffix(".npz"))
 
 
 def test_a_finished_run_of_an_older_version_is_evaluated_again_and_keeps_its_cost(

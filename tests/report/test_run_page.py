@@ -14,6 +14,7 @@ from fusion.data.media.encode import write_clip
 from fusion.report.gallery import GalleryResult, make_gallery
 from fusion.report.plots import bar_chart
 from fusion.report.run_page import headline, write_report
+from fusion.report.tables import format_table
 from fusion.tasks.retrieval_gallery import choose_examples, show_query
 from fusion.tasks.retrieval_result import retrieval_layout
 
@@ -161,6 +162,15 @@ def test_headline_holds_the_score_against_ceiling_and_chance():
     assert "81.2 %" in text
     assert "84&nbsp;%</b> of what a perfect perceiver could reach" in text
     assert "Chance is 0.17" in text
+
+
+def test_a_small_test_says_so_before_it_says_a_percentage(tmp_path):
+    small = described(evaluation(counted=11, gallery=11))
+    said = "only 11 queries: one is 9.1 per cent"
+    assert headline(small).index(said.capitalize()) < headline(small).index("%")
+    assert format_table(small).startswith(f"small     {said}\n")
+    assert "only" not in headline(described(evaluation(counted=100)))
+    assert "only" not in format_table(described(evaluation(counted=100)))
 
 
 def test_page_fetches_nothing_and_runs_only_its_own_script(tmp_path, film):

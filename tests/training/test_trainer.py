@@ -302,3 +302,22 @@ def test_without_results_the_last_epoch_is_the_best(tmp_path):
     make(tmp_path, epochs=2, evaluate=lambda model: {}, best=None).fit()
     best, last = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("best", "last"))
     assert best == last
+
+
+def test_a_run_of_few_steps_has_a_loss_of_each_epoch(tmp_path):
+    make(tmp_path, epochs=2, log_every=10).fit()
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["event"] == "train"]
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 4), (2, 8)]
+    assert all(row["loss"] > 0 for row in rows)
+
+
+def test_too_many_workers_are_one_line_and_no_warning_of_torch(
+    tmp_path, capsys, monkeypatch, recwarn
+):
+    monkeypatch.setattr("fusion.training.trainer.num_cores", lambda: 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    trainer = make(tmp_path, epochs=1, num_workers=2)
+    said = "trainer.num_workers=2, but this machine has 1 core:"
+    assert capsys.readouterr().err.count(said) == 1
+    next(iter(trainer.loader))
+    assert not [str(w.message) for w in recwarn]

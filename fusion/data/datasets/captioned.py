@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -149,6 +150,10 @@ class CaptionedVideos(Source):
             captions = read_all(place, known, self.max_bad)
             if split in self._lists:
                 captions = keep_listed(captions, self._lists[split], place, self.max_bad)
+            if self.max_clips is not None:
+                windows = dict.fromkeys((c.video, c.start, c.end) for c in captions)
+                first = {*itertools.islice(windows, self.max_clips)}
+                captions = [c for c in captions if (c.video, c.start, c.end) in first]
             self._read[split] = captions
         return self._read[split]
 

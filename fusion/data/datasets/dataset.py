@@ -57,15 +57,55 @@ class ClipSet(Dataset[dict[str, Any]]):
         """After each epoch of training: report on it. The default does nothing."""
 
 
+class FirstClips(ClipSet):
+    """The first ``number`` clips of a set, or all if it has fewer."""
+
+    def __init__(self, clips: ClipSet, number: int) -> None:
+        self.clips, self.number = clips, number
+        self.folder, self.group = clips.folder, clips.group
+        if clips.whole is not None:
+            self.whole = [caption for caption in clips.whole if caption < number]
+
+    @property
+    def captions(self) -> Sequence[Caption]:  # type: ignore[override]
+        """The captions of these clips, read when they are asked for."""
+        return self.clips.captions[: self.number]
+
+    @property
+    def shows(self) -> Sequence[int]:
+        """For each caption the number of its clip."""
+        return self.clips.shows[: self.number]
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return min(self.number, len(self.clips)) if self.whole is None else len(self.whole)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read an item."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.clips[index]
+
+    def set_epoch(self, seed: int) -> None:
+        """Set the seed of the random draws."""
+        self.clips.set_epoch(seed)
+
+    def end_epoch(self) -> None:
+        """After each epoch of training: report on it."""
+        self.clips.end_epoch()
+
+
 class Source:
     """A data set: some of the splits ``train``, ``validation`` and ``test``, each with its file.
 
     Attributes:
         files: the file of each split.
         tested_by: how a table on the test split is counted.
+        max_clips: the most clips of a split whose features are computed; None: all.
     """
 
     tested_by = PROTOCOLS["all"]
+    max_clips: int | None = None
 
     def __init__(self, files: Mapping[str, str | None]) -> None:
         self.files = paths_of(files)
