@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 import os
 import sys
 import tempfile
@@ -13,17 +14,18 @@ from pathlib import Path
 
 import torch
 
+from fusion.data.captions.films import ways_below
 from fusion.data.captions.formats import SUBTITLES
-from fusion.data.captions.match import ENDINGS, find_captions, read_all, stranger_files
+from fusion.data.captions.match import ENDINGS, Ways, find_captions, read_all, stranger_files
 from fusion.data.captions.table import CaptionError
 from fusion.data.features.problems import name_some
-from fusion.data.features.store import FeatureStore
+from fusion.data.features.store import ROOT, FeatureStore
 from fusion.data.features.writer import StoreWriter
 from fusion.extract.decoder_pool import DecoderPool
 from fusion.extract.outcomes import Outcomes, collect_outcomes, forget_failures, note_failures
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
 from fusion.extract.share import Share, say
-from fusion.files import write_atomically
+from fusion.files import write_atomically, write_once
 from fusion.words import number_of
 
 _MOST_WORKERS = 8
@@ -64,8 +66,10 @@ def extract(
     """
     store, features = Path(out).expanduser(), features or Features()
     films = find_videos(videos, root, store)
-    if captions is not None:
-        find_captions(captions, list(films))  # raises now if something is wrong with them
+    name, path = next(iter(films.items()))
+    base = path.parents[name.count("/")]
+    if captions is not None:  # raises now if something is wrong with them
+        find_captions(captions, list(films), ways=_ways(base, captions))
     rank, world_size = _place()
     device = _device()
     backbones = {field: b.to(device) for field, b in features.build().items()}
@@ -74,6 +78,7 @@ def extract(
     samplings = {field: backbone.sampling for field, backbone in backbones.items()}
     decoders = DecoderPool(samplings, features.audio, workers, time_limit)
     claim(store, describe(backbones, features.audio))
+    write_once(store / ROOT, f"{base}\n")
     if "warning" in facts_of(backbones) and rank == 0:
         say(f"{'!' * 100}\n!!! {MEANINGLESS}\n{'!' * 100}")
     forget_failures(store, rank, world_size)
@@ -86,8 +91,13 @@ def extract(
     note_failures(store, rank, share.failures)
     outcomes = collect_outcomes(store, films, world_size)
     if outcomes.complete:  # the last of the processes reports for all
-        _report(store, outcomes, captions)
+        _report(store, outcomes, captions, base)
     return outcomes
+
+
+def _ways(base: Path, captions: str | Path) -> Ways:
+    """Say what the names in a caption file, which are relative to it, are called in the store."""
+    return ways_below(base, Path(captions).parent)
 
 
 def _place() -> tuple[int, int]:
@@ -114,35 +124,36 @@ def _full_disk(store: Path) -> Iterator[None]:
         ) from error
 
 
-def _report(store: Path, outcomes: Outcomes, captions: str | Path | None) -> None:
+def _report(store: Path, outcomes: Outcomes, captions: str | Path | None, base: Path) -> None:
     """Write the captions of the videos in the store, and print the table of outcomes."""
     if captions is not None:
         try:
-            say(_write_captions(store, captions, FeatureStore(store).videos))
+            say(_write_captions(store, captions, FeatureStore(store).videos, _ways(base, captions)))
         except CaptionError as error:  # no video that could be read has any
             say(f"no captions are written: {error}")
     encoding = sys.stdout.encoding or "utf-8"  # some screens lack most letters
     print(outcomes.for_screen().encode(encoding, "replace").decode(encoding), flush=True)
 
 
-def _write_captions(store: Path, place: str | Path, videos: Sequence[str]) -> str:
+def _write_captions(store: Path, place: str | Path, videos: Sequence[str], ways: Ways) -> str:
     """Write ``captions.csv``, with columns video, start, end, text, into the folder of a store.
 
     Captions of whole videos have neither start nor end. Returns one line that counts captions and
     names videos without any. Errors are those of :func:`find_captions`.
     """
-    found = find_captions(place, videos)
+    found = find_captions(place, videos, ways=ways)
     captions = [caption for video in found.values() for caption in video]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["video", "start", "end", "text"])
     for c in captions:
-        writer.writerow([c.video, *(("", "") if c.is_whole else (c.start, c.end)), c.text])
+        end = "" if math.isinf(c.end) else c.end
+        writer.writerow([c.video, "" if c.is_whole else c.start, end, c.text])
     write_atomically(store / "captions.csv", table.getvalue())
     without = [video for video, its in found.items() if not its]
     described = number_of(len(found) - len(without), "video")
     parts = [f"captions.csv: {number_of(len(captions), 'caption')} of {described}"]
-    parts += _strangers(Path(place), videos)
+    parts += _strangers(Path(place), videos, ways)
     if without:
         have = "has" if len(without) == 1 else "have"
         lacking = number_of(len(without), "video")
@@ -150,7 +161,7 @@ def _write_captions(store: Path, place: str | Path, videos: Sequence[str]) -> st
     return "; ".join(parts)
 
 
-def _strangers(place: Path, videos: Sequence[str]) -> list[str]:
+def _strangers(place: Path, videos: Sequence[str], ways: Ways) -> list[str]:
     """Name the caption files, or the captions, that belong to no video of the store."""
     if place.is_dir():
         lost, what = [file.name for file in stranger_files(place, videos)], "caption file"
@@ -158,7 +169,8 @@ def _strangers(place: Path, videos: Sequence[str]) -> list[str]:
         return []
     else:
         ours = set(videos)
-        lost, what = [c.video for c in read_all(place, ours) if c.video not in ours], "caption"
+        captions = read_all(place, ours, ways=ways)
+        lost, what = [c.video for c in captions if c.video not in ours], "caption"
     belong = "belongs" if len(lost) == 1 else "belong"
     text = f"{number_of(len(lost), what)} {belong} to no video in the store"
     return [f"{text} ({name_some(list(dict.fromkeys(lost)))})"] if lost else []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.data.captions.match import ENDINGS, keep_listed, read_all
+from fusion.data.captions.films import Media, look_below, ways_below
+from fusion.data.captions.match import Ways, keep_listed, read_all
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips, join_captions, without_lost
 from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
@@ -36,6 +37,7 @@ class CaptionedVideos(Source):
         ceilings: JSON file of the best results possible, by split and direction.
         store: a feature store, such as ``tools/extract.py`` makes, in place of ``video_features``.
             A caption file may name its videos without folder and ending.
+        root: folder of the videos that are not beside their caption file.
         only: for any of the splits a file that lists which videos of the caption file to take, see
             :func:`fusion.data.captions.match.read_video_list`.
         group_captions: make one training clip of all captions of the same video and window, and
@@ -65,6 +67,7 @@ class CaptionedVideos(Source):
     protocol: str = "all"
     bad: str = "leave_out"
     max_bad: float = 0.05
+    root: str | None = None
 
     def __post_init__(self) -> None:
         super().__init__({split: getattr(self, split) for split in SPLITS})
@@ -79,6 +82,7 @@ class CaptionedVideos(Source):
         self.tested_by = PROTOCOLS[self.protocol]
         self._read: dict[str, list[Caption]] = {}
         self._kept: dict[str, list[Caption]] = {}
+        self._folders: dict[str, Path] = {}
 
     def extract(self) -> None:
         """Compute the features of all splits; with a store, only check the captions."""
@@ -145,8 +149,11 @@ class CaptionedVideos(Source):
         """Read the captions of a split once, under the full names of their videos."""
         if split not in self._read:
             place, store = self._place(split), self._stored
-            known = store.videos if store is not None else _Media(self._folder(split))
-            captions = read_all(place, known, self.max_bad)
+            folder = place if place.is_dir() else place.parent
+            known = store.videos if store is not None else Media(folder)
+            captions = read_all(place, known, self.max_bad, self._ways(split))
+            if store is None:
+                captions, self._folders[split] = look_below(captions, place, folder, self._root)
             if split in self._lists:
                 captions = keep_listed(captions, self._lists[split], place, self.max_bad)
             self._read[split] = captions
@@ -159,27 +166,19 @@ class CaptionedVideos(Source):
     def _place(self, split: str) -> Path:
         return self._file(split, "caption file")
 
+    def _ways(self, split: str) -> Ways:
+        """Say what the names in a caption file may be called in the store."""
+        root = None if self._stored is None else self._stored.root() or self._root
+        return ways_below(root, self._place(split).parent, self._root)
+
+    @property
+    def _root(self) -> Path | None:
+        return Path(self.root).expanduser() if self.root else None
+
     def _folder(self, split: str) -> Path:
+        """Return what the names of the videos of a split are relative to."""
         place = self._place(split)
-        return place if place.is_dir() else place.parent
-
-
-class _Media(Collection[str]):
-    """Names of the media files in a folder and below; the folder is listed only when needed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (self.folder / name).is_file()
-
-    def __iter__(self) -> Iterator[str]:
-        for file in sorted(self.folder.rglob("*")):
-            if file.suffix.lower() in ENDINGS and file.is_file():
-                yield file.relative_to(self.folder).as_posix()
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return self._folders.get(split, place if place.is_dir() else place.parent)
 
 
 def demo(

@@ -30,8 +30,8 @@ class Clips(ClipSet):
 
     Args:
         folder: what the names of the videos are relative to; None if there are no media files.
-        captions: one for each clip; its text may be empty. A caption about a whole video gets the
-            end of the video's features as its end.
+        captions: one for each clip; its text may be empty. An end of infinity becomes that of the
+            video's features.
         reader: features of the videos; a clip of one that it lacks has neither video nor audio.
         text_encoder: encodes the texts; None: items have no text.
         max_video_tokens: this and ``max_audio_frames`` as for :class:`.CaptionedVideos`,
@@ -70,7 +70,9 @@ class Clips(ClipSet):
         seconds = _seconds(captions, reader)
         self._absent = {video for video, length in seconds.items() if length is None}
         self.captions = [
-            dataclasses.replace(c, end=seconds[c.video] or 0.0) if c.is_whole else c
+            dataclasses.replace(c, end=max(c.start, seconds[c.video] or 0.0))
+            if math.isinf(c.end)
+            else c
             for c in captions
         ]
         if self.cut > 1:
