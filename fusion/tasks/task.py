@@ -69,6 +69,12 @@ class Task(Protocol):
             What each encodes, and where it was read from, for the user; empty if there are none.
         """
 
+    def fit(self, processes: int) -> Mapping[str, Any]:
+        """Fill in what the config leaves to the data; return the whole config.
+
+        It is called once the data and the encoders are open; ``processes`` train together.
+        """
+
     def recipe(self) -> Mapping[str, Any] | None:
         """Say how a clip's input is made, ready for JSON; None if it is not known.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,43 @@ def without_lost(
     if not kept:
         raise ValueError(f"{said}; no clip is left: name the store of these videos")
     return kept
+
+
+def split_long(captions: Sequence[Caption], reader: Reader, most: float) -> list[Caption]:
+    """Split captions of more than ``most`` seconds into equal windows, all with the same text."""
+    lengths, parts = _seconds(captions, reader), []
+    for caption in captions:
+        end = min(caption.end, lengths[caption.video] or caption.end)
+        seconds = end - caption.start
+        count = 1 if math.isinf(seconds) else math.ceil(seconds / most - 1e-6)
+        if count <= 1:
+            parts.append(caption)
+            continue
+        bounds = [caption.start + seconds * part / count for part in range(count + 1)]
+        parts += [dataclasses.replace(caption, start=a, end=b) for a, b in pairwise(bounds)]
+    return parts
+
+
+def draw_films(
+    captions: Sequence[Caption], share: float, file: Path
+) -> tuple[list[Caption], list[Caption]]:
+    """Draw a share of the films, at least one: the same whenever their names are.
+
+    Returns the captions of the drawn films, and those of the rest. ValueError: there is one film.
+    """
+    names = dict.fromkeys(caption.video for caption in captions)
+    films = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(films) < 2:
+        raise ValueError(
+            f"{file} is about one film, so none can be held out; name data.validation, or set"
+            " data.held_out=0 and trainer.best=null"
+        )
+    drawn = set(films[: min(max(1, round(share * len(films))), len(films) - 1)])
+    parts = (
+        [c for c in captions if c.video in drawn],
+        [c for c in captions if c.video not in drawn],
+    )
+    return parts
 
 
 def join_captions(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:
