@@ -16,7 +16,7 @@ MOST = 1000  # mistakes that are printed
 _LATE = 0.5  # seconds by which the length that a file states may be wrong
 
 
-class _Collector(CaptionParser):
+class Collector(CaptionParser):
     """Keeps every mistake, and goes on."""
 
     def __init__(self) -> None:
@@ -44,16 +44,15 @@ def check_captions(file: str | Path, videos: str | Path | None = None) -> int:
     Returns:
         0: the file can be used; 1: it has mistakes.
     """
-    place, parser = Path(file).expanduser(), _Collector()
-    folder = place if place.is_dir() else place.parent
+    place, parser = Path(file).expanduser(), Collector()
     root = Path(videos).expanduser() if videos is not None else None
     captions: list[Caption] = []
+    folder = place.parent
     try:
         if root is not None and not root.is_dir():
             parser.note(f"{root}: no such folder; --videos names the folder of the films")
             root = None
-        found = read_all(place, Media(folder), parser=parser)
-        captions, folder = look_below(found, place, folder, root)
+        captions, folder = find_films(place, root, parser)
     except CaptionError as error:
         parser.note(str(error))
     seconds = _check_films(captions, folder, root, parser)
@@ -67,6 +66,15 @@ def check_captions(file: str | Path, videos: str | Path | None = None) -> int:
     what = f"{number_of(len(captions), 'caption')} of {number_of(films, 'film')}, {seconds:.1f} s"
     print(f"{place}: {what}; {number_of(len(parser.problems), 'mistake')}")
     return int(bool(parser.problems))
+
+
+def find_films(place: Path, root: Path | None, parser: CaptionParser) -> tuple[list[Caption], Path]:
+    """Read captions, and find their films beside them or below ``root``.
+
+    Returns the captions, and the folder that the names of their videos are relative to.
+    """
+    folder = place if place.is_dir() else place.parent
+    return look_below(read_all(place, Media(folder), parser=parser), place, folder, root)
 
 
 def _check_films(

@@ -66,7 +66,7 @@ def fit_trainer(config: Mapping[str, Any], clips: int, processes: int) -> dict[s
     most = min(trainer["batch_size"], clips) // processes
     if most < 2:
         raise ConfigError(
-            f"{number_of(clips, 'training clip')} for {number_of(processes, 'process')}, each of"
+            f"{number_of(clips, 'training clip')} on {number_of(processes, 'device')}, each of"
             " which needs 2; write more captions, or start fewer processes"
         )
     groups = {

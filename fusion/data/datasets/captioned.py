@@ -13,7 +13,14 @@ from typing import Any
 from fusion.data.captions.films import Media, look_below, ways_below
 from fusion.data.captions.match import Ways, keep_listed, read_all
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.clips import Clips, draw_films, join_captions, split_long, without_lost
+from fusion.data.datasets.clips import (
+    Clips,
+    clip_seconds,
+    draw_films,
+    join_captions,
+    split_long,
+    without_lost,
+)
 from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.data.demo import demo_corpus
@@ -120,24 +127,21 @@ class CaptionedVideos(Source):
 
     def fit(self) -> dict[str, Any]:
         """Set the lengths that are None to those of the longest clip, up to ``max_seconds``."""
-        found: dict[str, Any] = {}
-        if self.max_video_tokens is None or self.max_audio_frames is None:
-            seconds = self._longest()
-            if self.max_video_tokens is None:
-                rates = [self._rate(self._reader(split)) for split in self.files]
-                found["max_video_tokens"] = int(seconds * max(rates)) + 2
-            if self.max_audio_frames is None:
-                found["max_audio_frames"] = 64 * math.ceil(seconds * AUDIO.per_second / 64)
-            vars(self).update(found)
-        return found
-
-    def _longest(self) -> float:
-        """Return the seconds of the longest clip, at most ``max_seconds``."""
-        longest = 0.0
+        if self.max_video_tokens is not None and self.max_audio_frames is not None:
+            return {}
+        longest = rate = 0.0
         for split in self.files:
-            clips = Clips(None, self._captions(split), self._reader(split), None, 1, 1)
-            longest = max([longest, *(c.end - c.start for c in clips.captions)])
-        return min(longest, self.max_seconds)
+            reader = self._reader(split)
+            rate = max(rate, _rate(reader))
+            longest = max([longest, *clip_seconds(self._captions(split), reader)])
+        seconds = min(longest, self.max_seconds)
+        found = {
+            "max_video_tokens": int(seconds * rate) + 2,
+            "max_audio_frames": 64 * math.ceil(seconds * AUDIO.per_second / 64),
+        }
+        found = {name: value for name, value in found.items() if getattr(self, name) is None}
+        vars(self).update(found)
+        return found
 
     def clips(self, split: str, text_encoder: TextEncoder | None = None) -> Clips:
         """Read a split; ValueError also if it is of another test set than the protocol."""
@@ -151,7 +155,7 @@ class CaptionedVideos(Source):
         out = len(captions) - len(kept)
         tokens, frames = self.max_video_tokens, self.max_audio_frames
         assert tokens is not None and frames is not None
-        most = min(tokens / (self._rate(reader) or 1), frames / AUDIO.per_second)
+        most = min(tokens / (_rate(reader) or 1), frames / AUDIO.per_second)
         if self.split_long and split == "train":
             kept = split_long(kept, reader, most)
         if self.group_captions and split == "train":
@@ -168,11 +172,11 @@ class CaptionedVideos(Source):
         return clips
 
     def _say_cut(self, split: str, clips: Clips, most: float) -> None:
-        long = [c for c in clips.captions if c.end - c.start > most + CUT]
+        long = sum(s > most + CUT for s in clip_seconds(clips.captions, clips.reader))
         if long and split not in self._said:
             self._said.add(split)
             warn(
-                f"{split}: {len(long)} of {len(clips.captions)} clips are longer than {most:.1f} s"
+                f"{split}: {long} of {len(clips.captions)} clips are longer than {most:.1f} s"
                 " and are cut; raise data.max_seconds (with data.max_video_tokens and"
                 " max_audio_frames null), or split training clips by data.split_long=true"
             )
@@ -182,11 +186,6 @@ class CaptionedVideos(Source):
             return self._stored
         videos = [caption.video for caption in self._captions(split)]
         return ComputedFeatures(self._folder(split), videos, self.video_features)
-
-    def _rate(self, reader: Reader) -> float:
-        """Return the video tokens of a second."""
-        field = reader.fields.get("3d") or reader.fields.get("2d")
-        return field.per_second if field else 0.0
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
@@ -272,6 +271,12 @@ class CaptionedVideos(Source):
         """Return what the names of the videos of a split are relative to."""
         self._read_captions(split)
         return self._files[self._place(split)][1]
+
+
+def _rate(reader: Reader) -> float:
+    """Return the video tokens of a second."""
+    field = reader.fields.get("3d") or reader.fields.get("2d")
+    return field.per_second if field else 0.0
 
 
 def demo(

@@ -175,13 +175,17 @@ def without_lost(
     return kept
 
 
+def clip_seconds(captions: Sequence[Caption], reader: Reader) -> list[float]:
+    """Return for how many seconds of each clip there are features."""
+    lengths = _seconds(captions, reader)
+    return [max(0.0, min(c.end, lengths[c.video] or 0.0) - c.start) for c in captions]
+
+
 def split_long(captions: Sequence[Caption], reader: Reader, most: float) -> list[Caption]:
     """Split captions of more than ``most`` seconds into equal windows, all with the same text."""
-    lengths, parts = _seconds(captions, reader), []
-    for caption in captions:
-        end = min(caption.end, lengths[caption.video] or caption.end)
-        seconds = end - caption.start
-        count = 1 if math.isinf(seconds) else math.ceil(seconds / most - 1e-6)
+    parts = []
+    for caption, seconds in zip(captions, clip_seconds(captions, reader), strict=True):
+        count = math.ceil(seconds / most - 1e-6)
         if count <= 1:
             parts.append(caption)
             continue
