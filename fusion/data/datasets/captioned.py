@@ -173,7 +173,7 @@ class CaptionedVideos(Source):
 
     def _say_cut(self, split: str, clips: Clips, most: float) -> None:
         long = sum(s > most + CUT for s in clip_seconds(clips.captions, clips.reader))
-        if long and split not in self._said:
+        if long and split not in self._said and self.ceilings is None:  # a corpus of given lengths
             self._said.add(split)
             warn(
                 f"{split}: {long} of {len(clips.captions)} clips are longer than {most:.1f} s"
