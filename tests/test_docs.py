@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fusion.builders import check_config
-from fusion.config import load_config
+from fusion.config import find_config, load_config
 from fusion.data.datasets.captioned import CaptionedVideos
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +79,7 @@ def command_lines(text):
     """Let a shell spell out the command lines of a bash block, without running any of them."""
     say = '{ printf "%s\\n" "$@"; echo ---; }'
     stubs = [f"{name}() {say};" for name in ("accelerate", "torchrun", "python")]
+    stubs += [f'fusion() {{ set -- "tools/$1.py" "${{@:2}}"; {say[1:]};']
     stubs += [f"{name}() {{ :; }};" for name in ("pip", "pytest", "mkdocs", "pre-commit", ".")]
     words = subprocess.run(
         [shutil.which("bash"), "-c", "\n".join([*stubs, text])],
@@ -100,7 +101,7 @@ def documented_commands():
         yield page, lines
     for config in CONFIGS:
         comment = "\n".join(re.findall(r"^# ?(.*)$", config.read_text(), re.M))
-        command = r"^ {2}((?:accelerate|python|torchrun) (?:.*\\\n)*.*)$"
+        command = r"^ {2}((?:accelerate|fusion|python|torchrun) (?:.*\\\n)*.*)$"
         yield config, re.findall(command, comment, re.M)
     for tool in TOOLS:
         examples = re.search(r'^EXAMPLES = """(.*?)"""', tool.read_text(), re.DOTALL | re.M)
@@ -155,7 +156,7 @@ def test_every_command_line_is_accepted_by_its_tool(parse, monkeypatch, capsys):
                 continue
             try:
                 given = parse(words[place:])
-                if words[place] == "tools/train.py" and Path(given.config).exists():
+                if words[place] == "tools/train.py" and find_config(given.config or "").is_file():
                     check_config(load_config(given.config, given.overrides))
                 if words[place] == "tools/evaluate.py" and str(given.set).startswith("configs/"):
                     load_config(given.set, given.overrides)

@@ -55,8 +55,11 @@ class Job:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.clock, self.config = Clock(), config
-        check("trainer", config["trainer"], Settings)
-        self.settings = Settings(**config["trainer"])
+        trainer = config["trainer"]
+        if trainer.get("fit") and trainer.get("epochs") is None:
+            trainer = {**trainer, "epochs": 1}  # until the number of clips is known
+        check("trainer", trainer, Settings)
+        self.settings = Settings(**trainer)
         self.task = make_task(config)
         with torch.device("meta"):  # shapes only: values take most of the time
             self._build()
@@ -77,6 +80,8 @@ class Job:
         self.task.open_encoders(start)
         if start is not None and not resumes and (unknown := self.task.unknown_words("train")):
             warn(f"init      {unknown}")
+        self.config = self.task.fit(self.accelerator.num_processes)
+        self.settings = Settings(**self.config["trainer"])
         train_set, recipe = self.task.clips("train"), self.task.recipe()
         validation_set = self._validation_clips()
         split = next((name for name in ("test", "validation") if name in self.task.splits), None)

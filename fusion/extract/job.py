@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -14,18 +15,19 @@ from pathlib import Path
 
 import torch
 
+from fusion.data.captions.films import ways_below
 from fusion.data.captions.formats import SUBTITLES
-from fusion.data.captions.match import ENDINGS, find_captions, read_all, stranger_files
+from fusion.data.captions.match import ENDINGS, Ways, find_captions, read_all, stranger_files
 from fusion.data.captions.table import CaptionError
 from fusion.data.features.problems import MAX_BAD, logger, name_some
-from fusion.data.features.store import FeatureStore
+from fusion.data.features.store import ROOT, FeatureStore
 from fusion.data.features.writer import StoreWriter
 from fusion.distributed import launched_as
 from fusion.extract.decoder_pool import DecoderPool
 from fusion.extract.outcomes import Outcomes, collect_outcomes, forget_failures, note_failures
 from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
 from fusion.extract.share import Share, say
-from fusion.files import num_cores, write_atomically
+from fusion.files import num_cores, write_atomically, write_once
 from fusion.words import number_of
 
 _MOST_WORKERS = 8
@@ -92,8 +94,10 @@ def extract(
     """
     store, features = Path(out).expanduser(), features or Features()
     films = find_videos(videos, root, store)
-    if captions is not None:
-        find_captions(captions, list(films), max_bad)  # raises now if something is wrong with them
+    name, path = next(iter(films.items()))
+    base = path.parents[name.count("/")]
+    if captions is not None:  # raises now if something is wrong with them
+        find_captions(captions, list(films), max_bad, _ways(base, captions))
     rank, world_size = launched_as()
     device = _device()
     backbones = {field: b.to(device) for field, b in features.build().items()}
@@ -102,6 +106,7 @@ def extract(
     samplings = {field: backbone.sampling for field, backbone in backbones.items()}
     decoders = DecoderPool(samplings, features.audio, workers, time_limit)
     claim(store, describe(backbones, features.audio))
+    write_once(store / ROOT, f"{base}\n")
     if "warning" in facts_of(backbones) and rank == 0:
         say(f"{'!' * 100}\n!!! {MEANINGLESS}\n{'!' * 100}")
     forget_failures(store, rank, world_size)
@@ -114,8 +119,13 @@ def extract(
     note_failures(store, rank, share.failures)
     outcomes = collect_outcomes(store, films, world_size)
     if outcomes.complete:  # the last of the processes reports for all
-        _report(store, outcomes, captions, max_bad)
+        _report(store, outcomes, captions, max_bad, base)
     return outcomes
+
+
+def _ways(base: Path, captions: str | Path) -> Ways:
+    """Say what the names in a caption file, which are relative to it, are called in the store."""
+    return ways_below(base, Path(captions).parent)
 
 
 @contextlib.contextmanager
@@ -132,11 +142,14 @@ def _full_disk(store: Path) -> Iterator[None]:
         ) from error
 
 
-def _report(store: Path, outcomes: Outcomes, captions: str | Path | None, max_bad: float) -> None:
+def _report(
+    store: Path, outcomes: Outcomes, captions: str | Path | None, max_bad: float, base: Path
+) -> None:
     """Write the captions of the videos in the store, and print the table of outcomes."""
     if captions is not None:
+        videos, ways = FeatureStore(store).videos, _ways(base, captions)
         try:
-            say(_write_captions(store, captions, FeatureStore(store).videos, max_bad))
+            say(_write_captions(store, captions, videos, max_bad, ways))
         except CaptionError as error:  # no video that could be read has any
             say(f"no captions are written: {_with_option(error)}")
     encoding = sys.stdout.encoding or "utf-8"  # some screens lack most letters
@@ -144,32 +157,37 @@ def _report(store: Path, outcomes: Outcomes, captions: str | Path | None, max_ba
 
 
 def _write_captions(
-    store: Path, place: str | Path, videos: Sequence[str], max_bad: float = MAX_BAD
+    store: Path,
+    place: str | Path,
+    videos: Sequence[str],
+    max_bad: float = MAX_BAD,
+    ways: Ways = lambda name: (),
 ) -> str:
     """Write ``captions.csv``, with columns video, start, end, text, into the folder of a store.
 
     Captions of whole videos have neither start nor end. Returns one line that counts captions and
     names videos without any. Errors are those of :func:`find_captions`.
     """
-    found = find_captions(place, videos, max_bad)
+    found = find_captions(place, videos, max_bad, ways)
     captions = [caption for video in found.values() for caption in video]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["video", "start", "end", "text"])
     for c in captions:
-        writer.writerow([c.video, *(("", "") if c.is_whole else (c.start, c.end)), c.text])
+        end = "" if math.isinf(c.end) else c.end
+        writer.writerow([c.video, "" if c.is_whole else c.start, end, c.text])
     write_atomically(store / "captions.csv", table.getvalue())
     without = [video for video, its in found.items() if not its]
     described = number_of(len(found) - len(without), "video")
     parts = [f"captions.csv: {number_of(len(captions), 'caption')} of {described}"]
-    parts += _strangers(Path(place), videos, max_bad)
+    parts += _strangers(Path(place), videos, max_bad, ways)
     if without:
         lacking = number_of(len(without), "video")
         parts.append(f"without captions: {lacking} of the store ({name_some(without)})")
     return "; ".join(parts)
 
 
-def _strangers(place: Path, videos: Sequence[str], max_bad: float) -> list[str]:
+def _strangers(place: Path, videos: Sequence[str], max_bad: float, ways: Ways) -> list[str]:
     """Name the caption files, or the captions, that belong to no video of the store."""
     if place.is_dir():
         lost, what = [file.name for file in stranger_files(place, videos)], "caption file"
@@ -177,7 +195,7 @@ def _strangers(place: Path, videos: Sequence[str], max_bad: float) -> list[str]:
         return []
     else:
         ours = set(videos)
-        captions = read_all(place, ours, max_bad)
+        captions = read_all(place, ours, max_bad, ways)
         lost, what = [c.video for c in captions if c.video not in ours], "caption"
     text = f"of no video in the store: {number_of(len(lost), what)}"
     return [f"{text} ({name_some(list(dict.fromkeys(lost)))})"] if lost else []

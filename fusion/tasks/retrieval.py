@@ -26,6 +26,7 @@ from fusion.interfaces import Loss
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
 from fusion.report.runs import pack_scores
+from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
@@ -112,6 +113,13 @@ class Retrieval:
         """Write the text encoder."""
         if self.text_encoder is not None:
             self.text_encoder.save(folder)
+
+    def fit(self, processes: int) -> Mapping[str, Any]:
+        """Fill in widths, lengths and the size of a batch, see :func:`.fit.fit_config`."""
+        config = fit_config(self.config, self.source, self.text_encoder, processes)
+        if config is not self.config:
+            self.config, self.builders = config, check_config(config)
+        return config
 
     def recipe(self) -> Mapping[str, Any] | None:
         """Say how a clip's input is made."""

@@ -72,6 +72,12 @@ class Task(Protocol):
     def unknown_words(self, split: str) -> str:
         """Say which words of a split the encoders have not learnt; empty if they know all."""
 
+    def fit(self, processes: int) -> Mapping[str, Any]:
+        """Fill in what the config leaves to the data; return the whole config.
+
+        It is called once the data and the encoders are open; ``processes`` train together.
+        """
+
     def recipe(self) -> Mapping[str, Any] | None:
         """Say how a clip's input is made, ready for JSON; None if it is not known.
 

@@ -10,7 +10,7 @@ class Settings:
     """How to train; the ``trainer`` section of a config.
 
     Attributes:
-        epochs: passes over the training set.
+        epochs: passes over the training set; with ``fit`` a config may leave it null.
         batch_size: clips in a step, over all processes; whatever the memory.
         chunk_size: the largest number of clips in memory at a time on one process; it changes
             memory and speed, never the result. null: as many as are likely to fit. Either way,
@@ -28,6 +28,8 @@ class Settings:
             any number.
         log_every: steps between two rows of ``metrics.jsonl``; the end of an epoch has one too.
         save_every: steps between two checkpoints, besides the one at the end of each epoch.
+        fit: take smaller batches where there are few clips, see
+            :func:`fusion.tasks.fit.fit_trainer`.
         best: the result of the evaluation that selects the best checkpoint, larger is better;
             null: the first result.
 
@@ -50,6 +52,7 @@ class Settings:
     num_processes: int | None = None
     log_every: int = 10
     save_every: int | None = None
+    fit: bool = False
     best: str | None = None
 
     def __post_init__(self) -> None:

@@ -135,6 +135,9 @@ class Classification:
     def save_encoders(self, folder):
         pass
 
+    def fit(self, processes):
+        return self.config
+
     def recipe(self):
         return None
 

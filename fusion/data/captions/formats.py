@@ -17,6 +17,7 @@ from reprlib import repr as short
 from typing import Any
 
 from fusion.data.captions import table
+from fusion.data.captions.rows import COLUMNS, find_columns, read_text
 from fusion.data.captions.table import Caption, CaptionError, CaptionParser
 from fusion.data.features.problems import MAX_BAD
 from fusion.data.untrusted.pickle import load_pickle
@@ -38,36 +39,40 @@ _LANGUAGE = re.compile(rf"{_NOT_MEDIA}[a-z]{{2,3}}(?:[-_][a-z0-9]{{2,8}})*", re.
 
 
 def read_caption_file(
-    path: str | Path, video: str | None = None, max_bad: float = MAX_BAD
+    path: str | Path,
+    video: str | None = None,
+    max_bad: float = MAX_BAD,
+    parser: CaptionParser | None = None,
 ) -> list[Caption]:
     """Read captions in the format that the file's ending names.
 
-    ``.vtt`` and ``.srt`` hold the captions of one video, see :func:`read_subtitles`. ``.csv``: see
-    :func:`read_csv`. ``.json`` holds one of
+    ``.vtt`` and ``.srt`` hold the captions of one video, see :func:`read_subtitles`. ``.csv`` and
+    ``.tsv``: see :func:`.table.read_csv`. ``.json`` holds one of
 
     * a list of ``{"video": …, "start": …, "end": …, "text": …}``, by these or other names of
-      :data:`fusion.data.captions.table.COLUMNS`; without start and end about the whole video,
+      :data:`.rows.COLUMNS`; without start and end about the whole video,
     * MSR-VTT's ``{"videos": …, "sentences": [{"video_id": …, "caption": …}, …]}``: captions of
       whole videos,
     * the layout of HowTo100M, see :func:`captions_by_video`.
 
     Args:
-        path: a file in UTF-8, with or without byte order mark.
+        path: a file; its encoding is found, see :func:`.guess.decode`.
         video: the video of a subtitle file; by default the file's name without ending and language
             (``holiday`` for ``holiday.en.vtt``). Of the other formats, only its captions are read.
         max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
+        parser: makes the captions, in place of one with ``max_bad``.
 
     Raises:
         CaptionError: no such file, another format, too many bad captions, or none at all. Only
             a WebVTT file may have no captions.
     """
-    path, parser = Path(path), CaptionParser(max_bad)
+    path, parser = Path(path), parser or CaptionParser(max_bad)
     ending = path.suffix.lower()
     if ending in SUBTITLES:
         captions = read_subtitles(path, parser, video or split_language(path.stem)[0])
     elif ending == ".json":
         captions = _read_json(path, parser)
-    elif ending == ".csv":
+    elif ending in (".csv", ".tsv"):
         captions = table.read_csv(path, parser)
     else:
         raise CaptionError(
@@ -83,7 +88,7 @@ def read_caption_file(
 
 def read_by_video(path: Path, parser: CaptionParser) -> Iterator[tuple[str, list[Caption]]]:
     """Read HowTo100M's ``caption.pickle``, or the same as JSON, see :func:`captions_by_video`."""
-    content = _load_json(path) if path.suffix == ".json" else load_pickle(path)
+    content = _load_json(path, parser) if path.suffix == ".json" else load_pickle(path)
     if not isinstance(content, dict):
         raise CaptionError(f"{path} does not hold the captions of each video")
     yield from captions_by_video(content, path, parser)
@@ -105,16 +110,15 @@ def captions_by_video(
                 f"{where}: {short(columns)} must be lists start, end, text of one length"
             ) from error
         place = f"{where}, caption"
-        captions = [
-            caption
+        captions = parser.finish(
+            parser.parse(place, i, name, start, end, _line(text))
             for i, (start, end, text) in enumerate(rows, 1)
-            if (caption := parser.parse(place, i, name, start, end, _line(text)))
-        ]
+        )
         yield name, sorted(captions, key=lambda caption: caption.start)
 
 
-def _load_json(path: Path) -> Any:
-    text = table.read_text(path)
+def _load_json(path: Path, parser: CaptionParser) -> Any:
+    text = read_text(path, parser.guesses)
     if not text.strip():
         raise CaptionError(f"{path}: the file is empty; make or download it again")
     try:
@@ -124,7 +128,7 @@ def _load_json(path: Path) -> Any:
 
 
 def _read_json(path: Path, parser: CaptionParser) -> list[Caption]:
-    data = _load_json(path)
+    data = _load_json(path, parser)
     if isinstance(data, dict) and isinstance(data.get("sentences"), list):
         # The times in its "videos" are those of the clips in the films they were cut from.
         return _read_list(data["sentences"], f"{path}, sentence", parser)
@@ -138,15 +142,15 @@ def _read_json(path: Path, parser: CaptionParser) -> list[Caption]:
 def _read_list(rows: Sequence[Any], where: str, parser: CaptionParser) -> list[Caption]:
     captions = []
     for i, row in enumerate(rows, 1):
-        names = table.find_columns(list(row)) if isinstance(row, dict) else {}
-        if not {"video", "text"} <= names.keys() or len(names.keys() & {"start", "end"}) == 1:
+        names = find_columns(list(row)) if isinstance(row, dict) else {}
+        if not {"video", "text"} <= names.keys() or ("end" in names and "start" not in names):
             raise CaptionError(
                 f"{where} {i}: {short(row)} needs video, start, end, text; without both of start"
                 " and end it is about the whole video"
             )
-        video, start, end, text = (row[names[c]] if c in names else None for c in table.COLUMNS)
+        video, start, end, text = (row[names[c]] if c in names else None for c in COLUMNS)
         captions.append(parser.parse(where, i, _line(video), start, end, _line(text)))
-    return [caption for caption in captions if caption]
+    return parser.finish(captions)
 
 
 def _line(text: Any) -> Any:
@@ -169,7 +173,7 @@ def read_subtitles(path: Path, parser: CaptionParser, video: str) -> list[Captio
     with are dropped, and a cue of a few hundredths of a second becomes part of it. A WebVTT file
     may have no captions.
     """
-    text = table.read_text(path)
+    text = read_text(path, parser.guesses)
     if not text.strip():
         raise CaptionError(f"{path}: the file is empty; make or download it again")
     is_vtt = text.startswith("WEBVTT")

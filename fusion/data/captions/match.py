@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from os.path import splitext
 from pathlib import Path
 from reprlib import repr as short
 
 from fusion.data.captions import formats, table
+from fusion.data.captions.guess import Guesses
+from fusion.data.captions.rows import COLUMNS, find_columns, read_table
 from fusion.data.captions.table import Caption, CaptionError, CaptionParser
 from fusion.data.features.problems import MAX_BAD, name_some, tolerate
 
@@ -24,10 +27,14 @@ ENDINGS = frozenset(
 )
 
 Owners = Mapping[str, Sequence[str]]
+Ways = Callable[[str], Sequence[str]]  # what else a name may be called, see .films.ways_below
 
 
 def find_captions(
-    place: str | Path, videos: Collection[str], max_bad: float = MAX_BAD
+    place: str | Path,
+    videos: Collection[str],
+    max_bad: float = MAX_BAD,
+    ways: Ways = lambda name: (),
 ) -> dict[str, list[Caption]]:
     """Find the captions of videos.
 
@@ -40,6 +47,7 @@ def find_captions(
         place: a folder that is searched with all below it, or a caption file.
         videos: names of media files, relative to the folder.
         max_bad: the share of captions that may be bad, see :class:`CaptionParser`.
+        ways: what else the videos of the file may be called.
 
     Returns:
         The captions of each video, in the order of ``videos``; an empty list if it has none.
@@ -51,11 +59,11 @@ def find_captions(
     place = Path(place)
     found: dict[str, list[Caption]] = {video: [] for video in videos}
     if place.is_dir():
-        found |= _read_folder(_files_by_video(place, videos), max_bad)
+        found |= _read_folder(_files_by_video(place, videos), CaptionParser(max_bad))
     elif place.suffix.lower() in formats.SUBTITLES and len(found) == 1:
         return {video: formats.read_caption_file(place, video, max_bad) for video in found}
     else:
-        for caption in read_all(place, found, max_bad):
+        for caption in read_all(place, found, max_bad, ways):
             if caption.video in found:
                 found[caption.video].append(caption)
     if not any(found.values()):
@@ -66,34 +74,56 @@ def find_captions(
     return found
 
 
-def read_all(place: str | Path, videos: Collection[str], max_bad: float = MAX_BAD) -> list[Caption]:
+def read_all(
+    place: str | Path,
+    videos: Collection[str],
+    max_bad: float = MAX_BAD,
+    ways: Ways = lambda name: (),
+    parser: CaptionParser | None = None,
+) -> list[Caption]:
     """Read the captions of a file or folder, each under the full name of its video.
 
     Captions of other videos keep the name that they have there. They are in the order of the file;
-    of a folder, video by video. ``in videos`` should be fast; otherwise see :func:`find_captions`.
+    of a folder, video by video. ``in videos`` should be fast; otherwise see :func:`find_captions`,
+    which explains the arguments; ``parser`` is as in :func:`.formats.read_caption_file`.
     """
-    place = Path(place)
+    place, parser = Path(place), parser or CaptionParser(max_bad)
     if place.is_dir():
-        found = _read_folder(_files_by_video(place, videos, others=True), max_bad)
+        found = _read_folder(_files_by_video(place, videos, others=True), parser)
         if captions := [caption for its in found.values() for caption in its]:
             return captions
         raise CaptionError(
             f"{place}: no captions; name their files like the videos, such as a.vtt, a.en.srt, or"
             " a.csv with the columns start, end and text for a.mp4"
         )
-    captions = formats.read_caption_file(place, max_bad=max_bad)
-    names = dict.fromkeys(caption.video for caption in captions)
-    if not (unknown := [name for name in names if name not in videos]):
-        return captions
-    owners = find_owners(videos, unknown)
-    full = {name: owner_of(name, owners, place) or name for name in unknown}
-    return [dataclasses.replace(c, video=full.get(c.video, c.video)) for c in captions]
+    captions = formats.read_caption_file(place, parser=parser)
+    full = full_names({caption.video: None for caption in captions}, videos, place, ways)
+    return [dataclasses.replace(c, video=full[c.video]) for c in captions]
+
+
+def full_names(
+    names: Iterable[str], videos: Collection[str], source: str | Path, ways: Ways = lambda name: ()
+) -> dict[str, str]:
+    """Find the video that each name means: by its other ways first; else it keeps its name.
+
+    CaptionError: a name may mean several videos; ``source`` is where it is from.
+    """
+    full: dict[str, str] = {}
+    for name in names:
+        full[name] = next((way for way in (*ways(name), name) if way in videos), "")
+    if unknown := [name for name, video in full.items() if not video]:
+        called = {name: (*ways(name), name) for name in unknown}
+        owners = find_owners(videos, [way for its in called.values() for way in its])
+        for name, its in called.items():
+            found = (owner_of(way, owners, source) for way in its)
+            full[name] = next(filter(None, found), name)
+    return full
 
 
 def stranger_files(folder: Path, videos: Iterable[str]) -> list[Path]:
     """List the caption files of a folder whose names are those of no video."""
     owners = find_owners(videos)
-    names = {file: {file.stem, formats.split_language(file.stem)[0]} for file in _files_in(folder)}
+    names = {file: _keys(file) for file in _files_in(folder)}
     return [file for file, own in names.items() if not own & owners.keys()]
 
 
@@ -104,11 +134,13 @@ def find_owners(videos: Iterable[str], wanted: Iterable[str] | None = None) -> O
     """
     looked_up: Collection[str] | None = None
     if wanted is not None:
-        looked_up = {other for name in wanted for other in (name, _without_ending(name))}
+        looked_up = {
+            other for name in wanted for other in (_key(name), _key(_without_ending(name)))
+        }
     owners: dict[str, list[str]] = defaultdict(list)
     for video in dict.fromkeys(videos):
         base = video.rpartition("/")[2]
-        for name in {video, base, splitext(video)[0], splitext(base)[0]}:
+        for name in map(_key, {video, base, splitext(video)[0], splitext(base)[0]}):
             if looked_up is None or name in looked_up:
                 owners[name].append(video)
     return dict(owners)
@@ -119,11 +151,11 @@ def owner_of(name: str, owners: Owners, source: str | Path) -> str | None:
 
     A name with the ending of a media file may also mean a video known without one.
     """
-    found = owners.get(name, [])
+    found = owners.get(_key(name), [])
     if name in found:
         return name
     if not found:
-        bare = _without_ending(name)
+        bare = _key(_without_ending(name))
         found = [video for video in owners.get(bare, []) if _without_ending(video) == video]
     if len(found) > 1:
         raise CaptionError(f"{source}: {name} may be {' or '.join(found)}; name it in full")
@@ -135,13 +167,16 @@ def read_video_list(path: str | Path) -> list[str]:
 
     It is a csv file with a column video, video_id or video_path, or has a name on each line.
     """
-    rows = [[field.strip() for field in row] for _, row in table.read_table(path)]
+    guesses = Guesses()
+    read = read_table(path, guesses, lists=True)
+    guesses.say()
+    rows = [[field.strip() for field in row] for _, row in read.rows]
     header = rows[0] if rows else []
-    name = table.find_columns(header).get("video")
+    name = find_columns(header).get("video")
     if name is None and len(header) > 1:
         raise CaptionError(
             f"{path}, line 1: none of {', '.join(header)} names the videos; call that column"
-            f" {' or '.join(table.COLUMNS['video'])}, or write a name on each line"
+            f" {' or '.join(COLUMNS['video'])}, or write a name on each line"
         )
     column = 0 if name is None else header.index(name)
     names = [row[column] for row in rows[name is not None :] if len(row) > column]
@@ -171,8 +206,8 @@ def keep_listed(
     return [caption for caption in captions if caption.video in kept]
 
 
-def _read_folder(files: Mapping[str, Path], max_bad: float) -> dict[str, list[Caption]]:
-    parser, found = CaptionParser(max_bad), {}
+def _read_folder(files: Mapping[str, Path], parser: CaptionParser) -> dict[str, list[Caption]]:
+    found = {}
     for video, file in files.items():
         read = table.read_csv if file.suffix.lower() == ".csv" else formats.read_subtitles
         found[video] = read(file, parser, video)
@@ -194,8 +229,11 @@ def _is_of_one_video(path: Path) -> bool:
     """
     if path.suffix.lower() in formats.SUBTITLES:
         return True
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        found = table.find_columns([name.strip() for name in file.readline().split(",")])
+    try:
+        rows = read_table(path, Guesses(), lambda message: None).rows
+    except CaptionError:
+        return False
+    found = find_columns(rows[0][1]) if rows else {}
     return "video" not in found and {"start", "end", "text"} <= found.keys()
 
 
@@ -206,9 +244,9 @@ def _files_by_video(
     owners = find_owners(videos)
     choices: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     for file in _files_in(folder):
-        exact = file.stem in owners
+        exact = _key(file.stem) in owners
         name, language = (file.stem, "") if exact else formats.split_language(file.stem)
-        found = [v for v in owners.get(name, []) if (folder / v).parent == file.parent]
+        found = [v for v in owners.get(_key(name), []) if (folder / v).parent == file.parent]
         if not found:
             if owner := owner_of(name, owners, file):
                 found = [owner]
@@ -235,6 +273,15 @@ def _choose(video: Path, files: Sequence[tuple[Path, str]]) -> Path:
             "or let the name of one end in .en before its ending"
         )
     return min((file for file, _ in chosen), key=lambda file: ONE_VIDEO.index(file.suffix.lower()))
+
+
+def _key(name: str) -> str:
+    """Write a name in one way: composed letters, as macOS takes them apart, and slashes."""
+    return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
+
+
+def _keys(file: Path) -> set[str]:
+    return {_key(file.stem), _key(formats.split_language(file.stem)[0])}
 
 
 def _without_ending(name: str) -> str:

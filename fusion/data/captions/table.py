@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+from fusion.data.captions.guess import Guesses, read_seconds
+from fusion.data.captions.rows import COLUMNS, find_columns, is_known, read_table
+from fusion.data.captions.rows import CaptionError as CaptionError
 from fusion.data.features.problems import MAX_BAD, NAMED, name_some, tolerate
-from fusion.files import missing_folder
 
-# Names of each column: our own first, then those of MSR-VTT, YouCook2 and HowTo100M. The first name
-# that a file has counts; its other columns are ignored.
-COLUMNS = {
-    "video": ("video", "video_id", "video_path"),
-    "start": ("start",),
-    "end": ("end",),
-    "text": ("text", "sentence", "caption"),
-}
+OPEN = "an end that is missing is the start of the film's next caption, or the end of the film"
 WHOLE = (0.0, math.inf)  # start and end of a caption about a whole video
-# A file with such columns, but without start and end, has times under unknown names: an error.
+# A file that lacks start or end but has such columns has times under unknown names: an error.
 _TIMES = {"begin", "from", "offset", "onset", "start", "end", "stop", "time", "timestamp", "to"}
-
-
-class CaptionError(ValueError):
-    """A caption file that cannot be read; one line with the file, the place and the way out."""
+_TIMES |= {"duration", "length", "ms", "anfang", "beginn", "ende", "fin", "inicio", "von", "bis"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,82 +28,123 @@ class Caption:
 
     video: str  # name of the video, as the file has it
     start: float  # seconds
-    end: float  # seconds, more than start; infinity: the caption is about the whole video
+    end: float  # seconds, more than start; infinity: the end of the video
     text: str  # may be empty: nothing is said
 
     @property
     def is_whole(self) -> bool:
         """Whether it is about the whole video."""
-        return math.isinf(self.end)
+        return (self.start, self.end) == WHOLE
 
     @property
     def name(self) -> str:
         """The name of its clip: the video, and its first and last second."""
-        return self.video if self.is_whole else f"{self.video}@{self.start:g}-{self.end:g}"
+        if self.is_whole:
+            return self.video
+        return f"{self.video}@{self.start:g}-" + ("" if math.isinf(self.end) else f"{self.end:g}")
 
 
 class CaptionParser:
     """Makes captions from raw values of any file, with one rule for bad ones.
 
     A caption is bad if it has no video, a time that is not a number of seconds from 0 on, an end
-    that is not after its start, only one of the two, or a text that is neither a string nor a
+    that is not after its start, an end without a start, or a text that is neither a string nor a
     finite number. It is left out, counted and named; :meth:`check` limits how many may be bad. If
-    the structure of a file is wrong, such as a missing column, its reader raises an error.
+    the structure of a file is wrong, such as a missing column, its reader calls :meth:`refuse`.
 
     Args:
         max_bad: the share of captions that may be bad.
-        timed: a caption without times is bad; otherwise it is about the whole video.
+        timed: a caption without start or end is bad; otherwise it is about the whole video, or
+            lasts until the next one of the video begins.
     """
 
     def __init__(self, max_bad: float = MAX_BAD, timed: bool = False) -> None:
         self.max_bad, self.timed = max_bad, timed
         self.total = self.bad = 0
         self.problems: list[str] = []  # the first few bad captions, each with its place
+        self.guesses = Guesses()
+        self.read_as: dict[str, None] = {}  # encodings and separators of the tables
 
     def parse(
-        self, where: str, number: int, video: Any, start: Any, end: Any, text: Any
+        self, where: str, number: int, video: Any, start: Any, end: Any, text: Any, sep: str = ","
     ) -> Caption | None:
         """Make a caption; None if it is bad.
 
         ``where`` names the file and what ``number`` counts in it, such as ``a.csv, line``. Times
-        are seconds, as numbers or written out, or both None or empty. A number counts as a text,
-        as in the published code.
+        are seconds, as numbers or written out (see :func:`.guess.read_seconds`), or None or empty;
+        the file separates them by ``sep``. A number counts as a text, as in the published code.
+        The end is NaN where it is missing, until :meth:`finish`.
         """
         self.total += 1
         try:
-            return self._make(video, start, end, text)
+            return self._make(where.rpartition(",")[0], video, start, end, text, sep)
         except ValueError as error:
             self.bad += 1
-            if len(self.problems) <= NAMED:
-                self.problems.append(f"{where} {number}: {error}")
+            self.note(f"{where} {number}: {error}")
             return None
 
+    def note(self, problem: str) -> None:
+        """Keep a problem, if it is one of the first few."""
+        if len(self.problems) <= NAMED:
+            self.problems.append(problem)
+
+    def refuse(self, message: str) -> None:
+        """Refuse a file."""
+        raise CaptionError(message)
+
+    def finish(self, captions: Iterable[Caption | None]) -> list[Caption]:
+        """Leave out the bad captions of a file, and set the ends that are missing.
+
+        Such a caption lasts until the next one of its video begins; the last one to infinity.
+        """
+        good = [caption for caption in captions if caption]
+        if not any(math.isnan(caption.end) for caption in good):
+            return good
+        starts: dict[str, set[float]] = {}
+        for caption in good:
+            starts.setdefault(caption.video, set()).add(caption.start)
+
+        def close(c: Caption) -> Caption:
+            later = [start for start in starts[c.video] if start > c.start]
+            return dataclasses.replace(c, end=min(later, default=math.inf))
+
+        return [close(caption) if math.isnan(caption.end) else caption for caption in good]
+
     def check(self) -> None:
-        """Warn of the bad captions; CaptionError: they are more than ``max_bad`` of all."""
+        """Say what was guessed, and warn of the bad captions.
+
+        CaptionError: they are more than ``max_bad`` of all.
+        """
+        self.guesses.say()
         if self.bad:
-            said = name_some(self.problems, "; ")
+            read_as = f" (read as {name_some(list(self.read_as))})" if self.read_as else ""
+            said = name_some(self.problems, "; ") + read_as
             said += f": {self.bad} of {self.total} captions cannot be used"
             try:
                 tolerate(said, self.bad / self.total, "leave_out", self.max_bad)
             except ValueError as error:
                 raise CaptionError(str(error)) from None
 
-    def _make(self, video: Any, start: Any, end: Any, text: Any) -> Caption:
+    def _make(self, file: str, video: Any, start: Any, end: Any, text: Any, sep: str) -> Caption:
         if not isinstance(video, str) or not video.strip():
             raise ValueError(f"video is {short(video)}; write its name, in JSON in quotes")
-        is_number = isinstance(text, int | float) and math.isfinite(_number(text))
+        is_number = isinstance(text, int | float) and math.isfinite(read_seconds(text, False)[0])
         if not (isinstance(text, str) or is_number):
             raise ValueError(f"text is {short(text)}; write a text, in JSON in quotes")
         if not self.timed and _is_empty(start) and _is_empty(end):
             return Caption(video, *WHOLE, str(text))
-        first, last = _number(start), _number(end)
-        if 0 <= first < last < math.inf:
-            return Caption(video, first, last, str(text))
+        first, guess = read_seconds(start, sep != ",")
+        last, other = read_seconds(end, sep != ",")
+        is_open = not self.timed and _is_empty(end)
+        if 0 <= first < (math.inf if is_open else last) and (is_open or last < math.inf):
+            for said in filter(None, (guess, OPEN if is_open else other)):
+                self.guesses.add(file, said)
+            return Caption(video, first, math.nan if is_open else last, str(text))
         for name, value, number in [("start", start, first), ("end", end, last)]:
-            if not math.isfinite(number):
+            if not math.isfinite(number) and not (is_open and name == "end"):
                 raise ValueError(
-                    f"{name} is {short(value)}, not a number; write seconds, such as 12.5, or leave"
-                    " start and end empty: the whole video"
+                    f"{name} is {short(value)}, not a number; write seconds, such as 12.5, or"
+                    " mm:ss, or leave start and end empty: the whole video"
                 )
         if first < 0:
             raise ValueError(f"start is {start}; times are seconds from 0 on")
@@ -121,105 +152,65 @@ class CaptionParser:
 
 
 def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) -> list[Caption]:
-    """Read the captions of a csv file in UTF-8, in its order.
+    """Read the captions of a csv file, in its order.
 
     It has the columns video (unless ``video`` is given), start, end and text, or other names of
-    ``COLUMNS``, in any order and case; others are ignored. Without the columns start and end, or
-    where both are empty, a caption is about the whole video.
+    ``COLUMNS`` and ``ALSO``, in any order and case; others are ignored. Without the columns start
+    and end, or where both are empty, a caption is about the whole video. Encoding and separator:
+    see :func:`read_table`.
     """
-    rows = list(read_table(path))
-    places = _places(rows[0][1], path, video) if rows else {}
-    if len(rows) < 2:
+    table = read_table(path, parser.guesses, parser.refuse)
+    parser.read_as[table.read_as] = None
+    header = table.rows[0][1] if table.rows else []
+    places = _places(header, path, video, table.read_as) if header else {}
+    if len(table.rows) < 2:
         raise CaptionError(
             f"{path}: no captions; it needs the line {','.join(COLUMNS)} (or video,text: about"
-            " whole videos) and one line per caption"
+            f" whole videos) and one line per caption (read as {table.read_as})"
         )
+    if names := [(header[p].strip(), c) for c, p in places.items() if not is_known(c, header[p])]:
+        theirs, ours = (", ".join(part) for part in zip(*names, strict=True))
+        parser.guesses.add(str(path), f"columns {theirs} as {ours}")
     captions = []
-    for line, row in rows[1:]:
+    for line, row in table.rows[1:]:
         if len(row) <= max(places.values()):
-            raise CaptionError(
+            parser.refuse(
                 f"{path}, line {line}: {len(row)} columns, fewer than the first line names; put"
                 " texts with commas in quotes, and write an empty text as two commas or quotes"
+                f" (read as {table.read_as})"
             )
+            continue
         values: dict[str, Any] = {column: row[place].strip() for column, place in places.items()}
         values = {"video": video, "start": None, "end": None} | values
-        captions.append(parser.parse(f"{path}, line", line, **values))
-    return [caption for caption in captions if caption]
+        captions.append(parser.parse(f"{path}, line", line, **values, sep=table.separator))
+    return parser.finish(captions)
 
 
-def read_table(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """Read the lines of a csv file that are not blank: number, from 1, and fields of each."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    width = 0
-    try:
-        for row in reader:
-            width = width or len(row)
-            if len(row) > width:
-                raise CaptionError(
-                    f"{path}, line {reader.line_num}: {len(row)} fields in {width} columns;"
-                    " put texts with commas in quotes"
-                )
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise CaptionError(
-            f"{path}, line {reader.line_num}: not csv ({error}); put texts with commas or quotes "
-            "in quotes"
-        ) from error
-
-
-def read_text(path: str | Path) -> str:
-    """Read a file of any format, without its byte order mark; CaptionError: it is not UTF-8."""
-    try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        where = missing_folder(path)
-        raise CaptionError(f"{path}: no such file{where}; check the path") from error
-    except OSError as error:
-        raise CaptionError(f"{path}: cannot be read ({error.strerror}); check it") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise CaptionError(
-            f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8"
-        ) from error
-
-
-def find_columns(names: Sequence[str]) -> dict[str, str]:
-    """Find which of ``COLUMNS`` there are, in any case, and their names here."""
-    here = {name.strip().lower(): name for name in reversed(names)}
-    called = {c: next((n for n in known if n in here), None) for c, known in COLUMNS.items()}
-    return {column: here[name] for column, name in called.items() if name is not None}
-
-
-def _places(header: Sequence[str], path: str | Path, video: str | None) -> dict[str, int]:
+def _places(
+    header: Sequence[str], path: str | Path, video: str | None, read_as: str
+) -> dict[str, int]:
     """Find the columns; times may be missing, and in a file of one video its name."""
     found = [name.strip() for name in header]
-    places = {column: found.index(name) for column, name in find_columns(found).items()}
+    columns = find_columns(found)
+    places = {column: found.index(name) for column, name in columns.items()}
     missing = [column for column in COLUMNS if column not in places]
     if video is not None and "video" in missing:
         missing.remove("video")
-    timeless = "start" in missing and "end" in missing
-    if timeless and not any(_TIMES & set(re.split("[^a-z]+", name.lower())) for name in found):
-        missing = [column for column in missing if column not in ("start", "end")]
+    others = [name for name in found if name not in columns.values()]
+    timed = any(_TIMES & set(re.split("[^a-z]+", name.lower())) for name in others)
+    if not timed and not {"video", "text"} & {*missing}:
+        # Without both it is about whole videos, without an end up to the next caption.
+        gone = tuple(column for column in missing if column in ("start", "end"))
+        missing = [] if gone in ((), ("start", "end"), ("end",)) else missing
     if missing:
         known = [" or ".join(names) for names in COLUMNS.values()]
         raise CaptionError(
             f"{path}, line 1: no column {', '.join(missing)} among {', '.join(found)}; the first"
             f" line names the columns {', '.join(known)}; without both of start and end it is about"
-            " whole videos"
+            f" whole videos (read as {read_as})"
         )
     return places
 
 
 def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _number(value: Any) -> float:
-    """Return a finite or infinite number; NaN for anything else, such as True."""
-    if isinstance(value, bool):
-        return math.nan
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

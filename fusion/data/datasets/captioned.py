@@ -6,18 +6,31 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.data.captions.match import ENDINGS, keep_listed, read_all
+from fusion.data.captions.films import Media, look_below, ways_below
+from fusion.data.captions.match import Ways, keep_listed, read_all
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.clips import Clips, join_captions, without_lost
+from fusion.data.datasets.clips import (
+    Clips,
+    clip_seconds,
+    draw_films,
+    join_captions,
+    split_long,
+    without_lost,
+)
 from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.data.demo import demo_corpus
-from fusion.data.features.readers import EXTRACTORS, ComputedFeatures, Reader, recipe_of
+from fusion.data.features.problems import warn
+from fusion.data.features.readers import AUDIO, EXTRACTORS, ComputedFeatures, Reader, recipe_of
 from fusion.data.features.store import FeatureStore, open_store
+from fusion.words import number_of
+
+CUT = 0.1  # seconds that a clip may lose without a word
 
 
 @dataclasses.dataclass(eq=False)
@@ -31,12 +44,18 @@ class CaptionedVideos(Source):
         validation: the same, for choosing the best checkpoint. Training needs it.
         test: the same, for the table at the end of a run.
         video_features: one of :data:`fusion.data.features.readers.EXTRACTORS`.
-        max_video_tokens: video tokens of a clip; later ones are cut off.
-        max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
+        max_video_tokens: video tokens of a clip; later ones are cut off. None: as many as the
+            longest clip has, up to ``max_seconds``.
+        max_audio_frames: the same for spectrogram frames, 100 per second.
+        max_seconds: where lengths are None, the longest clip that is not cut.
+        split_long: split longer training clips into windows that are not cut.
+        held_out: without ``validation``, the share of the training films that are its clips
+            instead; films are drawn by their names.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
         ceilings: JSON file of the best results possible, by split and direction.
         store: a feature store, such as ``tools/extract.py`` makes, in place of ``video_features``.
             A caption file may name its videos without folder and ending.
+        root: folder of the videos that are not beside their caption file.
         only: for any of the splits a file that lists which videos of the caption file to take, see
             :func:`fusion.data.captions.match.read_video_list`.
         group_captions: make one training clip of all captions of the same video and window, and
@@ -56,8 +75,8 @@ class CaptionedVideos(Source):
     validation: str | None = None
     test: str | None = None
     video_features: str = "descriptors"
-    max_video_tokens: int = 12
-    max_audio_frames: int = 768
+    max_video_tokens: int | None = 12
+    max_audio_frames: int | None = 768
     random_crop_seconds: float = 0.0
     ceilings: str | None = None
     store: str | None = None
@@ -66,9 +85,15 @@ class CaptionedVideos(Source):
     protocol: str = "all"
     bad: str = "leave_out"
     max_bad: float = 0.05
+    root: str | None = None
+    max_seconds: float = 20.48
+    split_long: bool = False
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__init__({split: getattr(self, split) for split in SPLITS})
+        self._draws = bool(self.held_out and self.train and not self.validation)
+        files = {split: getattr(self, split) for split in SPLITS}
+        super().__init__(files | ({"validation": self.train} if self._draws else {}))
         self._lists = paths_of(self.only)
         check_settings(
             self.bad,
@@ -77,9 +102,16 @@ class CaptionedVideos(Source):
             protocol=(self.protocol, PROTOCOLS),
             **{f"only.{split}": (split, SPLITS) for split in self._lists},
         )
+        if not 0 <= self.held_out < 1 or not self.max_seconds > 0:
+            raise ValueError(
+                f"data.held_out ({self.held_out}) is a share, such as 0.15, and data.max_seconds"
+                f" ({self.max_seconds}) more than 0"
+            )
         self.tested_by = PROTOCOLS[self.protocol]
         self._read: dict[str, list[Caption]] = {}
         self._kept: dict[str, list[Caption]] = {}
+        self._files: dict[Path, tuple[list[Caption], Path]] = {}  # captions, and their folder
+        self._said: set[str] = set()  # splits whose cut clips are named
 
     def extract(self) -> None:
         """Compute the features of all splits; with a store, only check the captions."""
@@ -94,37 +126,78 @@ class CaptionedVideos(Source):
         """The captions' texts."""
         return [caption.text for caption in self._captions(split)]
 
+    def fit(self) -> dict[str, Any]:
+        """Set the lengths that are None to those of the longest clip, up to ``max_seconds``."""
+        if self.max_video_tokens is not None and self.max_audio_frames is not None:
+            return {}
+        longest = rate = 0.0
+        for split in self.files:
+            reader = self._reader(split)
+            rate = max(rate, _rate(reader))
+            longest = max([longest, *clip_seconds(self._captions(split), reader)])
+        seconds = min(longest, self.max_seconds)
+        found = {
+            "max_video_tokens": int(seconds * rate) + 2,
+            "max_audio_frames": 64 * math.ceil(seconds * AUDIO.per_second / 64),
+        }
+        found = {name: value for name, value in found.items() if getattr(self, name) is None}
+        vars(self).update(found)
+        return found
+
     def clips(self, split: str, text_encoder: TextEncoder | None = None) -> Clips:
         """Read a split; ValueError also if it is of another test set than the protocol."""
-        captions, folder = self._captions(split), self._folder(split)
-        reader: Reader | None = self._stored
-        if reader is None:
-            reader = ComputedFeatures(folder, (c.video for c in captions), self.video_features)
+        self.fit()
+        captions, reader = self._captions(split), self._reader(split)
+        folder = self._folder(split)
         if split not in self._kept:  # what is left out is named once
             limits = (self.store or str(folder), self._place(split), self.bad, self.max_bad)
             self._kept[split] = without_lost(captions, reader, *limits)
         kept, texts = self._kept[split], None
+        out = len(captions) - len(kept)
+        tokens, frames = self.max_video_tokens, self.max_audio_frames
+        assert tokens is not None and frames is not None
+        most = min(tokens / (_rate(reader) or 1), frames / AUDIO.per_second)
+        if self.split_long and split == "train":
+            kept = split_long(kept, reader, most)
         if self.group_captions and split == "train":
             kept, texts = join_captions(kept)
         protocol = self.protocol_of(split)
         # A protocol of so many clips with one caption each: YouCook2 has a window twice.
         alone = protocol.clips is not None and protocol.captions is None
-        features = (reader, text_encoder, self.max_video_tokens, self.max_audio_frames)
+        features = (reader, text_encoder, tokens, frames)
         crop, stream = self.random_crop_seconds, (1,)  # draw texts independently of crops
         clips = Clips(folder, kept, *features, crop, texts, stream=stream, each_alone=alone)
-        out = len(captions) - len(self._kept[split])
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
+        self._say_cut(split, clips, most)
         return clips
+
+    def _say_cut(self, split: str, clips: Clips, most: float) -> None:
+        long = sum(s > most + CUT for s in clip_seconds(clips.captions, clips.reader))
+        if long and split not in self._said and self.ceilings is None:  # a corpus of given lengths
+            self._said.add(split)
+            warn(
+                f"{split}: {long} of {len(clips.captions)} clips are longer than {most:.1f} s"
+                " and are cut; raise data.max_seconds (with data.max_video_tokens and"
+                " max_audio_frames null), or split training clips by data.split_long=true"
+            )
+
+    def _reader(self, split: str) -> Reader:
+        if self._stored is not None:
+            return self._stored
+        videos = [caption.video for caption in self._captions(split)]
+        return ComputedFeatures(self._folder(split), videos, self.video_features)
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
         file, store = self._place(split), self._stored
         only = f", the videos of {self._lists[split].name}" if split in self._lists else ""
+        if self._draws and split == "validation":
+            only += f", {len({c.video for c in self._captions(split)})} films held out"
         features = f"video features: {self.video_features}"
         if store is not None:
             features = store.describe()
-        return f"{file.parent.name}/{file.name}{only}, {features}"
+        return f"{'/'.join(file.parts[-2:])}{only}, {features}"
 
     def recipe(self) -> dict[str, Any] | None:
         """Say how a clip's input is made; None if the store does not say it."""
@@ -132,6 +205,7 @@ class CaptionedVideos(Source):
         features = recipe_of(self.video_features) if store is None else store.recipe()
         if features is None:
             return None
+        self.fit()
         limits = {"max_video_tokens": self.max_video_tokens}
         limits["max_audio_frames"] = self.max_audio_frames
         return {"features": features, **limits, "long_clips": "clip"}
@@ -145,17 +219,42 @@ class CaptionedVideos(Source):
     def _captions(self, split: str) -> list[Caption]:
         """Read the captions of a split once, under the full names of their videos."""
         if split not in self._read:
-            place, store = self._place(split), self._stored
-            known = store.videos if store is not None else _Media(self._folder(split))
-            captions = read_all(place, known, self.max_bad)
-            if split in self._lists:
-                captions = keep_listed(captions, self._lists[split], place, self.max_bad)
+            listed = "train" if self._draws and split == "validation" else split
+            captions = self._read_captions(split)
+            if listed in self._lists:
+                place = self._place(split)
+                captions = keep_listed(captions, self._lists[listed], place, self.max_bad)
+            if self._draws and split in ("train", "validation"):
+                drawn, rest = draw_films(captions, self.held_out, self._place(split))
+                captions = drawn if split == "validation" else rest
+                self._say_drawn(drawn, rest)
             if self.max_clips is not None:
                 windows = dict.fromkeys((c.video, c.start, c.end) for c in captions)
                 first = {*itertools.islice(windows, self.max_clips)}
                 captions = [c for c in captions if (c.video, c.start, c.end) in first]
             self._read[split] = captions
         return self._read[split]
+
+    def _say_drawn(self, drawn: list[Caption], rest: list[Caption]) -> None:
+        if "held_out" not in self._said:
+            self._said.add("held_out")
+            held, left = (len({caption.video for caption in part}) for part in (drawn, rest))
+            warn(
+                f"{held} of {held + left} films, with {number_of(len(drawn), 'caption')}, are held"
+                " out for validation, drawn by name; data.validation=FILE names others"
+            )
+
+    def _read_captions(self, split: str) -> list[Caption]:
+        place, store = self._place(split), self._stored
+        if place not in self._files:
+            folder = place if place.is_dir() else place.parent
+            if store is not None:
+                captions = read_all(place, store.videos, self.max_bad, self._ways(split))
+            else:
+                captions = read_all(place, Media(folder), self.max_bad)
+                captions, folder = look_below(captions, place, folder, self._root)
+            self._files[place] = captions, folder
+        return self._files[place][0]
 
     @functools.cached_property
     def _stored(self) -> FeatureStore | None:
@@ -164,27 +263,25 @@ class CaptionedVideos(Source):
     def _place(self, split: str) -> Path:
         return self._file(split, "caption file")
 
+    def _ways(self, split: str) -> Ways:
+        """Say what the names in a caption file may be called in the store."""
+        root = None if self._stored is None else self._stored.root() or self._root
+        return ways_below(root, self._place(split).parent, self._root)
+
+    @property
+    def _root(self) -> Path | None:
+        return Path(self.root).expanduser() if self.root else None
+
     def _folder(self, split: str) -> Path:
-        place = self._place(split)
-        return place if place.is_dir() else place.parent
+        """Return what the names of the videos of a split are relative to."""
+        self._read_captions(split)
+        return self._files[self._place(split)][1]
 
 
-class _Media(Collection[str]):
-    """Names of the media files in a folder and below; the folder is listed only when needed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (self.folder / name).is_file()
-
-    def __iter__(self) -> Iterator[str]:
-        for file in sorted(self.folder.rglob("*")):
-            if file.suffix.lower() in ENDINGS and file.is_file():
-                yield file.relative_to(self.folder).as_posix()
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+def _rate(reader: Reader) -> float:
+    """Return the video tokens of a second."""
+    field = reader.fields.get("3d") or reader.fields.get("2d")
+    return field.per_second if field else 0.0
 
 
 def demo(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ class Clips(ClipSet):
 
     Args:
         folder: what the names of the videos are relative to; None if there are no media files.
-        captions: one for each clip; its text may be empty. A caption about a whole video gets the
-            end of the video's features as its end.
+        captions: one for each clip; its text may be empty. An end of infinity becomes that of the
+            video's features.
         reader: features of the videos; a clip of one that it lacks has neither video nor audio.
         text_encoder: encodes the texts; None: items have no text.
         max_video_tokens: this and ``max_audio_frames`` as for :class:`.CaptionedVideos`,
@@ -70,7 +72,9 @@ class Clips(ClipSet):
         seconds = _seconds(captions, reader)
         self._absent = {video for video, length in seconds.items() if length is None}
         self.captions = [
-            dataclasses.replace(c, end=seconds[c.video] or 0.0) if c.is_whole else c
+            dataclasses.replace(c, end=max(c.start, seconds[c.video] or 0.0))
+            if math.isinf(c.end)
+            else c
             for c in captions
         ]
         if self.cut > 1:
@@ -169,6 +173,47 @@ def without_lost(
     if not kept:
         raise ValueError(f"{said}; no clip is left: name the store of these videos")
     return kept
+
+
+def clip_seconds(captions: Sequence[Caption], reader: Reader) -> list[float]:
+    """Return for how many seconds of each clip there are features."""
+    lengths = _seconds(captions, reader)
+    return [max(0.0, min(c.end, lengths[c.video] or 0.0) - c.start) for c in captions]
+
+
+def split_long(captions: Sequence[Caption], reader: Reader, most: float) -> list[Caption]:
+    """Split captions of more than ``most`` seconds into equal windows, all with the same text."""
+    parts = []
+    for caption, seconds in zip(captions, clip_seconds(captions, reader), strict=True):
+        count = math.ceil(seconds / most - 1e-6)
+        if count <= 1:
+            parts.append(caption)
+            continue
+        bounds = [caption.start + seconds * part / count for part in range(count + 1)]
+        parts += [dataclasses.replace(caption, start=a, end=b) for a, b in pairwise(bounds)]
+    return parts
+
+
+def draw_films(
+    captions: Sequence[Caption], share: float, file: Path
+) -> tuple[list[Caption], list[Caption]]:
+    """Draw a share of the films, at least one: the same whenever their names are.
+
+    Returns the captions of the drawn films, and those of the rest. ValueError: there is one film.
+    """
+    names = dict.fromkeys(caption.video for caption in captions)
+    films = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(films) < 2:
+        raise ValueError(
+            f"{file} is about one film, so none can be held out; name data.validation, or set"
+            " data.held_out=0 and trainer.best=null"
+        )
+    drawn = set(films[: min(max(1, round(share * len(films))), len(films) - 1)])
+    parts = (
+        [c for c in captions if c.video in drawn],
+        [c for c in captions if c.video not in drawn],
+    )
+    return parts
 
 
 def join_captions(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:

@@ -118,6 +118,10 @@ class Source:
     def extract(self) -> None:
         """Do slow work once, such as computing features. The default does nothing."""
 
+    def fit(self) -> dict[str, Any]:
+        """Return settings that the config leaves to the data, such as lengths; none by default."""
+        return {}
+
     def texts(self, split: str) -> list[str]:
         """The texts of a split, for a text encoder that learns its words; none by default."""
         return []

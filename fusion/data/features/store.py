@@ -48,6 +48,7 @@ from fusion.files import missing_folder
 logger = logging.getLogger(__name__)
 
 RECIPE = "extraction.json"  # in a store of tools/extract.py
+ROOT = "root.txt"  # in such a store: the folder that the names of its videos are relative to
 _BLOCK = 8 * 2**20  # bytes that find_damaged_shards reads at a time
 
 
@@ -146,6 +147,13 @@ class FeatureStore:
         except (FileNotFoundError, ValueError):
             return None
         return found if isinstance(found, dict) else None
+
+    def root(self) -> Path | None:
+        """Return the folder that the names of the videos are relative to; None: not known."""
+        try:
+            return Path(self.files.content(ROOT).decode().strip())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def describe(self) -> str:
         """Name the networks that made the features of the first video, and the maker's warning."""

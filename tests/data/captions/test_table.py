@@ -94,20 +94,20 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
         ("video,start,end,text\n\n", "captions.csv: no captions"),
         (
             "video,begin,end\na.mp4,1,2\n",
-            "captions.csv, line 1: no column start, text among video, begin, end; the first line",
+            "captions.csv, line 1: no column text among video, begin, end; the first line",
         ),
         (GOOD + "a.mp4,one,2,x\n", "captions.csv, line 3: start is 'one', not a number; write sec"),
-        (GOOD + "a.mp4,1,0:30,x\n", "captions.csv, line 3: end is '0:30', not a number"),
+        (GOOD + "a.mp4,1,0:75,x\n", "captions.csv, line 3: end is '0:75', not a number"),
         (GOOD + "a.mp4,1,nan,x\n", "captions.csv, line 3: end is 'nan', not a number"),
         (GOOD + "a.mp4,1,inf,x\n", "captions.csv, line 3: end is 'inf', not a number"),
         (GOOD + "a.mp4,,2,x\n", "captions.csv, line 3: start is '', not a number"),
         (
-            GOOD + "a.mp4,1,,x\n",
-            "line 3: end is '', not a number; write seconds, such as 12.5, or",
+            GOOD + "a.mp4,1,soon,x\n",
+            "line 3: end is 'soon', not a number; write seconds, such as 12.5, or",
         ),
         (
-            "video,start,text\na.mp4,1,x\n",
-            "line 1: no column end among video, start, text; the first line names the columns "
+            "video,start,stop_ms,text\na.mp4,1,2,x\n",
+            "1: no column end among video, start, stop_ms, text; the first line names the columns "
             "video or video_id or video_path, start, end, text or sentence or caption; without both"
             " of start and end it is about whole videos",
         ),
@@ -116,8 +116,8 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
             "line 1: no column start among video, end, text; the fir",
         ),
         (
-            "video,start_time,stop,text\na.mp4,1,2,x\n",  # times, but called otherwise
-            "line 1: no column start, end among video, start_time, stop, text; the first line",
+            "video,start_frame,offset,text\na.mp4,1,2,x\n",  # times, but called otherwise
+            "line 1: no column start, end among video, start_frame, offset, text; the first line",
         ),
         (GOOD + "a.mp4,3,2,x\n", "captions.csv, line 3: end (2) is not after start (3)"),
         (GOOD + "a.mp4,2,2,x\n", "captions.csv, line 3: end (2) is not after start (2)"),
@@ -129,8 +129,8 @@ GOOD = "video,start,end,text\na.mp4,1,2,hello\n"
             "captions.csv, line 3: 5 fields in 4 columns; put texts with commas in quotes",
         ),
         (GOOD + 'a.mp4,1,2,"x\n', "captions.csv, line 3: not csv (unexpected end of data)"),
-        (GOOD.encode() + b"a.mp4,1,2,caf\xe9\n", "captions.csv, line 3: not UTF-8"),
-        (GOOD.encode("utf-16"), "captions.csv, line 1: not UTF-8"),
+        ((GOOD + "a.mp4,1,2,café\n").encode() + b"a.mp4,1,2,caf\xe9\n", "line 4: not UTF-8, as"),
+        (GOOD.encode("utf-16")[:-1], "captions.csv, line 2: damaged utf-16"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_line(tmp_path, content, message):

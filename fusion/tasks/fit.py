@@ -1,0 +1,94 @@
+"""What a config leaves to the data: widths, lengths, and the size of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fusion.builders import left_to_the_data
+from fusion.config import ConfigError, merge
+from fusion.data.datasets.dataset import Source, TextEncoder
+from fusion.data.features.problems import warn
+from fusion.words import number_of
+
+STEPS = 200  # of a run whose epochs are fitted
+EPOCHS = (10, 100)  # the fewest and the most of it
+
+
+def fit_config(
+    config: Mapping[str, Any], source: Source, text_encoder: TextEncoder | None, processes: int
+) -> Mapping[str, Any]:
+    """Fill in what a config leaves to the data; a config that leaves nothing is returned as it is.
+
+    * ``data``: the settings of :meth:`.Source.fit`.
+    * ``model.modalities.NAME.dim``, null or absent: the width of the data or the encoder.
+    * ``model.modalities.NAME.encoder.num_frames``, null: enough for ``data.max_audio_frames``.
+    * With ``trainer.fit``: see :func:`fit_trainer`.
+
+    Raises:
+        ConfigError: the data lack a modality, or there are too few clips.
+    """
+    fitted = dict(config)
+    if found := source.fit():
+        fitted["data"] = {**config["data"], **found}
+    missing = left_to_the_data(config["model"])
+    if not missing and not config["trainer"].get("fit"):
+        return fitted if found else config
+    clips = source.clips("train", text_encoder)
+    first = clips[0]
+    widths: dict[str, Any] = {}
+    for name, key in missing:
+        if name not in first:
+            hint = "; texts need a text_encoder" if name == "text" else ""
+            raise ConfigError(f"the data has no modality {name!r} of model.modalities{hint}")
+        if key == "dim":
+            widths[name] = {"dim": first[name].shape[-1]}
+        else:
+            frames = fitted["data"].get("max_audio_frames") or 1
+            widths[name] = {"encoder": {"num_frames": 64 * math.ceil(frames / 64)}}
+    fitted["model"] = merge(config["model"], {"modalities": widths})
+    if config["trainer"].get("fit"):
+        fitted = fit_trainer(fitted, len(clips), processes)
+    return fitted
+
+
+def fit_trainer(config: Mapping[str, Any], clips: int, processes: int) -> dict[str, Any]:
+    """Fit batch, BatchNorm groups, chunk and epochs to the number of training clips; say so.
+
+    A batch has at most ``trainer.batch_size`` clips, a group at most ``batchnorm_group``. Where
+    ``trainer.epochs`` is null, there are as many as 200 steps take, from 10 to 100.
+
+    Raises:
+        ConfigError: there are fewer than two clips for each process.
+    """
+    trainer, model = dict(config["trainer"]), config["model"]
+    most = min(trainer["batch_size"], clips) // processes
+    if most < 2:
+        raise ConfigError(
+            f"{number_of(clips, 'training clip')} on {number_of(processes, 'device')}, each of"
+            " which needs 2; write more captions, or start fewer processes"
+        )
+    groups = {
+        name: spec["encoder"]["batchnorm_group"]
+        for name, spec in model["modalities"].items()
+        if spec and (spec.get("encoder") or {}).get("batchnorm_group")
+    }
+    group = min([most, *groups.values()])
+    group = math.ceil(most / math.ceil(most / group))  # of a batch that is cut into equal parts
+    group = group if group * math.ceil(most / group) <= most else most // math.ceil(most / group)
+    share = most // group * group if groups else most
+    trainer["batch_size"] = share * processes
+    if (chunk := trainer.get("chunk_size")) and groups:
+        trainer["chunk_size"] = max(group, min(chunk, share) // group * group)
+    if trainer["epochs"] is None:
+        wanted = math.ceil(STEPS / (clips // trainer["batch_size"]))
+        trainer["epochs"] = min(max(wanted, EPOCHS[0]), EPOCHS[1])
+    said = [f"batches of {trainer['batch_size']}"]
+    said += [f"BatchNorm over {group}"] if groups else []
+    warn(
+        f"{clips} training clips: {', '.join(said)}, {number_of(trainer['epochs'], 'epoch')};"
+        " trainer.fit=false takes the config's numbers"
+    )
+    sizes = {name: {"encoder": {"batchnorm_group": group}} for name in groups}
+    return {**config, "trainer": trainer, "model": merge(model, {"modalities": sizes})}

@@ -1,0 +1,49 @@
+import pytest
+
+from fusion.builders import check_config
+from fusion.config import ConfigError, load_config
+from fusion.tasks.fit import fit_config, fit_trainer
+from tests.test_configs import CONFIGS, what_is_left_to_the_user
+
+OWN = next(path for path in CONFIGS if path.stem == "own_videos")
+
+
+class NoData:
+    """A data set that must not be read."""
+
+    def fit(self):
+        return {}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("clips", [6, 7, 13, 30, 33, 63, 64, 65, 1000])
+def test_batch_group_and_chunk_fit_together(clips, processes, caplog):
+    config = load_config(OWN, ["data.train=x", "trainer.chunk_size=40"])
+    fitted = fit_trainer(config, clips, processes)
+    trainer = fitted["trainer"]
+    group = fitted["model"]["modalities"]["audio"]["encoder"]["batchnorm_group"]
+    assert clips * 0.7 <= trainer["batch_size"] <= clips or trainer["batch_size"] > 48
+    assert 2 <= group <= 32 and trainer["batch_size"] <= 64
+    assert trainer["batch_size"] % (group * processes) == 0
+    assert trainer["chunk_size"] % group == 0
+    assert 10 <= trainer["epochs"] <= 100
+    assert f"{clips} training clips: batches of {trainer['batch_size']}" in caplog.text
+    assert len(caplog.records) == 1
+    check_config(fitted)["model"]()
+
+
+def test_numbers_of_the_user_are_kept():
+    config = load_config(OWN, ["data.train=x", "trainer.epochs=3", "trainer.batch_size=8"])
+    trainer = fit_trainer(config, 1000, 1)["trainer"]
+    assert (trainer["epochs"], trainer["batch_size"]) == (3, 8)
+
+
+def test_too_few_clips_are_refused():
+    with pytest.raises(ConfigError, match="3 training clips on 2 devices, each of which needs"):
+        fit_trainer(load_config(OWN, ["data.train=x"]), 3, 2)
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p != OWN], ids=lambda path: path.stem)
+def test_other_recipes_leave_nothing_to_the_data(path):
+    config = load_config(path, what_is_left_to_the_user(path))
+    assert fit_config(config, NoData(), None, 1) is config
