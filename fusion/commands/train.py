@@ -80,8 +80,7 @@ class Job:
         self.task.open_encoders(start)
         if start is not None and not resumes and (unknown := self.task.unknown_words("train")):
             warn(f"init      {unknown}")
-        self.config = self.task.fit(self.accelerator.num_processes)
-        self.settings = Settings(**self.config["trainer"])
+        self._fit()
         train_set, recipe = self.task.clips("train"), self.task.recipe()
         validation_set = self._validation_clips()
         split = next((name for name in ("test", "validation") if name in self.task.splits), None)
@@ -129,6 +128,11 @@ class Job:
         self.folder.release()
         del self.model
         end_processes(self.accelerator)
+
+    def _fit(self) -> None:
+        """Fill in what the config leaves to the data; the folder keeps the config as given."""
+        self.config = self.task.fit(self.accelerator.num_processes)
+        self.settings = Settings(**self.config["trainer"])
 
     def _build(self) -> None:
         torch.manual_seed(self.config["seed"])
