@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fusion.config import choose
+from fusion.config import check, choose, merge
 from fusion.data.datasets import DATASETS
 from fusion.losses import LOSSES
-from fusion.models import MODELS, TEXT_ENCODERS
+from fusion.models import MODELS, TEXT_ENCODERS, WordVectors
+from fusion.models.language_models import default_text_encoder, language_model_width
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
@@ -27,6 +29,31 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
         "model": choose("model", config["model"], MODELS),
         "loss": choose("loss", config["loss"], LOSSES, given=["modalities"]),
     }
+
+
+def settle_text_encoder(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a config its text encoder and, as width of the model's texts, that of the encoder.
+
+    ``text_encoder: {name: auto, model: …}`` becomes what :func:`.default_text_encoder` finds. A
+    config without it, and without a language model, stays as it is.
+    """
+    spec = dict(config["text_encoder"] or {})
+    is_auto = spec.get("name") == "auto"
+    if is_auto:
+        del spec["name"]
+        check("text_encoder", spec, default_text_encoder)
+        spec = default_text_encoder(**spec)
+    if spec.get("name") == "hf" and spec.get("model"):
+        width = language_model_width(spec["model"])
+    elif is_auto:
+        width = inspect.signature(WordVectors.train).parameters["dim"].default
+    else:
+        return dict(config)
+    modalities = config["model"].get("modalities") or {}
+    if "dim" in (modalities.get("text") or {}):
+        text = {"modalities": {"text": {"dim": width}}}
+        return {**config, "text_encoder": spec, "model": merge(config["model"], text)}
+    return {**config, "text_encoder": spec}
 
 
 def build_text_encoder(spec: Mapping[str, Any], sentences: Iterable[str], seed: int) -> Any:

@@ -41,6 +41,8 @@ def evaluate(
         other, split = load_config(chosen, overrides), "test"
         check_same_task(config, other, chosen)
         sections = ("data", "evaluation", "text_encoder")
+        if (other["text_encoder"] or {}).get("name") == "auto":
+            other["text_encoder"] = None  # the checkpoint has one
         config |= {name: other[name] for name in sections if other[name] is not None}
         own_first = not any(override.startswith("text_encoder") for override in overrides)
     elif split not in SPLITS:

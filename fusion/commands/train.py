@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from fusion.builders import settle_text_encoder
 from fusion.checkpoint import CheckpointError, find_checkpoint, load_weights, save_checkpoint
 from fusion.commands.cost import describe_cost, peak_memory
 from fusion.config import ConfigError, check
@@ -51,6 +52,7 @@ class Job:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        config = settle_text_encoder(config)
         self.clock, self.config = Clock(), config
         check("trainer", config["trainer"], Settings)
         self.settings = Settings(**config["trainer"])

@@ -10,7 +10,8 @@ from torch import nn
 from fusion.models.avlnet import MCN, AVLnet
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
-from fusion.models.text_encoders import CLIPText, WordVectorFile, WordVectors
+from fusion.models.language_models import CLIPText, HFText
+from fusion.models.text_encoders import WordVectorFile, WordVectors
 from fusion.models.transformer import GatedProjection
 
 MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
@@ -18,6 +19,7 @@ TEXT_ENCODERS: dict[str, Any] = {
     "word2vec": WordVectors,
     "word2vec_file": WordVectorFile,
     "clip": CLIPText,
+    "hf": HFText,
 }
 
 __all__ = ["EAO", "MCN", "MODELS", "TEXT_ENCODERS", "AVLnet", "WordVectors", "compile_parts"]

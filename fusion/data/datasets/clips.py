@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -73,6 +74,8 @@ class Clips(ClipSet):
             dataclasses.replace(c, end=seconds[c.video] or 0.0) if c.is_whole else c
             for c in captions
         ]
+        if prepare := getattr(self.text_encoder, "prepare", None):
+            prepare(itertools.chain((c.text for c in captions), *(self.texts or ())))
         if self.cut > 1:
             self._parts = [
                 (number, part)
