@@ -174,16 +174,20 @@ class HFText(LanguageModel):
         self.width = int(self.model.config.hidden_size)
 
     def _open(self) -> tuple[Any, nn.Module]:
-        from transformers import AutoModel, AutoTokenizer  # slow to import
+        import transformers  # slow to import
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
-            whole, report = AutoModel.from_pretrained(self.folder, output_loading_info=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
+            kind = type(transformers.AutoConfig.from_pretrained(self.folder))
+            family: Any = transformers.AutoModel
+            if kind in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:  # such as T5: no decoder
+                family = transformers.AutoModelForTextEncoding
+            whole, report = family.from_pretrained(self.folder, output_loading_info=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(_not_loaded(self.folder, error)) from None
         model = getattr(whole, "text_model", whole)
-        if model.config.is_encoder_decoder:
-            model = model.get_encoder()
+        if getattr(model, "decoder", None) is not None and hasattr(model, "encoder"):
+            model = model.encoder
         prefix = next(name for name, module in whole.named_modules() if module is model)
         missing = [name for name in report["missing_keys"] if name.startswith(prefix)]
         missing = [name for name in missing if "pooler" not in name]  # which reads the states
