@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fusion.config import check, choose, merge
+from fusion.config import choose, merge
 from fusion.data.datasets import DATASETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS, WordVectors
@@ -37,12 +37,10 @@ def settle_text_encoder(config: Mapping[str, Any]) -> dict[str, Any]:
     ``text_encoder: {name: auto, model: …}`` becomes what :func:`.default_text_encoder` finds. A
     config without it, and without a language model, stays as it is.
     """
-    spec = dict(config["text_encoder"] or {})
+    spec = config["text_encoder"] or {}
     is_auto = spec.get("name") == "auto"
     if is_auto:
-        del spec["name"]
-        check("text_encoder", spec, default_text_encoder)
-        spec = default_text_encoder(**spec)
+        spec = choose("text_encoder", spec, {"auto": default_text_encoder})()
     if spec.get("name") == "hf" and spec.get("model"):
         width = language_model_width(spec["model"])
     elif is_auto:
@@ -67,6 +65,9 @@ def build_text_encoder(spec: Mapping[str, Any], sentences: Iterable[str], seed: 
 
 
 def _choose_text_encoder(spec: Mapping[str, Any]) -> Callable[..., Any]:
+    if spec.get("name") == "auto":  # of a config that was not settled
+        find = choose("text_encoder", spec, {"auto": default_text_encoder})
+        return lambda sentences, seed: build_text_encoder(find(), sentences, seed)
     builders = {
         n: encoder.train if encoder.learns else encoder for n, encoder in TEXT_ENCODERS.items()
     }

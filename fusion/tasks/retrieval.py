@@ -224,7 +224,7 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> 
 
 def _describe_unknown(texts: Sequence[str], find: Callable[[str], Sequence[str]]) -> str:
     """Name the words that a text encoder does not know; empty if it knows all."""
-    counts = Counter(word for text in texts for word in set(words_of(text)))
+    counts = Counter(word for text in texts for word in dict.fromkeys(words_of(text)))
     unknown = {word: None for word, _ in counts.most_common() if find(word)}
     if not unknown:
         return ""
