@@ -10,7 +10,7 @@ from fusion.config import choose, merge
 from fusion.data.datasets import DATASETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS, WordVectors
-from fusion.models.language_models import default_text_encoder, language_model_width
+from fusion.models.language_model_files import default_text_encoder, language_model_width
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:

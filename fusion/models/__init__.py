@@ -10,6 +10,7 @@ from torch import nn
 from fusion.models.avlnet import MCN, AVLnet
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
+from fusion.models.language_model_files import default_text_encoder
 from fusion.models.language_models import CLIPText, HFText
 from fusion.models.text_encoders import WordVectorFile, WordVectors
 from fusion.models.transformer import GatedProjection
@@ -22,7 +23,16 @@ TEXT_ENCODERS: dict[str, Any] = {
     "hf": HFText,
 }
 
-__all__ = ["EAO", "MCN", "MODELS", "TEXT_ENCODERS", "AVLnet", "WordVectors", "compile_parts"]
+__all__ = [
+    "EAO",
+    "MCN",
+    "MODELS",
+    "TEXT_ENCODERS",
+    "AVLnet",
+    "WordVectors",
+    "compile_parts",
+    "default_text_encoder",
+]
 
 
 def compile_parts(model: nn.Module) -> None:

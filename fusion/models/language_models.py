@@ -7,7 +7,6 @@ A text becomes the sequence of the transformer's states, one (D,) vector for eac
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,18 +17,22 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fusion.models.language_model_files import (
+    MINI_LM,
+    PUBLISHED_CLIP,
+    digest_of,
+    find_language_model,
+    first_line,
+    not_loaded,
+)
 from fusion.models.text_encoders import FromFile
 from fusion.words import number_of, words_of
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED_CLIP = "openai/clip-vit-base-patch32"
-MINI_LM = "sentence-transformers/all-MiniLM-L6-v2"  # 22 M parameters, 90 MB, D = 384
 BATCH = 128  # texts
-KEPT = 4 * 2**30  # bytes of states that stay in memory
-
-_FILES = ["*.json", "*.txt", "*.model"]  # of a model on the hub, and its weights:
-_WEIGHTS = ["*.safetensors", "*.bin"]  # the second only where there are none of the first
+AHEAD = 20_000  # texts that are encoded together
+KEPT = 4 * 2**30  # bytes of states that stay in memory, about
 
 
 class LanguageModel(FromFile):
@@ -111,7 +114,7 @@ class LanguageModel(FromFile):
             if not batches or len(batches[-1]) == BATCH or len(ids[batches[-1][0]]) != len(ids[i]):
                 batches.append([])
             batches[-1].append(i)
-        hidden = len(sentences) < 50 * BATCH
+        hidden = len(sentences) < AHEAD
         for batch in tqdm(batches, "texts", leave=False, disable=hidden):
             states = self._states(torch.tensor([ids[i] for i in batch], device=where)).float().cpu()
             for i, rows in zip(batch, states, strict=True):
@@ -124,22 +127,25 @@ class LanguageModel(FromFile):
         States beyond ``KEPT`` bytes are not kept; their sentences are encoded when they are read.
         """
         new = [text for text in dict.fromkeys(sentences) if text not in self._kept]
-        room = KEPT - sum(states.nbytes for states in self._kept.values())
-        most = max(0, room // (4 * self.width * self.max_words))
-        if len(new) > most:
-            logger.warning(
-                "%s of %s are not encoded ahead, as their states need too much memory",
-                f"{len(new) - most:,}",
-                number_of(len(new), "text"),
-            )
-        # A data loading process that was forked can use no GPU: the model goes back.
+        # A data loading process that was forked can use no GPU: the model goes back afterwards.
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._kept |= dict(zip(new[:most], self.encode(new[:most], device), strict=True))
+        used = sum(states.nbytes for states in self._kept.values())
+        for first in range(0, len(new), AHEAD):
+            if used > KEPT:
+                logger.warning(
+                    f"{len(new) - first:,} of {number_of(len(new), 'text')} are not encoded ahead,"
+                    " as their states need too much memory"
+                )
+                break
+            part = new[first : first + AHEAD]
+            found = self.encode(part, device)
+            used += sum(states.nbytes for states in found)
+            self._kept |= dict(zip(part, found, strict=True))
         self.model.to("cpu")
 
 
 class HFText(LanguageModel):
-    """The last states of any text encoder of transformers: BERT, MiniLM, T5, CLIP's text model, …
+    """The last states of any text encoder of transformers: BERT, MiniLM, T5, CLIP's text model.
 
     Args:
         model: a folder as transformers saves it, or a name on the Hugging Face hub.
@@ -163,7 +169,7 @@ class HFText(LanguageModel):
                 f" Hugging Face hub, such as {MINI_LM}"
             )
         self.folder = find_language_model(model)
-        found = _digest(self.folder)
+        found = digest_of(self.folder)
         if sha256 not in (None, found):
             raise ValueError(
                 f"text_encoder.model: {self.folder} has other weights (SHA-256 {found}) than the"
@@ -184,7 +190,7 @@ class HFText(LanguageModel):
                 family = transformers.AutoModelForTextEncoding
             whole, report = family.from_pretrained(self.folder, output_loading_info=True)
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(_not_loaded(self.folder, error)) from None
+            raise ValueError(not_loaded(self.folder, error)) from None
         model = getattr(whole, "text_model", whole)
         if getattr(model, "decoder", None) is not None and hasattr(model, "encoder"):
             model = model.encoder
@@ -259,7 +265,7 @@ class CLIPText(LanguageModel):
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"text_encoder.path: CLIP's text model cannot be loaded from {self.path}"
-                f" ({_first_line(error)}); download {PUBLISHED_CLIP} from huggingface.co and name"
+                f" ({first_line(error)}); download {PUBLISHED_CLIP} from huggingface.co and name"
                 " its folder"
             ) from None
 
@@ -271,84 +277,3 @@ class CLIPText(LanguageModel):
     def _states(self, ids: Tensor) -> Tensor:
         states: Tensor = self.model.text_projection(self.model.text_model(ids).last_hidden_state)
         return states
-
-
-def find_language_model(model: str | Path) -> Path:
-    """Return the folder of a model: a folder itself, or one of the hub, cached or downloaded.
-
-    Raises:
-        ValueError: there is none; one line.
-    """
-    import huggingface_hub  # slow to import
-
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    problem: Exception = OSError("there is no such folder")
-    name = str(model)
-    if name.count("/") <= 1 and not name.startswith((".", "~", "/")):
-        for is_offline in (True, False):  # the cache does not change by itself
-            for weights in _WEIGHTS:
-                options: dict[str, Any] = {"allow_patterns": [*_FILES, weights]}
-                try:
-                    found = huggingface_hub.snapshot_download(
-                        name, local_files_only=is_offline, **options
-                    )
-                except Exception as error:  # of the hub and of the connection
-                    problem = error
-                    break
-                if any(Path(found).glob(weights)):
-                    return Path(found)
-    raise ValueError(_not_loaded(model, problem))
-
-
-def default_text_encoder(model: str | Path = MINI_LM) -> dict[str, Any]:
-    """Return the section ``text_encoder`` of a config for texts that nothing else is known of.
-
-    It is the language model, if it is a folder, is in the cache or can be downloaded. If not, it is
-    word2vec, which learns from the training captions; a warning says what that lacks.
-    """
-    try:
-        find_language_model(model)
-    except ValueError as error:
-        logger.warning(
-            "texts are read by word2vec, which knows the words of the training captions alone and"
-            " no meaning that they do not show: %s",
-            error,
-        )
-        return {"name": "word2vec"}
-    return {"name": "hf", "model": str(model)}
-
-
-def language_model_width(model: str | Path) -> int:
-    """Return the width D of a language model from its config; ValueError: there is none."""
-    from transformers import AutoConfig  # slow to import
-
-    config = AutoConfig.from_pretrained(find_language_model(model))
-    return int((getattr(config, "text_config", None) or config).hidden_size)
-
-
-def _digest(folder: Path) -> str:
-    """Return the SHA-256 of the weights of a folder; of several files, that of theirs."""
-    files = next((f for pattern in _WEIGHTS if (f := sorted(folder.glob(pattern)))), [])
-    if not files:
-        raise ValueError(_not_loaded(folder, OSError("it has no weights")))
-    digests = []
-    for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _not_loaded(model: object, error: Exception) -> str:
-    return (
-        f"text_encoder.model: no language model can be loaded from {model} ({_first_line(error)});"
-        f" name a folder as transformers saves it, or a model of the Hugging Face hub such as"
-        f" {MINI_LM}"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from fusion.builders import settle_text_encoder
 from fusion.config import ConfigError
-from fusion.models.language_models import HFText, default_text_encoder
+from fusion.models.language_model_files import default_text_encoder
+from fusion.models.language_models import HFText
 from tests.tiny import CONFIG
 
 transformers = pytest.importorskip("transformers")
@@ -89,7 +90,8 @@ def test_prepared_texts_are_not_encoded_again(folder, monkeypatch):
 
 
 def test_what_needs_too_much_memory_is_not_kept(folder, monkeypatch, caplog):
-    monkeypatch.setattr("fusion.models.language_models.KEPT", 8 * 4 * 32)  # one text
+    monkeypatch.setattr("fusion.models.language_models.AHEAD", 1)
+    monkeypatch.setattr("fusion.models.language_models.KEPT", 31)  # bytes; a token has 32
     encoder = HFText(folder)
     encoder.prepare(["a", "star", "red"])
     assert "2 of 3 texts are not encoded ahead" in caplog.text
