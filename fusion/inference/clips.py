@@ -95,7 +95,8 @@ class ClipMaker:
         return clip
 
     def _width(self, name: str) -> int:
-        return int(self.specs[name].get("dim", NUM_MELS))
+        of_text = getattr(self.text_encoder, "width", None) if name == "text" else None
+        return int(of_text or self.specs[name].get("dim", NUM_MELS))
 
     def _words(self, item: Item, text: str) -> Tensor:
         words: Tensor = self._read[text] if text in self._read else self.text_encoder(text)

@@ -13,6 +13,7 @@ from fusion.models.eao import EAO
 from fusion.models.language_model_files import default_text_encoder
 from fusion.models.language_models import CLIPText, HFText
 from fusion.models.text_encoders import WordVectorFile, WordVectors
+from fusion.models.trained_text import TextTokens
 from fusion.models.transformer import GatedProjection
 
 MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
@@ -21,6 +22,7 @@ TEXT_ENCODERS: dict[str, Any] = {
     "word2vec_file": WordVectorFile,
     "clip": CLIPText,
     "hf": HFText,
+    "hf_tokens": TextTokens,
 }
 
 __all__ = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from fusion.models.language_model_files import (
     not_loaded,
 )
 from fusion.models.text_encoders import FromFile
+from fusion.models.trained_text import read_tokens, text_model, text_part, unknown_words
 from fusion.words import number_of, words_of
 
 logger = logging.getLogger(__name__)
@@ -180,20 +180,15 @@ class HFText(LanguageModel):
         self.width = int(self.model.config.hidden_size)
 
     def _open(self) -> tuple[Any, nn.Module]:
-        import transformers  # slow to import
+        from transformers import AutoConfig, AutoTokenizer  # slow to import
 
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
-            kind = type(transformers.AutoConfig.from_pretrained(self.folder))
-            family: Any = transformers.AutoModel
-            if kind in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:  # such as T5: no decoder
-                family = transformers.AutoModelForTextEncoding
+            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+            family = text_model(AutoConfig.from_pretrained(self.folder))
             whole, report = family.from_pretrained(self.folder, output_loading_info=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(not_loaded(self.folder, error)) from None
-        model = getattr(whole, "text_model", whole)
-        if getattr(model, "decoder", None) is not None and hasattr(model, "encoder"):
-            model = model.encoder
+        model = text_part(whole)
         prefix = next(name for name, module in whole.named_modules() if module is model)
         missing = [name for name in report["missing_keys"] if name.startswith(prefix)]
         missing = [name for name in missing if "pooler" not in name]  # which reads the states
@@ -205,27 +200,7 @@ class HFText(LanguageModel):
         return tokenizer, model.float().eval().requires_grad_(False)
 
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
-        special = self.tokenizer.num_special_tokens_to_add()
-        read = self.tokenizer(
-            list(sentences),
-            padding=False,
-            truncation=True,
-            max_length=self.max_words + special,
-            return_special_tokens_mask=True,
-        )
-        unknown, masks = self.tokenizer.unk_token_id, read["special_tokens_mask"]
-        ids: list[list[int]] = read["input_ids"]
-        if cut := sum(bool(text.overflowing) for text in read.encodings):
-            warnings.warn(
-                f"{cut} of {number_of(len(ids), 'text')} have more than {self.max_words} tokens, so"
-                " their end is cut off; text_encoder.max_words is the limit",
-                stacklevel=2,
-            )
-        kept = [
-            [not special and token != unknown for token, special in zip(*text, strict=True)]
-            for text in zip(ids, masks, strict=True)
-        ]
-        return ids, kept
+        return read_tokens(self.tokenizer, sentences, self.max_words)[:2]
 
     def _states(self, ids: Tensor) -> Tensor:
         states: Tensor = self.model(input_ids=ids).last_hidden_state
@@ -233,8 +208,7 @@ class HFText(LanguageModel):
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Return the words of a sentence of which no piece is known."""
-        words = words_of(sentence)
-        return [w for w, rows in zip(words, self._ids(words)[1], strict=True) if not any(rows)]
+        return unknown_words(self.tokenizer, sentence)
 
 
 class CLIPText(LanguageModel):

@@ -21,6 +21,7 @@ from torch import Tensor
 from fusion.data.untrusted.word_vectors import read_word_vectors
 from fusion.words import words_of
 
+WORD_VECTOR_WIDTH = 64
 VECTORS, VOCABULARY = "word_vectors.safetensors", "vocabulary.txt"
 
 
@@ -62,7 +63,7 @@ class WordVectors:
     def train(
         cls,
         sentences: Iterable[str],
-        dim: int = 64,
+        dim: int = WORD_VECTOR_WIDTH,
         epochs: int = 10,
         max_words: int = 20,
         seed: int = 0,

@@ -26,6 +26,7 @@ from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
+from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.report.runs import pack_scores
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_result import describe_evaluation
@@ -48,6 +49,9 @@ class Retrieval:
     def build(self) -> tuple[nn.Module, Loss]:
         """Build the model and the loss."""
         model: nn.Module = self.builders["model"]()
+        if isinstance(self.text_encoder, TextTokens):
+            for part in filter(lambda part: isinstance(part, TrainedText), model.modules()):
+                self.text_encoder.start(part)
         return model, self.builders["loss"](modalities=model.modalities)
 
     def check(self, model: Any, loss: Any, best: str | None) -> None:

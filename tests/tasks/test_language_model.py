@@ -12,7 +12,10 @@ from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import load_config
 from fusion.evaluation.embed import embed
+from fusion.models.language_models import HFText
+from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.tasks import make_task
+from fusion.tokens import Tokens
 from tests.models.test_language_models import save_bert
 from tests.tiny import write_config
 
@@ -87,3 +90,46 @@ def test_it_is_saved_for_others(run, tmp_path):
     (tmp_path / "saved" / "language_model.json").unlink()
     with pytest.raises((ValueError, CheckpointError), match="has no language_model.json"):
         fusion.load(tmp_path / "saved")
+
+
+# --- Trained with the model -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that trains its language model, which is gone afterwards."""
+    folder = tmp_path_factory.mktemp("trained")
+    spec = {"name": "hf", "train": True, "model": str(save_bert(folder / "bert"))}
+    config = load_config(write_config(folder, trainer={"epochs": 1}))
+    train(config | {"text_encoder": spec})
+    shutil.move(folder / "bert", folder / "elsewhere")
+    return folder / "run"
+
+
+def test_a_trained_language_model_is_part_of_the_checkpoint(trained):
+    model = fusion.load(trained)
+    before = HFText(trained.parent / "elsewhere").model.state_dict()
+    after = model.network.encoders["text"].model.state_dict()
+    changes = {name: float((after[name] - before[name]).abs().max()) for name in after}
+    assert 0 < changes["encoder.layer.0.attention.self.query.weight"] < 0.1
+    assert evaluate(trained, "validation", None)
+    alone = [model.encode(text) for text in ("a red star", "a star slides left")]
+    together = model.encode(["a red star", "a star slides left"])
+    torch.testing.assert_close(torch.stack(alone), together, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="the model knows no word of 'xyzzy'"):
+        model.encode("xyzzy")
+
+
+def test_it_begins_with_the_published_weights(trained):
+    place = trained.parent / "elsewhere"
+    tokens, frozen = TextTokens(place), HFText(place)
+    spec = tokens.encoder_spec()
+    encoder = TrainedText(spec["config"], spec["special"]).train()
+    tokens.start(encoder)
+    texts = ["a red star", "", "a star slides left", "xyzzy"]
+    found = encoder(Tokens.pack([tokens(text) for text in texts]))
+    assert found.host_lengths.tolist() == found.lengths.tolist() == [3, 0, 4, 0]
+    expected = torch.cat([frozen(text) for text in texts])
+    torch.testing.assert_close(found.values, expected, atol=1e-5, rtol=1e-5)
+    nothing = encoder(Tokens.pack([tokens(""), tokens("")]))
+    assert nothing.values.shape == (0, 8)
