@@ -50,8 +50,9 @@ class Retrieval:
         """Build the model and the loss."""
         model: nn.Module = self.builders["model"]()
         if isinstance(self.text_encoder, TextTokens):
-            for part in filter(lambda part: isinstance(part, TrainedText), model.modules()):
-                self.text_encoder.start(part)
+            for part in model.modules():
+                if isinstance(part, TrainedText):
+                    self.text_encoder.start(part)
         return model, self.builders["loss"](modalities=model.modalities)
 
     def check(self, model: Any, loss: Any, best: str | None) -> None:
@@ -213,7 +214,7 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> 
     The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
     """
     name = (read_config(path)["text_encoder"] or {}).get("name", "")
-    encoder = TEXT_ENCODERS.get(name)
+    encoder: Any = TEXT_ENCODERS.get(name)
     fits = encoder and spec.get("name") == name and not encoder.learns and spec.get(encoder.place)
     if own_first or not fits:
         try:
