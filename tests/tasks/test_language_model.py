@@ -45,6 +45,7 @@ def test_encode_is_what_evaluation_embeds(run):
     task.open_encoders(run / "best")
     task.open_data()
     clips = task.clips("test")
+    assert {caption.text for caption in clips.captions} <= task.text_encoder._kept.keys()
     model = fusion.load(run)
     found = embed(model.network, clips, accelerate.Accelerator(), 2).embeddings["t"]
     known = [i for i in range(len(clips)) if len(clips[i]["text"])]
@@ -100,7 +101,8 @@ def trained(tmp_path_factory):
     """A run that trains its language model, which is gone afterwards."""
     folder = tmp_path_factory.mktemp("trained")
     spec = {"name": "hf", "train": True, "model": str(save_bert(folder / "bert"))}
-    config = load_config(write_config(folder, trainer={"epochs": 1}))
+    settings = {"epochs": 1, "learning_rate": 1e-5}
+    config = load_config(write_config(folder, trainer=settings))
     train(config | {"text_encoder": spec})
     shutil.move(folder / "bert", folder / "elsewhere")
     return folder / "run"
@@ -111,7 +113,7 @@ def test_a_trained_language_model_is_part_of_the_checkpoint(trained):
     before = HFText(trained.parent / "elsewhere").model.state_dict()
     after = model.network.encoders["text"].model.state_dict()
     changes = {name: float((after[name] - before[name]).abs().max()) for name in after}
-    assert 0 < changes["encoder.layer.0.attention.self.query.weight"] < 0.1
+    assert 0 < changes["encoder.layer.0.attention.self.query.weight"] < 1e-3
     assert evaluate(trained, "validation", None)
     alone = [model.encode(text) for text in ("a red star", "a star slides left")]
     together = model.encode(["a red star", "a star slides left"])
