@@ -1,158 +1,246 @@
-"""From what a user gives to the input of a network, made as the data set of the training made it.
-
-Shapes: L tokens of width D.
-"""
+"""Retrieval: find a clip by any combination of modalities, in every direction."""
 
 from __future__ import annotations
 
-import logging
-import math
-import warnings
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Subset
 
-from fusion.data.captions.table import Caption
-from fusion.data.datasets.clips import Clips
-from fusion.data.features.readers import VIDEO, seconds_of
-from fusion.data.media.log_mel import spectrogram_seconds
-from fusion.inference.features import FeatureError, FilmFeatures, ItemFeatures
-from fusion.inference.items import Item
-from fusion.modalities import ORDER
+from fusion.builders import build_text_encoder, check_config
+from fusion.checkpoint import load_text_encoder, read_config
+from fusion.config import ConfigError, check
+from fusion.data.datasets.dataset import ClipSet, Source
+from fusion.data.features.problems import name_some, warn
+from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
+from fusion.evaluation.metrics import RECALLS, flatten_metrics
+from fusion.evaluation.rescoring import rescored_tables
+from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
+from fusion.evaluation.settings import Settings
+from fusion.interfaces import Loss
+from fusion.modalities import directions
+from fusion.models import TEXT_ENCODERS
+from fusion.models.trained_text import TextTokens, TrainedText
+from fusion.report.runs import pack_scores
+from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
+from fusion.tasks.retrieval_result import describe_evaluation
+from fusion.tasks.task import Evaluation, check_widths
+from fusion.tokens import Batch
+from fusion.words import number_of, words_of
 
-logger = logging.getLogger(__name__)
 
-_ONLY = "0"  # name of the only item of a reader
+class Retrieval:
+    """Rank clips in every direction between modalities, see :class:`fusion.tasks.task.Task`."""
 
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config, self.builders = config, check_config(config)
+        check("evaluation", config["evaluation"], Settings)
+        self.settings = Settings(**config["evaluation"])
+        self.text_encoder: Any = None
+        self._named: set[str] = set()  # the splits whose unknown words are named
+        self.source: Source
 
-class ClipMaker:
-    """Makes clips of items.
+    def build(self) -> tuple[nn.Module, Loss]:
+        """Build the model and the loss."""
+        model: nn.Module = self.builders["model"]()
+        if isinstance(self.text_encoder, TextTokens):
+            for part in model.modules():
+                if isinstance(part, TrainedText):
+                    self.text_encoder.start(part)
+        return model, self.builders["loss"](modalities=model.modalities)
 
-    Args:
-        modalities: names of those that the model embeds.
-        specs: ``model.modalities`` of its config: the width of its features, its encoder.
-        text_encoder: maps a text to (L, D); None: the model reads no texts.
-        recipe: how features are made, see :meth:`.Source.recipe`; None: not known.
-        device: of the networks that make features.
-        weights: see :class:`.FilmFeatures`.
-    """
+    def check(self, model: Any, loss: Any, best: str | None) -> None:
+        """Check that the model embeds what the loss and ``trainer.best`` need."""
+        embedded = set(model.combinations)
+        if lacking := sorted(set(loss.combinations) - embedded):
+            raise ConfigError(
+                f"loss.terms needs the combination {lacking[0]!r}, which model.combinations lacks;"
+                " add it there, or take its terms out by a weight of 0"
+            )
+        ways = [d for d in directions(model.modalities) if {*d.query, *d.gallery} <= embedded]
+        if best is not None and best not in [f"{way} R@{k}" for way in ways for k in RECALLS]:
+            raise ConfigError(
+                f"trainer.best: {best!r} is not evaluated with these modalities and"
+                f" model.combinations; choose a direction of {', '.join(map(str, ways))} and a"
+                f" metric of {', '.join(f'R@{k}' for k in RECALLS)}"
+            )
 
-    def __init__(
-        self,
-        modalities: Sequence[str],
-        specs: Mapping[str, Any],
-        text_encoder: Any,
-        recipe: Mapping[str, Any] | None,
-        device: torch.device,
-        weights: Mapping[str, str | Path] | None,
-    ) -> None:
-        self.modalities, self.specs, self.text_encoder = tuple(modalities), specs, text_encoder
-        self.recipe, self._device, self._weights = recipe, device, weights
-        self._made: FilmFeatures | None = None
+    def open_data(self) -> None:
+        """Open the data set."""
+        self.source = self.builders["data"]()
+
+    def extract(self) -> None:
+        """Compute the features that are missing."""
+        self.source.extract()
 
     @property
-    def of_films(self) -> list[str]:
-        """Names of the modalities that are made of a film."""
-        fields = (self.recipe or {}).get("features", {})
-        return [m for m in self.modalities if m in ("video", "audio") or fields.get(m)]
+    def splits(self) -> Sequence[str]:
+        """Names of the splits of the data."""
+        return self.source.splits
 
-    def seconds(self, item: Item) -> float:
-        """Return for how long an item has picture or sound."""
-        reader = self._reader(item)
-        return seconds_of(reader, _ONLY) if reader else 0.0
+    def open_encoders(
+        self, checkpoint: Path | None, own_first: bool = False
+    ) -> Mapping[str, str | Path]:
+        """Read the text encoder of a checkpoint, or train one on the training texts."""
+        if (spec := self.config["text_encoder"]) is None:
+            return {}
+        if checkpoint is not None:
+            self.text_encoder = _find_text_encoder(checkpoint, spec, own_first)
+        else:
+            texts = self.source.texts("train") if TEXT_ENCODERS[spec["name"]].learns else ()
+            build = self.builders["text_encoder"]
+            self.text_encoder = build(sentences=texts, seed=self.config["seed"])
+        # A model only understands the vectors that it was trained with.
+        return {"texts": getattr(self.text_encoder, "path", None) or f"encoder in {checkpoint}"}
 
-    def clip(self, item: Item, start: float, end: float) -> dict[str, Tensor]:
-        """Make the input of a clip: (L, D) float32 by modality, for what the item has.
+    def save_encoders(self, folder: Path) -> None:
+        """Write the text encoder."""
+        if self.text_encoder is not None:
+            self.text_encoder.save(folder)
 
-        ``end`` infinity: to the end of its media files.
+    def recipe(self) -> Mapping[str, Any] | None:
+        """Say how a clip's input is made."""
+        return self.source.recipe()
 
-        Raises:
-            ValueError: no word of its text is known, a file cannot be read, or the recipe of the
-                model's features is not known.
-        """
-        clip: dict[str, Tensor] = {}
-        if (reader := self._reader(item)) is not None:
-            assert self.recipe is not None
-            most = self.recipe["max_video_tokens"], self.recipe["max_audio_frames"]
-            self._warn_of_cut(item, reader, start, end, *most)
-            stop = end if math.isfinite(end) or not start else seconds_of(reader, _ONLY)
-            if stop > start:
-                caption = Caption(_ONLY, start, stop, "")
-                way = self.recipe["long_clips"]
-                clips = Clips(None, [caption], reader, None, *most, long_clips=way)
-                clips.further = [name for name in self.of_films if name not in ORDER]
-                clips.max_tokens = self.recipe.get("max_tokens", {})
-                made = clips[0]
-                clip = {name: made[name] for name in self.of_films if name in made}
-        for name, part in item.parts.items():
-            if name == "text" and isinstance(part, str):
-                clip[name] = self._words(item, part)
-            elif isinstance(part, Tensor):
-                clip[name] = part.detach().cpu().float()
-        return clip
+    def clips(self, split: str) -> ClipSet:
+        """Read a split and check that its features fit the model."""
+        clips = self.source.clips(split, self.text_encoder)
+        check_widths(self.config["model"], clips[0])
+        find = getattr(self.text_encoder, "unknown_words", None)
+        if find is not None and split not in self._named:  # once, however often it is read
+            self._named.add(split)
+            if said := _describe_unknown([caption.text for caption in clips.captions], find):
+                warn(f"{split}: {said}")
+        return clips
 
-    def _words(self, item: Item, text: str) -> Tensor:
-        words: Tensor = self.text_encoder(text)
-        if not text.strip():
-            return words[:0]
-        if not len(words):
-            raise ValueError(
-                f"{item.name}: the model knows no word of {text!r}; use words of its training"
-                " captions"
-            )
-        find: Any = getattr(self.text_encoder, "unknown_words", None)
-        if unknown := find(text) if find else ():
-            logger.warning("%r: unknown words are left out: %s", text, ", ".join(unknown))
-        return words
+    def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
+        """Compute only the combinations that the loss reads, with the seeds of the clips."""
+        return lambda clips: {
+            "combinations": loss.combinations,
+            "skip_incomplete": True,
+            "seeds": clips.seeds,
+        }
 
-    def _reader(self, item: Item) -> ItemFeatures | None:
-        """Compute the features of an item's media files; None: it has no file."""
-        files = {name: part for name, part in item.parts.items() if isinstance(part, Path)}
-        if not files:
+    def measure(
+        self, model: nn.Module, clips: ClipSet, accelerator: Accelerator
+    ) -> dict[str, float]:
+        """Evaluate clips in every direction, without intervals."""
+        embedded = embed_clips(model, clips, accelerator, self.settings.batch_size)
+        ranked, counted = rank_directions(embedded), embedded.num_clips
+        return flatten_metrics(retrieval_table(ranked, counted, embedded.captions, intervals=False))
+
+    def evaluate(
+        self, model: nn.Module, clips: ClipSet, split: str, accelerator: Accelerator
+    ) -> Evaluation | None:
+        """Rank the clips of a split in every direction, as its protocol says."""
+        settings, bank = self.settings, None
+        if "qb_norm" in (settings.rescoring or ()):
+            queries = self._bank_clips(accelerator, settings.qb_norm_bank)
+            bank = embed(model, queries, accelerator, settings.batch_size)
+        embedded = embed_clips(model, clips, accelerator, settings.batch_size)
+        if not accelerator.is_main_process:
             return None
-        films = self._films
-        features: dict[str, Tensor] = {}
-        for name, file in files.items():
-            fields = VIDEO if name == "video" else (name,)
-            if films.fields.keys().isdisjoint(fields):
-                raise ValueError(
-                    f"{item.name}: {name} cannot be made from a file; give finished tokens (L, D)"
-                )
-            rows = films.rows(file)
-            features |= {field: rows[field] for field in fields if field in rows}
-        return ItemFeatures(_ONLY, films.fields, features)
+        result, gallery, ranked = describe_result(self.source, split, embedded, settings, bank)
+        examples, number = [], settings.queries_in_report
+        for way in result["table"]["lead"][:1]:
+            examples = find_examples(gallery, way, ranked[way], clips.folder, number)
+        rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
+        texts = [item.text for item in gallery.items or ()]
+        scores = pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")
+        return Evaluation(result, scores, examples, EVENLY_CHOSEN)
 
-    @property
-    def _films(self) -> FilmFeatures:
-        if self._made is None:
-            if self.recipe is None:
-                raise FeatureError(
-                    "the checkpoint does not say how the features of its videos were made (it was"
-                    " trained with published features, or by an older version); give finished"
-                    " tokens (L, D), or train it again on a store of tools/extract.py"
-                )
-            self._made = FilmFeatures(self.recipe["features"], self._device, self._weights)
-        return self._made
-
-    def _warn_of_cut(
-        self, item: Item, reader: ItemFeatures, start: float, end: float, tokens: int, frames: int
-    ) -> None:
-        """Warn if the end of a clip is beyond what the model takes."""
-        stop = min(end, seconds_of(reader, _ONLY))
-        limits = []
-        motion = reader.fields.get("3d") or reader.fields.get("2d")
-        shown = any(reader.rows(_ONLY, field) for field in VIDEO if field in reader.fields)
-        if motion and tokens and shown:
-            limits.append((tokens + 1) / motion.per_second)
-        if "audio" in reader.fields and reader.rows(_ONLY, "audio"):
-            encoder = self.specs["audio"].get("encoder", {})
-            limits.append(spectrogram_seconds(min(frames, encoder.get("num_frames", frames)) + 1))
-        if limits and stop - start > min(limits) + 1e-6:
-            warnings.warn(
-                f"{item.name}: a clip of {stop - start:.1f} s is longer than the model takes"
-                f" ({min(limits):.1f} s), so its end is cut off; give start and end, or windows",
-                stacklevel=6,
+    def _bank_clips(self, accelerator: Accelerator, most: int) -> Subset[Any]:
+        """Read at most ``most`` training clips, evenly spaced."""
+        lacking = "evaluation.rescoring: qb_norm takes its bank of queries from the training split"
+        if "train" not in self.splits:
+            raise ConfigError(
+                f"{lacking}, which the data lacks; name one under data.train, or leave qb_norm out"
             )
+        try:
+            with accelerator.local_main_process_first():
+                clips = self.source.clips("train", self.text_encoder)
+        except ValueError as error:
+            raise ConfigError(f"{lacking}: {error}") from None
+        number = min(most, len(clips))
+        return Subset(clips, [place * len(clips) // number for place in range(number)])
+
+
+def embed_clips(
+    model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
+) -> Embedded:
+    """Embed clips, each as a whole, see :func:`fusion.evaluation.embed.embed`."""
+    embedded = embed(model, clips, accelerator, batch_size)
+    if clips.whole is not None:
+        embedded = average_parts(embedded, clips.whole)
+    shows, items = torch.tensor(clips.shows), tuple(clips.captions)
+    return dataclasses.replace(embedded, shows=shows, items=items)
+
+
+def describe_result(
+    source: Source, split: str, embedded: Embedded, settings: Settings, bank: Embedded | None
+) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
+    """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
+
+    Returns:
+        The result, ready for JSON, the clips of the gallery, and the ranks of its rows. The result
+        has the ``rule`` and the ``data`` of its ``protocol`` apart too, as comparable results may
+        differ in their data.
+    """
+    protocol = source.protocol_of(split)
+    counted, captions = protocol.counted or embedded.num_clips, embedded.captions
+    gallery = keep_complete(embedded, protocol.needs)
+    ranked = rank_directions(gallery)
+    table = retrieval_table(ranked, counted, captions)
+    rescored = rescored_tables(gallery, settings, bank, counted, captions)
+    parts = {"rule": protocol.describe(gallery.num_clips), "data": source.describe(split)}
+    said = f"{parts['rule']}; {parts['data']}; ties count as their mean place"
+    by_cosine = None
+    if gallery.similarity != "cosine":
+        by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
+    ceiling = source.ceiling(split)
+    result = describe_evaluation(split, said, gallery, table, ceiling, counted, rescored, by_cosine)
+    return result | {"protocol_parts": parts}, gallery, ranked
+
+
+def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> Any:
+    """Read the text encoder of a checkpoint, or the file of the same kind that the config names.
+
+    The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
+    """
+    name = (read_config(path)["text_encoder"] or {}).get("name", "")
+    encoder: Any = TEXT_ENCODERS.get(name)
+    fits = encoder and spec.get("name") == name and not encoder.learns and spec.get(encoder.place)
+    if own_first or not fits:
+        try:
+            return load_text_encoder(path)
+        except ValueError:
+            if not fits:
+                raise
+    if encoder.has_digest:
+        return load_text_encoder(path, spec[encoder.place])
+    return build_text_encoder(spec, sentences=(), seed=0)
+
+
+def _describe_unknown(texts: Sequence[str], find: Callable[[str], Sequence[str]]) -> str:
+    """Name the words that a text encoder does not know; empty if it knows all."""
+    counts = Counter(word for text in texts for word in dict.fromkeys(words_of(text)))
+    unknown = {word: None for word, _ in counts.most_common() if find(word)}
+    if not unknown:
+        return ""
+    said = (
+        f"the text encoder does not know {len(unknown):,} of {number_of(len(counts), 'word')}"
+        f" ({name_some(list(unknown))})"
+    )
+    lost = [text for text in texts if (words := words_of(text)) and unknown.keys() >= {*words}]
+    if lost:
+        said += (
+            f"; {len(lost):,} of {number_of(len(texts), 'text')} have no known word and count as"
+            f" missing ({name_some(lost)})"
+        )
+    return said

@@ -1,185 +1,204 @@
-"""Image and sound models of transformers as backbones: ``hf:FOLDER_OR_NAME``.
-
-A picture gives what the model makes of a whole picture: its projected or pooled output. Sound gives
-a row for each second: of a model of sequences (wav2vec2, Whisper) the mean of its outputs in that
-second, of any other (AST, CLAP) its output for the two seconds that begin there.
-
-Shapes: B pictures of H x W, S samples, R rows of width D.
-"""
+"""Clips of captioned videos: what a data set gives to a model."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fusion.data.media.pictures import Sampling
-from fusion.data.media.sound import Hearing
-from fusion.extract.backbone import Backbone, Source, import_package
-from fusion.extract.weights import RANDOM, name_weights
+from fusion.data.captions.table import Caption
+from fusion.data.datasets.dataset import ClipSet, TextEncoder
+from fusion.data.datasets.sampling import check_finite, video_tokens
+from fusion.data.features.problems import name_some, tolerate
+from fusion.data.features.readers import Reader, seconds_of
+from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
+from fusion.words import number_of
 
-PREFIX = "hf:"
-_SCALERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # by the numbers of PIL
-_UNUSED = ("masked_spec_embed",)  # weights of training alone, which many files lack
-_OPTIONS: dict[str, Any] = {"trust_remote_code": False}  # run no code of a model's folder
-_SEQUENCE = 10  # seconds of sound at a time that a model of sequences sees, unless it says another
-_POOLED = 2  # seconds of sound that any other model sees for a row
+FILLED = 0.7  # share of a part's frames below which it is dropped, as published
 
 
-def image_backbone(name: str, source: Source) -> Backbone:
-    """Build an image model; ValueError: it cannot be loaded, or gives no feature of a picture."""
-    place = _place(name, source)
-    settings: Any = _load(
-        place, source, lambda hf: hf.AutoImageProcessor.from_pretrained(place, **_OPTIONS)
-    )
-    network = _Pooled(_model(place, source), "get_image_features", "pixel_values")
-    size, crop = dict(settings.size), dict(getattr(settings, "crop_size", None) or {})
-    if shorter := size.get("shortest_edge"):
-        has_crop = getattr(settings, "do_center_crop", False) and crop
-        resize, side = shorter, (crop["height"] if has_crop else shorter)
-    else:
-        resize, side = (size["height"], size["width"]), None
-    way = _SCALERS.get(int(settings.resample or 0), "bicubic")
-    sampling = Sampling(1, resize, side, interpolation=way)
-    factor = settings.rescale_factor if settings.do_rescale else 1.0
-    mean, std = (0.0,) * 3, (1.0,) * 3
-    if settings.do_normalize:
-        mean, std = settings.image_mean, settings.image_std
-    scale = [x / factor for x in mean], [x / factor for x in std]
-    with torch.inference_mode():
-        made = network(torch.zeros(1, 3, *sampling.picture_size(16, 9)))
-    return Backbone(_full_name(name), network, sampling, made.shape[1], *scale, source)
+@dataclasses.dataclass(eq=False, repr=False)
+class Clips(ClipSet):
+    """The clips of one split: each has a caption, and the features of its time in the video.
 
+    Args:
+        folder: what the names of the videos are relative to; None if there are no media files.
+        captions: one for each clip; its text may be empty. A caption about a whole video gets the
+            end of the video's features as its end.
+        reader: features of the videos; a clip of one that it lacks has neither video nor audio.
+        text_encoder: encodes the texts; None: items have no text.
+        max_video_tokens: this and ``max_audio_frames`` as for :class:`.CaptionedVideos`,
+            ``long_clips`` and ``cut`` as for :class:`.PickledVideos`. The parts of a cut clip have
+            the text of the whole; parts after the first need 0.7 of the frames.
+        random_crop_seconds: after :meth:`set_epoch` a clip loses at random up to so much of its
+            beginning and of its end, at most a quarter of its length each.
+        texts: for each clip the texts to draw from after :meth:`set_epoch`; None: its caption's.
+        stream: separates the random numbers that draw a text from others of the same seed and clip.
+        each_alone: count captions of one video and window as clips of their own, see ``shows``.
 
-class SoundBackbone:
-    """Computes rows of sound; ``dim`` is D, and ``weights`` as those of a :class:`Backbone`.
-
-    Raises:
-        ValueError: the model cannot be loaded, or hears nothing.
+    An item is a dict of ``id`` and float32 features: ``text`` (L, D) of L known words, ``video``
+    (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is
+    0 for a modality that the clip lacks; a clip that begins after the end of its video has neither
+    video nor audio. Reading a clip whose features are not finite raises ValueError.
     """
 
-    def __init__(self, name: str, source: Source) -> None:
-        self.name, place = _full_name(name), _place(name, source)
-        self._extractor: Any = _load(
-            place, source, lambda hf: hf.AutoFeatureExtractor.from_pretrained(place, **_OPTIONS)
+    folder: Path | None = dataclasses.field()  # without the default of a ClipSet
+    captions: Sequence[Caption] = dataclasses.field()
+    reader: Reader
+    text_encoder: TextEncoder | None
+    max_video_tokens: int
+    max_audio_frames: int
+    random_crop_seconds: float = 0.0
+    texts: Sequence[Sequence[str]] | None = None
+    stream: tuple[int, ...] = ()
+    each_alone: bool = False
+    long_clips: str = "clip"
+    cut: int = 1
+
+    def __post_init__(self) -> None:
+        self._seed: int | None = None
+        captions, reader = self.captions, self.reader
+        self.ids = unique_names([caption.name for caption in captions])
+        self._whole = [caption.is_whole for caption in captions]
+        seconds = _seconds(captions, reader)
+        self._absent = {video for video, length in seconds.items() if length is None}
+        self.captions = [
+            dataclasses.replace(c, end=seconds[c.video] or 0.0) if c.is_whole else c
+            for c in captions
+        ]
+        if prepare := getattr(self.text_encoder, "prepare", None):
+            prepare(itertools.chain((c.text for c in captions), *(self.texts or ())))
+        if self.cut > 1:
+            self._parts = [
+                (number, part)
+                for number, caption in enumerate(captions)
+                for part in range(self.cut)
+                if part == 0 or self._is_filled(caption.video, part)
+            ]
+            self.whole = [number for number, _ in self._parts]
+
+    @property
+    def shows(self) -> Sequence[int]:
+        """For each caption the number of its clip."""
+        return range(len(self.captions)) if self.each_alone else super().shows
+
+    def set_epoch(self, seed: int) -> None:
+        """Crop each clip and choose its text at random from now on."""
+        self._seed = seed
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Cut one clip, or a part of it, out of the features of its video."""
+        number, part = self._parts[index] if self.cut > 1 else (index, 0)
+        video, (start, end) = self.captions[number].video, self._window(number)
+
+        def read(field: str, first: int, last: int | None) -> Tensor:
+            if video in self._absent:
+                return torch.zeros(0, self.reader.fields[field].width)
+            return self.reader.read(video, field, first, last).float()
+
+        fields, tokens = self.reader.fields, self.max_video_tokens
+        features = {}
+        if self.text_encoder is not None:
+            features["text"] = self.text_encoder(self._text(number))
+        rows = video_tokens(read, fields, start, end, self.cut * tokens, self.long_clips)
+        features["video"] = rows[part * tokens :][:tokens] if self.cut > 1 else rows
+        features["audio"] = torch.zeros(0, NUM_MELS)
+        if "audio" in fields:
+            first, last = (0, math.inf) if math.isinf(end) else spectrogram_range(start, end)
+            first += part * self.max_audio_frames
+            features["audio"] = read("audio", first, int(min(last, first + self.max_audio_frames)))
+        for modality, values in features.items():
+            check_finite(values, f"{modality} of clip {self.ids[number]}")
+        return {"id": self.ids[number], **features}
+
+    def _is_filled(self, video: str, part: int) -> bool:
+        frames = 0 if video in self._absent else self.reader.rows(video, "audio")
+        return frames - part * self.max_audio_frames > FILLED * self.max_audio_frames
+
+    def _text(self, index: int) -> str:
+        if self.texts is None or self._seed is None:
+            return self.captions[index].text
+        texts = self.texts[index]
+        draw = np.random.default_rng([self._seed, index, *self.stream])
+        return texts[int(draw.integers(len(texts)))]
+
+    def _window(self, index: int) -> tuple[float, float]:
+        """Return from which to which second a clip lasts; infinity: all that there is."""
+        caption = self.captions[index]
+        if self._seed is None or not self.random_crop_seconds:
+            return caption.start, math.inf if self._whole[index] else caption.end
+        most = min(self.random_crop_seconds, (caption.end - caption.start) / 4)
+        first, last = np.random.default_rng([self._seed, index]).uniform(0, most, 2)
+        return caption.start + first, caption.end - last
+
+
+def without_lost(
+    captions: Sequence[Caption], reader: Reader, place: str, file: Path, bad: str, max_bad: float
+) -> list[Caption]:
+    """Name the clips without features, of missing videos or after a video's end; leave them out.
+
+    ``place`` and ``file`` are where the features and the captions are. With ``bad`` "missing" lost
+    clips that have a text stay. ValueError: more than ``max_bad`` of the clips are lost, or all.
+    """
+    seconds = _seconds(captions, reader)
+    gone = [video for video, length in seconds.items() if length is None]
+    absent = [c for c in captions if seconds[c.video] is None]
+    late = [c for c in captions if 0 < (seconds[c.video] or 0) <= c.start]
+    if not absent and not late:
+        return list(captions)
+    parts = []
+    if absent:
+        parts.append(
+            f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'video')} that"
+            f" {place} does not have ({name_some(gone)})"
         )
-        model = _model(place, source)
-        if not hasattr(self._extractor, "sampling_rate"):
-            raise ValueError(f"--features-audio: {name} is no model of sound; choose another one")
-        if getattr(model.config, "is_encoder_decoder", False):
-            model = model.get_encoder()
-        self.network = _Pooled(model, "get_audio_features", None)
-        self.weights = RANDOM if source.random and not source.file else name_weights(self.network)
-        self._device, rate = torch.device("cpu"), int(self._extractor.sampling_rate)
-        chunk = getattr(self._extractor, "chunk_length", None)  # Whisper's, padded to it
-        self._covers: float | None = chunk
-        made = self._outputs(np.zeros(rate, np.float32), rate)
-        self.dim, self._pooled = made.shape[-1], made.ndim == 2
-        seconds = _POOLED if self._pooled else int(chunk or _SEQUENCE)
-        self.sampling = Hearing(rate, seconds, 1 if self._pooled else seconds)
-
-    def to(self, device: torch.device) -> SoundBackbone:
-        """Move the network to a device."""
-        self._device, self.network = device, self.network.to(device)
-        return self
-
-    def compute(self, samples: np.ndarray) -> Tensor:
-        """Compute the rows of a stretch of sound, (S,) float32: (R, D), R of the seconds begun."""
-        rate = self.sampling.rate
-        made = self._outputs(samples, rate).float().cpu()
-        if self._pooled:
-            return made
-        seconds = len(samples) / rate
-        count, outputs = max(1, math.ceil(seconds)), made[0]  # (T, D)
-        covered = self._covers or max(1.0, seconds)
-        known = outputs[: max(1, math.ceil(len(outputs) * seconds / covered))]
-        second = ((torch.arange(len(known)) + 0.5) * covered / len(outputs)).long()
-        second = second.clamp(max=count - 1)
-        second[-1] = count - 1  # a last second of a few samples has an output too
-        rows = torch.zeros(count, self.dim).index_add_(0, second, known)
-        return rows / torch.bincount(second, minlength=count)[:, None]
-
-    @torch.inference_mode()
-    def _outputs(self, samples: np.ndarray, rate: int) -> Tensor:
-        """Call the model: (1, D) of a whole, or (1, T, D); at least a second, then silence."""
-        padded = np.pad(samples, (0, max(0, rate - len(samples))))
-        inputs = self._extractor([padded], sampling_rate=rate, return_tensors="pt")
-        given = {k: v.to(self._device) for k, v in inputs.items() if k != "attention_mask"}
-        made: Tensor = self.network(given, sequence=True)
-        return made
-
-
-class _Pooled(nn.Module):
-    """A model, called for its features: ``method`` gives them if it has one."""
-
-    def __init__(self, model: nn.Module, method: str, key: str | None) -> None:
-        super().__init__()
-        self.model, self._method, self._key = model, method, key
-        self._by_token = getattr(model, "pooler", 0) is None  # see _model
-
-    def forward(self, values: Any, sequence: bool = False) -> Tensor:
-        """Return (B, D); with ``sequence`` (B, T, D) of a model that has no output of a whole."""
-        given = {self._key: values} if self._key else values
-        made = getattr(self.model, self._method, self.model)(**given)
-        pooled = made if isinstance(made, Tensor) else getattr(made, "pooler_output", None)
-        if pooled is not None:
-            return pooled.flatten(1)
-        states: Tensor = made.last_hidden_state
-        if sequence:
-            return states
-        return states[:, 0] if self._by_token else states.mean(dim=1)
-
-
-def _model(place: str, source: Source) -> Any:
-    """Load a model; weights that its file lacks are an error, except for a pooler, left out."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if source.random and not source.file:
-            return _load(
-                place, source, lambda hf: hf.AutoModel.from_config(_config(hf, place))
-            ).eval()
-        model, report = _load(
-            place,
-            source,
-            lambda hf: hf.AutoModel.from_pretrained(place, output_loading_info=True, **_OPTIONS),
+    if late:
+        names = [f"{c.name}, features end at {seconds[c.video]:.2f} s" for c in late]
+        parts.append(
+            f"{len(late)} of {len(captions)} clips begin after the features of {place} end"
+            f" ({name_some(names, '; ')}): a film was cut off, or their times are wrong"
         )
-    lacking = [k for k in report["missing_keys"] if k not in _UNUSED]
-    if lacking and all(k.startswith("pooler.") for k in lacking):
-        model.pooler, lacking = None, []
-    if lacking:
-        raise ValueError(f"{place} lacks the weight {min(lacking)}; choose a complete model")
-    return model.eval()
+    said, lost = f"{file}: {'; '.join(parts)}", {*absent, *late}
+    tolerate(said, (len(absent) + len(late)) / len(captions), bad, max_bad)
+    kept = [c for c in captions if c not in lost or (bad == "missing" and c.text)]
+    if not kept:
+        raise ValueError(f"{said}; no clip is left: name the store of these videos")
+    return kept
 
 
-def _config(hf: Any, place: str) -> Any:
-    return hf.AutoConfig.from_pretrained(place, **_OPTIONS)
+def join_captions(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:
+    """Join captions of one video and window: the first of each, and the texts of all."""
+    joined: dict[tuple[str, float, float], list[Caption]] = {}
+    for c in captions:
+        joined.setdefault((c.video, c.start, c.end), []).append(c)
+    return [its[0] for its in joined.values()], [[c.text for c in its] for its in joined.values()]
 
 
-def _load(place: str, source: Source, load: Callable[[Any], Any]) -> Any:
-    """Call a function of transformers; ValueError in one line if it fails."""
-    transformers = import_package("transformers")
-    try:
-        return load(transformers)
-    except Exception as error:  # of the hub, of the connection, of the files
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-        option = "audio" if source.field == "sound" else source.field
-        raise ValueError(
-            f"--features-{option}: no such model of transformers can be loaded from {place}"
-            f" ({reason}); name a folder with its config, weights and preprocessor_config.json, or"
-            " a model on the Hugging Face hub"
-        ) from None
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Number repeated names: ``x``, ``x#2``, ``x#3``."""
+    unique: dict[str, None] = {}
+    seen: Counter[str] = Counter()
+    for plain in names:
+        name = plain
+        while name in unique:
+            seen[plain] += 1
+            name = f"{plain}#{seen[plain] + 1}"
+        unique[name] = None
+    return list(unique)
 
 
-def _place(name: str, source: Source) -> str:
-    return str(source.file or Path(name.removeprefix(PREFIX)).expanduser())
-
-
-def _full_name(name: str) -> str:
-    """Make the path of a folder absolute; a name on the hub stays."""
-    folder = Path(name.removeprefix(PREFIX)).expanduser()
-    return f"{PREFIX}{folder.resolve()}" if folder.is_dir() else name
+def _seconds(captions: Sequence[Caption], reader: Reader) -> dict[str, float | None]:
+    """Return for how long each video of the captions has features; None: it is not there."""
+    videos = dict.fromkeys(caption.video for caption in captions)
+    known: Collection[str] = reader.videos
+    if len(known) < 10 * len(videos):
+        known = set(known)  # where `in` is quick
+    return {video: seconds_of(reader, video) if video in known else None for video in videos}
