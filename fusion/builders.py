@@ -9,6 +9,8 @@ from fusion.config import choose, merge
 from fusion.data.datasets import DATASETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
+from fusion.models.language_model_files import default_text_encoder, language_model_width
+from fusion.models.text_encoders import WORD_VECTOR_WIDTH
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
@@ -51,6 +53,34 @@ def _with_placeholders(model: Mapping[str, Any]) -> Mapping[str, Any]:
     return merge(model, {"modalities": changes}) if changes else model
 
 
+def settle_text_encoder(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a config its text encoder and, as width of the model's texts, that of the encoder.
+
+    ``text_encoder: {name: auto, model: …}`` becomes what :func:`.default_text_encoder` finds; with
+    ``train: true`` a language model becomes a part of the model. A config without it, and without a
+    language model, stays as it is.
+    """
+    spec = config["text_encoder"] or {}
+    is_auto = spec.get("name") == "auto"
+    if is_auto:
+        spec = choose("text_encoder", spec, {"auto": default_text_encoder})()
+    text: dict[str, Any] = {"dim": WORD_VECTOR_WIDTH}
+    if spec.get("name") == "hf" and spec.get("model"):
+        if spec.get("train"):
+            given = {k: v for k, v in spec.items() if k not in ("train", "sha256")}
+            spec = given | {"name": "hf_tokens"}
+            text = {"encoder": build_text_encoder(spec, sentences=(), seed=0).encoder_spec()}
+        else:
+            text = {"dim": language_model_width(spec["model"])}
+    elif not is_auto:
+        return dict(config)
+    settled, model = {**config, "text_encoder": spec}, config["model"]
+    if "dim" in ((model.get("modalities") or {}).get("text") or {}):
+        modalities = {**model["modalities"], "text": text}
+        settled["model"] = {**model, "modalities": modalities}
+    return settled
+
+
 def build_text_encoder(spec: Mapping[str, Any], sentences: Iterable[str], seed: int) -> Any:
     """Build what a ``text_encoder`` section says; some learn from the sentences.
 
@@ -62,6 +92,9 @@ def build_text_encoder(spec: Mapping[str, Any], sentences: Iterable[str], seed: 
 
 
 def _choose_text_encoder(spec: Mapping[str, Any]) -> Callable[..., Any]:
+    if spec.get("name") == "auto":  # of a config that was not settled
+        find = choose("text_encoder", spec, {"auto": default_text_encoder})
+        return lambda sentences, seed: build_text_encoder(find(), sentences, seed)
     builders = {
         n: encoder.train if encoder.learns else encoder for n, encoder in TEXT_ENCODERS.items()
     }

@@ -57,11 +57,14 @@ def save_weights(folder: Path, model: nn.Module) -> None:
     safetensors.torch.save_file(weights, folder / WEIGHTS)
 
 
-def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
+def load_checkpoint(
+    path: str | Path, moved: str | Path | None = None
+) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Read a model.
 
     Args:
         path: a checkpoint's folder, or the folder of a run, of which the best checkpoint is taken.
+        moved: see :func:`load_text_encoder`.
 
     Returns:
         The model in evaluation mode, its text encoder and the config it was trained with.
@@ -69,7 +72,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, Any, dict[str, Any]]:
     Raises:
         CheckpointError: nothing usable is there; the message says what is wrong.
     """
-    return load_model(path), load_text_encoder(path), read_config(path)
+    return load_model(path), load_text_encoder(path, moved), read_config(path)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -118,16 +121,17 @@ def load_model(path: str | Path, changes: Mapping[str, Any] | None = None) -> nn
     return model.eval()
 
 
-def load_text_encoder(path: str | Path) -> Any:
+def load_text_encoder(path: str | Path, moved: str | Path | None = None) -> Any:
     """Read the text encoder of a checkpoint; None if its model reads no texts.
 
-    A ValueError says why it cannot be used.
+    ``moved`` is where it is now, if it is a file or folder of others. A ValueError says why it
+    cannot be used.
     """
     loaders = {name: encoder.load for name, encoder in TEXT_ENCODERS.items()}
     if (spec := read_config(path)["text_encoder"]) is None:
         return None
-    name = spec.get("name")
-    return choose("text_encoder", {"name": name}, loaders, ["folder"])(folder=find_checkpoint(path))
+    load = choose("text_encoder", {"name": spec.get("name")}, loaders, ["folder", "moved"])
+    return load(folder=find_checkpoint(path), moved=moved)
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -51,6 +51,8 @@ def evaluate(
         other, split = load_config(split, overrides, config), "test"
         check_same_task(config, other, str(chosen))
         sections = ("data", "evaluation", "text_encoder")
+        if (other["text_encoder"] or {}).get("name") == "auto":
+            other["text_encoder"] = None  # the checkpoint has one
         config |= {name: other[name] for name in sections if other[name] is not None}
         config["max_clips"] = other["max_clips"]
         own_first = not any(override.startswith("text_encoder") for override in overrides)

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from fusion.builders import settle_text_encoder
 from fusion.checkpoint import load_weights, save_checkpoint
 from fusion.commands.cost import describe_cost, peak_memory
 from fusion.commands.initial import find_initial, load_initial
@@ -54,6 +55,7 @@ class Job:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        config = settle_text_encoder(config)
         self.clock, self.config = Clock(), config
         trainer = config["trainer"]
         if trainer.get("fit") and trainer.get("epochs") is None:
@@ -131,7 +133,7 @@ class Job:
 
     def _fit(self) -> None:
         """Fill in what the config leaves to the data; the folder keeps the config as given."""
-        self.config = self.task.fit(self.accelerator.num_processes)
+        self.config = dict(self.task.fit(self.accelerator.num_processes))
         self.settings = Settings(**self.config["trainer"])
 
     def _build(self) -> None:

@@ -52,6 +52,7 @@ class ClipMaker:
         self.modalities, self.specs, self.text_encoder = tuple(modalities), specs, text_encoder
         self.recipe, self._device, self._weights = recipe, device, weights
         self._made: FilmFeatures | None = None
+        self._read: dict[str, Tensor] = {}  # the texts of some items
 
     def seconds(self, item: Item) -> float:
         """Return for how long an item has picture or sound."""
@@ -62,6 +63,14 @@ class ClipMaker:
     def longest(self) -> float:
         """Seconds of the longest clip that is not cut off; infinity if nothing limits it."""
         return min(self._limits(), default=math.inf)
+
+    def read_texts(self, items: Sequence[Item]) -> None:
+        """Encode the texts of some items, whose clips are made next, together."""
+        encode: Any = getattr(self.text_encoder, "encode", None)
+        parts = [item.parts.get("text") for item in items]
+        texts = list(dict.fromkeys(text for text in parts if isinstance(text, str)))
+        if encode is not None:
+            self._read = dict(zip(texts, encode(texts, self._device), strict=True))
 
     def clip(self, item: Item, start: float, end: float) -> dict[str, Tensor]:
         """Make the input of a clip: (L, D) float32 by modality, L = 0 for what the item lacks.
@@ -92,10 +101,11 @@ class ClipMaker:
 
     def width(self, name: str) -> int:
         """Return the width of the features of a modality."""
-        return int(self.specs[name].get("dim", NUM_MELS))
+        of_text = getattr(self.text_encoder, "width", None) if name == "text" else None
+        return int(of_text or self.specs[name].get("dim", NUM_MELS))
 
     def _words(self, item: Item, text: str) -> Tensor:
-        words: Tensor = self.text_encoder(text)
+        words: Tensor = self._read[text] if text in self._read else self.text_encoder(text)
         if not text.strip():
             return words[:0]
         if not len(words):

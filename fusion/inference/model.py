@@ -228,6 +228,7 @@ class Model(ModelHubMixin):
         bar = tqdm(total=len(rows), unit="clip", desc="encoding", disable=not progress)
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]
+            self.maker.read_texts([row.item for row in part])
             clips = [
                 {"id": row.item.name, **self.maker.clip(row.item, row.start, row.end)}
                 for row in part
@@ -284,12 +285,13 @@ def load(
             checkpoint, such as ``Model.save_pretrained`` writes; or a name on the Hugging Face hub.
         device: where it computes; None: the first GPU if there is one, else the CPU.
         weights: files of weights by field, ``2d`` and ``3d``, of the networks that make its
-            features, for networks whose weights timm and torch cannot get.
+            features, for networks whose weights timm and torch cannot get; and ``text``, where its
+            language model or its word vectors are now.
 
     Raises:
         ValueError: there is no such model, or it cannot be read.
     """
     folder = find_model(name)
-    network, text_encoder, config = load_checkpoint(folder)
+    network, text_encoder, config = load_checkpoint(folder, (weights or {}).get("text"))
     recipe = find_recipe(folder, config)
     return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

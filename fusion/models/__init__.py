@@ -10,7 +10,10 @@ from torch import nn
 from fusion.models.avlnet import MCN, AVLnet
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
-from fusion.models.text_encoders import CLIPText, WordVectorFile, WordVectors
+from fusion.models.language_model_files import default_text_encoder
+from fusion.models.language_models import CLIPText, HFText
+from fusion.models.text_encoders import WordVectorFile, WordVectors
+from fusion.models.trained_text import TextTokens
 from fusion.models.transformer import GatedProjection
 
 MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
@@ -18,9 +21,20 @@ TEXT_ENCODERS: dict[str, Any] = {
     "word2vec": WordVectors,
     "word2vec_file": WordVectorFile,
     "clip": CLIPText,
+    "hf": HFText,
+    "hf_tokens": TextTokens,
 }
 
-__all__ = ["EAO", "MCN", "MODELS", "TEXT_ENCODERS", "AVLnet", "WordVectors", "compile_parts"]
+__all__ = [
+    "EAO",
+    "MCN",
+    "MODELS",
+    "TEXT_ENCODERS",
+    "AVLnet",
+    "WordVectors",
+    "compile_parts",
+    "default_text_encoder",
+]
 
 
 def compile_parts(model: nn.Module) -> None:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion.models.batchnorm import GroupedBatchNorm
+from fusion.models.trained_text import TrainedText
 from fusion.tokens import Tokens
 
 BLOCKS = {1: (2, 2, 2, 2), 2: (2, 2, 1, 1, 1, 1)}  # residual blocks per stage, by version
@@ -186,7 +187,7 @@ POOLING: dict[str, Callable[[Tensor, int], Tensor] | None] = {  # (1, C, L) -> (
 }
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder}
+ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder, "transformer": TrainedText}
 
 
 def check_keys(name: str, spec: Mapping[str, Any], known: Sequence[str]) -> None:

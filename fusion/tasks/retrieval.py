@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fusion.builders import build_text_encoder, check_config
 from fusion.checkpoint import load_text_encoder, read_config
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
-from fusion.data.features.problems import name_some
+from fusion.data.features.problems import name_some, warn
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import rescored_tables
@@ -25,13 +26,14 @@ from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
 from fusion.modalities import directions
 from fusion.models import TEXT_ENCODERS
+from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.report.runs import pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tokens import Batch
-from fusion.words import words_of
+from fusion.words import number_of, words_of
 
 
 class Retrieval:
@@ -42,11 +44,16 @@ class Retrieval:
         check("evaluation", config["evaluation"], Settings)
         self.settings = Settings(**config["evaluation"])
         self.text_encoder: Any = None
+        self._named: set[str] = set()  # the splits whose unknown words are named
         self.source: Source
 
     def build(self) -> tuple[nn.Module, Loss]:
         """Build the model and the loss."""
         model: nn.Module = self.builders["model"]()
+        if isinstance(self.text_encoder, TextTokens):
+            for part in model.modules():
+                if isinstance(part, TrainedText):
+                    self.text_encoder.start(part)
         return model, self.builders["loss"](modalities=model.modalities)
 
     def check(self, model: Any, loss: Any, best: str | None) -> None:
@@ -129,6 +136,11 @@ class Retrieval:
         """Read a split and check that its features fit the model."""
         clips = self.source.clips(split, self.text_encoder)
         check_widths(self.config["model"], clips[0])
+        find = getattr(self.text_encoder, "unknown_words", None)
+        if find is not None and split not in self._named:  # once, however often it is read
+            self._named.add(split)
+            if said := _describe_unknown([caption.text for caption in clips.captions], find):
+                warn(f"{split}: {said}")
         number = self.config["max_clips"]
         return clips if number is None else FirstClips(clips, number)
 
@@ -227,11 +239,33 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> 
     The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
     """
     name = (read_config(path)["text_encoder"] or {}).get("name", "")
-    fits = spec.get("name") == name and not TEXT_ENCODERS[name].learns and spec.get("path")
+    encoder: Any = TEXT_ENCODERS.get(name)
+    fits = encoder and spec.get("name") == name and not encoder.learns and spec.get(encoder.place)
     if own_first or not fits:
         try:
             return load_text_encoder(path)
         except ValueError:
             if not fits:
                 raise
+    if encoder.has_digest:
+        return load_text_encoder(path, spec[encoder.place])
     return build_text_encoder(spec, sentences=(), seed=0)
+
+
+def _describe_unknown(texts: Sequence[str], find: Callable[[str], Sequence[str]]) -> str:
+    """Name the words that a text encoder does not know; empty if it knows all."""
+    counts = Counter(word for text in texts for word in dict.fromkeys(words_of(text)))
+    unknown = {word: None for word, _ in counts.most_common() if find(word)}
+    if not unknown:
+        return ""
+    said = (
+        f"the text encoder does not know {len(unknown):,} of {number_of(len(counts), 'word')}"
+        f" ({name_some(list(unknown))})"
+    )
+    lost = [text for text in texts if (words := words_of(text)) and unknown.keys() >= {*words}]
+    if lost:
+        said += (
+            f"; {len(lost):,} of {number_of(len(texts), 'text')} have no known word and count as"
+            f" missing ({name_some(lost)})"
+        )
+    return said

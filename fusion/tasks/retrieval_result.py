@@ -13,7 +13,7 @@ from fusion.evaluation.metrics import chance, chance_among_captions
 from fusion.evaluation.retrieval import CAPTION
 from fusion.modalities import directions
 from fusion.report.layout import FORMAT, Layout, arrow, is_number, number
-from fusion.words import words_of
+from fusion.words import number_of, words_of
 
 MISSING_RULE = (
     "a clip with no modality on the query or on the gallery side is left out of the ranking of that"
@@ -153,7 +153,8 @@ def _count_in_words(result: Mapping[str, Any]) -> str:
         text += f" in the gallery, {counted:,} counted"
     text += "".join(f", {n:,} without {name}" for name, n in clips.get("missing", {}).items())
     if unknown := clips.get("without_known_words"):
-        text += f" ({unknown:,} of the texts that count as missing have only unknown words)"
+        texts = number_of(clips.get("captions", clips["total"]), "text")
+        text += f" ({unknown:,} of {texts} have no known word)"
     return text
 
 

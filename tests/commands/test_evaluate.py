@@ -140,7 +140,9 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
     result = describe_evaluation("test", "all", found, {}, None, 3)
     assert result["clips"]["missing"]["text"] == 2
     assert result["clips"]["without_known_words"] == 1
-    assert "2 without text, 0 without video (1 of the texts that" in format_table(result)
+    assert "2 without text, 0 without video (1 of 3 texts have no known word)" in format_table(
+        result
+    )
     complete = describe_evaluation("test", "all", keep_complete(found, ["text"]), {}, None, 3)
     assert "without_known_words" not in complete["clips"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fusion.models.text_encoders import CLIPText
+from fusion.models.language_models import CLIPText
 
 transformers = pytest.importorskip("transformers")
 

@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from gensim.models import KeyedVectors
 
@@ -37,6 +38,27 @@ def test_learnt_vectors_are_white():
     vectors = WordVectors.train(SENTENCES, dim=4).vectors
     torch.testing.assert_close(vectors.mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(vectors.T @ vectors / len(vectors), torch.eye(4), atol=1e-4, rtol=0)
+
+
+def test_learnt_vocabularies_fold_case(tmp_path):
+    composed, decomposed = "Caf\u00e9", "CAFE\u0301"
+    words = WordVectors.train([f"Red STAR {composed}", f"a red star {decomposed}"] * 20, dim=2)
+    assert sorted(words.index) == ["a", "caf\u00e9", "red", "star"]
+    assert words("RED Caf\u00e9").equal(words(f"red {decomposed}"))
+    assert words.unknown_words("Blue star") == ["blue"]
+    lower = WordVectors.train([s.lower() for s in SENTENCES], dim=4)
+    assert lower.vectors.equal(WordVectors.train([s.title() for s in SENTENCES], dim=4).vectors)
+    words.save(tmp_path)
+    assert WordVectors.load(tmp_path)("RED").equal(words("red"))
+
+
+def test_vectors_of_older_versions_do_not_fold_case(tmp_path):
+    safetensors.torch.save_file(
+        {"vectors": torch.eye(2)}, tmp_path / "word_vectors.safetensors", {"max_words": "20"}
+    )
+    (tmp_path / "vocabulary.txt").write_text("Red\nred\n")
+    words = WordVectors.load(tmp_path)
+    assert words("Red red RED").tolist() == [[1, 0], [0, 1]]
 
 
 def test_fewer_words_than_dimensions_are_no_problem():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -77,6 +78,8 @@ class Clips(ClipSet):
             else c
             for c in captions
         ]
+        if prepare := getattr(self.text_encoder, "prepare", None):
+            prepare(itertools.chain((c.text for c in captions), *(self.texts or ())))
         if self.cut > 1:
             self._parts = [
                 (number, part)
