@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"modalities", "files", "words", "data.untrusted"},
+    {"modalities", "files", "parts", "words", "data.untrusted"},
     {"tokens"},
     {"distributed", "interfaces"},
     {"models", "losses", "data", "config"},  # none of these imports another

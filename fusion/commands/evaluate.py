@@ -21,6 +21,7 @@ def evaluate(
     chosen: str | None,
     json_path: str | Path | None,
     overrides: Iterable[str] = (),
+    trust: bool = False,
 ) -> dict[str, Any] | None:
     """Evaluate a checkpoint and print the table.
 
@@ -29,6 +30,7 @@ def evaluate(
         chosen: a split of the model's own data (None: ``test``), or a config with another test.
         json_path: file to write the result to; None: no file.
         overrides: changes to the config, such as ``data.protocol=all``.
+        trust: whether to import what the config of the checkpoint names by import path.
 
     Returns:
         The result, as in the JSON file; None on other processes than the main one.
@@ -36,7 +38,7 @@ def evaluate(
     Raises:
         ValueError: there is no such checkpoint, split or config, or data cannot be read.
     """
-    config, split, overrides = read_config(path), chosen or "test", list(overrides)
+    config, split, overrides = read_config(path, trust), chosen or "test", list(overrides)
     if chosen and chosen.endswith((".yaml", ".yml")):
         other, split = load_config(chosen, overrides), "test"
         check_same_task(config, other, chosen)
@@ -49,7 +51,7 @@ def evaluate(
         )
     else:
         config, own_first = change_config(config, overrides), False
-    task = make_task(config)
+    task = make_task(config | {"trust": trust})
     encoders = task.open_encoders(find_checkpoint(path), own_first)
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
     with accelerator.local_main_process_first():
@@ -58,7 +60,7 @@ def evaluate(
         clips = task.clips(split)
     # The model comes last, as it takes longest: mistakes in the data are found before.
     changes = config["evaluation"].get("model")
-    model = accelerator.prepare_model(load_model(path, changes), evaluation_mode=True)
+    model = accelerator.prepare_model(load_model(path, changes, trust), evaluation_mode=True)
     evaluation = task.evaluate(model, clips, split, accelerator)
     if evaluation is not None:
         print(format_table(evaluation.result))

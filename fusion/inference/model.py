@@ -89,7 +89,7 @@ class Model(ModelHubMixin):
         self.network.to(self.device)
         self._maker = ClipMaker(
             self.modalities,
-            self.config["model"]["modalities"],
+            self.config["model"].get("modalities", {}),
             self.text_encoder,
             self.recipe,
             self.device,
@@ -141,7 +141,7 @@ class Model(ModelHubMixin):
         if device is not None:
             self.to(device)
         self._check(combination, start, end, windows, step)
-        with Inputs(self.modalities) as reader:
+        with Inputs(self.modalities, self._maker.of_films) as reader:
             items, alone = reader.items(inputs)
             rows, counts = self._rows(items, start, end, windows, step)
             embeddings = self._embed(rows, combination, batch_size, progress)
@@ -165,12 +165,13 @@ class Model(ModelHubMixin):
         save_checkpoint(save_directory, self.network, self.config, self.text_encoder, self.recipe)
         for file, content in self.facts.items():
             (save_directory / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        write_card(save_directory, save_directory.name, self.config, self.recipe, self.facts)
+        about = (self.config, self.recipe, self.facts, self.modalities, self.combinations)
+        write_card(save_directory, save_directory.name, *about)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **_: Any) -> Model:
+    def _from_pretrained(cls, *, model_id: str, trust: bool = False, **_: Any) -> Model:
         """Called by from_pretrained, which does the same as :func:`fusion.load`."""
-        return load(model_id)
+        return load(model_id, trust=trust)
 
     def _check(
         self,
@@ -230,7 +231,7 @@ class Model(ModelHubMixin):
             for place, (row, clip) in enumerate(zip(part, clips, strict=True)):
                 groups.setdefault(self._chosen(row, clip, combination), []).append(place)
             for chosen, places in groups.items():
-                batch = collate([clips[place] for place in places]).to(self.device)
+                batch = collate(_fill([clips[place] for place in places])).to(self.device)
                 with torch.no_grad():
                     made = self.network(batch.inputs, [chosen])[chosen].float().cpu()
                 if self._similarity == "cosine":
@@ -243,7 +244,7 @@ class Model(ModelHubMixin):
 
     def _chosen(self, row: _Row, clip: Mapping[str, Any], combination: str | None) -> str:
         """Return the combination to embed; ValueError: the item has nothing of it."""
-        there = [m for m in self.modalities if len(clip[m])]
+        there = [m for m in self.modalities if len(clip.get(m, ()))]
         if not there:
             raise ValueError(f"{row.item.name} has nothing to embed{_window(row)}")
         names = members(combination, self.modalities) if combination else tuple(there)
@@ -262,6 +263,12 @@ class Model(ModelHubMixin):
         return chosen
 
 
+def _fill(clips: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Give each clip (0, D) of what others have and it lacks, in the same order for all."""
+    empty = {name: values[:0] for clip in clips for name, values in clip.items() if name != "id"}
+    return [{"id": clip["id"], **empty, **clip} for clip in clips]
+
+
 def _window(row: _Row) -> str:
     if not row.start and math.isinf(row.end):
         return ""
@@ -272,6 +279,7 @@ def load(
     name: str | Path,
     device: str | torch.device | None = None,
     weights: Mapping[str, str | Path] | None = None,
+    trust: bool = False,
 ) -> Model:
     """Load a trained model.
 
@@ -281,11 +289,12 @@ def load(
         device: where it computes; None: the first GPU if there is one, else the CPU.
         weights: files of weights by field, ``2d`` and ``3d``, of the networks that make its
             features, for networks whose weights timm and torch cannot get.
+        trust: import the parts that its config names by import path; this runs their code.
 
     Raises:
         ValueError: there is no such model, or it cannot be read.
     """
     folder = find_model(name)
-    network, text_encoder, config = load_checkpoint(folder)
+    network, text_encoder, config = load_checkpoint(folder, trust)
     recipe = find_recipe(folder, config)
     return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

@@ -32,6 +32,8 @@ class CaptionedVideos(Source):
         video_features: one of :data:`fusion.data.features.readers.EXTRACTORS`.
         max_video_tokens: video tokens of a clip; later ones are cut off.
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
+        max_tokens: the same for fields of the store that are modalities of their own, by name: a
+            store may have any, and ``model.modalities.NAME`` reads field NAME. Others are not cut.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
         ceilings: JSON file of the best results possible, by split and direction.
         store: a feature store, such as ``tools/extract.py`` makes, in place of ``video_features``.
@@ -65,6 +67,7 @@ class CaptionedVideos(Source):
     protocol: str = "all"
     bad: str = "leave_out"
     max_bad: float = 0.05
+    max_tokens: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         super().__init__({split: getattr(self, split) for split in SPLITS})
@@ -111,6 +114,7 @@ class CaptionedVideos(Source):
         features = (reader, text_encoder, self.max_video_tokens, self.max_audio_frames)
         crop, stream = self.random_crop_seconds, (1,)  # draw texts independently of crops
         clips = Clips(folder, kept, *features, crop, texts, stream=stream, each_alone=alone)
+        clips.max_tokens = self.max_tokens or {}
         out = len(captions) - len(self._kept[split])
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
@@ -133,6 +137,8 @@ class CaptionedVideos(Source):
             return None
         limits = {"max_video_tokens": self.max_video_tokens}
         limits["max_audio_frames"] = self.max_audio_frames
+        if self.max_tokens:
+            limits["max_tokens"] = dict(self.max_tokens)
         return {"features": features, **limits, "long_clips": "clip"}
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
