@@ -287,8 +287,8 @@ def load(
         name: the folder of a run, of which the best checkpoint is taken; the folder of a
             checkpoint, such as ``Model.save_pretrained`` writes; or a name on the Hugging Face hub.
         device: where it computes; None: the first GPU if there is one, else the CPU.
-        weights: files of weights by field, ``2d`` and ``3d``, of the networks that make its
-            features, for networks whose weights timm and torch cannot get.
+        weights: files of weights by field, ``2d``, ``3d``, ``sound``, of the networks that make
+            its features, where they cannot be found: see :class:`.features.FilmFeatures`.
         trust: import the parts that its config names by import path; this runs their code.
 
     Raises:
