@@ -80,8 +80,9 @@ def read_config(path: str | Path, trust: Trust = False) -> dict[str, Any]:
     ``trust`` may also be the import paths that the user has named.
     """
     config = load_config(find_checkpoint(path) / CONFIG)
-    own = [] if trust is True else list(own_parts(config))
-    if unknown := [part for part in own if not trust or part[1] not in trust]:
+    known = () if isinstance(trust, bool) else trust
+    unknown = [part for part in own_parts(config) if trust is not True and part[1] not in known]
+    if unknown:
         named = ", ".join(f"{key} {part}" for key, part in unknown)
         modules = ", ".join(dict.fromkeys(part.partition(":")[0] for _, part in unknown))
         raise CheckpointError(

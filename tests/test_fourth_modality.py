@@ -46,9 +46,10 @@ CONFIG = {
 def folder(tmp_path_factory):
     """A store of 12 films of 4 s with two captions each, and the config."""
     folder, draw = tmp_path_factory.mktemp("depth"), np.random.default_rng(0)
-    with StoreWriter(folder / "store", FIELDS, "own") as writer, open(
-        folder / "captions.csv", "w", newline=""
-    ) as file:
+    with (
+        StoreWriter(folder / "store", FIELDS, "own") as writer,
+        open(folder / "captions.csv", "w", newline="") as file,
+    ):
         rows = csv.writer(file)
         rows.writerow(["video", "start", "end", "text"])
         for number in range(12):

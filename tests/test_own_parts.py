@@ -1,7 +1,9 @@
 """A config names parts by their import path; a checkpoint that does needs trust."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from fusion.models import EAO
 from fusion.tokens import Tokens
 from tests.own import CONFIG, Frames, Words
 
+ROOT = Path(__file__).parents[1]
 REFUSED = (
     r"model.name tests.own:Model.*would import and run tests.own; if you trust this code, say so:"
     r" fusion.load\(..., trust=True\), --trust"
@@ -117,6 +120,18 @@ def test_runs_of_own_parts_are_compared_without_importing_them(runs, tmp_path):
 def test_mistakes_in_a_config_with_own_parts_are_explained(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         train(load_config(write(tmp_path, **changes), [f"output={tmp_path}/run"]))
+
+
+def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
+    page = (ROOT / "docs/own_parts.md").read_text()
+    code, section = (
+        re.search(rf"```{kind}\n(.*?)```", page, re.S)[1] for kind in ("python", "yaml")
+    )
+    (tmp_path / "my_parts.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    modalities = yaml.safe_load(section)["model"]["modalities"]
+    model = EAO(modalities, ["a"], token_dim=8, embedding_dim=8, num_heads=2)
+    assert model({"audio": Tokens.pack([torch.rand(3, 40)])})["a"].shape == (1, 8)
 
 
 def test_modules_are_found_in_the_folder_of_the_command(tmp_path, monkeypatch):

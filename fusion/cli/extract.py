@@ -24,7 +24,11 @@ mc3_18, r2plus1d_18, tv_s3d, mvit_v1_b, mvit_v2_s, swin3d_t, swin3d_s, swin3d_b.
 Exit codes: 0, at least one file is in the store; 1, no file is; 2, an error in the command or in a
 file that it names; 130 and 143, stopped.
 """
-DEFAULTS = {"2d": "resnet152.tv_in1k", "3d": "resnext101", "audio": "none"}  # of fusion.extract.settings.Features
+DEFAULTS = {
+    "2d": "resnet152.tv_in1k",
+    "3d": "resnext101",
+    "audio": "none",
+}  # of fusion.extract.settings.Features
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +45,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     for field, what in kinds.items():
         name, dest = DEFAULTS[field], "sound" if field == "audio" else field
         text = f"network for {what}, or none (default: {name})"
-        option(f"--features-{field}", metavar="NAME", dest=f"features_{dest}", default=name, help=text)
+        option(
+            f"--features-{field}", metavar="NAME", dest=f"features_{dest}", default=name, help=text
+        )
         text = f"file of the weights of the {field} network (default: downloaded, if published)"
         option(f"--weights-{field}", metavar="FILE", dest=f"weights_{dest}", help=text)
     option("--random-weights", action="store_true", help="to try things out: meaningless features")

@@ -136,7 +136,11 @@ class DecoderPool:
     """
 
     def __init__(
-        self, samplings: Mapping[str, Sampling | Hearing], audio: bool, count: int, time_limit: float
+        self,
+        samplings: Mapping[str, Sampling | Hearing],
+        audio: bool,
+        count: int,
+        time_limit: float,
     ) -> None:
         if count < 1 or not time_limit > 0:
             raise ValueError(

@@ -1,6 +1,7 @@
 """The networks that features come from, by name.
 
-For single pictures ("2d"): any model of timm or transformers, one picture a second as in the features of HowTo100M.
+For single pictures ("2d"): any model of timm or transformers, one picture a second as in the
+features of HowTo100M.
 For motion ("3d"): those of published features, and the video models of torchvision.
 """
 
@@ -33,7 +34,8 @@ def build_backbone(name: str, source: Source) -> Backbone | SoundBackbone | None
 
     ``name`` is for the field ``2d`` one of ``BACKBONES_2D``, any model of timm, or ``hf:`` and an
     image model of transformers; for ``3d`` one of ``BACKBONES_3D``; for ``sound`` ``hf:`` and a
-    sound model of transformers, a folder or a name on the Hugging Face hub. ValueError: it is unknown, or a package or weights are missing; one line.
+    sound model of transformers, a folder or a name on the Hugging Face hub. ValueError: it is
+    unknown, or a package or weights are missing; one line.
     """
     if name == NONE:
         return None

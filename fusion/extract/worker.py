@@ -6,9 +6,9 @@ It is a program and not a process of a pool: a pool would fork its caller with a
 import the caller's main program again. It imports no torch, and starts in a third of a second.
 
 It reads tasks from its standard input, one line of JSON each: ``path``, ``audio``, and in
-``samplings`` the arguments of a :class:`.Sampling` or a :class:`.Hearing` by field. It writes messages, see
-:func:`write_message`, to its standard output: "ready"; then for each task any number of "piece",
-and one "end" or "failed".
+``samplings`` the arguments of a :class:`.Sampling` or a :class:`.Hearing` by field. It writes
+messages, see :func:`write_message`, to its standard output: "ready"; then for each task any number
+of "piece", and one "end" or "failed".
 """
 
 from __future__ import annotations

@@ -200,9 +200,7 @@ def describe_result(
     return result | {"protocol_parts": parts}, gallery, ranked
 
 
-def _find_text_encoder(
-    path: Path, spec: Mapping[str, Any], own_first: bool, trust: Trust
-) -> Any:
+def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, trust: Trust) -> Any:
     """Read the text encoder of a checkpoint, or the file of the same kind that the config names.
 
     The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.

@@ -135,7 +135,7 @@ class CaptionedVideos(Source):
         features = recipe_of(self.video_features) if store is None else store.recipe()
         if features is None:
             return None
-        limits = {"max_video_tokens": self.max_video_tokens}
+        limits: dict[str, Any] = {"max_video_tokens": self.max_video_tokens}
         limits["max_audio_frames"] = self.max_audio_frames
         if self.max_tokens:
             limits["max_tokens"] = dict(self.max_tokens)

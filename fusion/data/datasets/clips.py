@@ -48,7 +48,8 @@ class Clips(ClipSet):
     An item is a dict of ``id`` and float32 features: ``text`` (L, D) of L known words, ``video``
     (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is
     0 for a modality that the clip lacks; a clip that begins after the end of its video has neither
-    video nor audio. Each field of ``further`` gives (L, D) of its own rate. Reading a clip whose features are not finite raises ValueError.
+    video nor audio. Each field of ``further`` gives (L, D) of its own rate. Reading
+    a clip whose features are not finite raises ValueError.
     """
 
     folder: Path | None = dataclasses.field()  # without the default of a ClipSet
