@@ -49,17 +49,17 @@ def find_part(where: str, name: str, table: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def is_own(name: Any) -> bool:
+def is_own(name: str) -> bool:
     """Return whether a name is an import path."""
-    return isinstance(name, str) and ":" in name
+    return ":" in name
 
 
 def own_parts(config: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """List the import paths that a config names, each with its key: ``model.name``, ``m:Model``."""
     if isinstance(config, Mapping):
         for key, value in config.items():
-            if key == "name" and is_own(value):
-                yield f"{where}{key}", value
+            if key == "name" and is_own(str(value)):
+                yield f"{where}{key}", str(value)
             yield from own_parts(value, f"{where}{key}.")
     elif isinstance(config, list):
         for place, value in enumerate(config):

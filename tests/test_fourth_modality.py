@@ -13,9 +13,11 @@ from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config, to_yaml
 from fusion.data.features.format import Field
+from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
 from fusion.tasks import make_task
 from fusion.tokens import Tokens
+from tests.data.media.films import write_film
 
 FIELDS = {"2d": Field(6, 1.0), "audio": Field(40, 100.0), "depth": Field(5, 2.0)}
 WITHOUT = ("film0", "film1")  # depth
@@ -119,6 +121,44 @@ def test_runs_with_it_are_compared(run, folder):
     train(load_config(folder / "depth.yaml", [f"output={folder}/equal", "loss.temperature=0.5"]))
     compare([str(run), str(folder / "equal")], folder / "out", None)
     assert "t → d" in (folder / "out/comparison.html").read_text()
+
+
+def test_a_field_may_be_in_a_store_of_its_own(folder, tmp_path):
+    both = FeatureStore(folder / "store")
+    for name, fields in (("films", ("2d", "audio")), ("depth", ("depth",))):
+        with StoreWriter(tmp_path / name, {f: FIELDS[f] for f in fields}, "own") as writer:
+            for video in both.videos:
+                if name == "films" or video not in WITHOUT:
+                    writer.add(video, {f: both.read(video, f) for f in fields})
+    place = f"data.fields.depth={tmp_path}/depth"
+    for one, other in zip(
+        clips_of(folder), clips_of(folder, f"data.store={tmp_path}/films", place), strict=True
+    ):
+        assert one.keys() == other.keys()
+        assert all(one[m].equal(other[m]) for m in ("video", "audio", "depth"))
+    with pytest.raises(ValueError, match="data.fields.heat: .*has no such field, but depth"):
+        clips_of(folder, f"data.fields.heat={tmp_path}/depth")
+
+
+def test_features_made_by_fusion_and_a_further_store_are_joined(run, folder, tmp_path):
+    """The recipe of the films stays, so that they are still made of files."""
+    film = write_film(tmp_path / "a.mp4", 2)
+    with StoreWriter(tmp_path / "depth", {"depth": FIELDS["depth"]}, "own") as writer:
+        writer.add("a.mp4", {"depth": np.ones((4, 5))})
+    (tmp_path / "c.csv").write_text("video,start,end,text\na.mp4,0,1,a star\na.mp4,1,2,a ring\n")
+    changes = {split: str(tmp_path / "c.csv") for split in ("train", "validation", "test")}
+    changes |= {"fields.depth": f"{tmp_path}/depth", "store": "null"}
+    config = load_config(
+        folder / "depth.yaml",
+        [f"data.{key}={value}" for key, value in changes.items()]
+        + ["model.modalities.video.dim=125", f"output={tmp_path}/run", "trainer.batch_size=2"],
+    )
+    train(config)
+    model = fusion.load(tmp_path / "run")
+    assert model.recipe["features"]["depth"] is None
+    assert model.encode({"video": film, "depth": torch.ones(3, 5)}, "vd", end=1.0).shape == (8,)
+    with pytest.raises(ValueError, match="depth cannot be made from a file"):
+        model.encode({"depth": film})
 
 
 def test_a_field_that_the_store_lacks_is_explained(folder):

@@ -26,6 +26,7 @@ from fusion.extract.weights import RANDOM, name_weights
 PREFIX = "hf:"
 _SCALERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # by the numbers of PIL
 _UNUSED = ("masked_spec_embed",)  # weights of training alone, which many files lack
+_OPTIONS: dict[str, Any] = {"trust_remote_code": False}  # run no code of a model's folder
 _SEQUENCE = 10  # seconds of sound at a time that a model of sequences sees, unless it says another
 _POOLED = 2  # seconds of sound that any other model sees for a row
 
@@ -33,7 +34,9 @@ _POOLED = 2  # seconds of sound that any other model sees for a row
 def image_backbone(name: str, source: Source) -> Backbone:
     """Build an image model; ValueError: it cannot be loaded, or gives no feature of a picture."""
     place = _place(name, source)
-    settings: Any = _load(place, source, lambda hf: hf.AutoImageProcessor.from_pretrained(place))
+    settings: Any = _load(
+        place, source, lambda hf: hf.AutoImageProcessor.from_pretrained(place, **_OPTIONS)
+    )
     network = _Pooled(_model(place, source), "get_image_features", "pixel_values")
     size, crop = dict(settings.size), dict(getattr(settings, "crop_size", None) or {})
     if shorter := size.get("shortest_edge"):
@@ -63,7 +66,7 @@ class SoundBackbone:
     def __init__(self, name: str, source: Source) -> None:
         self.name, place = _full_name(name), _place(name, source)
         self._extractor: Any = _load(
-            place, source, lambda hf: hf.AutoFeatureExtractor.from_pretrained(place)
+            place, source, lambda hf: hf.AutoFeatureExtractor.from_pretrained(place, **_OPTIONS)
         )
         model = _model(place, source)
         if not hasattr(self._extractor, "sampling_rate"):
@@ -143,7 +146,7 @@ def _model(place: str, source: Source) -> Any:
         model, report = _load(
             place,
             source,
-            lambda hf: hf.AutoModel.from_pretrained(place, output_loading_info=True),
+            lambda hf: hf.AutoModel.from_pretrained(place, output_loading_info=True, **_OPTIONS),
         )
     lacking = [k for k in report["missing_keys"] if k not in _UNUSED]
     if lacking and all(k.startswith("pooler.") for k in lacking):
@@ -154,7 +157,7 @@ def _model(place: str, source: Source) -> Any:
 
 
 def _config(hf: Any, place: str) -> Any:
-    return hf.AutoConfig.from_pretrained(place)
+    return hf.AutoConfig.from_pretrained(place, **_OPTIONS)
 
 
 def _load(place: str, source: Source, load: Callable[[Any], Any]) -> Any:

@@ -57,7 +57,7 @@ class ClipMaker:
     def of_films(self) -> list[str]:
         """Names of the modalities that are made of a film."""
         fields = (self.recipe or {}).get("features", {})
-        return [m for m in self.modalities if m in ("video", "audio") or m in fields]
+        return [m for m in self.modalities if m in ("video", "audio") or fields.get(m)]
 
     def seconds(self, item: Item) -> float:
         """Return for how long an item has picture or sound."""

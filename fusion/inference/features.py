@@ -62,10 +62,10 @@ class FilmFeatures:
         self._audio = "audio" in recipe
         chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
         for field in NETWORKS:
-            if field in recipe:
+            if recipe.get(field):
                 chosen[f"features_{field}"] = recipe[field]["network"]
                 chosen[f"weights_{field}"] = (weights or {}).get(field)
-        is_random = any(recipe.get(f, {}).get("weights") == RANDOM for f in NETWORKS)
+        is_random = any((recipe.get(f) or {}).get("weights") == RANDOM for f in NETWORKS)
         features = Features(**chosen, random_weights=is_random, audio=self._audio)
         backbones = features.build()
         self._backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}

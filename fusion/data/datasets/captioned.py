@@ -15,7 +15,13 @@ from fusion.data.datasets.clips import Clips, join_captions, without_lost
 from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.data.demo import demo_corpus
-from fusion.data.features.readers import EXTRACTORS, ComputedFeatures, Reader, recipe_of
+from fusion.data.features.readers import (
+    EXTRACTORS,
+    ComputedFeatures,
+    JoinedFeatures,
+    Reader,
+    recipe_of,
+)
 from fusion.data.features.store import FeatureStore, open_store
 
 
@@ -34,6 +40,8 @@ class CaptionedVideos(Source):
         max_audio_frames: spectrogram frames of a clip, 100 per second; later ones are cut off.
         max_tokens: the same for fields of the store that are modalities of their own, by name: a
             store may have any, and ``model.modalities.NAME`` reads field NAME. Others are not cut.
+        fields: stores of such fields, by field, if they are not in ``store``; they name the videos
+            as that one does.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
         ceilings: JSON file of the best results possible, by split and direction.
         store: a feature store, such as ``tools/extract.py`` makes, in place of ``video_features``.
@@ -68,6 +76,7 @@ class CaptionedVideos(Source):
     bad: str = "leave_out"
     max_bad: float = 0.05
     max_tokens: Mapping[str, int] | None = None
+    fields: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         super().__init__({split: getattr(self, split) for split in SPLITS})
@@ -102,6 +111,8 @@ class CaptionedVideos(Source):
         reader: Reader | None = self._stored
         if reader is None:
             reader = ComputedFeatures(folder, (c.video for c in captions), self.video_features)
+        if self._further:
+            reader = JoinedFeatures(reader, self._further)
         if split not in self._kept:  # what is left out is named once
             limits = (self.store or str(folder), self._place(split), self.bad, self.max_bad)
             self._kept[split] = without_lost(captions, reader, *limits)
@@ -135,6 +146,9 @@ class CaptionedVideos(Source):
         features = recipe_of(self.video_features) if store is None else store.recipe()
         if features is None:
             return None
+        for name, further in self._further.items():
+            known = {} if "extractor" in features else further.recipe() or {}
+            features = {**features, name: known.get(name)}
         limits: dict[str, Any] = {"max_video_tokens": self.max_video_tokens}
         limits["max_audio_frames"] = self.max_audio_frames
         if self.max_tokens:
@@ -161,6 +175,17 @@ class CaptionedVideos(Source):
     @functools.cached_property
     def _stored(self) -> FeatureStore | None:
         return None if self.store is None else open_store(self.store)
+
+    @functools.cached_property
+    def _further(self) -> dict[str, FeatureStore]:
+        stores = {name: open_store(place) for name, place in (self.fields or {}).items()}
+        for name, store in stores.items():
+            if name not in store.fields:
+                raise ValueError(
+                    f"data.fields.{name}: {store.location} has no such field, but"
+                    f" {', '.join(store.fields)}"
+                )
+        return stores
 
     def _place(self, split: str) -> Path:
         return self._file(split, "caption file")

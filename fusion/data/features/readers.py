@@ -64,6 +64,25 @@ def seconds_of(reader: Reader, video: str) -> float:
     return max(covered)
 
 
+class JoinedFeatures:
+    """Features of a reader, and some fields of the same videos from other readers, by field."""
+
+    def __init__(self, main: Reader, others: Mapping[str, Reader]) -> None:
+        self.main, self.others, self.videos = main, others, main.videos
+        self.fields = {**main.fields, **{name: others[name].fields[name] for name in others}}
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows a video has of a field; 0 if its reader lacks the video."""
+        reader = self.others.get(field, self.main)
+        return reader.rows(video, field) if reader is self.main or video in reader.videos else 0
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows of a field."""
+        if not self.rows(video, field):
+            return torch.zeros(0, self.fields[field].width)
+        return self.others.get(field, self.main).read(video, field, first, last)
+
+
 class PublishedFolders:
     """HowTo100M's features in a file for each video and kind, as published.
 
