@@ -68,8 +68,10 @@ class JoinedFeatures:
     """Features of a reader, and some fields of the same videos from other readers, by field."""
 
     def __init__(self, main: Reader, others: Mapping[str, Reader]) -> None:
-        self.main, self.others, self.videos = main, others, main.videos
-        self.fields = {**main.fields, **{name: others[name].fields[name] for name in others}}
+        self.main, self.others = main, others
+        self.videos: Sequence[str] = main.videos
+        further = {name: reader.fields[name] for name, reader in others.items()}
+        self.fields: Mapping[str, Field] = {**main.fields, **further}
 
     def rows(self, video: str, field: str) -> int:
         """Return how many rows a video has of a field; 0 if its reader lacks the video."""
