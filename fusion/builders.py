@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fusion.config import choose, merge
+from fusion.config import ConfigError, choose, merge
 from fusion.data.datasets import DATASETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.models.language_model_files import default_text_encoder, language_model_width
 from fusion.models.text_encoders import WORD_VECTOR_WIDTH
+from fusion.parts import find_part
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
@@ -91,13 +92,23 @@ def build_text_encoder(spec: Mapping[str, Any], sentences: Iterable[str], seed: 
     return _choose_text_encoder(spec)(sentences=sentences, seed=seed)
 
 
+def learns(spec: Mapping[str, Any]) -> bool:
+    """Return whether the encoder of a ``text_encoder`` section learns from sentences."""
+    kind = find_part("text_encoder.name", str(spec.get("name")), TEXT_ENCODERS)
+    return bool(getattr(kind, "learns", False))
+
+
 def _choose_text_encoder(spec: Mapping[str, Any]) -> Callable[..., Any]:
     if spec.get("name") == "auto":  # of a config that was not settled
         find = choose("text_encoder", spec, {"auto": default_text_encoder})
         return lambda sentences, seed: build_text_encoder(find(), sentences, seed)
-    builders = {
-        n: encoder.train if encoder.learns else encoder for n, encoder in TEXT_ENCODERS.items()
-    }
-    build = choose("text_encoder", spec, builders, given=["sentences", "seed"])
-    learns = TEXT_ENCODERS[spec["name"]].learns
-    return build if learns else lambda sentences, seed: build()
+    given = ["sentences", "seed"]
+    try:
+        is_learning = learns(spec)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not is_learning:
+        build = choose("text_encoder", spec, TEXT_ENCODERS, given)
+        return lambda sentences, seed: build()
+    kind = find_part("text_encoder.name", spec["name"], TEXT_ENCODERS)
+    return choose("text_encoder", spec, {spec["name"]: kind.train}, given)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from fusion.config import choose, load_config, merge, to_yaml
 from fusion.data.untrusted.weight_files import find_difference
 from fusion.models import MODELS, TEXT_ENCODERS
+from fusion.parts import find_part, own_parts
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 RECIPE = "recipe.json"
+Trust = bool | Collection[str]  # of import paths in a checkpoint: all or none, or these
 
 
 class CheckpointError(ValueError):
@@ -43,7 +45,12 @@ def save_checkpoint(
     (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
     if recipe is not None:
         (folder / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
-    if text_encoder is not None:
+    save_text_encoder(folder, text_encoder)
+
+
+def save_text_encoder(folder: Path, text_encoder: Any) -> None:
+    """Write a text encoder, if it has something that its config does not say."""
+    if hasattr(text_encoder, "save"):
         text_encoder.save(folder)
 
 
@@ -58,12 +65,13 @@ def save_weights(folder: Path, model: nn.Module) -> None:
 
 
 def load_checkpoint(
-    path: str | Path, moved: str | Path | None = None
+    path: str | Path, trust: Trust = False, moved: str | Path | None = None
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Read a model.
 
     Args:
         path: a checkpoint's folder, or the folder of a run, of which the best checkpoint is taken.
+        trust: whether to import what its config names by import path, which runs that code.
         moved: see :func:`load_text_encoder`.
 
     Returns:
@@ -72,12 +80,27 @@ def load_checkpoint(
     Raises:
         CheckpointError: nothing usable is there; the message says what is wrong.
     """
-    return load_model(path), load_text_encoder(path, moved), read_config(path)
+    model = load_model(path, trust=trust)
+    return model, load_text_encoder(path, trust, moved), read_config(path, trust)
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read what a model was trained with, see :func:`load_checkpoint`."""
-    return load_config(find_checkpoint(path) / CONFIG)
+def read_config(path: str | Path, trust: Trust = False) -> dict[str, Any]:
+    """Read what a model was trained with, see :func:`load_checkpoint`.
+
+    ``trust`` may also be the import paths that the user has named.
+    """
+    config = load_config(find_checkpoint(path) / CONFIG)
+    known = () if isinstance(trust, bool) else trust
+    unknown = [part for part in own_parts(config) if trust is not True and part[1] not in known]
+    if unknown:
+        named = ", ".join(f"{key} {part}" for key, part in unknown)
+        modules = ", ".join(dict.fromkeys(part.partition(":")[0] for _, part in unknown))
+        raise CheckpointError(
+            f"{path} names parts that are not of fusion ({named}), and loading it would import and"
+            f" run {modules}; if you trust this code, say so: fusion.load(..., trust=True), --trust"
+            " of a command, trust=true in training"
+        )
+    return config | {"trust": False}
 
 
 def read_recipe(path: str | Path) -> dict[str, Any] | None:
@@ -110,28 +133,34 @@ def check_recipe(
             )
 
 
-def load_model(path: str | Path, changes: Mapping[str, Any] | None = None) -> nn.Module:
+def load_model(
+    path: str | Path, changes: Mapping[str, Any] | None = None, trust: Trust = False
+) -> nn.Module:
     """Read a model alone, in evaluation mode; see :func:`load_checkpoint`.
 
     ``changes`` to the ``model`` section of its config must not change its weights, such as the
     number of spectrogram frames.
     """
-    model = choose("model", merge(read_config(path)["model"], changes or {}), MODELS)()
+    model = choose("model", merge(read_config(path, trust)["model"], changes or {}), MODELS)()
     load_weights(model, find_checkpoint(path))
     return model.eval()
 
 
-def load_text_encoder(path: str | Path, moved: str | Path | None = None) -> Any:
+def load_text_encoder(
+    path: str | Path, trust: Trust = False, moved: str | Path | None = None
+) -> Any:
     """Read the text encoder of a checkpoint; None if its model reads no texts.
 
     ``moved`` is where it is now, if it is a file or folder of others. A ValueError says why it
     cannot be used.
     """
-    loaders = {name: encoder.load for name, encoder in TEXT_ENCODERS.items()}
-    if (spec := read_config(path)["text_encoder"]) is None:
+    if (spec := read_config(path, trust)["text_encoder"]) is None:
         return None
-    load = choose("text_encoder", {"name": spec.get("name")}, loaders, ["folder", "moved"])
-    return load(folder=find_checkpoint(path), moved=moved)
+    kind = find_part("text_encoder.name", str(spec.get("name")), TEXT_ENCODERS)
+    if hasattr(kind, "load"):
+        given = {} if moved is None else {"moved": moved}
+        return kind.load(find_checkpoint(path), **given)
+    return choose("text_encoder", spec, TEXT_ENCODERS)()
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -20,6 +20,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fusion.parts import find_part, nearest
+from fusion.recipes import find_config, list_recipes
+
 Section = Mapping[str, Any]
 
 
@@ -44,6 +47,7 @@ class TopLevel:
     data_root: str | None = None
     init: str | None = None
     max_clips: int | None = None
+    trust: bool = False
 
 
 KEYS = dataclasses.fields(TopLevel)
@@ -51,6 +55,7 @@ SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
 
 
 PACKAGE = Path(__file__).parent
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class ConfigError(ValueError):
@@ -112,28 +117,6 @@ def changed_keys(section: str, path: str | Path, overrides: Iterable[str] = ()) 
     return [*(keys | dict.fromkeys(flatten(typed)))]
 
 
-def find_config(name: str | Path) -> Path:
-    """Return the file of a config: a path, or the name of a recipe such as ``youcook2/finetune``.
-
-    The recipes are those of ``configs/``, which travel inside the package.
-    """
-    path = Path(name).expanduser()
-    if path.exists() or path.is_absolute():
-        return path
-    recipe = str(name).removeprefix("configs/").removesuffix(".yaml")
-    for folder in (PACKAGE / "configs", PACKAGE.parent / "configs"):  # installed; a checkout
-        if (found := folder / f"{recipe}.yaml").exists():
-            return found
-    return path
-
-
-def list_recipes() -> list[str]:
-    """List the names of all recipes of ``configs/``."""
-    folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml"))
-
-
 def check(section: str, values: Any, target: Callable[..., Any], given: Sequence[str] = ()) -> None:
     """Check a section of a config against the signature of ``target``, which is called with it.
 
@@ -143,13 +126,17 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type.
     """
-    parameters = inspect.signature(target).parameters
+    parameters = dict(inspect.signature(target).parameters)
+    kinds = {parameter.kind for parameter in parameters.values()}
+    for name in [n for n, parameter in parameters.items() if parameter.kind in _STARRED]:
+        del parameters[name]
     names = [name for name in parameters if name not in given and name != "self"]
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     prefix = f"{section}." if section else ""
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
+    hints = _hints(target)
     for key, value in values.items():
-        if key not in names:
-            raise ConfigError(f"{prefix}{key} is unknown{_nearest(key, names)}")
+        if key not in names and (key in given or not takes_any):
+            raise ConfigError(f"{prefix}{key} is unknown{nearest(key, names)}")
         _check_type(f"{prefix}{key}", value, hints.get(key, Any))
     for name in names:
         if parameters[name].default is inspect.Parameter.empty and name not in values:
@@ -159,24 +146,24 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
 def choose(
     section: str, values: Mapping[str, Any], table: Mapping[str, Any], given: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """Look up the name of a section in a table and check its arguments.
+    """Find what a section names, in a table or by its import path, and check its arguments.
 
-    Returns the entry of ``table`` with the section's values bound to it.
+    Returns the part with the section's values bound to it, see :func:`fusion.parts.find_part`.
 
     Raises:
         ConfigError: the name is missing or unknown, or an argument is wrong (:func:`check`).
     """
     arguments = {str(k): v for k, v in values.items() if k != "name"}
     name = str(values.get("name"))
-    if name not in table:
-        raise ConfigError(
-            f"{section}.name: unknown {name!r}{_nearest(name, list(table), 'choose from')}"
-        )
-    check(section, arguments, table[name], given)
+    try:
+        part = find_part(f"{section}.name", name, table)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    check(section, arguments, part, given)
 
     def build(**more: Any) -> Any:
         try:
-            return table[name](**arguments, **more)
+            return part(**arguments, **more)
         except (TypeError, KeyError) as error:  # a nested value of the wrong kind
             raise ConfigError(f"{section} ({name}) cannot be built: {error}") from error
 
@@ -274,6 +261,14 @@ def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a signature; nothing if they name what is imported for types alone."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:
+        return {}
+
+
 def _check_type(where: str, value: Any, hint: Any) -> None:
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     choices = typing.get_args(hint) if union else (hint,)
@@ -290,11 +285,6 @@ def _plain(kind: type) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     other = "a list" if issubclass(kind, Sequence) else "`key: value` lines"
     return "null" if kind is type(None) else names.get(kind, other)
-
-
-def _nearest(key: str, names: Sequence[str], otherwise: str = "known are") -> str:
-    match = difflib.get_close_matches(key, names, n=1)
-    return f"; did you mean {match[0]!r}?" if match else f"; {otherwise} {', '.join(names)}"
 
 
 def _where(error: Exception) -> str:

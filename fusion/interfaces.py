@@ -1,13 +1,18 @@
-"""What the trainer needs of a loss and of a data set."""
+"""The contracts of parts: what training, evaluation and inference need of them.
+
+A config names a part of one's own by its import path (``name: my_package.my_module:MyLoss``). It is
+a class or a function, called with the other keys of its section. A data set is a
+:class:`fusion.data.datasets.dataset.Source`, which has its contract.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from fusion.tokens import Batch
+from fusion.tokens import Batch, Tokens
 
 Named = Mapping[str, Tensor]
 Embed = Callable[[Batch], Named]  # calls the model; gives named (B, …) outputs
@@ -15,8 +20,59 @@ Parts = dict[str, Tensor]  # named scalars, for the log
 Result = tuple[Tensor, Parts]  # the loss, a scalar, and its terms
 
 
+class Model(Protocol):
+    """A model (``model``), an ``nn.Module`` built with the keys of its section.
+
+    It may have ``similarity``, ``"cosine"`` or ``"dot"`` (cosine if it has none), and ``embeds_any
+    = True`` if it also embeds combinations that are not configured.
+    """
+
+    modalities: Collection[str]  # names, such as text and video
+    combinations: Collection[str]  # in letters, such as t, v and tv
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Tokens],
+        combinations: Iterable[str] | None = None,
+        skip_incomplete: bool = False,
+        seeds: Tensor | None = None,
+    ) -> Named:
+        """Embed B clips: for each combination (all, if None) (B, E).
+
+        ``inputs`` may have modalities that the model does not read. ``skip_incomplete``: only clips
+        with all modalities of a combination count. ``seeds`` (B,) are for random numbers, so that a
+        clip does not depend on its batch.
+        """
+
+
+class Encoder(Protocol):
+    """An encoder of a modality (``model.modalities.NAME.encoder``), an ``nn.Module``."""
+
+    in_dim: int  # width of the features
+    out_dim: int  # width of the tokens
+
+    def __call__(self, features: Tokens, /) -> Tokens:
+        """Make tokens of the features of B clips; no tokens where there are no features."""
+
+
+class TextEncoder(Protocol):
+    """A text encoder (``text_encoder``).
+
+    One that learns has ``learns = True`` and a class method ``train(sentences, seed, ...)`` that
+    makes it. One with a state writes it by ``save(folder)`` and reads it by the class method
+    ``load(folder)``; any other is built again from the config. ``unknown_words(sentence)`` may list
+    the words that it leaves out.
+    """
+
+    def __call__(self, sentence: str, /) -> Tensor:
+        """Encode a sentence: (L, D) float32, L = 0 if it has nothing that is known."""
+
+
 class Loss(Protocol):
-    """A loss without state defines ``__call__``; one with state all methods, see :class:`.MCNLoss`.
+    """A loss (``loss``), called with ``modalities``, names in the model's order, and its section.
+
+    For retrieval it has ``combinations``, those that it reads. A loss without state derives
+    from this class and defines ``__call__``; one with state all methods, see :class:`.MCNLoss`.
 
     If ``compares_clips``, the loss of a clip depends on the other clips of the batch. The loss then
     gathers the embeddings of all ranks itself, and its gradient is that of the batch times the

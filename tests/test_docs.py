@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from fusion.builders import check_config
-from fusion.config import find_config, load_config
+from fusion.config import load_config
 from fusion.data.datasets.captioned import CaptionedVideos
+from fusion.recipes import find_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

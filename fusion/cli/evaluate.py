@@ -27,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="key=value", help="changes to the config, as in training"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the result to FILE")
+    text = "import and run the user's own parts that the checkpoint names"
+    parser.add_argument("--trust", action="store_true", help=text)
 
 
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -34,4 +36,5 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.commands.errors import run
     from fusion.commands.evaluate import evaluate
 
-    run(lambda: evaluate(given.checkpoint, given.set, given.json, given.overrides))
+    words = (given.checkpoint, given.set, given.json, given.overrides, given.trust)
+    run(lambda: evaluate(*words))

@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   {prog} films/ --out features --captions films/ --features-3d r3d_18
   {prog} films/ --out features --weights-3d resnext101.pth
   {prog} a.mp4 b.mkv --out features --features-2d none --features-3d none
+  {prog} films/ --out features --features-2d hf:CLIP --features-audio hf:WHISPER
   torchrun --nproc_per_node 4 {launch} films/ --out features           # four GPUs
   RANK=3 WORLD_SIZE=10 {prog} films/ --out features           # 1 of 10
 
@@ -23,7 +24,11 @@ mc3_18, r2plus1d_18, tv_s3d, mvit_v1_b, mvit_v2_s, swin3d_t, swin3d_s, swin3d_b.
 Exit codes: 0, at least one file is in the store; 1, no file is; 2, an error in the command or in a
 file that it names; 130 and 143, stopped.
 """
-DEFAULTS = {"2d": "resnet152.tv_in1k", "3d": "resnext101"}  # of fusion.extract.settings.Features
+DEFAULTS = {
+    "2d": "resnet152.tv_in1k",
+    "3d": "resnext101",
+    "audio": "none",
+}  # of fusion.extract.settings.Features
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +37,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("videos", nargs="+", metavar="VIDEOS", help="media files, and folders of media files")
     option("--out", required=True, metavar="STORE", help="folder of the feature store")
     option("--captions", metavar="PATH", help=".csv or .json file, or a folder of .vtt, .srt, .csv")
-    for field, what in (("2d", "pictures, a model of timm"), ("3d", "motion, see below")):
-        name = DEFAULTS[field]
+    kinds = {
+        "2d": "pictures, a model of timm, or hf:FOLDER_OR_NAME, one of transformers",
+        "3d": "motion, see below",
+        "audio": "sound, hf:FOLDER_OR_NAME, a model of transformers; makes the field sound",
+    }
+    for field, what in kinds.items():
+        name, dest = DEFAULTS[field], "sound" if field == "audio" else field
         text = f"network for {what}, or none (default: {name})"
-        option(f"--features-{field}", metavar="NAME", default=name, help=text)
+        option(
+            f"--features-{field}", metavar="NAME", dest=f"features_{dest}", default=name, help=text
+        )
         text = f"file of the weights of the {field} network (default: downloaded, if published)"
-        option(f"--weights-{field}", metavar="FILE", help=text)
+        option(f"--weights-{field}", metavar="FILE", dest=f"weights_{dest}", help=text)
     option("--random-weights", action="store_true", help="to try things out: meaningless features")
     option("--no-audio", action="store_true", help="no spectrograms of the sound")
     text = "largest share of captions that may be bad (default: 0.05)"
@@ -56,6 +68,8 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.extract.settings import Features
 
     words = vars(given)
-    names = ("features_2d", "features_3d", "weights_2d", "weights_3d", "random_weights")
+    kinds = ("2d", "3d", "sound")
+    names = [f"{what}_{field}" for what in ("features", "weights") for field in kinds]
+    names.append("random_weights")
     features = Features(**{n: words.pop(n) for n in names}, audio=not words.pop("no_audio"))
     run(lambda: sys.exit(extract(features=features, **words).exit_code))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
-from fusion.config import ConfigError, change_config, find_config, load_config
+from fusion.config import ConfigError, change_config, load_config
 from fusion.files import write_atomically
+from fusion.recipes import find_config
 from fusion.report.runs import add_model
 from fusion.report.tables import format_table
 from fusion.tasks import SPLITS, check_same_task, make_task
@@ -23,6 +24,7 @@ def evaluate(
     json_path: str | Path | None,
     overrides: Iterable[str] = (),
     quiet: bool = False,
+    trust: bool = False,
 ) -> dict[str, Any] | None:
     """Evaluate a checkpoint and print the table.
 
@@ -34,6 +36,7 @@ def evaluate(
             query, so that it can be compared; None: no file.
         overrides: changes to the config, such as ``data.protocol=all``.
         quiet: print nothing.
+        trust: whether to import what the config of the checkpoint names by import path.
 
     Returns:
         The result, as in the JSON file; None on other processes than the main one.
@@ -45,7 +48,7 @@ def evaluate(
         raise ConfigError(
             f"--json {json_path}: scores go to a file .npz; name the result FILE.json"
         )
-    config, split, overrides = read_config(path), chosen or "test", list(overrides)
+    config, split, overrides = read_config(path, trust), chosen or "test", list(overrides)
     is_file = split.endswith((".yaml", ".yml")) or find_config(split).is_file()
     if split not in SPLITS and is_file:
         other, split = load_config(split, overrides, config), "test"
@@ -63,7 +66,7 @@ def evaluate(
         )
     else:
         config, own_first = change_config(config, overrides), False
-    task = make_task(config)
+    task = make_task(config | {"trust": trust})
     encoders = task.open_encoders(find_checkpoint(path), own_first)
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
     with accelerator.local_main_process_first():
@@ -72,7 +75,7 @@ def evaluate(
         clips = task.clips(split)
     # The model comes last, as it takes longest: mistakes in the data are found before.
     changes = config["evaluation"].get("model")
-    model = accelerator.prepare_model(load_model(path, changes), evaluation_mode=True)
+    model = accelerator.prepare_model(load_model(path, changes, trust), evaluation_mode=True)
     evaluation = task.evaluate(model, clips, split, accelerator)
     if evaluation is not None:
         if not quiet:

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from fusion.data.media.film import Piece
 from fusion.data.media.pictures import Sampling
+from fusion.data.media.sound import Hearing
 from fusion.extract.worker import read_message
 
 COMMAND = (sys.executable, "-P", "-m", "fusion.extract.worker")
@@ -84,7 +85,7 @@ class _Worker:
                     inbox.put((self, message), timeout=_LOOK)
                     break
 
-    def begin(self, task: Task, samplings: Mapping[str, Sampling], audio: bool) -> None:
+    def begin(self, task: Task, samplings: Mapping[str, Sampling | Hearing], audio: bool) -> None:
         """Give it a file."""
         self.task, self.silent, self.waited, self.seconds = task, 0.0, 0.0, 0.0
         content = {
@@ -127,7 +128,7 @@ class DecoderPool:
     waiting for it counts, not the time that the caller takes.
 
     Args:
-        samplings: which pictures are wanted, by field.
+        samplings: which pictures and which sound are wanted, by field.
         audio: whether sound is wanted.
         count: number of programs.
         time_limit: seconds to wait for the next piece of a file; for the whole file, as long plus
@@ -135,7 +136,11 @@ class DecoderPool:
     """
 
     def __init__(
-        self, samplings: Mapping[str, Sampling], audio: bool, count: int, time_limit: float
+        self,
+        samplings: Mapping[str, Sampling | Hearing],
+        audio: bool,
+        count: int,
+        time_limit: float,
     ) -> None:
         if count < 1 or not time_limit > 0:
             raise ValueError(

@@ -1,6 +1,7 @@
 """The networks that features come from, by name.
 
-For single pictures ("2d"): any model of timm, one picture a second as in the features of HowTo100M.
+For single pictures ("2d"): any model of timm or transformers, one picture a second as in the
+features of HowTo100M.
 For motion ("3d"): those of published features, and the video models of torchvision.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from fusion.data.media.pictures import Sampling
 from fusion.extract import weights
 from fusion.extract.backbone import NONE, Backbone, Source, import_package
+from fusion.extract.transformers_models import PREFIX, SoundBackbone, image_backbone
 from fusion.models.video.weight_names import RESNEXT101, S3D_HOWTO100M, Published
 
 Builder = Callable[[str, Source], Backbone]
@@ -27,14 +29,25 @@ _SCALERS = ("bilinear", "bicubic", "lanczos")  # that FFmpeg calls by the same n
 _WIDE = 16 / 9  # shape of the picture that shows whether a network takes any size
 
 
-def build_backbone(name: str, source: Source) -> Backbone | None:
+def build_backbone(name: str, source: Source) -> Backbone | SoundBackbone | None:
     """Build a backbone; None for ``none``.
 
-    ``name`` is for the field ``2d`` one of ``BACKBONES_2D`` or any model of timm, for ``3d`` one of
-    ``BACKBONES_3D``. ValueError: it is unknown, or a package or weights are missing; one line.
+    ``name`` is for the field ``2d`` one of ``BACKBONES_2D``, any model of timm, or ``hf:`` and an
+    image model of transformers; for ``3d`` one of ``BACKBONES_3D``; for ``sound`` ``hf:`` and a
+    sound model of transformers, a folder or a name on the Hugging Face hub. ValueError: it is
+    unknown, or a package or weights are missing; one line.
     """
     if name == NONE:
         return None
+    if source.field == "sound":
+        if not name.startswith(PREFIX):
+            raise ValueError(
+                f"--features-audio: unknown {name}; write {PREFIX}FOLDER_OR_NAME, a sound model of"
+                f" transformers, or {NONE}"
+            )
+        return SoundBackbone(name, source)
+    if source.field == "2d" and name.startswith(PREFIX):
+        return image_backbone(name, source)
     if source.field == "2d":
         return BACKBONES_2D.get(name, _timm)(name, source)
     if name not in BACKBONES_3D:

@@ -12,12 +12,15 @@ from fusion.data.features.format import Field
 from fusion.data.features.readers import SPECTROGRAM_VERSION
 from fusion.data.media.film import VERSION
 from fusion.data.media.log_mel import HOP, NUM_MELS, RATE
-from fusion.extract.backbone import Backbone, Source
+from fusion.extract.backbone import NONE, Backbone, Source
 from fusion.extract.networks import build_backbone
+from fusion.extract.transformers_models import SoundBackbone
 from fusion.extract.weights import RANDOM
 from fusion.files import write_once
 
-AUDIO = "audio"  # the field of sound
+AUDIO = "audio"  # the field of spectrograms
+NETWORKS = ("2d", "3d", "sound")  # the fields of networks
+AnyBackbone = Backbone | SoundBackbone
 FILE = "extraction.json"
 MEANINGLESS = "the weights are random: these features mean nothing, and are for trying things out"
 
@@ -32,14 +35,16 @@ class Features:
     weights_3d: str | Path | None = None
     random_weights: bool = False  # where there is no file
     audio: bool = True  # whether to compute spectrograms
+    features_sound: str = NONE  # network for sound, ``hf:`` and a model of transformers; or none
+    weights_sound: str | Path | None = None
 
-    def build(self) -> dict[str, Backbone]:
+    def build(self) -> dict[str, AnyBackbone]:
         """Build the backbones by field; ValueError if a name or weights are missing."""
         backbones = {}
-        for field in ("2d", "3d"):
+        for field in NETWORKS:
             file = getattr(self, f"weights_{field}")
             path = Path(file).expanduser() if file else None
-            if path and not path.is_file():
+            if path and not path.exists():
                 raise ValueError(f"--weights-{field} {path}: there is no such file; check the path")
             source = Source(field, path, self.random_weights)
             if backbone := build_backbone(getattr(self, f"features_{field}"), source):
@@ -49,13 +54,13 @@ class Features:
         return backbones
 
 
-def fields_of(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Field]:
+def fields_of(backbones: Mapping[str, AnyBackbone], audio: bool) -> dict[str, Field]:
     """Describe the fields of the store."""
     fields = {f: Field(b.dim, b.sampling.per_second) for f, b in backbones.items()}
     return fields | ({AUDIO: Field(NUM_MELS, RATE / HOP)} if audio else {})
 
 
-def describe(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Any]:
+def describe(backbones: Mapping[str, AnyBackbone], audio: bool) -> dict[str, Any]:
     """Describe, ready for JSON, all settings that change the values of the features."""
     settings: dict[str, Any] = {"format": 1, "decoding": VERSION}
     for field, b in backbones.items():
@@ -66,7 +71,7 @@ def describe(backbones: Mapping[str, Backbone], audio: bool) -> dict[str, Any]:
     return json.loads(json.dumps(settings | _warning(backbones)))
 
 
-def facts_of(backbones: Mapping[str, Backbone]) -> dict[str, Any]:
+def facts_of(backbones: Mapping[str, AnyBackbone]) -> dict[str, Any]:
     """Return the facts that the store keeps of each video about its networks and weights."""
     return {
         "networks": {f: b.name for f, b in backbones.items()},
@@ -74,7 +79,7 @@ def facts_of(backbones: Mapping[str, Backbone]) -> dict[str, Any]:
     } | _warning(backbones)
 
 
-def _warning(backbones: Mapping[str, Backbone]) -> dict[str, Any]:
+def _warning(backbones: Mapping[str, AnyBackbone]) -> dict[str, Any]:
     is_random = any(backbone.weights == RANDOM for backbone in backbones.values())
     return {"warning": MEANINGLESS} if is_random else {}
 
@@ -95,7 +100,7 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
     except (ValueError, AttributeError):
         raise ValueError(f"{path} is damaged; restore it, or choose another --out") from None
     if differ:
-        key = min(differ, key=lambda k: k not in ("2d", "3d", AUDIO))
+        key = min(differ, key=lambda k: k not in (*NETWORKS, AUDIO))
         theirs, ours = _in_words(found.get(key)), _in_words(settings.get(key))
         empty = not any((store / "shards").glob("*.json"))
         way = "delete it, as it is still empty" if empty else "give the same options as then"

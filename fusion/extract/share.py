@@ -29,7 +29,8 @@ from fusion.data.media.log_mel import Spectrogram
 from fusion.extract.backbone import Backbone
 from fusion.extract.decoder_pool import DecoderPool, End, Event, Failed, Task
 from fusion.extract.outcomes import CHANGED
-from fusion.extract.settings import AUDIO, facts_of
+from fusion.extract.settings import AUDIO, AnyBackbone, facts_of
+from fusion.extract.transformers_models import SoundBackbone
 from fusion.training.memory import is_out_of_memory
 
 FLUSH_SECONDS = 300.0  # work that a kill may cost
@@ -42,8 +43,11 @@ class FilmRows:
     not depend on other films.
     """
 
-    def __init__(self, backbones: Mapping[str, Backbone]) -> None:
-        self._tracks: dict[str, Any] = {f: _PictureRows(b) for f, b in backbones.items()}
+    def __init__(self, backbones: Mapping[str, AnyBackbone]) -> None:
+        self._tracks: dict[str, Any] = {
+            f: _PictureRows(b) if isinstance(b, Backbone) else _SoundRows(b)
+            for f, b in backbones.items()
+        }
         self._tracks[AUDIO] = Spectrogram()
 
     def push(self, piece: Piece) -> None:
@@ -89,6 +93,28 @@ class _PictureRows:
             self._windows = []
 
 
+class _SoundRows:
+    def __init__(self, backbone: SoundBackbone) -> None:
+        self._backbone, hearing = backbone, backbone.sampling
+        self._length, self._step = (s * hearing.rate for s in (hearing.seconds, hearing.stride))
+        self._samples = np.zeros(0, np.float32)  # from the next stretch on
+        self._rows = [torch.zeros(0, backbone.dim, dtype=torch.float16)]
+
+    def push(self, samples: NDArray[Any]) -> None:
+        self._samples = np.concatenate([self._samples, samples])
+        while len(self._samples) >= self._length:
+            self._cut()
+
+    def end(self) -> Tensor:
+        while len(self._samples):
+            self._cut()
+        return torch.cat(self._rows)
+
+    def _cut(self) -> None:
+        stretch, self._samples = self._samples[: self._length], self._samples[self._step :]
+        self._rows.append(self._backbone.compute(stretch).half())
+
+
 class Share:
     """The files that one process extracts; ``films`` are those of all processes, by name.
 
@@ -100,7 +126,7 @@ class Share:
         films: Mapping[str, Path],
         writer: StoreWriter,
         decoders: DecoderPool,
-        backbones: Mapping[str, Backbone],
+        backbones: Mapping[str, AnyBackbone],
     ) -> None:
         self.films, self.writer, self.decoders = films, writer, decoders
         self.failures: dict[str, str] = {}

@@ -6,9 +6,9 @@ It is a program and not a process of a pool: a pool would fork its caller with a
 import the caller's main program again. It imports no torch, and starts in a third of a second.
 
 It reads tasks from its standard input, one line of JSON each: ``path``, ``audio``, and in
-``samplings`` the arguments of a :class:`.Sampling` by field. It writes messages, see
-:func:`write_message`, to its standard output: "ready"; then for each task any number of "piece",
-and one "end" or "failed".
+``samplings`` the arguments of a :class:`.Sampling` or a :class:`.Hearing` by field. It writes
+messages, see :func:`write_message`, to its standard output: "ready"; then for each task any number
+of "piece", and one "end" or "failed".
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from fusion.data.media.decode import MediaError
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling
+from fusion.data.media.sound import Hearing
 
 
 def write_message(file: BinaryIO, values: dict[str, Any], data: NDArray[Any] | None = None) -> None:
@@ -67,7 +68,10 @@ def main() -> None:
     write_message(output, {"kind": "ready"})
     while True:
         task = json.loads(tasks.get())
-        samplings = {f: Sampling(**arguments) for f, arguments in task["samplings"].items()}
+        samplings = {
+            field: Hearing(**arguments) if "rate" in arguments else Sampling(**arguments)
+            for field, arguments in task["samplings"].items()
+        }
         _send(Film(task["path"], samplings, task["audio"]), output)
 
 

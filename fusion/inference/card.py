@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ def write_card(
     config: Mapping[str, Any],
     recipe: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
+    modalities: Sequence[str],
+    combinations: Sequence[str],
 ) -> None:
     """Write ``README.md`` into the folder of a model.
 
@@ -30,6 +32,8 @@ def write_card(
         config: that it was trained with.
         recipe: of its features; None: not known.
         facts: what :func:`read_facts` found.
+        modalities: what the model embeds.
+        combinations: those that it was trained with.
     """
     environment = Environment(
         loader=PackageLoader("fusion.inference"),
@@ -42,13 +46,13 @@ def write_card(
     text = environment.get_template("card.md").render(
         name=name,
         model=config["model"]["name"],
-        modalities=[name for name, spec in config["model"]["modalities"].items() if spec],
-        combinations=config["model"].get("combinations", ()),
+        modalities=modalities,
+        combinations=combinations,
         table=format_table(result) if result else "",
         result=result,
         cost=facts.get(COST),
         recipe=json.dumps(recipe, indent=1) if recipe else "",
-        config=to_yaml({k: v for k, v in config.items() if k not in ("output", "resume")}),
+        config=to_yaml({k: v for k, v in config.items() if k not in ("output", "resume", "trust")}),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

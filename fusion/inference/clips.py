@@ -17,14 +17,14 @@ from torch import Tensor
 
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips
-from fusion.data.features.readers import seconds_of
-from fusion.data.media.log_mel import NUM_MELS, spectrogram_seconds
+from fusion.data.features.readers import VIDEO, seconds_of
+from fusion.data.media.log_mel import spectrogram_seconds
 from fusion.inference.features import FeatureError, FilmFeatures, ItemFeatures
 from fusion.inference.items import Item
+from fusion.modalities import ORDER
 
 logger = logging.getLogger(__name__)
 
-FIELDS = {"video": ("2d", "3d"), "audio": ("audio",)}  # of a film's features, by modality
 _ONLY = "0"  # name of the only item of a reader
 
 
@@ -54,6 +54,12 @@ class ClipMaker:
         self._made: FilmFeatures | None = None
         self._read: dict[str, Tensor] = {}  # the texts of some items
 
+    @property
+    def of_films(self) -> list[str]:
+        """Names of the modalities that are made of a film."""
+        fields = (self.recipe or {}).get("features", {})
+        return [m for m in self.modalities if m in ("video", "audio") or fields.get(m)]
+
     def seconds(self, item: Item) -> float:
         """Return for how long an item has picture or sound."""
         reader = self._reader(item)
@@ -73,7 +79,7 @@ class ClipMaker:
             self._read = dict(zip(texts, encode(texts, self._device), strict=True))
 
     def clip(self, item: Item, start: float, end: float) -> dict[str, Tensor]:
-        """Make the input of a clip: (L, D) float32 by modality, L = 0 for what the item lacks.
+        """Make the input of a clip: (L, D) float32 by modality, for what the item has.
 
         ``end`` infinity: to the end of its media files.
 
@@ -81,7 +87,7 @@ class ClipMaker:
             ValueError: no word of its text is known, a file cannot be read, or the recipe of the
                 model's features is not known.
         """
-        clip = {name: torch.zeros(0, self.width(name)) for name in self.modalities}
+        clip: dict[str, Tensor] = {}
         if (reader := self._reader(item)) is not None:
             assert self.recipe is not None
             most = self.recipe["max_video_tokens"], self.recipe["max_audio_frames"]
@@ -90,19 +96,17 @@ class ClipMaker:
             if stop > start:
                 caption = Caption(_ONLY, start, stop, "")
                 way = self.recipe["long_clips"]
-                made = Clips(None, [caption], reader, None, *most, long_clips=way)[0]
-                clip |= {name: made[name] for name in FIELDS if name in self.modalities}
+                clips = Clips(None, [caption], reader, None, *most, long_clips=way)
+                clips.further = [name for name in self.of_films if name not in ORDER]
+                clips.max_tokens = self.recipe.get("max_tokens", {})
+                made = clips[0]
+                clip = {name: made[name] for name in self.of_films if name in made}
         for name, part in item.parts.items():
             if name == "text" and isinstance(part, str):
                 clip[name] = self._words(item, part)
             elif isinstance(part, Tensor):
                 clip[name] = part.detach().cpu().float()
         return clip
-
-    def width(self, name: str) -> int:
-        """Return the width of the features of a modality."""
-        of_text = getattr(self.text_encoder, "width", None) if name == "text" else None
-        return int(of_text or self.specs[name].get("dim", NUM_MELS))
 
     def _words(self, item: Item, text: str) -> Tensor:
         words: Tensor = self._read[text] if text in self._read else self.text_encoder(text)
@@ -126,12 +130,13 @@ class ClipMaker:
         films = self._films
         features: dict[str, Tensor] = {}
         for name, file in files.items():
-            if name not in FIELDS:
+            fields = VIDEO if name == "video" else (name,)
+            if films.fields.keys().isdisjoint(fields):
                 raise ValueError(
                     f"{item.name}: {name} cannot be made from a file; give finished tokens (L, D)"
                 )
             rows = films.rows(file)
-            features |= {field: rows[field] for field in FIELDS[name] if field in rows}
+            features |= {field: rows[field] for field in fields if field in rows}
         return ItemFeatures(_ONLY, films.fields, features)
 
     @property
@@ -172,3 +177,9 @@ class ClipMaker:
                 f" ({longest:.1f} s), so its end is cut off; give start and end, or windows",
                 stacklevel=6,
             )
+
+
+def fill(clips: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Give each clip (0, D) of what others have and it lacks, in the same order for all."""
+    empty = {name: values[:0] for clip in clips for name, values in clip.items() if name != "id"}
+    return [{"id": clip["id"], **empty, **clip} for clip in clips]

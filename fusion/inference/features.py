@@ -20,7 +20,7 @@ from torch import Tensor
 from fusion.data.features import readers
 from fusion.data.features.format import Field
 from fusion.data.media.film import Film
-from fusion.extract.settings import Features, describe, fields_of
+from fusion.extract.settings import NETWORKS, Features, describe, fields_of
 from fusion.extract.share import FilmRows
 from fusion.extract.weights import RANDOM
 
@@ -37,8 +37,8 @@ class FilmFeatures:
     Args:
         recipe: ``features`` of a checkpoint's recipe.
         device: of the networks.
-        weights: files of weights by field, ``2d`` and ``3d``, for networks whose weights are not
-            published where timm and torch look for them.
+        weights: files of weights by field, ``2d``, ``3d``, ``sound``, for networks whose weights
+            are not published where timm and torch look for them; of transformers a folder.
 
     Attributes:
         fields: the kinds of features there are.
@@ -61,11 +61,11 @@ class FilmFeatures:
             return
         self._audio = "audio" in recipe
         chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
-        for field in ("2d", "3d"):
-            if field in recipe:
+        for field in NETWORKS:
+            if recipe.get(field):
                 chosen[f"features_{field}"] = recipe[field]["network"]
                 chosen[f"weights_{field}"] = (weights or {}).get(field)
-        is_random = any(recipe.get(f, {}).get("weights") == RANDOM for f in ("2d", "3d"))
+        is_random = any((recipe.get(f) or {}).get("weights") == RANDOM for f in NETWORKS)
         features = Features(**chosen, random_weights=is_random, audio=self._audio)
         backbones = features.build()
         self._backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}

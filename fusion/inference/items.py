@@ -42,12 +42,13 @@ class Inputs:
 
     Args:
         modalities: names of those that the model embeds.
+        of_films: names of those that are made of a film.
 
     Use it in a ``with`` statement, which removes the temporary files at its end.
     """
 
-    def __init__(self, modalities: Sequence[str]) -> None:
-        self.modalities = tuple(modalities)
+    def __init__(self, modalities: Sequence[str], of_films: Sequence[str]) -> None:
+        self.modalities, self.of_films = tuple(modalities), tuple(of_films)
 
     def __enter__(self) -> Inputs:
         self._folder = tempfile.TemporaryDirectory(prefix="fusion-")
@@ -89,10 +90,7 @@ class Inputs:
             return Item(where, {self._known("text", where): given})
         if isinstance(given, str | Path):
             file = self._file(str(given), where)
-            films: dict[str, str | Path | Tensor] = {
-                name: file for name in ("video", "audio") if name in self.modalities
-            }
-            return Item(str(given), films, whole=True)
+            return Item(str(given), dict.fromkeys(self.of_films, file), whole=True)
         if not isinstance(given, Mapping):
             if not _is_picture(given):
                 raise ValueError(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from fusion.checkpoint import load_checkpoint, save_checkpoint
 from fusion.data.datasets.dataset import collate
 from fusion.inference.card import read_facts, write_card
-from fusion.inference.clips import ClipMaker
+from fusion.inference.clips import ClipMaker, fill
 from fusion.inference.items import Inputs, Item
 from fusion.inference.loading import find_model, find_recipe
 from fusion.modalities import members, spell
@@ -90,7 +90,7 @@ class Model(ModelHubMixin):
         self.network.to(self.device)
         self.maker = ClipMaker(
             self.modalities,
-            self.config["model"]["modalities"],
+            self.config["model"].get("modalities", {}),
             self.text_encoder,
             self.recipe,
             self.device,
@@ -142,7 +142,7 @@ class Model(ModelHubMixin):
         if device is not None:
             self.to(device)
         self._check(combination, start, end, windows, step)
-        with Inputs(self.modalities) as reader:
+        with Inputs(self.modalities, self.maker.of_films) as reader:
             items, alone = reader.items(inputs)
             rows, counts = self._rows(items, start, end, windows, step)
             embeddings = self._embed(rows, combination, batch_size, progress)
@@ -171,12 +171,13 @@ class Model(ModelHubMixin):
         save_checkpoint(save_directory, self.network, self.config, self.text_encoder, self.recipe)
         for file, content in self.facts.items():
             (save_directory / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        write_card(save_directory, save_directory.name, self.config, self.recipe, self.facts)
+        about = (self.config, self.recipe, self.facts, self.modalities, self.combinations)
+        write_card(save_directory, save_directory.name, *about)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **_: Any) -> Model:
+    def _from_pretrained(cls, *, model_id: str, trust: bool = False, **_: Any) -> Model:
         """Called by from_pretrained, which does the same as :func:`fusion.load`."""
-        return load(model_id)
+        return load(model_id, trust=trust)
 
     def _check(
         self,
@@ -237,7 +238,7 @@ class Model(ModelHubMixin):
             for place, (row, clip) in enumerate(zip(part, clips, strict=True)):
                 groups.setdefault(self._chosen(row, clip, combination), []).append(place)
             for chosen, places in groups.items():
-                batch = collate([clips[place] for place in places]).to(self.device)
+                batch = collate(fill([clips[place] for place in places])).to(self.device)
                 with torch.no_grad():
                     made = self.finish(self.network(batch.inputs, [chosen])[chosen])
                 for place, embedding in zip(places, made, strict=True):
@@ -248,7 +249,7 @@ class Model(ModelHubMixin):
 
     def _chosen(self, row: _Row, clip: Mapping[str, Any], combination: str | None) -> str:
         """Return the combination to embed; ValueError: the item has nothing of it."""
-        there = [m for m in self.modalities if len(clip[m])]
+        there = [m for m in self.modalities if len(clip.get(m, ()))]
         if not there:
             raise ValueError(f"{row.item.name} has nothing to embed{_window(row)}")
         names = members(combination, self.modalities) if combination else tuple(there)
@@ -277,6 +278,7 @@ def load(
     name: str | Path,
     device: str | torch.device | None = None,
     weights: Mapping[str, str | Path] | None = None,
+    trust: bool = False,
 ) -> Model:
     """Load a trained model.
 
@@ -284,14 +286,15 @@ def load(
         name: the folder of a run, of which the best checkpoint is taken; the folder of a
             checkpoint, such as ``Model.save_pretrained`` writes; or a name on the Hugging Face hub.
         device: where it computes; None: the first GPU if there is one, else the CPU.
-        weights: files of weights by field, ``2d`` and ``3d``, of the networks that make its
-            features, for networks whose weights timm and torch cannot get; and ``text``, where its
-            language model or its word vectors are now.
+        weights: files of weights by field, ``2d``, ``3d``, ``sound``, of the networks that make
+            its features, where they cannot be found: see :class:`.features.FilmFeatures`; and
+            ``text``, where its language model or its word vectors are now.
+        trust: import the parts that its config names by import path; this runs their code.
 
     Raises:
         ValueError: there is no such model, or it cannot be read.
     """
     folder = find_model(name)
-    network, text_encoder, config = load_checkpoint(folder, (weights or {}).get("text"))
+    network, text_encoder, config = load_checkpoint(folder, trust, (weights or {}).get("text"))
     recipe = find_recipe(folder, config)
     return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

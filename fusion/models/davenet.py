@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.models.trained_text import TrainedText
+from fusion.parts import find_part
 from fusion.tokens import Tokens
 
 BLOCKS = {1: (2, 2, 2, 2), 2: (2, 2, 1, 1, 1, 1)}  # residual blocks per stage, by version
@@ -202,7 +203,8 @@ def check_keys(name: str, spec: Mapping[str, Any], known: Sequence[str]) -> None
 def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
     """Build the encoder of the modality ``name``; None if its features are tokens already.
 
-    The encoder has ``in_dim`` and ``out_dim``. ``spec`` is explained in :class:`fusion.models.EAO`.
+    ``spec`` is explained in :class:`fusion.models.EAO`, the result in
+    :class:`fusion.interfaces.Encoder`.
 
     Raises:
         ValueError: a key, a name or an argument is wrong.
@@ -214,14 +216,12 @@ def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
         return None
     arguments = dict(spec["encoder"])
     kind = arguments.pop("name", None)
-    if kind not in ENCODERS:
-        raise ValueError(
-            f"model.modalities.{name}.encoder.name: unknown {kind!r}; choose from {list(ENCODERS)}"
-        )
+    build = find_part(f"model.modalities.{name}.encoder.name", str(kind), ENCODERS)
     try:
-        return ENCODERS[kind](**arguments)
+        encoder: nn.Module = build(**arguments)
     except TypeError as error:
-        raise ValueError(f"model.modalities.{name}.encoder: {error}") from None
+        raise ValueError(f"model.modalities.{name}.encoder: {error}") from error
+    return encoder
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -43,8 +43,9 @@ class EAO(nn.Module):
 
     Args:
         modalities: for each modality's name a dict: ``dim``, the width of its features; or
-            ``encoder``, a dict with a ``name`` in :data:`fusion.models.davenet.ENCODERS` and its
-            arguments; and ``max_tokens``, needed with ``positional``. None removes a modality.
+            ``encoder``, a dict with a ``name``, in :data:`fusion.models.davenet.ENCODERS` or an
+            import path, and its arguments; and ``max_tokens``, needed with ``positional``. None
+            removes a modality.
         combinations: such as ``["t", "v", "va"]``.
         token_dim: D.
         embedding_dim: E.

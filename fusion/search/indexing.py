@@ -21,15 +21,16 @@ from tqdm import tqdm
 
 from fusion.data.captions.match import find_captions
 from fusion.data.captions.table import Caption, CaptionError
+from fusion.data.datasets.dataset import collate
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import encode_jpeg
 from fusion.data.media.film import read_frames
 from fusion.extract.job import find_videos
 from fusion.extract.weights import name_weights
+from fusion.inference.clips import fill
 from fusion.inference.items import Item
 from fusion.inference.model import Model
 from fusion.search.storage import FORMAT, Clip, Film, SearchError, Storage
-from fusion.tokens import Tokens
 from fusion.words import number_of
 
 logger = logging.getLogger(__name__)
@@ -122,13 +123,10 @@ def _claim(storage: Storage, model: Model) -> None:
     check_model(storage, model)
     if storage.fact("model") is None:
         combinations = sorted(model.combinations, key=lambda c: (len(c), c))
-        empty = {name: torch.zeros(0, model.maker.width(name)) for name in model.modalities}
-        width = len(_networks_output(model, [empty], combinations[:1])[combinations[0]][0])
         storage.set_facts(
             format=FORMAT,
             model=name_weights(model.network),
             combinations=combinations,
-            width=width,
             rows=0,
         )
 
@@ -193,31 +191,27 @@ def _vectors(
     model: Model, items: Sequence[Item], times: Sequence[tuple[float, float, str]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Embed clips in every combination that each has: (N, E), zeros for others; and what it has."""
-    clips = [
-        model.maker.clip(item, start, end)
-        for item, (start, end, _) in zip(items, times, strict=True)
+    clips = fill(
+        [
+            {"id": item.name, **model.maker.clip(item, start, end)}
+            for item, (start, end, _) in zip(items, times, strict=True)
+        ]
+    )
+    has = [
+        "".join(name[0] for name in model.modalities if len(clip.get(name, ()))) for clip in clips
     ]
-    has = ["".join(name[0] for name in model.modalities if len(clip[name])) for clip in clips]
     parts: dict[str, list[np.ndarray]] = {combination: [] for combination in model.combinations}
     for first in range(0, len(clips), BATCH):
-        made = _networks_output(model, clips[first : first + BATCH], model.combinations)
+        batch = collate(clips[first : first + BATCH]).to(model.device)
+        with torch.no_grad():
+            made = model.network(batch.inputs, model.combinations)
         for combination, rows in made.items():
-            parts[combination].append(rows.numpy())
+            parts[combination].append(model.finish(rows).numpy())
     vectors = {}
     for combination, blocks in parts.items():
         there = [set(combination) <= set(letters) for letters in has]
         vectors[combination] = np.concatenate(blocks) * np.array(there, np.float32)[:, None]
     return vectors, has
-
-
-@torch.no_grad()
-def _networks_output(
-    model: Model, clips: Sequence[Mapping[str, torch.Tensor]], combinations: Sequence[str]
-) -> dict[str, torch.Tensor]:
-    inputs = {name: Tokens.pack([clip[name] for clip in clips]) for name in model.modalities}
-    moved = {name: tokens.to(model.device) for name, tokens in inputs.items()}
-    made = model.network(moved, combinations)
-    return {c: model.finish(rows) for c, rows in made.items()}
 
 
 def _times(captions: Sequence[Caption], seconds: float, cut: Cut) -> list[tuple[float, float, str]]:

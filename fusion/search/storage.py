@@ -144,8 +144,11 @@ class Storage:
         ``vectors`` are (N, E) by combination; one that a clip lacks is zeros.
         """
         first = self.fact("rows", 0)
+        if vectors and self.fact("width") is None:
+            self.set_facts(width=next(iter(vectors.values())).shape[1])
         for combination in self.fact("combinations"):
-            self._write(combination, first, vectors.get(combination), len(clips))
+            if len(clips):
+                self._write(combination, first, vectors.get(combination), len(clips))
         with self._transaction():
             self._db.execute("DELETE FROM films WHERE name = ?", (film.name,))
             done = self._db.execute(
@@ -182,7 +185,7 @@ class Storage:
 
     def vectors(self, combination: str) -> NDArray[np.float32]:
         """Map the vectors of a combination into memory: (rows, E)."""
-        count, width = self.fact("rows", 0), self.fact("width")
+        count, width = self.fact("rows", 0), self.fact("width", 0)
         file = self._file(combination)
         if not count:
             return np.zeros((0, width), np.float32)

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
 
-from fusion.builders import build_text_encoder, check_config
-from fusion.checkpoint import load_text_encoder, read_config
+from fusion.builders import build_text_encoder, check_config, learns
+from fusion.checkpoint import Trust, load_text_encoder, read_config, save_text_encoder
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
 from fusion.data.features.problems import name_some, warn
@@ -24,9 +24,10 @@ from fusion.evaluation.rescoring import rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
-from fusion.modalities import directions
+from fusion.modalities import ORDER, directions
 from fusion.models import TEXT_ENCODERS
 from fusion.models.trained_text import TextTokens, TrainedText
+from fusion.parts import own_parts
 from fusion.report.runs import pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
@@ -93,9 +94,10 @@ class Retrieval:
         if (spec := self.config["text_encoder"]) is None:
             return {}
         if checkpoint is not None:
-            self.text_encoder = _find_text_encoder(checkpoint, spec, own_first)
+            trust = self.config["trust"] or dict(own_parts(self.config)).values()
+            self.text_encoder = _find_text_encoder(checkpoint, spec, own_first, trust)
         else:
-            texts = self.source.texts("train") if TEXT_ENCODERS[spec["name"]].learns else ()
+            texts = self.source.texts("train") if learns(spec) else ()
             build = self.builders["text_encoder"]
             self.text_encoder = build(sentences=texts, seed=self.config["seed"])
         # A model only understands the vectors that it was trained with.
@@ -118,8 +120,7 @@ class Retrieval:
 
     def save_encoders(self, folder: Path) -> None:
         """Write the text encoder."""
-        if self.text_encoder is not None:
-            self.text_encoder.save(folder)
+        save_text_encoder(folder, self.text_encoder)
 
     def fit(self, processes: int) -> Mapping[str, Any]:
         """Fill in widths, lengths and the size of a batch, see :func:`.fit.fit_config`."""
@@ -134,7 +135,7 @@ class Retrieval:
 
     def clips(self, split: str) -> ClipSet:
         """Read a split and check that its features fit the model."""
-        clips = self.source.clips(split, self.text_encoder)
+        clips = self._read(split)
         check_widths(self.config["model"], clips[0])
         find = getattr(self.text_encoder, "unknown_words", None)
         if find is not None and split not in self._named:  # once, however often it is read
@@ -143,6 +144,12 @@ class Retrieval:
                 warn(f"{split}: {said}")
         number = self.config["max_clips"]
         return clips if number is None else FirstClips(clips, number)
+
+    def _read(self, split: str) -> ClipSet:
+        clips = self.source.clips(split, self.text_encoder)
+        specs = self.config["model"].get("modalities", {})
+        clips.further = [name for name in specs if specs[name] and name not in ORDER]
+        return clips
 
     def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
         """Compute only the combinations that the loss reads, with the seeds of the clips."""
@@ -189,7 +196,7 @@ class Retrieval:
             )
         try:
             with accelerator.local_main_process_first():
-                clips = self.source.clips("train", self.text_encoder)
+                clips = self._read("train")
         except ValueError as error:
             raise ConfigError(f"{lacking}: {error}") from None
         number = min(most, len(clips))
@@ -233,17 +240,18 @@ def describe_result(
     return result | {"protocol_parts": parts}, gallery, ranked
 
 
-def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool) -> Any:
+def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, trust: Trust) -> Any:
     """Read the text encoder of a checkpoint, or the file of the same kind that the config names.
 
     The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
     """
-    name = (read_config(path)["text_encoder"] or {}).get("name", "")
+    name = (read_config(path, trust)["text_encoder"] or {}).get("name", "")
     encoder: Any = TEXT_ENCODERS.get(name)
-    fits = encoder and spec.get("name") == name and not encoder.learns and spec.get(encoder.place)
+    place = getattr(encoder, "place", "path")
+    fits = spec.get("name") == name and not learns(spec) and spec.get(place)
     if own_first or not fits:
         try:
-            return load_text_encoder(path)
+            return load_text_encoder(path, trust)
         except ValueError:
             if not fits:
                 raise

@@ -22,7 +22,7 @@ MISSING_RULE = (
 )
 KEY = (
     "R@k: per cent of the queries whose clip is among the first k. Geo. mean: geometric mean of"
-    " R@1, R@5 and R@10. t, v, a: text, video, audio. va: one embedding of both; v+a: average of"
+    " R@1, R@5 and R@10. {letters}: {names}. va: one embedding of both; v+a: average of"
     " two single embeddings."
 )
 COLUMNS = {
@@ -120,6 +120,7 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
     return dataclasses.replace(
         LAYOUT,
         tested=_count_in_words(result),
+        key=KEY.format(letters=", ".join(letters), names=", ".join(letters.values())),
         facts={name: text for name, text in facts.items() if text},
         names={
             way: " → ".join(_side_in_words(side, letters) for side in way.split("->"))

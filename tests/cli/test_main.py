@@ -9,7 +9,8 @@ import pytest
 
 import fusion
 from fusion.cli.main import COMMANDS, main
-from fusion.config import ConfigError, find_config, list_recipes, load_config
+from fusion.config import ConfigError, load_config
+from fusion.recipes import find_config, list_recipes
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,10 @@ import torch
 from fusion.builders import check_config
 from fusion.commands.smoke import CLIPS, read_smoke_config
 from fusion.commands.train import train
-from fusion.config import list_recipes, load_config
+from fusion.config import load_config
 from fusion.data.datasets.dataset import ClipSet, FirstClips
 from fusion.models.batchnorm import batch_granularity
+from fusion.recipes import list_recipes
 from fusion.tokens import Tokens
 from tests.test_configs import ROOT, what_is_left_to_the_user
 

@@ -249,7 +249,7 @@ TEXT = {"text": {"dim": 6}}
         ({"modalities": {"text": {"dims": 6}}, "combinations": ["t"]}, "unknown key 'dims'"),
         (
             {"modalities": {"audio": {"encoder": {"name": "net"}}}, "combinations": ["a"]},
-            "audio.encoder.name: unknown 'net'; choose from \\['davenet'\\]",
+            "audio.encoder.name: unknown 'net'; did you mean 'davenet'",
         ),
         (
             {

@@ -1,6 +1,7 @@
 """Data sets, by the names that configs use."""
 
-from fusion.data.datasets.captioned import CaptionedVideos, demo
+from fusion.data.datasets.captioned import CaptionedVideos
+from fusion.data.datasets.demo import demo
 from fusion.data.datasets.howto100m import HowTo100M
 from fusion.data.datasets.msrvtt_youcook2 import PickledVideos, msrvtt, youcook2
 

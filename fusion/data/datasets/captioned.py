@@ -20,13 +20,14 @@ from fusion.data.datasets.clips import (
     draw_films,
     join_captions,
     split_long,
+    token_rate,
     without_lost,
 )
 from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
 from fusion.data.datasets.protocols import PROTOCOLS
-from fusion.data.demo import demo_corpus
+from fusion.data.features import readers
 from fusion.data.features.problems import warn
-from fusion.data.features.readers import AUDIO, EXTRACTORS, ComputedFeatures, Reader, recipe_of
+from fusion.data.features.readers import AUDIO, Reader
 from fusion.data.features.store import FeatureStore, open_store
 from fusion.words import number_of
 
@@ -47,6 +48,10 @@ class CaptionedVideos(Source):
         max_video_tokens: video tokens of a clip; later ones are cut off. None: as many as the
             longest clip has, up to ``max_seconds``.
         max_audio_frames: the same for spectrogram frames, 100 per second.
+        max_tokens: the same for fields of the store that are modalities of their own, by name: a
+            store may have any, and ``model.modalities.NAME`` reads field NAME. Others are not cut.
+        fields: stores of such fields, by field, if they are not in ``store``; they name the videos
+            as that one does.
         max_seconds: where lengths are None, the longest clip that is not cut.
         split_long: split longer training clips into windows that are not cut.
         held_out: without ``validation``, the share of the training films that are its clips
@@ -89,6 +94,8 @@ class CaptionedVideos(Source):
     max_seconds: float = 20.48
     split_long: bool = False
     held_out: float = 0.0
+    max_tokens: Mapping[str, int] | None = None
+    fields: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         self._draws = bool(self.held_out and self.train and not self.validation)
@@ -98,7 +105,7 @@ class CaptionedVideos(Source):
         check_settings(
             self.bad,
             self.max_bad,
-            video_features=(self.video_features, EXTRACTORS),
+            video_features=(self.video_features, readers.EXTRACTORS),
             protocol=(self.protocol, PROTOCOLS),
             **{f"only.{split}": (split, SPLITS) for split in self._lists},
         )
@@ -120,7 +127,7 @@ class CaptionedVideos(Source):
             for folder in dict.fromkeys(map(self._folder, self.files)):
                 splits = [split for split in self.files if self._folder(split) == folder]
                 videos = [caption.video for split in splits for caption in captions[split]]
-                ComputedFeatures(folder, videos, self.video_features)
+                readers.ComputedFeatures(folder, videos, self.video_features)
 
     def texts(self, split: str) -> list[str]:
         """The captions' texts."""
@@ -133,7 +140,7 @@ class CaptionedVideos(Source):
         longest = rate = 0.0
         for split in self.files:
             reader = self._reader(split)
-            rate = max(rate, _rate(reader))
+            rate = max(rate, token_rate(reader))
             longest = max([longest, *clip_seconds(self._captions(split), reader)])
         seconds = min(longest, self.max_seconds)
         found = {
@@ -156,7 +163,7 @@ class CaptionedVideos(Source):
         out = len(captions) - len(kept)
         tokens, frames = self.max_video_tokens, self.max_audio_frames
         assert tokens is not None and frames is not None
-        most = min(tokens / (_rate(reader) or 1), frames / AUDIO.per_second)
+        most = min(tokens / (token_rate(reader) or 1), frames / AUDIO.per_second)
         if self.split_long and split == "train":
             kept = split_long(kept, reader, most)
         if self.group_captions and split == "train":
@@ -167,6 +174,7 @@ class CaptionedVideos(Source):
         features = (reader, text_encoder, tokens, frames)
         crop, stream = self.random_crop_seconds, (1,)  # draw texts independently of crops
         clips = Clips(folder, kept, *features, crop, texts, stream=stream, each_alone=alone)
+        clips.max_tokens = self.max_tokens or {}
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
         self._say_cut(split, clips, most)
@@ -183,10 +191,11 @@ class CaptionedVideos(Source):
             )
 
     def _reader(self, split: str) -> Reader:
-        if self._stored is not None:
-            return self._stored
-        videos = [caption.video for caption in self._captions(split)]
-        return ComputedFeatures(self._folder(split), videos, self.video_features)
+        reader: Reader | None = self._stored
+        if reader is None:
+            videos = [caption.video for caption in self._captions(split)]
+            reader = readers.ComputedFeatures(self._folder(split), videos, self.video_features)
+        return readers.JoinedFeatures(reader, self._further) if self._further else reader
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
@@ -202,12 +211,17 @@ class CaptionedVideos(Source):
     def recipe(self) -> dict[str, Any] | None:
         """Say how a clip's input is made; None if the store does not say it."""
         store = self._stored
-        features = recipe_of(self.video_features) if store is None else store.recipe()
+        features = readers.recipe_of(self.video_features) if store is None else store.recipe()
         if features is None:
             return None
         self.fit()
-        limits = {"max_video_tokens": self.max_video_tokens}
+        for name, further in self._further.items():
+            known = {} if "extractor" in features else further.recipe() or {}
+            features = {**features, name: known.get(name)}
+        limits: dict[str, Any] = {"max_video_tokens": self.max_video_tokens}
         limits["max_audio_frames"] = self.max_audio_frames
+        if self.max_tokens:
+            limits["max_tokens"] = dict(self.max_tokens)
         return {"features": features, **limits, "long_clips": "clip"}
 
     def ceiling(self, split: str) -> Mapping[str, Any] | None:
@@ -260,6 +274,17 @@ class CaptionedVideos(Source):
     def _stored(self) -> FeatureStore | None:
         return None if self.store is None else open_store(self.store)
 
+    @functools.cached_property
+    def _further(self) -> dict[str, FeatureStore]:
+        stores = {name: open_store(place) for name, place in (self.fields or {}).items()}
+        for name, store in stores.items():
+            if name not in store.fields:
+                raise ValueError(
+                    f"data.fields.{name}: {store.location} has no such field, but"
+                    f" {', '.join(store.fields)}"
+                )
+        return stores
+
     def _place(self, split: str) -> Path:
         return self._file(split, "caption file")
 
@@ -276,29 +301,3 @@ class CaptionedVideos(Source):
         """Return what the names of the videos of a split are relative to."""
         self._read_captions(split)
         return self._files[self._place(split)][1]
-
-
-def _rate(reader: Reader) -> float:
-    """Return the video tokens of a second."""
-    field = reader.fields.get("3d") or reader.fields.get("2d")
-    return field.per_second if field else 0.0
-
-
-def demo(
-    video_features: str = "descriptors",
-    max_video_tokens: int = 12,
-    max_audio_frames: int = 256,
-    random_crop_seconds: float = 0.0,
-    films: int | None = None,
-) -> CaptionedVideos:
-    """Open the built-in corpus; render it on first use.
-
-    ``films`` is the number of training films, up to 725, and of the films in each other split, as
-    far as it has so many; 320, 36 and 72 if not given. The other arguments are those of
-    :class:`CaptionedVideos`.
-    """
-    folder = demo_corpus(size=films)
-    train, validation, test = (str(folder / f"{split}.csv") for split in SPLITS)
-    lengths = max_video_tokens, max_audio_frames, random_crop_seconds
-    ceilings = str(folder / "ceilings.json")
-    return CaptionedVideos(train, validation, test, video_features, *lengths, ceilings)

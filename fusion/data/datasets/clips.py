@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet, TextEncoder
-from fusion.data.datasets.sampling import check_finite, video_tokens
+from fusion.data.datasets.sampling import check_finite, field_tokens, video_tokens
 from fusion.data.features.problems import name_some, tolerate
-from fusion.data.features.readers import Reader, seconds_of
+from fusion.data.features.readers import VIDEO, Reader, seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
 from fusion.words import number_of
 
@@ -44,12 +44,15 @@ class Clips(ClipSet):
             beginning and of its end, at most a quarter of its length each.
         texts: for each clip the texts to draw from after :meth:`set_epoch`; None: its caption's.
         stream: separates the random numbers that draw a text from others of the same seed and clip.
+        max_tokens: for a field that is a modality of its own, its most tokens; no limit if it is
+            not there.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
 
     An item is a dict of ``id`` and float32 features: ``text`` (L, D) of L known words, ``video``
     (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is
     0 for a modality that the clip lacks; a clip that begins after the end of its video has neither
-    video nor audio. Reading a clip whose features are not finite raises ValueError.
+    video nor audio. Each field of ``further`` gives (L, D) of its own rate. Reading
+    a clip whose features are not finite raises ValueError.
     """
 
     folder: Path | None = dataclasses.field()  # without the default of a ClipSet
@@ -64,6 +67,7 @@ class Clips(ClipSet):
     each_alone: bool = False
     long_clips: str = "clip"
     cut: int = 1
+    max_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._seed: int | None = None
@@ -112,13 +116,18 @@ class Clips(ClipSet):
         features = {}
         if self.text_encoder is not None:
             features["text"] = self.text_encoder(self._text(number))
-        rows = video_tokens(read, fields, start, end, self.cut * tokens, self.long_clips)
-        features["video"] = rows[part * tokens :][:tokens] if self.cut > 1 else rows
+        if not fields.keys().isdisjoint(VIDEO):
+            rows = video_tokens(read, fields, start, end, self.cut * tokens, self.long_clips)
+            features["video"] = rows[part * tokens :][:tokens] if self.cut > 1 else rows
         features["audio"] = torch.zeros(0, NUM_MELS)
         if "audio" in fields:
             first, last = (0, math.inf) if math.isinf(end) else spectrogram_range(start, end)
             first += part * self.max_audio_frames
             features["audio"] = read("audio", first, int(min(last, first + self.max_audio_frames)))
+        for name in self.further:
+            if name in fields:
+                most = self.max_tokens.get(name)
+                features[name] = field_tokens(read, fields, name, start, end, part, most)
         for modality, values in features.items():
             check_finite(values, f"{modality} of clip {self.ids[number]}")
         return {"id": self.ids[number], **features}
@@ -247,3 +256,9 @@ def _seconds(captions: Sequence[Caption], reader: Reader) -> dict[str, float | N
     if len(known) < 10 * len(videos):
         known = set(known)  # where `in` is quick
     return {video: seconds_of(reader, video) if video in known else None for video in videos}
+
+
+def token_rate(reader: Reader) -> float:
+    """Return the video tokens of a second."""
+    field = reader.fields.get("3d") or reader.fields.get("2d")
+    return field.per_second if field else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.protocols import PROTOCOLS, Protocol
 from fusion.data.features.problems import POLICIES
+from fusion.interfaces import TextEncoder
 from fusion.tokens import Batch, Tokens
 
-TextEncoder = Callable[[str], Tensor]  # maps a text to (L, D) features, one row per known word
 SPLITS = ("train", "validation", "test")
 NOT_MODALITIES = ("id", "targets")  # of the keys of an item
 
@@ -33,12 +33,15 @@ class ClipSet(Dataset[dict[str, Any]]):
         folder: what the names of the videos are relative to; None if there are no media files.
         whole: where clips are cut, for each item its caption: embeddings of parts are averaged.
         group: so many neighbours keep together in a batch.
+        further: fields of the features that are modalities of their own, beside text, video and
+            audio; the task sets it to what the model reads.
     """
 
     captions: Sequence[Caption] = ()
     folder: Path | None = None
     whole: Sequence[int] | None = None
     group = 1
+    further: Sequence[str] = ()
 
     @property
     def shows(self) -> Sequence[int]:

@@ -17,7 +17,13 @@ from torch import Tensor
 from fusion.data.captions.index import CaptionStore
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet, TextEncoder
-from fusion.data.datasets.sampling import Window, audio_window, random_window, video_tokens
+from fusion.data.datasets.sampling import (
+    Window,
+    audio_window,
+    field_tokens,
+    random_window,
+    video_tokens,
+)
 from fusion.data.features.problems import Unreadable
 from fusion.data.features.readers import Reader
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range, spectrogram_seconds
@@ -127,6 +133,8 @@ class NarratedClips(ClipSet):
         times, fields = (window.start, window.end), self.reader.fields
         clip["video"] = video_tokens(read, fields, *times, self.max_video_tokens)
         clip["audio"] = read("audio", first, last)
+        known = [name for name in self.further if name in fields]
+        clip |= {name: field_tokens(read, fields, name, *times) for name in known}
         return clip
 
     def _duration(self, video: str) -> float:

@@ -118,6 +118,28 @@ def video_tokens(
     return fit_video_tokens(rows("2d"), rows("3d"), num_tokens, strategy)
 
 
+def field_tokens(
+    read: Callable[[str, int, int | None], Tensor],
+    fields: Mapping[str, Field],
+    name: str,
+    start: float,
+    end: float,
+    part: int = 0,
+    most: int | None = None,
+) -> Tensor:
+    """Read the rows of one field in a window, each a token: (L, D); arguments as above.
+
+    With ``most`` only so many, of the ``part``-th so many.
+    """
+    first, last = 0, None
+    if math.isfinite(end):
+        first, last = feature_range(start, end, fields[name].per_second)
+    if most is not None:
+        first += part * most
+        last = first + most if last is None else min(last, first + most)
+    return read(name, first, last)
+
+
 def fit_video_tokens(
     features_2d: Tensor | None, features_3d: Tensor | None, num_tokens: int, strategy: str = "clip"
 ) -> Tensor:

@@ -31,6 +31,7 @@ from fusion.data.untrusted.npz import read_npz
 from fusion.files import cache_folder, missing_folder, write_atomically
 
 AUDIO = Field(NUM_MELS, 100.0)
+VIDEO = ("2d", "3d")  # the fields of the modality video
 KEPT = 3  # videos in memory, as clips of one video are often read one after the other
 SPECTROGRAM_VERSION = 1  # raise it when log_mel or the reading of sound changes
 FEW_VIDEOS = 40  # starting a process takes as long as reading so many short videos
@@ -38,7 +39,10 @@ _CACHED_AS = {"2d": "features_2d", "3d": "features_3d", "audio": "spectrogram"} 
 
 
 class Reader(Protocol):
-    """Reads features; ``fields`` are the kinds there are, some of ``2d``, ``3d`` and ``audio``."""
+    """Reads features; ``fields`` are the kinds there are.
+
+    ``2d`` and ``3d`` make video, ``audio`` is a spectrogram, any other is a modality of its own.
+    """
 
     fields: Mapping[str, Field]
     videos: Sequence[str]
@@ -51,14 +55,34 @@ class Reader(Protocol):
 
 
 def seconds_of(reader: Reader, video: str) -> float:
-    """Return the seconds that features of picture or sound cover; 3D counts only without 2D."""
+    """Return the seconds that the features of a video cover; 3D counts only without 2D."""
     frames = reader.rows(video, "audio") if "audio" in reader.fields else 0
-    rows = [
-        reader.rows(video, name) / reader.fields[name].per_second
-        for name in ("2d", "3d")
-        if name in reader.fields
-    ]
-    return max([spectrogram_seconds(frames) if frames else 0.0, *rows[:1]])
+    covered = [spectrogram_seconds(frames) if frames else 0.0]
+    for name, field in reader.fields.items():
+        if name != "audio" and not (name == "3d" and "2d" in reader.fields):
+            covered.append(reader.rows(video, name) / field.per_second)
+    return max(covered)
+
+
+class JoinedFeatures:
+    """Features of a reader, and some fields of the same videos from other readers, by field."""
+
+    def __init__(self, main: Reader, others: Mapping[str, Reader]) -> None:
+        self.main, self.others = main, others
+        self.videos: Sequence[str] = main.videos
+        further = {name: reader.fields[name] for name, reader in others.items()}
+        self.fields: Mapping[str, Field] = {**main.fields, **further}
+
+    def rows(self, video: str, field: str) -> int:
+        """Return how many rows a video has of a field; 0 if its reader lacks the video."""
+        reader = self.others.get(field, self.main)
+        return reader.rows(video, field) if reader is self.main or video in reader.videos else 0
+
+    def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
+        """Read some rows of a field."""
+        if not self.rows(video, field):
+            return torch.zeros(0, self.fields[field].width)
+        return self.others.get(field, self.main).read(video, field, first, last)
 
 
 class PublishedFolders:

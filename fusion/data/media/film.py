@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fusion.data.media import SAMPLE_RATE, decode
 from fusion.data.media.decode import MediaError
 from fusion.data.media.pictures import PictureFilter, PictureTrack, Sampling, every
-from fusion.data.media.sound import SoundTrack
+from fusion.data.media.sound import Hearing, SoundTrack
 
 VERSION = 1  # raise it when the pictures or the sound change
 MOST_SECONDS = 12 * 3600.0  # of a film; the rest is not read
@@ -37,7 +37,7 @@ class Piece:
     """A part of a film."""
 
     field: str  # the key of a sampling, or "audio"
-    data: NDArray[Any]  # (N, H, W, 3) uint8 RGB, or (S,) float32 samples at 16 kHz
+    data: NDArray[Any]  # (N, H, W, 3) uint8 RGB, or (S,) float32 samples, of "audio" at 16 kHz
     seconds: float  # of the film that were decoded so far
 
 
@@ -49,16 +49,21 @@ class Film:
 
     Args:
         path: media file.
-        samplings: which pictures to return, by field; empty: none.
-        audio: whether to return sound.
+        samplings: which pictures, and sound of which rate, to return by field; empty: none.
+        audio: whether to return sound for spectrograms, as the field "audio".
 
     Attributes:
         problems: what is wrong with the file, a few words each; "partial: …" where a part of the
             film is missing. Complete once :meth:`pieces` has ended.
     """
 
-    def __init__(self, path: str | Path, samplings: Mapping[str, Sampling], audio: bool) -> None:
-        self.path, self.samplings, self.audio = Path(path), dict(samplings), audio
+    def __init__(
+        self, path: str | Path, samplings: Mapping[str, Sampling | Hearing], audio: bool
+    ) -> None:
+        self.path, self.samplings = Path(path), samplings
+        self._pictures = {f: s for f, s in samplings.items() if isinstance(s, Sampling)}
+        self._rates = {f: s.rate for f, s in samplings.items() if isinstance(s, Hearing)}
+        self._rates |= {"audio": SAMPLE_RATE} if audio else {}
         self.problems: list[str] = []
         self._tracks: dict[int, dict[str, PictureTrack | SoundTrack]] = {}  # by stream and field
         self._ends: dict[int, float] = {}  # seconds decoded of each stream
@@ -89,20 +94,22 @@ class Film:
             self._note_what_is_missing(container, streams)
 
     def _choose(self, container: InputContainer) -> list[Any]:
-        video = decode.largest_video_stream(container) if self.samplings else None
-        sound = decode.audio_stream(container) if self.audio else None
+        video = decode.largest_video_stream(container) if self._pictures else None
+        sound = decode.audio_stream(container) if self._rates else None
         if video is not None:
             # With threads a damaged film is decoded differently every time.
             video.thread_type, aspect = "NONE", video.sample_aspect_ratio
             self._tracks[video.index] = {
-                field: PictureTrack(sampling, aspect) for field, sampling in self.samplings.items()
+                field: PictureTrack(sampling, aspect) for field, sampling in self._pictures.items()
             }
         if sound is not None:
             end = decode.known_end(container, sound)  # FFmpeg versions differ in AAC's last block
-            last = None if end is None else round(end * SAMPLE_RATE)
-            self._tracks[sound.index] = {"audio": SoundTrack(last=last)}
-        self.problems += ["no picture"] if self.samplings and video is None else []
-        self.problems += ["no sound"] if self.audio and sound is None else []
+            self._tracks[sound.index] = {
+                field: SoundTrack(rate, last=None if end is None else round(end * rate))
+                for field, rate in self._rates.items()
+            }
+        self.problems += ["no picture"] if self._pictures and video is None else []
+        self.problems += ["no sound"] if self._rates and sound is None else []
         return [stream for stream in (video, sound) if stream is not None]
 
     def _note_damage(self, stream: Any, error: av.FFmpegError) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -15,6 +16,20 @@ from fusion.data.media import SAMPLE_RATE
 
 _PIECE = 2 * SAMPLE_RATE  # samples yielded at a time
 _GAP = 0.25  # seconds between two frames; a shorter gap is an inaccurate time stamp
+
+
+@dataclasses.dataclass(frozen=True)
+class Hearing:
+    """The stretches of sound that a network takes: each of ``seconds``, one every ``stride``.
+
+    At the end of the film they are shorter. The network makes a row for each second.
+    """
+
+    rate: int  # samples per second
+    seconds: int
+    stride: int
+
+    per_second: ClassVar[float] = 1.0  # rows
 
 
 class SoundTrack:
