@@ -101,7 +101,7 @@ def load_initial(model: nn.Module, checkpoint: Path, config: Mapping[str, Any]) 
 def _fits(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bool:
     try:
         with torch.device("meta"):
-            return not find_difference(choose("model", spec, MODELS)(), weights)
+            return not find_difference(choose("model", spec, MODELS)().state_dict(), weights)
     except ValueError:  # this change alone makes no model
         return False
 

@@ -80,7 +80,7 @@ def _parameters(
     section: Mapping[str, Any], table: Mapping[str, Any]
 ) -> Mapping[str, inspect.Parameter]:
     made = table.get(section.get("name", ""))
-    made = made.train if made and table is TEXT_ENCODERS else made
+    made = made.train if made and table is TEXT_ENCODERS and made.learns else made
     return inspect.signature(made).parameters if made else {}
 
 

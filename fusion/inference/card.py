@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fusion.config import to_yaml
 from fusion.report.tables import format_table
 
@@ -35,6 +33,8 @@ def write_card(
         modalities: what the model embeds.
         combinations: those that it was trained with.
     """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # slow to import
+
     environment = Environment(
         loader=PackageLoader("fusion.inference"),
         undefined=StrictUndefined,

@@ -106,7 +106,7 @@ class Retrieval:
     def unknown_words(self, split: str) -> str:
         """Say which words of a split's texts a text encoder that learns has no vector for."""
         spec = self.config["text_encoder"]
-        if spec is None or not TEXT_ENCODERS[spec["name"]].learns:
+        if spec is None or not learns(spec):
             return ""
         texts = self.source.texts(split)
         words = {word for text in texts for word in words_of(text)}
@@ -255,8 +255,8 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, tru
         except ValueError:
             if not fits:
                 raise
-    if encoder.has_digest:
-        return load_text_encoder(path, spec[encoder.place])
+    if getattr(encoder, "has_digest", False):
+        return load_text_encoder(path, trust, spec[encoder.place])
     return build_text_encoder(spec, sentences=(), seed=0)
 
 

@@ -91,7 +91,7 @@ def test_no_space_for_the_corpus(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(corpus, "write_film", full)
-    monkeypatch.setattr(corpus, "_num_cores", lambda: 1)
+    monkeypatch.setattr(corpus, "num_cores", lambda: 1)
     line = line_of(capsys, lambda: train(load_config(write_config(tmp_path))))
     assert "no space" in line
     assert "FUSION_CACHE" in line

@@ -14,9 +14,14 @@ from fusion.extract.settings import Features
 from tests.data.media.films import write_film
 
 SMALL = [
-    *("model.token_dim=8", "model.embedding_dim=8", "model.num_heads=2", "text_encoder.dim=8"),
+    *(
+        "model.token_dim=8",
+        "model.embedding_dim=8",
+        "model.num_heads=2",
+        "text_encoder.name=word2vec",
+    ),
     *("model.modalities.audio.encoder.widths=[2,2,2,4,4]", "trainer.epochs=2"),
-    *("text_encoder.epochs=1", "evaluation.queries_in_report=1"),
+    *("text_encoder.dim=8", "text_encoder.epochs=1", "evaluation.queries_in_report=1"),
 ]
 
 
@@ -56,14 +61,14 @@ def test_one_command_trains_a_model_that_can_be_asked(films, tmp_path, monkeypat
 def test_features_are_kept_in_a_store(films, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("FUSION_CACHE", str(tmp_path))
     network = dataclasses.replace(LIGHT, features_2d="resnet10t", random_weights=True)
-    config = films_config(*films, "own_videos", ["output=x"], network)
+    config = films_config(*films, "own_videos", ["output=x"], features=network)
     store = FeatureStore(config["data"]["store"])
     assert list(store.videos) == [f"{number}.mp4" for number in range(7)]
     assert store.root() == films[0]
     assert "features of 7 films with resnet10t, kept in" in caplog.text
     assert " s of film in " in caplog.text and "times their speed" in caplog.text
     caplog.clear()
-    assert films_config(*films, "own_videos", ["output=x"], network) == config
+    assert films_config(*films, "own_videos", ["output=x"], features=network) == config
     assert "times their speed" not in caplog.text
 
 

@@ -26,7 +26,9 @@ def smoke(recipe, *words):
 
 def random_inputs(model, spec, clips):
     """Clips with three tokens of each modality, as wide as the config says."""
-    widths = {name: (spec["modalities"][name] or {}).get("dim", 40) for name in model.modalities}
+    specs = {name: spec["modalities"][name] or {} for name in model.modalities}
+    unknown = {"audio": 40}  # others are left to the data, where a placeholder of 1 stands for them
+    widths = {name: s.get("dim") or unknown.get(name, 1) for name, s in specs.items()}
     return {
         name: Tokens.pack([torch.randn(3, w) for _ in range(clips)]) for name, w in widths.items()
     }

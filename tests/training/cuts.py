@@ -172,7 +172,7 @@ class Faults:
         self.trainer, self.stages, self.here = trainer, list(stages), here
         self.size, self.count, self.armed, self.asked = trainer.chunk.size, 0, None, 0
         self.step, trainer.step = trainer.step, self
-        self.probe = self.step.probe
+        self.probe, self.agreement = self.step.probe, self.step.agreement
         self.loss, self.step.loss = self.step.loss, FailingLoss(self.step.loss, self.lose)
         self.average, self.step._average = self.step._average, self.do_average
         self.check, trainer.guard.check = trainer.guard.check, self.do_check

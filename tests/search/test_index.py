@@ -1,0 +1,235 @@
+"""An index of films: what is in it, what a kill leaves, and what it answers."""
+
+import os
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+import torch
+
+from fusion.search import indexing
+from fusion.search.index import Index
+from fusion.search.indexing import index_films, summarise
+from fusion.search.storage import SearchError, Storage
+
+
+def index(folder, model, films, **options):
+    storage = Storage(folder, write=True)
+    try:
+        return index_films(storage, model, [films], quiet=True, **options)
+    finally:
+        storage.close()
+
+
+def content(folder):
+    """Everything in an index, in the order of films and times, whatever its row numbers."""
+    storage = Storage(folder)
+    rows, names, _ = storage.table()
+    found = []
+    for row, name in zip(rows, names, strict=True):
+        _, clip = storage.clip(int(row))
+        vectors = [storage.vectors(c)[row].tobytes() for c in storage.fact("combinations")]
+        found.append((name, clip, vectors))
+    films = storage.films()
+    storage.close()
+    return films, sorted(found)
+
+
+def test_films_are_cut_into_windows_or_at_their_captions(model, films, tmp_path):
+    counts = index(tmp_path / "i", model, films)
+    assert counts == {"new": 3, "changed": 0, "same": 0, "removed": 0, "unreadable": 0}
+    known, clips = content(tmp_path / "i")
+    times = {
+        name: [(c.start, c.end, c.text, c.has) for n, c, _ in clips if n == name] for name in known
+    }
+    assert times["more/c.mp4"] == [(0.0, 0.5, "a red star", "tva"), (1.0, 1.5, "a star", "tva")]
+    assert {has for *_, has in times["silent.mp4"]} == {"v"}
+    starts, ends = [t[0] for t in times["a.mp4"]], [t[1] for t in times["a.mp4"]]
+    assert starts[0] == 0 and ends[-1] == pytest.approx(2, abs=0.1)
+    assert all(later < end for later, end in zip(starts[1:], ends, strict=False))  # they overlap
+    assert all(clip.thumbnail.startswith(b"\xff\xd8") for _, clip, _ in clips)
+
+
+def test_vectors_are_those_of_encode(model, films, tmp_path):
+    index(tmp_path / "i", model, films)
+    storage = Storage(tmp_path / "i")
+    rows, names, _ = storage.table()
+    row = int(rows[names.index("a.mp4")])
+    _, clip = storage.clip(row)
+    for combination in ("v", "a", "va"):
+        given = model.encode(films / "a.mp4", combination, start=clip.start, end=clip.end)
+        torch.testing.assert_close(torch.tensor(storage.vectors(combination)[row]), given)
+    assert not storage.vectors("t")[row].any()
+    storage.close()
+
+
+def test_only_what_is_new_or_changed_is_embedded_again(model, films, tmp_path, monkeypatch):
+    index(tmp_path / "i", model, films)
+    before = content(tmp_path / "i")
+    monkeypatch.setattr(indexing, "_embed", None)  # nothing may be embedded
+    assert index(tmp_path / "i", model, films)["same"] == 3
+    assert content(tmp_path / "i") == before
+    monkeypatch.undo()
+    os.utime(films / "a.mp4", (1, 1))
+    (films / "silent.mp4").unlink()
+    shutil.copy(films / "a.mp4", films / "new.mp4")
+    counts = index(tmp_path / "i", model, films)
+    assert counts == {"new": 1, "changed": 1, "same": 1, "removed": 1, "unreadable": 0}
+    assert set(content(tmp_path / "i")[0]) == {"a.mp4", "more/c.mp4", "new.mp4"}
+
+
+def test_other_captions_change_a_film(model, films, tmp_path):
+    index(tmp_path / "i", model, films)
+    (films / "more" / "c.csv").write_text("start,end,text\n0,0.5,a blue star\n")
+    assert index(tmp_path / "i", model, films)["changed"] == 1
+    assert [c.text for n, c, _ in content(tmp_path / "i")[1] if n == "more/c.mp4"] == [
+        "a blue star"
+    ]
+
+
+@pytest.mark.parametrize("stage", ["before vectors", "after vectors", "in the transaction"])
+@pytest.mark.parametrize("film", [0, 1, 2])
+def test_a_kill_leaves_an_index_that_goes_on(model, films, tmp_path, monkeypatch, stage, film):
+    index(tmp_path / "whole", model, films)
+    calls = []
+
+    class Killed(BaseException):
+        pass
+
+    def wrap(real, wanted):
+        def call(self, *arguments, **options):
+            calls.append(wanted)
+            if stage == wanted and calls.count(wanted) == 1 + film * of[wanted]:
+                raise Killed
+            return real(self, *arguments, **options)
+
+        return call
+
+    of = {"before vectors": len(model.combinations), "after vectors": 1, "in the transaction": 1}
+    if stage == "before vectors":
+        monkeypatch.setattr(Storage, "_write", wrap(Storage._write, stage))
+    elif stage == "after vectors":
+        monkeypatch.setattr(Storage, "_transaction", wrap(Storage._transaction, stage))
+        of["after vectors"] = 1
+    else:
+        put = Storage._put
+
+        def call(self, facts):
+            calls.append(stage)
+            if "rows" in facts and calls.count(stage) > 1 + film:
+                raise Killed
+            put(self, facts)
+
+        monkeypatch.setattr(Storage, "_put", call)
+    with pytest.raises(Killed):
+        index(tmp_path / "i", model, films)
+    monkeypatch.undo()
+    index(tmp_path / "i", model, films)
+    assert content(tmp_path / "i") == content(tmp_path / "whole")
+
+
+def test_rows_of_removed_clips_are_dropped_in_time(model, films, tmp_path):
+    for round_ in range(5):
+        os.utime(films / "a.mp4", (round_ + 1, 1))
+        os.utime(films / "more" / "c.mp4", (round_ + 1, 1))
+        index(tmp_path / "i", model, films)
+    storage = Storage(tmp_path / "i")
+    rows, _, _ = storage.table()
+    assert storage.fact("rows") <= 2 * len(rows) + 20
+    sizes = {file.stat().st_size for file in (tmp_path / "i" / "vectors").iterdir()}
+    assert len(list((tmp_path / "i" / "vectors").iterdir())) == len(model.combinations)
+    assert len(sizes) == 1
+    storage.close()
+    index(tmp_path / "fresh", model, films)
+    assert content(tmp_path / "i") == content(tmp_path / "fresh")
+
+
+def test_an_unreadable_film_is_named_and_the_others_go_on(model, films, tmp_path, capsys):
+    (films / "broken.mp4").write_bytes(b"no film")
+    assert index(tmp_path / "i", model, films)["unreadable"] == 1
+    assert content(tmp_path / "i")[0]["broken.mp4"].problem
+    storage = Storage(tmp_path / "i")
+    assert "4 films" in summarise({"new": 4}, storage)
+    storage.close()
+
+
+def test_questions_find_the_clip_that_they_are(model, films, tmp_path):
+    found = Index(tmp_path / "i", model).add(films)
+    hit = found.search({"video": films / "a.mp4", "audio": films / "a.mp4"}, k=1)[0]
+    assert hit.video.endswith(("a.mp4", "c.mp4"))  # films of the same pictures and sound
+    words = found.search("a red star", k=20)
+    assert len({h.id for h in words}) == len(words) == len(content(tmp_path / "i")[1])
+    assert [h.calibrated for h in words] == sorted((h.calibrated for h in words), reverse=True)
+    assert {h.video.rpartition("/")[2] for h in words} == {"a.mp4", "c.mp4", "silent.mp4"}
+    assert all(set(h.by) == {"video"} for h in words if "silent" in h.video)
+    assert {h.video for h in found.search("a red star", film="silent")} == {
+        str(films / "silent.mp4")
+    }
+
+
+def test_scores_are_calibrated_by_combination(model, films, tmp_path):
+    found = Index(tmp_path / "i", model).add(films)
+    query = model.encode("a red star").numpy()
+    hits = {h.id: h for h in found.nearest(query, 100)}
+    storage = Storage(tmp_path / "i")
+    rows, _, has = storage.table()
+    for combination in ("v", "va"):
+        there = [int(r) for r, h in zip(rows, has, strict=True) if set(combination) <= set(h)]
+        values = {r: float(storage.vectors(combination)[r] @ query) for r in there}
+        mean, spread = np.mean([*values.values()]), np.std([*values.values()])
+        mine = [r for r in there if ("a" in has[list(rows).index(r)]) == (combination == "va")]
+        for row in mine:
+            assert hits[row].score == pytest.approx(values[row], abs=1e-6)
+            assert hits[row].calibrated == pytest.approx((values[row] - mean) / spread, abs=1e-3)
+    storage.close()
+
+
+def test_a_clip_is_near_itself(model, films, tmp_path):
+    found = Index(tmp_path / "i", model).add(films)
+    near = found.near(0, k=3)
+    assert len(near) == 3 and 0 not in [hit.id for hit in near]
+
+
+def test_another_model_is_refused(model, films, tmp_path):
+    Index(tmp_path / "i", model).add(films)
+    storage = Storage(tmp_path / "i", write=True)
+    storage.set_facts(model="another")
+    storage.close()
+    with pytest.raises(SearchError, match="was made with another model"):
+        Index(tmp_path / "i", model)
+
+
+def test_two_writers_and_no_index_are_one_line(model, films, tmp_path):
+    storage = Storage(tmp_path / "i", write=True)
+    with pytest.raises(SearchError, match="another process is writing"):
+        Storage(tmp_path / "i", write=True)
+    storage.close()
+    with pytest.raises(SearchError, match=r"there is no index at \S*nothing; make one by"):
+        Storage(tmp_path / "nothing")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "index.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(SearchError, match="cannot be opened"):
+        Storage(tmp_path / "bad")
+
+
+def test_impossible_windows_are_one_line(model, films, tmp_path):
+    with pytest.raises(ValueError, match=r"at most 0.6 s, which is the longest clip"):
+        index(tmp_path / "i", model, films, windows=30)
+    with pytest.raises(ValueError, match="step must be above 0 and at most 0.5 s; got 3"):
+        index(tmp_path / "i", model, films, windows=0.5, step=3)
+
+
+def test_a_full_disk_keeps_what_is_there(model, films, tmp_path, monkeypatch):
+    index(tmp_path / "i", model, films)
+    before = content(tmp_path / "i")
+    shutil.copy(films / "a.mp4", films / "new.mp4")
+
+    def full(self, facts):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Storage, "_put", full)
+    with pytest.raises(SearchError, match="make room there; what it has so far is complete"):
+        index(tmp_path / "i", model, films)
+    monkeypatch.undo()
+    assert content(tmp_path / "i") == before
