@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fusion
+from fusion.modalities import letters_of
 from fusion.search.index import Hit, Index
 from fusion.search.indexing import index_films, summarise
 from fusion.search.storage import SearchError, Storage
@@ -81,7 +82,7 @@ def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
     for place, hit in enumerate(hits, start=1):
         why = "  ".join(
             f"{NAMES.get(name, name)} {f'{hit.by[name]:.2f}' if name in hit.by else '-'}"
-            for name in modalities
+            for name in letters_of(modalities).values()
         )
         time = f"{clock(hit.start)}-{clock(hit.end)}"
         text = f"  {hit.text}" if hit.text else ""

@@ -30,6 +30,7 @@ from fusion.extract.weights import name_weights
 from fusion.inference.clips import fill
 from fusion.inference.items import Item
 from fusion.inference.model import Model
+from fusion.modalities import letters_of
 from fusion.search.storage import FORMAT, Clip, Film, SearchError, Storage
 from fusion.words import number_of
 
@@ -198,7 +199,8 @@ def _vectors(
         ]
     )
     has = [
-        "".join(name[0] for name in model.modalities if len(clip.get(name, ()))) for clip in clips
+        "".join(x for x, name in letters_of(model.modalities).items() if len(clip.get(name, ())))
+        for clip in clips
     ]
     parts: dict[str, list[np.ndarray]] = {combination: [] for combination in model.combinations}
     for first in range(0, len(clips), BATCH):

@@ -214,7 +214,7 @@ def test_two_writers_and_no_index_are_one_line(model, films, tmp_path):
 
 
 def test_impossible_windows_are_one_line(model, films, tmp_path):
-    with pytest.raises(ValueError, match=r"at most 0.6 s, which is the longest clip"):
+    with pytest.raises(ValueError, match=r"at most 0.7 s, which is the longest clip"):
         index(tmp_path / "i", model, films, windows=30)
     with pytest.raises(ValueError, match="step must be above 0 and at most 0.5 s; got 3"):
         index(tmp_path / "i", model, films, windows=0.5, step=3)
