@@ -116,11 +116,22 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
 
 
 def check_recipe(
-    trained: Mapping[str, Any] | None, given: Mapping[str, Any] | None, path: str | Path
+    trained: Mapping[str, Any] | None,
+    given: Mapping[str, Any] | None,
+    path: str | Path,
+    here: str = "the data here",
+    way_out: str = "extract the features as then",
 ) -> None:
-    """Raise a CheckpointError if data have features that are made in another way than in training.
+    """Raise a CheckpointError if features are made in another way than in training.
 
     Where one of the recipes is not known, nothing is checked.
+
+    Args:
+        trained: recipe of a checkpoint, see :meth:`.Source.recipe`.
+        given: recipe to compare.
+        path: of the checkpoint, for the message, as are:
+        here: what ``given`` is of.
+        way_out: what the user can do.
     """
     if trained is None or given is None:
         return
@@ -128,8 +139,8 @@ def check_recipe(
     for key in {**theirs, **ours}:
         if theirs.get(key) != ours.get(key):
             raise CheckpointError(
-                f"{path} was trained with other features: {key} {theirs.get(key)} there,"
-                f" {ours.get(key)} here; extract the features as then"
+                f"{path} was trained with features of {key}: {theirs.get(key)} ({here}:"
+                f" {ours.get(key)}); {way_out}"
             )
 
 

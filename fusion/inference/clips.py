@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fusion.checkpoint import CheckpointError
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips
 from fusion.data.features.readers import VIDEO, seconds_of
 from fusion.data.media.log_mel import spectrogram_seconds
-from fusion.inference.features import FeatureError, FilmFeatures, ItemFeatures
+from fusion.inference.features import FilmFeatures, ItemFeatures
 from fusion.inference.items import Item
 from fusion.modalities import ORDER
 
@@ -33,7 +34,8 @@ class ClipMaker:
 
     Args:
         modalities: names of those that the model embeds.
-        specs: ``model.modalities`` of its config: the width of its features, its encoder.
+        specs: ``model.modalities`` of its config.
+        widths: of the features of a modality, where it is known.
         text_encoder: maps a text to (L, D); None: the model reads no texts.
         recipe: how features are made, see :meth:`.Source.recipe`; None: not known.
         device: of the networks that make features.
@@ -44,13 +46,15 @@ class ClipMaker:
         self,
         modalities: Sequence[str],
         specs: Mapping[str, Any],
+        widths: Mapping[str, int],
         text_encoder: Any,
         recipe: Mapping[str, Any] | None,
         device: torch.device,
         weights: Mapping[str, str | Path] | None,
     ) -> None:
         self.modalities, self.specs, self.text_encoder = tuple(modalities), specs, text_encoder
-        self.recipe, self._device, self._weights = recipe, device, weights
+        self.widths, self.recipe = widths, recipe
+        self._device, self._weights = device, weights
         self._made: FilmFeatures | None = None
         self._read: dict[str, Tensor] = {}  # the texts of some items
 
@@ -84,8 +88,8 @@ class ClipMaker:
         ``end`` infinity: to the end of its media files.
 
         Raises:
-            ValueError: no word of its text is known, a file cannot be read, or the recipe of the
-                model's features is not known.
+            ValueError: no word of its text is known, a file cannot be read, finished tokens have
+                another width than in training, or the recipe of the model's features is not known.
         """
         clip: dict[str, Tensor] = {}
         if (reader := self._reader(item)) is not None:
@@ -105,10 +109,24 @@ class ClipMaker:
             if name == "text" and isinstance(part, str):
                 clip[name] = self._words(item, part)
             elif isinstance(part, Tensor):
-                clip[name] = part.detach().cpu().float()
+                clip[name] = self._tokens(item, name, part)
         return clip
 
+    def _tokens(self, item: Item, name: str, tokens: Tensor) -> Tensor:
+        width = self.widths.get(name, tokens.shape[1])
+        if tokens.shape[1] != width:
+            raise ValueError(
+                f"{item.name}: {name} has tokens of width {tokens.shape[1]}, and the model takes"
+                f" (L, {width}); give features as those of its training"
+            )
+        return tokens.detach().cpu().float()
+
     def _words(self, item: Item, text: str) -> Tensor:
+        if self.text_encoder is None:
+            raise ValueError(
+                f"{item.name}: the model has no text encoder; give its text as finished tokens"
+                " (L, D)"
+            )
         words: Tensor = self._read[text] if text in self._read else self.text_encoder(text)
         if not text.strip():
             return words[:0]
@@ -143,7 +161,7 @@ class ClipMaker:
     def _films(self) -> FilmFeatures:
         if self._made is None:
             if self.recipe is None:
-                raise FeatureError(
+                raise CheckpointError(
                     "the checkpoint does not say how the features of its videos were made (it was"
                     " trained with published features, or by an older version); give finished"
                     " tokens (L, D), or train it again on a store of tools/extract.py"
@@ -177,6 +195,15 @@ class ClipMaker:
                 f" ({longest:.1f} s), so its end is cut off; give start and end, or windows",
                 stacklevel=6,
             )
+
+
+def input_widths(network: nn.Module, specs: Mapping[str, Any]) -> dict[str, int]:
+    """Return how wide the features of a network's modalities are, where it is known."""
+    encoders: Any = getattr(network, "encoders", {})
+    dims = {name: spec.get("dim") for name, spec in specs.items() if spec is not None}
+    dims |= {name: encoders[name].in_dim for name in dims if name in encoders}
+    dims |= getattr(network, "in_dims", {})  # of AVLnet
+    return {name: dim for name, dim in dims.items() if dim is not None}
 
 
 def fill(clips: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fusion.checkpoint import CheckpointError, check_recipe
 from fusion.data.features import readers
 from fusion.data.features.format import Field
 from fusion.data.media.film import Film
@@ -25,10 +26,6 @@ from fusion.extract.share import FilmRows
 from fusion.extract.weights import RANDOM
 
 KEPT = 16  # films whose features stay in memory
-
-
-class FeatureError(ValueError):
-    """Features that cannot be made as those of the training; one line."""
 
 
 class FilmFeatures:
@@ -44,7 +41,7 @@ class FilmFeatures:
         fields: the kinds of features there are.
 
     Raises:
-        FeatureError: the recipe is unknown here, or the weights are not those of the recipe.
+        CheckpointError: the recipe is unknown here, or the weights are not those of the recipe.
     """
 
     def __init__(
@@ -56,8 +53,13 @@ class FilmFeatures:
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
         self._extractor: str | None = recipe.get("extractor")
         if self._extractor is not None:
+            if self._extractor not in readers.EXTRACTORS:
+                raise CheckpointError(
+                    f"the model was trained with features of {self._extractor!r}, and this version"
+                    f" of fusion makes {', '.join(readers.EXTRACTORS)}; use the version of then"
+                )
             self.fields: Mapping[str, Field] = readers.fields_of(self._extractor)
-            check_recipe(recipe, readers.recipe_of(self._extractor), "this version of fusion")
+            _check(recipe, readers.recipe_of(self._extractor), "this version of fusion")
             return
         self._audio = "audio" in recipe
         chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
@@ -70,7 +72,7 @@ class FilmFeatures:
         backbones = features.build()
         self._backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}
         self.fields = fields_of(self._backbones, self._audio)
-        check_recipe(recipe, describe(self._backbones, self._audio), "the weights here")
+        _check(recipe, describe(self._backbones, self._audio), "the weights here")
 
     def rows(self, path: Path) -> dict[str, Tensor]:
         """Compute the features of a film by field, (R, D); R is 0 for what it lacks.
@@ -97,14 +99,9 @@ class FilmFeatures:
         return {field: rows for field, rows in made.end().items() if field in self.fields}
 
 
-def check_recipe(recipe: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
-    """Raise a FeatureError if features were made in another way than ``what`` makes them."""
-    for key in {**recipe, **here}:
-        if recipe.get(key) != here.get(key):
-            raise FeatureError(
-                f"the model was trained with features of {key}: {recipe.get(key)}, and {what} would"
-                f" make {here.get(key)}; give the same networks and weights"
-            )
+def _check(features: Mapping[str, Any], ours: Mapping[str, Any], here: str) -> None:
+    trained, given = {"features": features}, {"features": ours}
+    check_recipe(trained, given, "the model", here, "give the same networks and weights")
 
 
 class ItemFeatures:

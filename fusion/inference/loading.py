@@ -17,8 +17,10 @@ from fusion.data.features.store import open_store
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def find_model(name: str | Path) -> Path:
+def find_model(name: str | Path, **options: Any) -> Path:
     """Return the folder of a checkpoint: of a run, of itself, or downloaded from the hub.
+
+    ``options`` of the download are those of ``huggingface_hub.snapshot_download``.
 
     Raises:
         CheckpointError: there is none; one line.
@@ -28,7 +30,7 @@ def find_model(name: str | Path) -> Path:
         return find_checkpoint(path)
     hub: Any = importlib.import_module("huggingface_hub")  # slow to import
     try:
-        return find_checkpoint(hub.snapshot_download(str(name)))
+        return find_checkpoint(hub.snapshot_download(str(name), **options))
     except CheckpointError:
         raise
     except Exception as error:  # of the hub and of the connection

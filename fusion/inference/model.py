@@ -5,25 +5,25 @@ Shapes: N items, E embedding width.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
+import importlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fusion.checkpoint import load_checkpoint, save_checkpoint
+from fusion.checkpoint import load_checkpoint
 from fusion.data.datasets.dataset import collate
-from fusion.inference.card import read_facts, write_card
-from fusion.inference.clips import ClipMaker, fill
-from fusion.inference.items import Inputs, Item
+from fusion.inference.card import read_facts, without_paths
+from fusion.inference.clips import ClipMaker, fill, input_widths
+from fusion.inference.items import Inputs
 from fusion.inference.loading import find_model, find_recipe
+from fusion.inference.rows import Row, check_wishes, cut
+from fusion.inference.saving import FILES, save_model
 from fusion.modalities import members, spell
 
 
@@ -34,16 +34,7 @@ class Windows(NamedTuple):
     times: Tensor  # (N, 2) float64: first and last second of each
 
 
-@dataclasses.dataclass
-class _Row:
-    """What is embedded as one row: an item, or a window of it."""
-
-    item: Item
-    start: float
-    end: float
-
-
-class Model(ModelHubMixin):
+class Model:
     """A trained model with its text encoder and the recipe of its features.
 
     :func:`fusion.load` makes one.
@@ -74,7 +65,6 @@ class Model(ModelHubMixin):
         weights: Mapping[str, str | Path] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self._hub_mixin_config = None  # config.yaml has it all
         self.facts = dict(facts or {})
         self.network, self.text_encoder = network.eval(), text_encoder
         self.config, self.recipe = dict(config), recipe
@@ -86,16 +76,13 @@ class Model(ModelHubMixin):
 
     def to(self, device: str | torch.device) -> Model:
         """Move the network to a device."""
-        self.device = torch.device(device)
-        self.network.to(self.device)
-        self.maker = ClipMaker(
-            self.modalities,
-            self.config["model"].get("modalities", {}),
-            self.text_encoder,
-            self.recipe,
-            self.device,
-            self._weights,
-        )
+        if (device := torch.device(device)) == getattr(self, "device", None):
+            return self
+        self.device = device
+        self.network.to(device)
+        specs: Mapping[str, Any] = self.config["model"].get("modalities", {})
+        about = (self.text_encoder, self.recipe, device, self._weights)
+        self.maker = ClipMaker(self.modalities, specs, input_widths(self.network, specs), *about)
         return self
 
     def encode(
@@ -141,10 +128,10 @@ class Model(ModelHubMixin):
         """
         if device is not None:
             self.to(device)
-        self._check(combination, start, end, windows, step)
+        check_wishes(combination, start, end, windows, step, batch_size)
         with Inputs(self.modalities, self.maker.of_films) as reader:
             items, alone = reader.items(inputs)
-            rows, counts = self._rows(items, start, end, windows, step)
+            rows, counts = cut(items, self.maker.seconds, start, end, windows, step)
             embeddings = self._embed(rows, combination, batch_size, progress)
         if windows is None:
             return embeddings[0] if alone else embeddings
@@ -166,64 +153,64 @@ class Model(ModelHubMixin):
             x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
         return x @ y.T if y.ndim > 1 else x @ y
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write what :func:`fusion.load` reads, and a model card; called by save_pretrained."""
-        save_checkpoint(save_directory, self.network, self.config, self.text_encoder, self.recipe)
-        for file, content in self.facts.items():
-            (save_directory / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        about = (self.config, self.recipe, self.facts, self.modalities, self.combinations)
-        write_card(save_directory, save_directory.name, *about)
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **options: Any,
+    ) -> str | None:
+        """Write what :func:`load` reads, and a model card; of an earlier model nothing remains.
+
+        With ``push_to_hub`` it is also published, as ``repo_id`` or by the folder's name; see
+        :meth:`push_to_hub` for ``options`` and what is returned.
+        """
+        folder = Path(save_directory).absolute()
+        self._save(folder, folder.name, self.config, self.recipe)
+        return self.push_to_hub(repo_id or folder.name, **options) if push_to_hub else None
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        commit_message: str = "Publish a model of fusion",
+        **options: Any,
+    ) -> str:
+        """Publish the model on the Hugging Face hub, without absolute paths of its config.
+
+        Args:
+            repo_id: name there, such as ``me/mine``.
+            private: only for its owners; None: as the hub has it for them.
+            token: of an account; None: the one that is logged in.
+            branch: of the repository; None: the main one.
+            commit_message: what the hub shows of the change.
+            options: others of ``huggingface_hub.HfApi.upload_folder``.
+
+        Returns:
+            The address of the commit.
+        """
+        api: Any = importlib.import_module("huggingface_hub").HfApi(token=token)  # slow to import
+        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        about = {"revision": branch, "commit_message": commit_message, "delete_patterns": [*FILES]}
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(Path(folder), name, without_paths(self.config), without_paths(self.recipe))
+            return api.upload_folder(repo_id=name, folder_path=folder, **about | options)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, trust: bool = False, **_: Any) -> Model:
-        """Called by from_pretrained, which does the same as :func:`fusion.load`."""
-        return load(model_id, trust=trust)
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Model:
+        """Do the same as :func:`load`, with the same arguments."""
+        return load(name, **options)
 
-    def _check(
-        self,
-        combination: Any,
-        start: float,
-        end: float | None,
-        windows: float | None,
-        step: float | None,
-    ) -> None:
-        if combination is not None and not isinstance(combination, str):
-            raise ValueError(f"a combination is one string, such as 'va'; got {combination!r}")
-        if not 0 <= start < (math.inf if end is None else end):
-            raise ValueError(f"start must be before end, in seconds from 0 on; got {start}, {end}")
-        if step is not None and windows is None:
-            raise ValueError("step is the distance of windows; give windows=SECONDS too")
-        if windows is not None and not (windows > 0 and (step is None or 0 < step <= windows)):
-            raise ValueError(
-                f"windows must be above 0, and step above 0 and at most as long; got {windows} and"
-                f" {step}"
-            )
-
-    def _rows(
-        self,
-        items: Sequence[Item],
-        start: float,
-        end: float | None,
-        windows: float | None,
-        step: float | None,
-    ) -> tuple[list[_Row], list[int]]:
-        """Cut items into windows; return the rows, and how many each item has."""
-        last = math.inf if end is None else end
-        if windows is None:
-            return [_Row(item, start, last) for item in items], [1] * len(items)
-        rows, counts = [], []
-        for item in items:
-            stop = min(last, self.maker.seconds(item))
-            if stop <= start:
-                raise ValueError(f"{item.name} has neither picture nor sound after {start:g} s")
-            number = 1 + max(0, math.ceil((stop - start - windows) / (step or windows) - 1e-9))
-            first = [start + i * (step or windows) for i in range(number)]
-            rows += [_Row(item, begin, min(begin + windows, stop)) for begin in first]
-            counts.append(number)
-        return rows, counts
+    def _save(self, folder: Path, name: str, config: Any, recipe: Any) -> None:
+        parts = (self.network, self.text_encoder, config, recipe, self.facts)
+        save_model(folder, name, *parts, self.modalities, self.combinations)
 
     def _embed(
-        self, rows: Sequence[_Row], combination: str | None, batch_size: int, progress: bool
+        self, rows: Sequence[Row], combination: str | None, batch_size: int, progress: bool
     ) -> Tensor:
         result: list[Tensor | None] = [None] * len(rows)
         bar = tqdm(total=len(rows), unit="clip", desc="encoding", disable=not progress)
@@ -247,17 +234,16 @@ class Model(ModelHubMixin):
         bar.close()
         return torch.stack([one for one in result if one is not None])
 
-    def _chosen(self, row: _Row, clip: Mapping[str, Any], combination: str | None) -> str:
+    def _chosen(self, row: Row, clip: Mapping[str, Any], combination: str | None) -> str:
         """Return the combination to embed; ValueError: the item has nothing of it."""
         there = [m for m in self.modalities if len(clip.get(m, ()))]
         if not there:
-            raise ValueError(f"{row.item.name} has nothing to embed{_window(row)}")
-        names = members(combination, self.modalities) if combination else tuple(there)
+            raise ValueError(f"{row.item.name} has nothing to embed{row}")
+        names = members(combination, self.modalities) if combination is not None else tuple(there)
         if not set(names) & set(there):
             has = ", ".join(there)
             raise ValueError(
-                f"{row.item.name} has nothing of the combination {combination!r}{_window(row)}; it"
-                f" has {has}"
+                f"{row.item.name} has nothing of the combination {combination!r}{row}; it has {has}"
             )
         chosen = spell(members(spell(names), self.modalities))
         if chosen not in self.combinations and not getattr(self.network, "embeds_any", False):
@@ -268,17 +254,17 @@ class Model(ModelHubMixin):
         return chosen
 
 
-def _window(row: _Row) -> str:
-    if not row.start and math.isinf(row.end):
-        return ""
-    return f" from {row.start:g} s" + ("" if math.isinf(row.end) else f" to {row.end:g} s")
-
-
 def load(
     name: str | Path,
     device: str | torch.device | None = None,
     weights: Mapping[str, str | Path] | None = None,
     trust: bool = False,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
 ) -> Model:
     """Load a trained model.
 
@@ -290,11 +276,23 @@ def load(
             its features, where they cannot be found: see :class:`.features.FilmFeatures`; and
             ``text``, where its language model or its word vectors are now.
         trust: import the parts that its config names by import path; this runs their code.
+        revision: of a model on the hub: a branch, a tag or a commit; None: the main branch.
+        token: of an account of the hub; None: the one that is logged in.
+        cache_dir: where models of the hub are kept; None: where the hub's programs keep them.
+        force_download: load it from the hub again.
+        local_files_only: only take what was loaded from the hub before.
 
     Raises:
         ValueError: there is no such model, or it cannot be read.
     """
-    folder = find_model(name)
+    folder = find_model(
+        name,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
     network, text_encoder, config = load_checkpoint(folder, trust, (weights or {}).get("text"))
     recipe = find_recipe(folder, config)
     return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

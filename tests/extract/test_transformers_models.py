@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import transformers
 from PIL import Image
 
+from fusion.checkpoint import CheckpointError
 from fusion.commands.train import train
 from fusion.config import load_config, to_yaml
 from fusion.data.features.store import FeatureStore
@@ -17,7 +18,7 @@ from fusion.extract.backbone import Source
 from fusion.extract.job import extract
 from fusion.extract.settings import Features
 from fusion.extract.transformers_models import SoundBackbone, image_backbone
-from fusion.inference.features import FeatureError, FilmFeatures
+from fusion.inference.features import FilmFeatures
 from fusion.inference.model import load
 from tests.data.media.films import write_film
 
@@ -199,7 +200,7 @@ def test_other_weights_are_refused_and_moved_ones_found(models, film, tmp_path):
     torch.manual_seed(1)
     config = transformers.AutoConfig.from_pretrained(moved)
     transformers.AutoModel.from_config(config).save_pretrained(moved)
-    with pytest.raises(FeatureError, match="was trained with features of sound"):
+    with pytest.raises(CheckpointError, match="was trained with features of sound"):
         FilmFeatures(recipe, weights={"sound": moved})
 
 

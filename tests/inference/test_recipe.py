@@ -46,9 +46,9 @@ def test_features_of_another_version_are_refused(run, changed, test_clips):
     recipe = read_recipe(run)
     folder = changed(recipe | {"features": DESCRIPTORS | {"version": "0"}})
     film = test_clips.folder / test_clips.captions[0].video
-    with pytest.raises(ValueError, match="trained with features of version: 0, and this version"):
+    with pytest.raises(ValueError, match="features of version: 0 .this version of fusion: 1."):
         fusion.load(folder).encode(film)
-    with pytest.raises(ValueError, match="trained with other features: version 0 there, 1 here"):
+    with pytest.raises(ValueError, match="features of version: 0 .the data here: 1.; extract"):
         evaluate(folder, None, None)
 
 
