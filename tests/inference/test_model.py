@@ -1,22 +1,27 @@
 """What :func:`fusion.load` and :meth:`fusion.Model.encode` promise."""
 
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from PIL import Image
 
 import fusion
-from fusion.data.datasets.dataset import collate
 from fusion.data.media.film import read_audio, read_frames
-from fusion.evaluation.embed import embed
 from fusion.tokens import Tokens
+from tests.inference.compare import (
+    COMBINATIONS,
+    assert_as_evaluation,
+    at_one_time,
+    by_evaluation,
+    equal,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*longer than the model takes:UserWarning")
-
-COMBINATIONS = ["t", "v", "a", "tv", "ta", "va", "tva"]
-ROUNDING = 1e-6  # of unit vectors in float32 whose sums are taken in another order
 
 
 @pytest.fixture(scope="session")
@@ -24,33 +29,25 @@ def film(test_clips):
     return test_clips.folder / test_clips.captions[0].video
 
 
-def equal(x, y):
-    torch.testing.assert_close(x, y, rtol=0, atol=ROUNDING)
-
-
-@pytest.mark.parametrize("batch_size", [1, 64])
-def test_it_embeds_clips_as_evaluation_does(model, test_clips, batch_size):
+def test_it_embeds_clips_as_evaluation_does(model, test_clips):
     clips = test_clips.captions[:12]
-    items = [test_clips[place] for place in range(len(clips))]
-    with torch.no_grad():
-        expected = model.network(collate(items).inputs, COMBINATIONS)
-    of_evaluation = embed(model.network, test_clips, Accelerator(cpu=True), 64).embeddings
-    equal(expected["va"], of_evaluation["va"][: len(clips)])
+    _, expected = by_evaluation(model, test_clips, COMBINATIONS)
     for combination in COMBINATIONS:
-        rows = []
-        for clip in clips:
+        rows = {}
+        for place, clip in enumerate(clips):
             given = {"text": clip.text or None}
             given |= dict.fromkeys(("video", "audio"), test_clips.folder / clip.video)
-            times = {"start": clip.start, "end": clip.end}
             try:
-                rows.append(model.encode([given], combination, batch_size=batch_size, **times)[0])
+                rows[place] = model.encode(given, combination, start=clip.start, end=clip.end)
             except ValueError as error:
                 assert "has nothing of the combination" in str(error)
-                rows.append(None)
-        there = [i for i, row in enumerate(rows) if row is not None]
-        assert len(there) > 5
-        wanted = F.normalize(expected[combination][there], dim=-1)
-        equal(torch.stack([rows[i] for i in there]), wanted)
+        assert len(rows) > 5
+        equal(torch.stack(list(rows.values())), F.normalize(expected[combination][[*rows]], dim=-1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_it_embeds_a_list_as_evaluation_does(model, test_clips, batch_size):
+    assert_as_evaluation(model, at_one_time(test_clips, 1.0, 3.0), COMBINATIONS, batch_size)
 
 
 def test_a_batch_is_what_its_items_are_alone(model, film):
@@ -95,6 +92,37 @@ def test_an_address_is_downloaded(model, film):
     equal(model.encode(film.as_uri()), model.encode(film))
 
 
+def test_an_address_of_the_web_is_downloaded(model, film):
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    folder = functools.partial(Handler, directory=str(film.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/{film.name}"
+        try:
+            equal(model.encode(address), model.encode(film))
+            with pytest.raises(ValueError, match=r"none\.mp4 cannot be read \(.*none\.mp4"):
+                model.encode(address.replace(film.name, "none.mp4"))
+        finally:
+            server.shutdown()
+
+
+def test_a_device_that_does_not_change_keeps_the_networks(model):
+    maker = model.maker
+    model.encode("a red star", device="cpu")
+    assert model.maker is maker
+
+
+def test_a_model_without_text_encoder_takes_tokens(model):
+    bare = fusion.Model(model.network, None, model.config, model.recipe, "cpu")
+    with pytest.raises(ValueError, match="has no text encoder; give its text as finished tokens"):
+        bare.encode("a red star")
+    words = model.text_encoder("a red star")
+    equal(bare.encode({"text": words}), model.encode("a red star"))
+
+
 def test_windows_cover_a_film_to_its_end(model, film):
     found = model.encode(film, "va", windows=2.0, step=1.5)
     starts, ends = found.times.T
@@ -136,6 +164,8 @@ def test_unknown_words_are_named(model, caplog):
         ([], "the list is empty"),
         ({}, "is an empty dict"),
         ("", "has nothing to embed"),
+        ({"video": torch.zeros(3, 7)}, r"video has tokens of width 7, and the model takes .L, 125"),
+        ({"audio": torch.zeros(3, 7)}, r"audio has tokens of width 7, and the model takes .L, 40"),
         (7, "the input is int; give a text, the path of a media file"),
     ],
     ids=str,
@@ -152,6 +182,10 @@ def test_an_input_that_cannot_be_used_is_one_line(model, given, message):
         ({"combination": "x"}, "names an unknown modality 'x'"),
         ({"combination": ["t"]}, r"a combination is one string, such as 'va'; got \['t'\]"),
         ({"combination": "va"}, "has nothing of the combination 'va'; it has text"),
+        ({"combination": ""}, "must name each modality once, and at least one"),
+        ({"batch_size": 0}, "batch_size must be a whole number above 0; got 0"),
+        ({"batch_size": -1}, "batch_size must be a whole number above 0; got -1"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number above 0; got 2.5"),
         ({"start": 2, "end": 1}, "start must be before end"),
         ({"step": 1}, "give windows=SECONDS too"),
         ({"windows": 1, "step": 2}, "step above 0 and at most as long"),
@@ -162,18 +196,6 @@ def test_an_input_that_cannot_be_used_is_one_line(model, given, message):
 def test_a_wish_that_cannot_be_met_is_one_line(model, wish, message):
     with pytest.raises(ValueError, match=message):
         model.encode("a red star", **wish)
-
-
-def test_a_saved_model_is_the_same(model, run, tmp_path, film):
-    model.save_pretrained(tmp_path / "mine")
-    again = fusion.load(tmp_path / "mine")
-    for given in ("a red star", film):
-        equal(again.encode(given), model.encode(given))
-    card = (tmp_path / "mine" / "README.md").read_text()
-    assert 'fusion.load("mine")' in card and "t->va" in card and "Protocol: all" in card
-    assert {file.suffix for file in (tmp_path / "mine").iterdir()} <= {
-        *(".md", ".json", ".yaml", ".txt", ".safetensors")
-    }
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path):
