@@ -118,17 +118,14 @@ class Model:
             progress: show a progress bar.
 
         Returns:
-            float32 on the CPU: (E,) of one input, (N, E) of a list, of unit length, unless the
-            model compares by dot product (``model.similarity``), where the lengths count. With
-            ``windows``, :class:`Windows` of one film, or a list of them.
+            float32 on the CPU: (E,) of one input, (N, E) of a list; of unit length, unless the
+            model compares by dot product. With ``windows``, :class:`Windows`, or a list of them.
 
         Raises:
-            ValueError: an input cannot be used, has nothing of the combination, or no word of a
-                text is known; one line.
+            ValueError: an argument cannot be used, or an input has nothing to embed; one line.
         """
-        if device is not None:
-            self.to(device)
         check_wishes(combination, start, end, windows, step, batch_size)
+        self.to(device or self.device)
         with Inputs(self.modalities, self.maker.of_films) as reader:
             items, alone = reader.items(inputs)
             rows, counts = cut(items, self.maker.seconds, start, end, windows, step)

@@ -88,6 +88,12 @@ def test_finished_tokens_are_taken_as_they_are(model, test_clips):
     equal(model.encode(tokens), F.normalize(wanted, dim=0))
 
 
+@pytest.mark.parametrize(("name", "width"), [("text", 8), ("video", 125), ("audio", 40)])
+def test_tokens_of_another_width_are_one_line(model, name, width):
+    with pytest.raises(ValueError, match=rf"{name} has tokens of width 7, .* takes \(L, {width}\)"):
+        model.encode({name: torch.zeros(3, 7)})
+
+
 def test_an_address_is_downloaded(model, film):
     equal(model.encode(film.as_uri()), model.encode(film))
 
@@ -164,8 +170,6 @@ def test_unknown_words_are_named(model, caplog):
         ([], "the list is empty"),
         ({}, "is an empty dict"),
         ("", "has nothing to embed"),
-        ({"video": torch.zeros(3, 7)}, r"video has tokens of width 7, and the model takes .L, 125"),
-        ({"audio": torch.zeros(3, 7)}, r"audio has tokens of width 7, and the model takes .L, 40"),
         (7, "the input is int; give a text, the path of a media file"),
     ],
     ids=str,

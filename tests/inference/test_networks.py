@@ -14,6 +14,8 @@ from tests.extract.tiny import TINY, use_tiny_networks
 from tests.inference.compare import assert_as_evaluation, at_one_time
 from tests.tiny import CONFIG
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*longer than the model takes:UserWarning")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_networks():

@@ -12,6 +12,8 @@ from fusion.inference import saving
 from fusion.inference.card import read_facts, without_paths
 from tests.inference.compare import equal
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*longer than the model takes:UserWarning")
+
 
 def names(folder):
     return {file.name for file in folder.iterdir()}
