@@ -50,19 +50,9 @@ def compare(
         ConfigError: there are fewer than two runs, a run is incomplete, or runs were not tested on
             the same clips in the same way.
     """
-    named = [split_name(run) for run in runs]
     if Path(out).exists() and not Path(out).is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
-    if len(named) < 2:
-        raise ConfigError(
-            f"{len(named) or 'no'} run is given, and a comparison needs two or more: add the folder"
-            " of another run, a checkpoint, or a file that fusion evaluate --json FILE wrote"
-        )
-    paths = [os.path.realpath(path) for _, path in named]
-    for (_, path), real in zip(named, paths, strict=True):
-        if paths.count(real) > 1:
-            raise ConfigError(f"{path} is given twice; leave one out")
-    read = [_read(path, name, trust) for name, path in named]
+    read = [_read(path, name, trust) for name, path in _split_names(runs)]
     comparable.check_comparable(read)
     methods = comparable.group_runs(read)
     comparison = compare_methods(methods, comparable.choose_baseline(methods, baseline))
@@ -83,6 +73,21 @@ def compare(
     if json_path:
         write_atomically(json_path, numbers)
     return comparison
+
+
+def _split_names(runs: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Split names from places; ConfigError: there are fewer than two, or one is given twice."""
+    named = [split_name(run) for run in runs]
+    if len(named) < 2:
+        raise ConfigError(
+            f"{len(named) or 'no'} run is given, and a comparison needs two or more: add the folder"
+            " of another run, a checkpoint, or a file that fusion evaluate --json FILE wrote"
+        )
+    paths = [os.path.realpath(path) for _, path in named]
+    for (_, path), real in zip(named, paths, strict=True):
+        if paths.count(real) > 1:
+            raise ConfigError(f"{path} is given twice; leave one out")
+    return named
 
 
 def _read(path: str, name: str | None, trust: bool) -> Run:

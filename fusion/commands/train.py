@@ -95,8 +95,8 @@ class Job:
         if self.settings.compile:
             compile_parts(self.model)
         if start is not None and not resumes:
-            load_initial(self.model, start, self.config)
             self._compare_recipe(start)
+            load_initial(self.model, start, self.config)
         trainer = self._trainer(train_set, validation_set)
         if self.accelerator.is_main_process:
             self.folder.begin()
