@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.models.language_model_files import default_text_encoder, language_model_width
 from fusion.models.text_encoders import WORD_VECTOR_WIDTH
 from fusion.parts import find_part
+
+AUTO = {"auto": default_text_encoder}
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
@@ -54,17 +57,24 @@ def _with_placeholders(model: Mapping[str, Any]) -> Mapping[str, Any]:
     return merge(model, {"modalities": changes}) if changes else model
 
 
-def settle_text_encoder(config: Mapping[str, Any]) -> dict[str, Any]:
+def leaves_text_encoder(config: Mapping[str, Any]) -> bool:
+    """Return whether a config has ``text_encoder: {name: auto}``."""
+    return (config["text_encoder"] or {}).get("name") in AUTO
+
+
+def settle_text_encoder(
+    config: Mapping[str, Any], agree: Callable[[Callable[[], Any]], Any] = operator.call
+) -> dict[str, Any]:
     """Give a config its text encoder and, as width of the model's texts, that of the encoder.
 
     ``text_encoder: {name: auto, model: …}`` becomes what :func:`.default_text_encoder` finds; with
     ``train: true`` a language model becomes a part of the model. A config without it, and without a
-    language model, stays as it is.
+    language model, stays as it is. ``agree`` calls what finds it, for several processes once.
     """
     spec = config["text_encoder"] or {}
-    is_auto = spec.get("name") == "auto"
+    is_auto = leaves_text_encoder(config)
     if is_auto:
-        spec = choose("text_encoder", spec, {"auto": default_text_encoder})()
+        spec = agree(choose("text_encoder", spec, AUTO))
     text: dict[str, Any] = {"dim": WORD_VECTOR_WIDTH}
     if spec.get("name") == "hf" and spec.get("model"):
         if spec.get("train"):
@@ -99,9 +109,8 @@ def learns(spec: Mapping[str, Any]) -> bool:
 
 
 def _choose_text_encoder(spec: Mapping[str, Any]) -> Callable[..., Any]:
-    if spec.get("name") == "auto":  # of a config that was not settled
-        find = choose("text_encoder", spec, {"auto": default_text_encoder})
-        return lambda sentences, seed: build_text_encoder(find(), sentences, seed)
+    if spec.get("name") in AUTO:  # its keys are checked; it is settled before it is built
+        return choose("text_encoder", spec, AUTO)
     given = ["sentences", "seed"]
     try:
         is_learning = learns(spec)

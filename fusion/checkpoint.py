@@ -29,6 +29,11 @@ RECIPE = "recipe.json"
 Trust = bool | Collection[str]  # of import paths in a checkpoint: all or none, or these
 
 
+def trust_of(config: Mapping[str, Any]) -> Trust:
+    """Return which parts a config of the user allows a checkpoint to import."""
+    return True if config["trust"] else {part for _, part in own_parts(config)}
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one line."""
 

@@ -53,8 +53,6 @@ class TopLevel:
 KEYS = dataclasses.fields(TopLevel)
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
 
-
-PACKAGE = Path(__file__).parent
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

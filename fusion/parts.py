@@ -38,15 +38,16 @@ def find_part(where: str, name: str, table: Mapping[str, Any]) -> Any:
     if (here := os.getcwd()) not in sys.path:  # an installed command does not look there
         sys.path.append(here)
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except AttributeError:
-        raise ValueError(f"{where}: {module} has no {attribute!r}; check the name") from None
+        imported = importlib.import_module(module)
     except Exception as error:  # a mistake of any kind in the user's module
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{where}: {module} cannot be imported ({type(error).__name__}: {reason}); it is looked"
             f" for among installed packages, in PYTHONPATH and in {here}"
         ) from error
+    if not hasattr(imported, attribute):
+        raise ValueError(f"{where}: {module} has no {attribute!r}; check the name")
+    return getattr(imported, attribute)
 
 
 def is_own(name: str) -> bool:

@@ -22,6 +22,16 @@ class Words:
         return self.scale * torch.eye(6)[torch.tensor(rows, dtype=torch.int64)]
 
 
+class LearntWords(Words):
+    """It learns nothing, and cannot say which words it does not know."""
+
+    learns = True
+
+    @classmethod
+    def train(cls, sentences, seed, scale: float = 1.0):
+        return cls(scale)
+
+
 class Clips(ClipSet):
     def __init__(self, count, text_encoder, seed):
         draw = torch.Generator().manual_seed(seed)

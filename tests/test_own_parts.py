@@ -11,10 +11,12 @@ import yaml
 
 import fusion
 from fusion.checkpoint import CheckpointError
+from fusion.cli.main import main
 from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
 from fusion.models import EAO
+from fusion.parts import find_part
 from fusion.tokens import Tokens
 from tests.own import CONFIG, Frames, Words
 
@@ -80,6 +82,36 @@ def test_a_run_goes_on_without_trust_as_its_config_is_the_users(runs, tmp_path):
     train(load_config(write(tmp_path), config))
     train(load_config(write(tmp_path), [*config, "resume=true"]))
     train(load_config(write(tmp_path), [f"init={tmp_path}/run", f"output={tmp_path}/next"]))
+
+
+def test_the_command_begins_with_own_parts(runs, tmp_path, capsys):
+    other = {"text_encoder": {"name": "tests.own:LearntWords", "scale": 3.0}}
+    main(["train", str(write(tmp_path, **other)), f"output={tmp_path}/learnt"])
+    words = ["train", str(write(tmp_path)), f"init={tmp_path}/learnt", f"output={tmp_path}/next"]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "LearntWords), and loading it would import" in capsys.readouterr().err
+    main([*words, "trust=true"])
+    saved = load_config(tmp_path / "next/config.yaml")
+    assert saved["text_encoder"] == other["text_encoder"]
+    main([*words[:2], f"init={runs / '0'}", f"output={tmp_path}/same"])
+
+
+def test_compare_evaluates_checkpoints_with_trust(runs, tmp_path, capsys):
+    checkpoints = [str(runs / f"{seed}/best") for seed in (0, 1)]
+    words = ["compare", *checkpoints, "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "--trust of a command" in capsys.readouterr().err
+    main([*words, "--trust"])
+    assert (tmp_path / "out/comparison.html").exists()
+
+
+def test_a_mistake_in_an_own_module_is_not_a_wrong_name(tmp_path, monkeypatch):
+    (tmp_path / "wrong_inside.py").write_text("import math\nmath.sinus\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be imported \(AttributeError: .*'sinus'"):
+        find_part("model.name", "wrong_inside:Model", {})
 
 
 def test_own_parts_encode_and_are_saved(runs, tmp_path):

@@ -36,6 +36,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="run, or name of a method, with which the others are compared (default: the first)",
     )
+    text = "import and run the user's own parts that a checkpoint names"
+    parser.add_argument("--trust", action="store_true", help=text)
 
 
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -43,4 +45,5 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.commands.compare import compare
     from fusion.commands.errors import run
 
-    run(lambda: compare(given.runs, given.out, given.json, given.baseline))
+    words = (given.runs, given.out, given.json, given.baseline, given.trust)
+    run(lambda: compare(*words))

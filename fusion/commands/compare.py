@@ -28,6 +28,7 @@ def compare(
     out: str | Path = "comparison",
     json_path: str | Path | None = None,
     baseline: str | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Compare runs, print the table, and write page, picture and JSON.
 
@@ -40,6 +41,7 @@ def compare(
         json_path: file to write the JSON to as well.
         baseline: folder of a run, or name of a method, that the other methods are tested against;
             the first if not given.
+        trust: whether to import what the config of a checkpoint names by import path.
 
     Returns:
         What :func:`fusion.report.comparison.compare_methods` gives, and ``warnings``.
@@ -48,19 +50,9 @@ def compare(
         ConfigError: there are fewer than two runs, a run is incomplete, or runs were not tested on
             the same clips in the same way.
     """
-    named = [split_name(run) for run in runs]
     if Path(out).exists() and not Path(out).is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
-    if len(named) < 2:
-        raise ConfigError(
-            f"{len(named) or 'no'} run is given, and a comparison needs two or more: add the folder"
-            " of another run, a checkpoint, or a file that fusion evaluate --json FILE wrote"
-        )
-    paths = [os.path.realpath(path) for _, path in named]
-    for (_, path), real in zip(named, paths, strict=True):
-        if paths.count(real) > 1:
-            raise ConfigError(f"{path} is given twice; leave one out")
-    read = [_read(path, name) for name, path in named]
+    read = [_read(path, name, trust) for name, path in _split_names(runs)]
     comparable.check_comparable(read)
     methods = comparable.group_runs(read)
     comparison = compare_methods(methods, comparable.choose_baseline(methods, baseline))
@@ -83,14 +75,29 @@ def compare(
     return comparison
 
 
-def _read(path: str, name: str | None) -> Run:
+def _split_names(runs: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Split names from places; ConfigError: there are fewer than two, or one is given twice."""
+    named = [split_name(run) for run in runs]
+    if len(named) < 2:
+        raise ConfigError(
+            f"{len(named) or 'no'} run is given, and a comparison needs two or more: add the folder"
+            " of another run, a checkpoint, or a file that fusion evaluate --json FILE wrote"
+        )
+    paths = [os.path.realpath(path) for _, path in named]
+    for (_, path), real in zip(named, paths, strict=True):
+        if paths.count(real) > 1:
+            raise ConfigError(f"{path} is given twice; leave one out")
+    return named
+
+
+def _read(path: str, name: str | None, trust: bool) -> Run:
     """Read a run or an evaluation; evaluate a checkpoint first."""
     if not (Path(path) / WEIGHTS).exists():
         return read_run(path, name, complete_result)
     print(f"{path} is a checkpoint: evaluated on the test of its data", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "evaluation.json"
-        evaluate(path, None, file, quiet=True)
+        evaluate(path, None, file, quiet=True, trust=trust)
         return dataclasses.replace(read_run(str(file), name, complete_result), path=path)
 
 

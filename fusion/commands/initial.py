@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fusion.builders import learns
 from fusion.checkpoint import (
     CONFIG,
     WEIGHTS,
@@ -18,10 +19,11 @@ from fusion.checkpoint import (
     load_weights,
     read_config,
     read_tensors,
+    trust_of,
 )
 from fusion.config import ConfigError, changed_keys, choose, flatten, load_config, merge
 from fusion.data.features.problems import warn
-from fusion.models import MODELS, TEXT_ENCODERS
+from fusion.models import MODELS
 
 
 def read_training_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def read_training_config(path: str | Path, overrides: Iterable[str] = ()) -> dic
     begun = Path(config["output"]) / CONFIG
     resumes = config["resume"] and begun.exists()  # the checkpoint may be gone by now
     source = begun if resumes else find_initial(config["init"])
-    known = load_config(begun) if resumes else read_config(source)
+    known = load_config(begun) if resumes else read_config(source, trust_of(config))
     own, theirs = config["model"], known["model"]
     name, other = own.get("name"), theirs.get("name")
     if name != other:
@@ -82,7 +84,7 @@ def load_initial(model: nn.Module, checkpoint: Path, config: Mapping[str, Any]) 
     try:
         load_weights(model, checkpoint)
     except CheckpointError as error:
-        own, theirs = config["model"], read_config(checkpoint)["model"]
+        own, theirs = config["model"], read_config(checkpoint, trust_of(config))["model"]
         here, there = flatten(own), flatten(theirs)
         weights = read_tensors(checkpoint / WEIGHTS)
         wrong = [
@@ -119,7 +121,7 @@ def _take_text_encoder(
             f"text_encoder.name={own.get('name')}, but the model of init={config['init']} was"
             f" trained with {theirs['name']}; leave text_encoder.name out"
         )
-    if other or TEXT_ENCODERS[theirs["name"]].learns:
+    if other or learns(theirs):
         config["text_encoder"] = theirs
 
 

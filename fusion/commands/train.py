@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fusion.builders import settle_text_encoder
-from fusion.checkpoint import load_weights, save_checkpoint
+from fusion.builders import leaves_text_encoder, settle_text_encoder
+from fusion.checkpoint import (
+    CheckpointError,
+    check_recipe,
+    load_weights,
+    read_recipe,
+    save_checkpoint,
+)
 from fusion.commands.cost import describe_cost, peak_memory
 from fusion.commands.initial import find_initial, load_initial
 from fusion.config import ConfigError, check
@@ -55,24 +62,22 @@ class Job:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        config = settle_text_encoder(config)
-        self.clock, self.config = Clock(), config
+        self.clock = Clock()
         trainer = config["trainer"]
         if trainer.get("fit") and trainer.get("epochs") is None:
             trainer = {**trainer, "epochs": 1}  # until the number of clips is known
         check("trainer", trainer, Settings)
         self.settings = Settings(**trainer)
-        self.task = make_task(config)
-        with torch.device("meta"):  # shapes only: values take most of the time
-            self._build()
-        self.task.check(self.model, self.loss, self.settings.best)
-        self.folder = RunFolder(config["output"], config)
+        self._open(config if leaves_text_encoder(config) else settle_text_encoder(config))
         self.accelerator = make_accelerator(
             self.settings.mixed_precision, self.folder.path, self.settings.num_processes
         )
 
     def run(self) -> None:
         """Read the data, train, evaluate, report."""
+        if leaves_text_encoder(self.config):  # processes may differ in what they can load
+            find = functools.partial(_from_main, self.accelerator)
+            self._open(settle_text_encoder(self.config, find))
         resumes = _claim(self.folder, self.accelerator)
         start = self.folder.last if resumes else self._initial()
         with self.clock("corpus"), self.accelerator.local_main_process_first():
@@ -80,10 +85,8 @@ class Job:
         with self.clock("features"), self.accelerator.local_main_process_first():
             self.task.extract()
         self.task.open_encoders(start)
-        if start is not None and not resumes and (unknown := self.task.unknown_words("train")):
-            warn(f"init      {unknown}")
         self._fit()
-        train_set, recipe = self.task.clips("train"), self.task.recipe()
+        train_set = self.task.clips("train")
         validation_set = self._validation_clips()
         split = next((name for name in ("test", "validation") if name in self.task.splits), None)
         if split:  # a mistake in it is found before training
@@ -92,30 +95,9 @@ class Job:
         if self.settings.compile:
             compile_parts(self.model)
         if start is not None and not resumes:
+            self._compare_recipe(start)
             load_initial(self.model, start, self.config)
-
-        def measure(model: nn.Module) -> dict[str, float]:
-            if validation_set is None:
-                return {}
-            return self.task.measure(model, validation_set, self.accelerator)
-
-        def write_model(folder: Path, model: nn.Module) -> None:
-            save_checkpoint(folder, model, self.config, None, recipe)
-            self.task.save_encoders(folder)
-
-        trainer = Trainer(
-            model=self.model,
-            loss=self.loss,
-            train_set=train_set,
-            collate=collate,
-            settings=self.settings,
-            seed=self.config["seed"],
-            accelerator=self.accelerator,
-            folder=self.folder,
-            write_model=write_model,
-            evaluate=measure,
-            arguments=self.task.arguments(self.loss),
-        )
+        trainer = self._trainer(train_set, validation_set)
         if self.accelerator.is_main_process:
             self.folder.begin()
         self.accelerator.init_trackers("tensorboard", tracker_config(self.config))
@@ -130,6 +112,47 @@ class Job:
         self.folder.release()
         del self.model
         end_processes(self.accelerator)
+
+    def _open(self, config: Mapping[str, Any]) -> None:
+        """Make the task of a config, and check that its parts fit together."""
+        self.config, self.task = config, make_task(config)
+        with torch.device("meta"):  # shapes only: values take most of the time
+            self._build()
+        self.task.check(self.model, self.loss, self.settings.best)
+        self.folder = RunFolder(config["output"], config)
+
+    def _compare_recipe(self, start: Path) -> None:
+        """Warn if the weights that the run begins with were trained with other features."""
+        try:
+            check_recipe(read_recipe(start), self.task.recipe(), start)
+        except CheckpointError as error:
+            warn(f"init      {error}")
+
+    def _trainer(self, train_set: Any, validation_set: Any) -> Trainer:
+        recipe = self.task.recipe()
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            if validation_set is None:
+                return {}
+            return self.task.measure(model, validation_set, self.accelerator)
+
+        def write_model(folder: Path, model: nn.Module) -> None:
+            save_checkpoint(folder, model, self.config, None, recipe)
+            self.task.save_encoders(folder)
+
+        return Trainer(
+            model=self.model,
+            loss=self.loss,
+            train_set=train_set,
+            collate=collate,
+            settings=self.settings,
+            seed=self.config["seed"],
+            accelerator=self.accelerator,
+            folder=self.folder,
+            write_model=write_model,
+            evaluate=measure,
+            arguments=self.task.arguments(self.loss),
+        )
 
     def _fit(self) -> None:
         """Fill in what the config leaves to the data; the folder keeps the config as given."""
@@ -209,12 +232,18 @@ class Job:
 
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:
     """Lock the run's folder; return whether the run continues from a checkpoint there."""
-    resumes = [folder.claim() if accelerator.is_main_process else False]
-    accelerate.utils.broadcast_object_list(resumes)
+    resumes: bool = _from_main(accelerator, folder.claim)
     if not (folder.path / LOCK).exists():
         raise ConfigError(
             f"process {accelerator.process_index} cannot see {folder.path}; all must share its disk"
         )
     if folder.config["resume"] and accelerator.is_main_process:
-        print(f"{folder.path}: {'going on' if resumes[0] else 'no run yet, beginning one'}")
-    return resumes[0]
+        print(f"{folder.path}: {'going on' if resumes else 'no run yet, beginning one'}")
+    return resumes
+
+
+def _from_main(accelerator: Accelerator, find: Callable[[], Any]) -> Any:
+    """Return, in every process, what a function returns in the main one."""
+    found = [find() if accelerator.is_main_process else None]
+    accelerate.utils.broadcast_object_list(found)
+    return found[0]

@@ -10,7 +10,6 @@ from torch import nn
 from fusion.models.avlnet import MCN, AVLnet
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
-from fusion.models.language_model_files import default_text_encoder
 from fusion.models.language_models import CLIPText, HFText
 from fusion.models.text_encoders import WordVectorFile, WordVectors
 from fusion.models.trained_text import TextTokens
@@ -33,7 +32,6 @@ __all__ = [
     "AVLnet",
     "WordVectors",
     "compile_parts",
-    "default_text_encoder",
 ]
 
 

@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 PUBLISHED_CLIP = "openai/clip-vit-base-patch32"
 MINI_LM = "sentence-transformers/all-MiniLM-L6-v2"  # 22 M parameters, 90 MB, D = 384
 
+# A model runs no code of its folder, and nothing asks for it on the standard input.
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+
 _FILES = ["*.json", "*.txt", "*.model"]  # of a model on the hub, and its weights:
 _WEIGHTS = ["*.safetensors", "*.bin"]  # the second only where there are none of the first
 
@@ -45,6 +48,14 @@ def find_language_model(model: str | Path) -> Path:
     raise ValueError(not_loaded(model, problem))
 
 
+def open_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
+    """Open a part of the model in a folder by a class of transformers; ValueError: one line."""
+    try:
+        return kind.from_pretrained(folder, **NO_CODE, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(not_loaded(folder, error)) from None
+
+
 def default_text_encoder(model: str | Path = MINI_LM) -> dict[str, Any]:
     """Return the section ``text_encoder`` of a config for texts that nothing else is known of.
 
@@ -67,7 +78,7 @@ def language_model_width(model: str | Path) -> int:
     """Return the width D of a language model from its config; ValueError: there is none."""
     from transformers import AutoConfig  # slow to import
 
-    config = AutoConfig.from_pretrained(find_language_model(model))
+    config = open_pretrained(AutoConfig, find_language_model(model))
     return int((getattr(config, "text_config", None) or config).hidden_size)
 
 

@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from fusion.models.language_model_files import (
     MINI_LM,
+    NO_CODE,
     PUBLISHED_CLIP,
     digest_of,
     find_language_model,
     first_line,
-    not_loaded,
+    open_pretrained,
 )
 from fusion.models.text_encoders import FromFile
 from fusion.models.trained_text import read_tokens, text_model, text_part, unknown_words
@@ -182,12 +183,9 @@ class HFText(LanguageModel):
     def _open(self) -> tuple[Any, nn.Module]:
         from transformers import AutoConfig, AutoTokenizer  # slow to import
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
-            family = text_model(AutoConfig.from_pretrained(self.folder))
-            whole, report = family.from_pretrained(self.folder, output_loading_info=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(not_loaded(self.folder, error)) from None
+        tokenizer = open_pretrained(AutoTokenizer, self.folder)
+        family = text_model(open_pretrained(AutoConfig, self.folder))
+        whole, report = open_pretrained(family, self.folder, output_loading_info=True)
         model = text_part(whole)
         prefix = next(name for name, module in whole.named_modules() if module is model)
         missing = [name for name in report["missing_keys"] if name.startswith(prefix)]
@@ -234,8 +232,9 @@ class CLIPText(LanguageModel):
         from transformers import AutoTokenizer, CLIPTextModelWithProjection  # slow to import
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path)
-            return tokenizer, CLIPTextModelWithProjection.from_pretrained(self.path).eval()
+            tokenizer = AutoTokenizer.from_pretrained(self.path, **NO_CODE)
+            model = CLIPTextModelWithProjection.from_pretrained(self.path, **NO_CODE)
+            return tokenizer, model.eval()
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"text_encoder.path: CLIP's text model cannot be loaded from {self.path}"

@@ -152,7 +152,7 @@ class FromFile:
                 f"{folder} has no {cls.reference}, which names the text encoder that it was"
                 f" trained with; add text_encoder.{cls.place}=PATH"
             ) from None
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"the text encoder of {folder} cannot be opened: {error}") from None
 
 

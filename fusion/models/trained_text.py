@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fusion.models.language_model_files import find_language_model, not_loaded
+from fusion.models.language_model_files import NO_CODE, find_language_model, open_pretrained
 from fusion.models.text_encoders import FromFile
 from fusion.tokens import Tokens, pick, true_places
 from fusion.words import number_of, words_of
@@ -40,7 +40,7 @@ class TrainedText(nn.Module):
 
         arguments = {key: value for key, value in config.items() if key != "model_type"}
         made = transformers.AutoConfig.for_model(config["model_type"], **arguments)
-        self.model: Any = text_part(text_model(made).from_config(made))
+        self.model: Any = text_part(text_model(made).from_config(made, **NO_CODE))
         if hasattr(self.model, "pooler"):
             self.model.pooler = None  # it reads the states; nothing reads it
         self.special, self.out_dim = special, int(made.hidden_size)
@@ -89,10 +89,7 @@ class TextTokens(FromFile):
 
         self.folder, self.max_words = find_language_model(model), max_words
         self.arguments = {"model": str(model), "max_words": max_words}
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(self.folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(not_loaded(model, error)) from None
+        self.tokenizer: Any = open_pretrained(AutoTokenizer, self.folder)
 
     def __call__(self, sentence: str) -> Tensor:
         """Number the tokens of a sentence: (L, 2), L = 0 without a known word."""
@@ -113,15 +110,15 @@ class TextTokens(FromFile):
 
         if not any(self.folder.glob("*.safetensors")) and not any(self.folder.glob("*.bin")):
             return  # of a checkpoint, which has the weights
-        family = text_model(AutoConfig.from_pretrained(self.folder))
-        weights = text_part(family.from_pretrained(self.folder)).state_dict()
+        family = text_model(open_pretrained(AutoConfig, self.folder))
+        weights = text_part(open_pretrained(family, self.folder)).state_dict()
         encoder.model.load_state_dict({k: weights[k] for k in encoder.model.state_dict()})
 
     def encoder_spec(self) -> dict[str, Any]:
         """Return the encoder of the modality in a config, see :class:`TrainedText`."""
         from transformers import AutoConfig  # slow to import
 
-        config = AutoConfig.from_pretrained(self.folder)
+        config = open_pretrained(AutoConfig, self.folder)
         config = getattr(config, "text_config", None) or config
         left_out = ("architectures", "dtype", "transformers_version", "_name_or_path")
         said = {k: v for k, v in config.to_diff_dict().items() if k not in left_out}
@@ -170,17 +167,14 @@ def read_tokens(
         For each sentence the numbers of its tokens; which of their states are kept, those of known
         tokens that are not special; and which tokens are special.
     """
-    special = tokenizer.num_special_tokens_to_add()
-    read = tokenizer(
-        list(sentences),
-        padding=False,
-        truncation=True,
-        max_length=max_words + special,
-        return_special_tokens_mask=True,
-    )
+    most = max_words + tokenizer.num_special_tokens_to_add()
+    options = {"padding": False, "truncation": True, "return_special_tokens_mask": True}
+    read = tokenizer(list(sentences), max_length=most, **options)
     unknown, masks = tokenizer.unk_token_id, read["special_tokens_mask"]
     ids: list[list[int]] = read["input_ids"]
-    if cut := sum(bool(text.overflowing) for text in read.encodings):
+    full = [text for text, own in zip(sentences, ids, strict=True) if len(own) == most]
+    longer = tokenizer(full, max_length=most + 1, **options)["input_ids"] if full else []
+    if cut := sum(len(own) > most for own in longer):
         warnings.warn(
             f"{cut} of {number_of(len(ids), 'text')} have more than {max_words} tokens, so"
             " their end is cut off; text_encoder.max_words is the limit",

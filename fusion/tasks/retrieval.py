@@ -14,7 +14,13 @@ from torch import nn
 from torch.utils.data import Subset
 
 from fusion.builders import build_text_encoder, check_config, learns
-from fusion.checkpoint import Trust, load_text_encoder, read_config, save_text_encoder
+from fusion.checkpoint import (
+    Trust,
+    load_text_encoder,
+    read_config,
+    save_text_encoder,
+    trust_of,
+)
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
 from fusion.data.features.problems import name_some, warn
@@ -27,7 +33,6 @@ from fusion.interfaces import Loss
 from fusion.modalities import ORDER, directions
 from fusion.models import TEXT_ENCODERS
 from fusion.models.trained_text import TextTokens, TrainedText
-from fusion.parts import own_parts
 from fusion.report.runs import pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
@@ -94,29 +99,15 @@ class Retrieval:
         if (spec := self.config["text_encoder"]) is None:
             return {}
         if checkpoint is not None:
-            trust = self.config["trust"] or dict(own_parts(self.config)).values()
-            self.text_encoder = _find_text_encoder(checkpoint, spec, own_first, trust)
+            self.text_encoder = _find_text_encoder(
+                checkpoint, spec, own_first, trust_of(self.config)
+            )
         else:
             texts = self.source.texts("train") if learns(spec) else ()
             build = self.builders["text_encoder"]
             self.text_encoder = build(sentences=texts, seed=self.config["seed"])
         # A model only understands the vectors that it was trained with.
         return {"texts": getattr(self.text_encoder, "path", None) or f"encoder in {checkpoint}"}
-
-    def unknown_words(self, split: str) -> str:
-        """Say which words of a split's texts a text encoder that learns has no vector for."""
-        spec = self.config["text_encoder"]
-        if spec is None or not learns(spec):
-            return ""
-        texts = self.source.texts(split)
-        words = {word for text in texts for word in words_of(text)}
-        unknown = sorted(word for word in words if self.text_encoder.unknown_words(word))
-        if not unknown:
-            return ""
-        return (
-            f"its text encoder has learnt {len(words) - len(unknown)} of the {len(words)} words of"
-            f" the {split} captions; dropped are {name_some(unknown)}"
-        )
 
     def save_encoders(self, folder: Path) -> None:
         """Write the text encoder."""

@@ -69,9 +69,6 @@ class Task(Protocol):
             What each encodes, and where it was read from, for the user; empty if there are none.
         """
 
-    def unknown_words(self, split: str) -> str:
-        """Say which words of a split the encoders have not learnt; empty if they know all."""
-
     def fit(self, processes: int) -> Mapping[str, Any]:
         """Fill in what the config leaves to the data; return the whole config.
 

@@ -1,11 +1,12 @@
 """``init=CHECKPOINT``: whose architecture and whose words a run begins with."""
 
 import csv
+import json
 
 import pytest
 import yaml
 
-from fusion.checkpoint import load_checkpoint, read_config
+from fusion.checkpoint import RECIPE, load_checkpoint, read_config
 from fusion.commands.initial import read_training_config
 from fusion.commands.train import train
 from fusion.config import changed_keys, load_config
@@ -88,9 +89,24 @@ def test_words_that_the_checkpoint_has_not_learnt_are_named(trained, tmp_path, c
     other = tmp_path / "own.yaml"
     other.write_text(yaml.safe_dump(own))
     train(read_training_config(other, [f"init={run}", "text_encoder.dim=50"]))
-    assert "dropped are quagga, zebra" in caplog.text
+    said = [said for said in caplog.messages if "quagga" in said]
+    assert len(said) == 1 and said[0].startswith("train: the text encoder does not know 2 of ")
+    assert "words (zebra, quagga); 1 of " in said[0]
     assert read_config(tmp_path / "run")["text_encoder"] == known["text_encoder"]
     assert load_checkpoint(tmp_path / "run")[1].index == text_encoder.index
+
+
+def test_other_features_than_those_of_the_checkpoint_are_named(recipe, trained, caplog):
+    file = trained[0] / "best" / RECIPE
+    kept = file.read_text()
+    train(read_training_config(recipe))
+    assert "other features" not in caplog.text
+    file.write_text(json.dumps({"features": {"extractor": "others"}}))
+    try:
+        train(read_training_config(recipe, ["overwrite=true"]))
+    finally:
+        file.write_text(kept)
+    assert "best was trained with other features: extractor others there" in caplog.text
 
 
 def test_a_run_is_resumed_when_its_first_checkpoint_is_gone(recipe, trained):

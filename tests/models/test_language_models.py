@@ -1,5 +1,6 @@
 """Language models of transformers as text encoders: tiny ones, with random weights, made here."""
 
+import json
 import pickle
 import shutil
 
@@ -10,8 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from fusion.builders import settle_text_encoder
 from fusion.config import ConfigError
-from fusion.models.language_model_files import default_text_encoder
-from fusion.models.language_models import HFText
+from fusion.models.language_model_files import default_text_encoder, language_model_width
+from fusion.models.language_models import CLIPText, HFText
+from fusion.models.trained_text import TextTokens, read_tokens
 from tests.tiny import CONFIG
 
 transformers = pytest.importorskip("transformers")
@@ -71,6 +73,14 @@ def test_later_tokens_are_cut_off_with_a_warning(folder):
         long, short = encoder.encode(["a red star", "a star"])
     assert len(long) == len(short) == 2
     torch.testing.assert_close(long, HFText(folder, max_words=2)("a red"))
+
+
+def test_a_tokenizer_in_python_cuts_and_warns(tmp_path):
+    transformers.CanineTokenizer().save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="1 of 3 texts have more than 5 tokens"):
+        ids, kept, _ = read_tokens(TextTokens(tmp_path).tokenizer, ["stars", "starry", "a"], 5)
+    assert ids[0][1:-1] == [ord(letter) for letter in "stars"]
+    assert [sum(text) for text in kept] == [5, 5, 1]
 
 
 def test_a_batch_gives_what_each_text_gives_alone(folder):
@@ -168,6 +178,32 @@ def test_a_model_that_cannot_be_used_is_explained(folder, tmp_path):
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(ValueError, match=r"lack encoder.layer.1.output.dense.weight \(and 0 more"):
         HFText(tmp_path / "part").encode(["a"])
+
+
+OPENERS = {
+    "frozen": lambda place: HFText(place).encode(["a"]),
+    "trained": lambda place: TextTokens(place).encoder_spec(),
+    "weights": lambda place: TextTokens(place).start(None),
+    "clip": lambda place: CLIPText(str(place)),
+    "width": language_model_width,
+}
+
+
+@pytest.mark.parametrize("opener", OPENERS.values(), ids=OPENERS)
+def test_no_code_of_a_model_runs(folder, tmp_path, monkeypatch, opener):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    place, ran = tmp_path / "evil", tmp_path / "ran"
+    shutil.copytree(folder, place)
+    (place / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    part = "evil.Part"
+    names = {"AutoConfig": part, "AutoModel": part, "AutoTokenizer": [part, part]}
+    for file in ("config.json", "tokenizer_config.json"):
+        said = json.loads((place / file).read_text())
+        said |= {"auto_map": names, "model_type": "evil", "tokenizer_class": "Evil"}
+        (place / file).write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"be loaded from .*contains custom code") as caught:
+        opener(place)
+    assert "\n" not in str(caught.value) and not ran.exists()
 
 
 def test_a_model_of_the_hub_is_looked_up_in_the_cache_first(folder, monkeypatch):

@@ -122,6 +122,14 @@ def test_a_checkpoint_says_where_the_file_is(files, tmp_path):
         WordVectorFile.load(tmp_path)
 
 
+def test_a_key_of_a_checkpoint_that_is_unknown_is_explained(files, tmp_path):
+    WordVectorFile(files["safetensors"]).save(tmp_path)
+    file = tmp_path / WordVectorFile.reference
+    file.write_text(file.read_text().replace("max_words", "most_words"))
+    with pytest.raises(ValueError, match=r"cannot be opened: .*argument 'most_words'"):
+        WordVectorFile.load(tmp_path)
+
+
 def test_it_is_opened_anew_in_other_processes(files):
     encoder = WordVectorFile(files["safetensors"])
     sent = pickle.dumps(encoder)

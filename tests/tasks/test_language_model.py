@@ -37,6 +37,30 @@ def test_the_run_says_which_model_it_was(run):
     assert (run / "best" / "language_model.json").exists()
 
 
+def test_all_processes_take_the_text_encoder_that_the_main_one_finds(tool, run, tmp_path):
+    spec = {"name": "auto", "model": str(run.parent / "bert")}
+    config = write_config(tmp_path)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "from fusion.commands import train\n"
+        "from fusion.config import load_config\n"
+        "from fusion.models import language_model_files\n"
+        "if os.environ['RANK'] == '0':\n"
+        "    language_model_files.find_language_model = lambda model: float('not here')\n"
+        "def claim(folder, accelerator):\n"
+        "    print(folder.config['text_encoder'], folder.config['model']['modalities']['text'])\n"
+        "    sys.exit()\n"
+        "train._claim = claim\n"
+        f"config = load_config({str(config)!r}) | {{'text_encoder': {spec!r}}}\n"
+        "train.train(config)\n"
+    )
+    code, output, errors = tool(script, processes=2)
+    assert code == 0, errors
+    assert output == "{'name': 'word2vec'} {'dim': 64}\n" * 2
+    assert errors.count("texts are read by word2vec") == 1
+
+
 def test_encode_is_what_evaluation_embeds(run):
     import accelerate
 

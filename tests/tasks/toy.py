@@ -129,9 +129,6 @@ class Classification:
     def open_encoders(self, checkpoint, own_first=False):
         return {}
 
-    def unknown_words(self, split):
-        return ""
-
     def save_encoders(self, folder):
         pass
 
