@@ -90,7 +90,7 @@ def _check_films(
     total = 0.0
     for film, its in of_film.items():
         path, length = folder / film, math.inf
-        if path.is_file():
+        if film in Media(folder):
             try:
                 length = _seconds(path)
             except MediaError as error:

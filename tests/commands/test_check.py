@@ -68,6 +68,13 @@ def test_a_good_file_is_counted(films, tmp_path, capsys):
     assert "an end that is missing is the start of the film's next caption" in text
 
 
+def test_a_name_that_is_too_long_is_a_film_that_is_missing(films, tmp_path, capsys):
+    code, text = check(capsys, write(tmp_path, "a;0;1;x", f"{'n' * 400};0;1;y"), "--videos", films)
+    assert code == 1
+    assert f"nnn: no such film in {films} (1 caption)" in text
+    assert text.splitlines()[-1].endswith("; 1 mistake")
+
+
 def test_a_film_without_captions_file_is_a_mistake(tmp_path, capsys):
     code, text = check(capsys, tmp_path / "none.csv")
     assert code == 1

@@ -98,3 +98,24 @@ def test_an_open_end_is_the_end_of_the_film(store, tmp_path):
     assert times == [(25, 30), (3, 6), (6, 30)]
     assert clips.ids == ["film0@25-", "film1@3-6", "film1@6-"]
     assert [len(clip["audio"]) for clip in clips] == [502, 300, 2402]
+
+
+@pytest.mark.parametrize(
+    ("fields", "ends"),
+    [(("audio",), (6, 12)), (("2d",), (6, 12)), (("depth",), (12,))],
+    ids=lambda given: "-".join(map(str, given)),
+)
+def test_only_features_that_there_are_limit_a_clip(tmp_path, caplog, fields, ends):
+    """A field of its own, such as depth, is not cut."""
+    known = FIELDS | {"depth": Field(2, 2.0)}
+    with StoreWriter(tmp_path / "store", {name: known[name] for name in fields}, "w") as writer:
+        rows = {n: np.ones((int(30 * known[n].per_second), known[n].width)) for n in fields}
+        writer.add("a", rows, {})
+    file = write(tmp_path, "a,0,12,x")
+    limits = {"max_video_tokens": 6, "max_audio_frames": 600}
+    given = {"validation": file, "store": str(tmp_path / "store"), "split_long": True, **limits}
+    data = CaptionedVideos(file, **given)
+    assert tuple(round(c.end, 1) for c in data.clips("train").captions) == ends
+    data.clips("validation")
+    cut = "validation: 1 of 1 clips are longer than 6.0 s and are cut"
+    assert (cut in caplog.text) == (len(ends) > 1)
