@@ -82,7 +82,7 @@ class Job:
         self.task.open_encoders(start)
         if start is not None and not resumes and (unknown := self.task.unknown_words("train")):
             warn(f"init      {unknown}")
-        self._fit()
+        self._fit(resumes)
         train_set, recipe = self.task.clips("train"), self.task.recipe()
         validation_set = self._validation_clips()
         split = next((name for name in ("test", "validation") if name in self.task.splits), None)
@@ -131,9 +131,14 @@ class Job:
         del self.model
         end_processes(self.accelerator)
 
-    def _fit(self) -> None:
-        """Fill in what the config leaves to the data; the folder keeps the config as given."""
+    def _fit(self, resumes: bool) -> None:
+        """Fill in what the config leaves to the data; the folder keeps the config as given.
+
+        The checkpoints have the values that were found, and a resumed run must find the same.
+        """
         self.config = dict(self.task.fit(self.accelerator.num_processes))
+        if resumes:
+            self.folder.check_fitted(self.config)
         self.settings = Settings(**self.config["trainer"])
 
     def _build(self) -> None:

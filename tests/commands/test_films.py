@@ -40,7 +40,7 @@ def no_weights(self):
     raise ValueError("mobilenet needs its weights: the hub cannot be reached, and pass the file")
 
 
-def test_one_command_trains_a_model_that_can_be_asked(films, tmp_path, monkeypatch, caplog):
+def test_one_command_trains_a_model_that_can_be_asked(films, tmp_path, monkeypatch, caplog, capsys):
     monkeypatch.setattr(Features, "build", no_weights)
     words = ["--films", str(films[0]), "--captions", str(films[1]), f"output={tmp_path / 'run'}"]
     main(["train", *words, *SMALL])
@@ -56,6 +56,15 @@ def test_one_command_trains_a_model_that_can_be_asked(films, tmp_path, monkeypat
     assert result["clips"]["total"] == 1
     assert fusion.load(run).encode(str(films[0] / "3.mp4"), combination="va").shape == (8,)
     main(["train", *words, *SMALL, "resume=true"])  # what the data say is no other config
+    rows = films[1].read_text().splitlines()
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_text("\n".join(rows[:-2]))
+    films[1].rename(tmp_path / "all.csv")
+    fewer.rename(films[1])
+    with pytest.raises(SystemExit):
+        main(["train", *words, *SMALL, "resume=true"])
+    (tmp_path / "all.csv").rename(films[1])
+    assert "and cannot go on with" in capsys.readouterr().err
 
 
 def test_features_are_kept_in_a_store(films, tmp_path, monkeypatch, caplog):
