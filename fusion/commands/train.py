@@ -195,7 +195,7 @@ class Job:
             format_table(evaluation.result)
             if evaluation
             else "nothing to evaluate on: the data has training clips alone; the last epoch is in"
-            f" {self.folder.best}, for tools/evaluate.py --set CONFIG"
+            f" {self.folder.best}, for fusion evaluate --set CONFIG"
         )
         print(f"\ntime      {self.clock}\nreport    {path / 'report.html'}")
 

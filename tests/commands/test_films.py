@@ -81,6 +81,30 @@ def test_features_are_kept_in_a_store(films, tmp_path, monkeypatch, caplog):
     assert "times their speed" not in caplog.text
 
 
+def test_a_film_that_was_replaced_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "cache"))
+    network = dataclasses.replace(LIGHT, features_2d="resnet10t", random_weights=True)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("video,start,end,text\na.mp4,0,1,x\n")
+    (tmp_path / "films").mkdir()
+
+    def rows(*films):
+        for name, seconds in films:
+            write_film(tmp_path / "films" / name, seconds=seconds)
+        config = films_config(
+            tmp_path / "films", captions, "own_videos", ["output=x"], features=network
+        )
+        store = FeatureStore(config["data"]["store"])
+        return store.location, {name: store.rows(name, "audio") for name in store.videos}
+
+    first, before = rows(("a.mp4", 1.0))
+    captions.write_text(captions.read_text() + "b.mp4,0,1,x\n")
+    assert rows(("b.mp4", 1.0)) == (first, before | {"b.mp4": before["a.mp4"]})
+    second, after = rows(("a.mp4", 2.0))
+    assert second != first
+    assert after["a.mp4"] > before["a.mp4"] and after["b.mp4"] == before["a.mp4"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -58,7 +58,7 @@ class CaptionedVideos(Source):
             instead; films are drawn by their names.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
         ceilings: JSON file of the best results possible, by split and direction.
-        store: a feature store, such as ``tools/extract.py`` makes, in place of ``video_features``.
+        store: a feature store, such as ``fusion extract`` makes, in place of ``video_features``.
             A caption file may name its videos without folder and ending.
         root: folder of the videos that are not beside their caption file.
         only: for any of the splits a file that lists which videos of the caption file to take, see
