@@ -122,7 +122,7 @@ def test_every_mistake_of_every_format_is_listed(films, tmp_path, capsys, name, 
 def test_a_bad_file_of_a_folder_does_not_hide_the_next(films, tmp_path, capsys):
     (tmp_path / "a.srt").write_text("no times")
     (tmp_path / "b.vtt").write_text("no header")
-    code, text = check(capsys, tmp_path, "--videos", films)
+    _, text = check(capsys, tmp_path, "--videos", films)
     assert "a.srt: no times such as" in text and "'no header' is not WEBVTT" in text
     assert text.splitlines()[-1].endswith("; 2 mistakes")
 

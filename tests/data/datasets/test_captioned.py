@@ -101,21 +101,26 @@ def test_an_open_end_is_the_end_of_the_film(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "ends"),
-    [(("audio",), (6, 12)), (("2d",), (6, 12)), (("depth",), (12,))],
-    ids=lambda given: "-".join(map(str, given)),
+    ("fields", "tokens", "frames", "ends"),
+    [
+        (("audio",), 2, 600, (6, 12)),
+        (("2d",), 6, 200, (6, 12)),
+        (("2d", "audio"), 6, 400, (4, 8, 12)),
+        (("depth",), 2, 200, (12,)),
+    ],
+    ids=["audio", "2d", "both", "depth"],
 )
-def test_only_features_that_there_are_limit_a_clip(tmp_path, caplog, fields, ends):
+def test_only_features_that_there_are_limit_a_clip(tmp_path, caplog, fields, tokens, frames, ends):
     """A field of its own, such as depth, is not cut."""
     known = FIELDS | {"depth": Field(2, 2.0)}
     with StoreWriter(tmp_path / "store", {name: known[name] for name in fields}, "w") as writer:
         rows = {n: np.ones((int(30 * known[n].per_second), known[n].width)) for n in fields}
         writer.add("a", rows, {})
     file = write(tmp_path, "a,0,12,x")
-    limits = {"max_video_tokens": 6, "max_audio_frames": 600}
+    limits = {"max_video_tokens": tokens, "max_audio_frames": frames}
     given = {"validation": file, "store": str(tmp_path / "store"), "split_long": True, **limits}
     data = CaptionedVideos(file, **given)
     assert tuple(round(c.end, 1) for c in data.clips("train").captions) == ends
     data.clips("validation")
-    cut = "validation: 1 of 1 clips are longer than 6.0 s and are cut"
+    cut = f"validation: 1 of 1 clips are longer than {ends[0]}.0 s and are cut"
     assert (cut in caplog.text) == (len(ends) > 1)
