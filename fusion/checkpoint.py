@@ -191,7 +191,7 @@ def find_checkpoint(path: str | Path) -> Path:
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file, and a checkpoint is a folder; published weights are converted by"
-            f" python tools/convert.py {path} --out FOLDER"
+            f" fusion convert {path} --out FOLDER"
         )
     if (path / CONFIG).exists():
         raise CheckpointError(

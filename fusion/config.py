@@ -69,7 +69,8 @@ def load_config(
     the whole section of the base.
 
     Args:
-        path: YAML file. ``base: other.yaml`` in it is relative to the file itself.
+        path: YAML file or recipe. ``base: other.yaml`` in it is relative to the file itself, or
+            a recipe.
         overrides: changes such as ``trainer.epochs=1``; the values are YAML.
         trained: the config of a trained model. A file without ``model`` is about an evaluation, and
             what it leaves out is as there.
@@ -221,7 +222,7 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Any]:
     if not isinstance(own, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` lines")
     base = own.pop("base", None)
-    return [*(_read_files(path.parent / base, (*seen, path)) if base else ()), own]
+    return [*(_read_files(find_config(base, path.parent), (*seen, path)) if base else ()), own]
 
 
 def _merge(base: Any, changes: Any) -> Any:

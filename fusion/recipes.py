@@ -8,14 +8,17 @@ PACKAGE = Path(__file__).parent
 _FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # installed; a checkout
 
 
-def find_config(name: str | Path) -> Path:
-    """Return the file of a config: a path, or a recipe's name, such as ``youcook2/finetune``."""
-    path = Path(name).expanduser()
-    if path.exists() or path.is_absolute():
+def find_config(name: str | Path, folder: Path = Path()) -> Path:
+    """Return the file of a config: a path, or a recipe's name, such as ``youcook2/finetune``.
+
+    A path is relative to ``folder``.
+    """
+    path = folder / Path(name).expanduser()
+    if path.is_file() or Path(name).is_absolute():
         return path
     recipe = str(name).removeprefix("configs/").removesuffix(".yaml")
     files = [folder / f"{recipe}.yaml" for folder in _FOLDERS]
-    return next((file for file in files if file.exists()), path)
+    return next((file for file in files if file.is_file()), path)
 
 
 def list_recipes() -> list[str]:

@@ -90,6 +90,19 @@ def test_what_cannot_be_read_is_explained_in_one_line(write, content, overrides,
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_does_not_hide_a_recipe(tmp_path, monkeypatch):
+    (tmp_path / "eao").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_config("eao")["model"]["name"] == "eao"
+
+
+def test_a_base_may_be_a_recipe_or_a_file_beside(write):
+    path = write("own.yaml", {"base": "eao", "seed": 7})
+    assert load_config(path) == load_config("eao") | {"seed": 7}
+    write("eao", MINIMAL | {"seed": 3})
+    assert load_config(write("own.yaml", {"base": "eao"}))["seed"] == 3
+
+
 def test_a_missing_file_is_explained(tmp_path):
     with pytest.raises(ConfigError, match="no config at .*nowhere.yaml"):
         load_config(tmp_path / "nowhere.yaml")

@@ -95,6 +95,13 @@ def test_a_model_without_it_does_not_read_it(folder):
     assert "depth" not in clips_of(folder, *overrides, "loss.terms={t|v: 1}")[0]
 
 
+def test_its_width_may_be_left_to_the_data(folder):
+    task = make_task(load_config(folder / "depth.yaml", ["model.modalities.depth.dim=null"]))
+    task.open_data()
+    task.open_encoders(None)
+    assert task.fit(1)["model"]["modalities"]["depth"] == {"dim": 5}
+
+
 def test_directions_presence_and_report_follow(run):
     result = json.loads((run / "results.json").read_text())
     assert {"t->d", "d->t", "vd->t", "t->vad", "v->d", "t->v+a+d"} <= set(result["directions"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fusion.data.captions.films import Media, look_below
 from fusion.data.captions.match import read_all
-from fusion.data.captions.table import Caption, CaptionError, CaptionParser
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser, NoCaptionsError
 from fusion.data.media.decode import MediaError, open_media
 from fusion.words import number_of
 
@@ -54,7 +54,8 @@ def check_captions(file: str | Path, videos: str | Path | None = None) -> int:
             root = None
         captions, folder = find_films(place, root, parser)
     except CaptionError as error:
-        parser.note(str(error))
+        if not (parser.problems and isinstance(error, NoCaptionsError)):  # its mistakes say why
+            parser.note(str(error))
     seconds = _check_films(captions, folder, root, parser)
     if guessed := parser.guesses.describe():
         print(f"guessed: {guessed}")
@@ -90,7 +91,7 @@ def _check_films(
     total = 0.0
     for film, its in of_film.items():
         path, length = folder / film, math.inf
-        if path.is_file():
+        if film in Media(folder):
             try:
                 length = _seconds(path)
             except MediaError as error:

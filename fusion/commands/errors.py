@@ -45,7 +45,7 @@ def run(command: Callable[[], object]) -> None:
         _end(
             "error: out of memory outside of the training steps (those use smaller chunks by"
             " themselves); saved checkpoints are complete: lower evaluation.batch_size and go on"
-            f" with resume=true, or use tools/evaluate.py ({_one_line(error)})"
+            f" with resume=true, or use fusion evaluate ({_one_line(error)})"
         )
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from fusion.commands.check import Collector, find_films
 from fusion.config import ConfigError, load_config
+from fusion.data.captions.films import Media
 from fusion.data.features.problems import warn
 from fusion.data.features.store import FeatureStore
 from fusion.extract.job import extract
 from fusion.extract.settings import Features
-from fusion.files import cache_folder
+from fusion.files import cache_folder, write_atomically
 from fusion.words import number_of
 
 # Light: 5 million weights, a picture a second. On two cores of a CPU decoding takes longer.
@@ -59,7 +60,8 @@ def films_config(
     given += [f"data.root={json.dumps(str(root.absolute()), ensure_ascii=False)}"]
     loaded = read(config, [*given, *overrides])  # mistakes in it are found first
     found, folder = find_films(file, root, Collector())
-    paths = [p for name in dict.fromkeys(c.video for c in found) if (p := folder / name).is_file()]
+    films_there = Media(folder)
+    paths = [folder / name for name in dict.fromkeys(c.video for c in found) if name in films_there]
     if not paths:
         raise ConfigError(f"{file}: none of its films is in {root}; see fusion check")
     if (store := _extract(paths, root, features)) is not None:
@@ -81,8 +83,7 @@ def _extract(paths: Sequence[Path], root: Path, features: Features) -> Path | No
     root, paths = Path(os.path.abspath(root)), [Path(os.path.abspath(path)) for path in paths]
     if not all(path.is_relative_to(root) for path in paths):
         root = Path(os.path.commonpath([path.parent for path in paths]))
-    identity = f"{os.path.realpath(root)} {features}"
-    store = cache_folder() / "films" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    store = _find_store(f"{os.path.realpath(root)} {features}", paths)
     before = set(FeatureStore(store).videos) if (store / "store.json").exists() else set()
     names = " and ".join(n for n in (features.features_2d, features.features_3d) if n != "none")
     warn(f"features of {number_of(len(paths), 'film')} with {names}, kept in {store}")
@@ -95,3 +96,24 @@ def _extract(paths: Sequence[Path], root: Path, features: Features) -> Path | No
     if seconds:
         warn(f"{seconds:.0f} s of film in {taken:.0f} s, {seconds / taken:.1f} times their speed")
     return store
+
+
+def _find_store(identity: str, paths: Sequence[Path]) -> Path:
+    """Return the folder of the store, the first in which no film is as it is no longer.
+
+    A file beside it has the size and the time of each film. A replaced film needs a new store, as
+    another run may read the old one; further films are added to it.
+    """
+    stats = {str(path): path.stat() for path in paths}
+    now = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+    version = 0
+    while True:
+        name = hashlib.sha256(f"{identity} {version}".encode()).hexdigest()[:16]
+        store = cache_folder() / "films" / name
+        stamps = store.with_suffix(".json")
+        then = json.loads(stamps.read_text()) if stamps.exists() else {}
+        if all(then.get(path, state) == state for path, state in now.items()):
+            store.mkdir(parents=True, exist_ok=True)
+            write_atomically(stamps, json.dumps(then | now))
+            return store
+        version += 1

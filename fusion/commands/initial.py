@@ -74,7 +74,7 @@ def find_initial(init: str) -> Path:
         if Path(init).exists():
             raise ConfigError(f"init: {error}") from None
         raise ConfigError(
-            f"init: {error}; published weights are converted by python tools/convert.py"
+            f"init: {error}; published weights are converted by fusion convert"
             f" FILE.pth --out {init}"
         ) from None
 

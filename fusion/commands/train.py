@@ -85,7 +85,7 @@ class Job:
         with self.clock("features"), self.accelerator.local_main_process_first():
             self.task.extract()
         self.task.open_encoders(start)
-        self._fit()
+        self._fit(resumes)
         train_set = self.task.clips("train")
         validation_set = self._validation_clips()
         split = next((name for name in ("test", "validation") if name in self.task.splits), None)
@@ -154,9 +154,14 @@ class Job:
             arguments=self.task.arguments(self.loss),
         )
 
-    def _fit(self) -> None:
-        """Fill in what the config leaves to the data; the folder keeps the config as given."""
+    def _fit(self, resumes: bool) -> None:
+        """Fill in what the config leaves to the data; the folder keeps the config as given.
+
+        The checkpoints have the values that were found, and a resumed run must find the same.
+        """
         self.config = dict(self.task.fit(self.accelerator.num_processes))
+        if resumes:
+            self.folder.check_fitted(self.config)
         self.settings = Settings(**self.config["trainer"])
 
     def _build(self) -> None:
@@ -213,7 +218,7 @@ class Job:
             format_table(evaluation.result)
             if evaluation
             else "nothing to evaluate on: the data has training clips alone; the last epoch is in"
-            f" {self.folder.best}, for tools/evaluate.py --set CONFIG"
+            f" {self.folder.best}, for fusion evaluate --set CONFIG"
         )
         print(f"\ntime      {self.clock}\nreport    {path / 'report.html'}")
 

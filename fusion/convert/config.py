@@ -125,7 +125,7 @@ def describe_text(config: Mapping[str, Any]) -> str:
     width = config["model"]["modalities"]["text"]["dim"]
     return (
         f"text      word vectors {width} wide are needed (for the published models {WORD_VECTORS});"
-        " give them here with --word-vectors, or to tools/evaluate.py with text_encoder.path=FILE"
+        " give them here with --word-vectors, or to fusion evaluate with text_encoder.path=FILE"
     )
 
 

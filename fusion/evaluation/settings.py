@@ -17,7 +17,7 @@ class Settings:
     Attributes:
         batch_size: clips embedded at a time by one process; it only changes the speed.
         queries_in_report: number of queries in the report's gallery.
-        model: changes that ``tools/evaluate.py`` makes to the model's own config, such as the
+        model: changes that ``fusion evaluate`` makes to the model's own config, such as the
             number of spectrogram frames; the weights must still fit.
         rescoring: further rows of the table, keys of ``PAPERS``.
         dual_softmax_scale: factor of the cosines in the softmax over queries. The authors use a

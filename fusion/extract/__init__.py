@@ -1,4 +1,4 @@
-"""From films to a feature store: what ``tools/extract.py`` does.
+"""From films to a feature store: what ``fusion extract`` does.
 
 job.py           the whole job, which files it takes, and their captions
 settings.py      what is extracted; a store holds features of one kind only

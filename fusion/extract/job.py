@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -98,6 +98,21 @@ def extract(
     base = path.parents[name.count("/")]
     if captions is not None:  # raises now if something is wrong with them
         find_captions(captions, list(films), max_bad, _ways(base, captions))
+    outcomes = _extract_share(films, store, base, features, workers, time_limit)
+    if outcomes.complete:  # the last of the processes reports for all
+        _report(store, outcomes, captions, max_bad, base)
+    return outcomes
+
+
+def _extract_share(
+    films: Mapping[str, Path],
+    store: Path,
+    base: Path,
+    features: Features,
+    workers: int | None,
+    time_limit: float,
+) -> Outcomes:
+    """Extract this process's share of the films; return what is known of those of all."""
     rank, world_size = launched_as()
     device = _device()
     backbones = {field: b.to(device) for field, b in features.build().items()}
@@ -117,10 +132,7 @@ def extract(
         share = Share(films, writer, decoders, backbones)
         share.extract(list(films)[rank::world_size], quiet=rank > 0)
     note_failures(store, rank, share.failures)
-    outcomes = collect_outcomes(store, films, world_size)
-    if outcomes.complete:  # the last of the processes reports for all
-        _report(store, outcomes, captions, max_bad, base)
-    return outcomes
+    return collect_outcomes(store, films, world_size)
 
 
 def _ways(base: Path, captions: str | Path) -> Ways:

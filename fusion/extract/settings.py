@@ -113,7 +113,7 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
 def _check_free(store: Path) -> None:
     """Check that a place is free for a store; other processes may be claiming it right now."""
     if (store / "store.json").exists():
-        raise ValueError(f"{store} is not of tools/extract.py: no {FILE}; choose another --out")
+        raise ValueError(f"{store} is not of fusion extract: no {FILE}; choose another --out")
     if store.exists() and not store.is_dir():
         raise ValueError(f"{store} is a file; --out names the folder of the store, choose another")
     others = [p.name for p in store.glob("*") if not p.name.startswith((FILE, "."))]

@@ -164,7 +164,7 @@ class ClipMaker:
                 raise CheckpointError(
                     "the checkpoint does not say how the features of its videos were made (it was"
                     " trained with published features, or by an older version); give finished"
-                    " tokens (L, D), or train it again on a store of tools/extract.py"
+                    " tokens (L, D), or train it again on a store of fusion extract"
                 )
             self._made = FilmFeatures(self.recipe["features"], self._device, self._weights)
         return self._made

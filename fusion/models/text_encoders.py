@@ -159,7 +159,7 @@ class FromFile:
 class WordVectorFile(FromFile, WordVectors):
     """Fixed vectors from a file that others have made, such as GoogleNews' word2vec.
 
-    The original file costs each process its whole size (3.6 GB). Converted by tools/convert.py it
+    The original file costs each process its whole size (3.6 GB). Converted by fusion convert it
     is mapped into memory: all processes share it, and only the vectors that are used are read.
 
     Args:

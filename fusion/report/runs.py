@@ -255,7 +255,7 @@ def _how_to_get(file: Path) -> str:
     first = "delete cost.json, then " if is_cost and file.exists() else ""
     lost = "; of a finished run the training time stays unknown" if is_cost else ""
     return (
-        f"the run is not finished or an older version made it: {first}python tools/train.py {words}"
+        f"the run is not finished or an older version made it: {first}fusion train {words}"
         " resume=true overwrite=false ends it, or evaluates it again if it is finished, without"
         f" training it again{lost}"
     )

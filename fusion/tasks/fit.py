@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fusion.builders import left_to_the_data
 from fusion.config import ConfigError, merge
-from fusion.data.datasets.dataset import Source, TextEncoder
+from fusion.data.datasets.dataset import ClipSet, Source
 from fusion.data.features.problems import warn
+from fusion.tasks.task import width_of
 from fusion.words import number_of
 
 STEPS = 200  # of a run whose epochs are fitted
 EPOCHS = (10, 100)  # the fewest and the most of it
+PARTS = (4, 2)  # into how many a batch may be cut whatever the number of processes
+FEWEST = 4  # clips in each of them
 
 
 def fit_config(
-    config: Mapping[str, Any], source: Source, text_encoder: TextEncoder | None, processes: int
+    config: Mapping[str, Any], source: Source, read: Callable[[str], ClipSet], processes: int
 ) -> Mapping[str, Any]:
     """Fill in what a config leaves to the data; a config that leaves nothing is returned as it is.
+
+    ``read`` reads a split of the ``source``, with all modalities of the model.
 
     * ``data``: the settings of :meth:`.Source.fit`.
     * ``model.modalities.NAME.dim``, null or absent: the width of the data or the encoder.
@@ -35,15 +40,13 @@ def fit_config(
     missing = left_to_the_data(config["model"])
     if not missing and not config["trainer"].get("fit"):
         return fitted if found else config
-    clips = source.clips("train", text_encoder)
+    clips = read("train")
     first = clips[0]
     widths: dict[str, Any] = {}
     for name, key in missing:
-        if name not in first:
-            hint = "; texts need a text_encoder" if name == "text" else ""
-            raise ConfigError(f"the data has no modality {name!r} of model.modalities{hint}")
+        width = width_of(first, name)
         if key == "dim":
-            widths[name] = {"dim": first[name].shape[-1]}
+            widths[name] = {"dim": width}
         else:
             frames = fitted["data"].get("max_audio_frames") or 1
             widths[name] = {"encoder": {"num_frames": 64 * math.ceil(frames / 64)}}
@@ -57,13 +60,18 @@ def fit_trainer(config: Mapping[str, Any], clips: int, processes: int) -> dict[s
     """Fit batch, BatchNorm groups, chunk and epochs to the number of training clips; say so.
 
     A batch has at most ``trainer.batch_size`` clips, a group at most ``batchnorm_group``. Where
-    ``trainer.epochs`` is null, there are as many as 200 steps take, from 10 to 100.
+    ``trainer.epochs`` is null, there are as many as 200 steps take, from 10 to 100. From 16 clips
+    on these numbers are the same on one, two and four processes, from 8 on one and two: a group
+    fits into a quarter of a batch, or a half.
 
     Raises:
         ConfigError: there are fewer than two clips for each process.
     """
     trainer, model = dict(config["trainer"]), config["model"]
-    most = min(trainer["batch_size"], clips) // processes
+    total = min(trainer["batch_size"], clips)
+    shared = (n for n in PARTS if n % processes == 0 and total >= FEWEST * n)
+    parts = next(shared, processes)
+    most = total // parts
     if most < 2:
         raise ConfigError(
             f"{number_of(clips, 'training clip')} on {number_of(processes, 'device')}, each of"
@@ -78,9 +86,10 @@ def fit_trainer(config: Mapping[str, Any], clips: int, processes: int) -> dict[s
     group = math.ceil(most / math.ceil(most / group))  # of a batch that is cut into equal parts
     group = group if group * math.ceil(most / group) <= most else most // math.ceil(most / group)
     share = most // group * group if groups else most
-    trainer["batch_size"] = share * processes
+    trainer["batch_size"] = share * parts
     if (chunk := trainer.get("chunk_size")) and groups:
-        trainer["chunk_size"] = max(group, min(chunk, share) // group * group)
+        chunk = min(chunk, trainer["batch_size"] // processes)
+        trainer["chunk_size"] = max(group, chunk // group * group)
     if trainer["epochs"] is None:
         wanted = math.ceil(STEPS / (clips // trainer["batch_size"]))
         trainer["epochs"] = min(max(wanted, EPOCHS[0]), EPOCHS[1])
@@ -88,7 +97,7 @@ def fit_trainer(config: Mapping[str, Any], clips: int, processes: int) -> dict[s
     said += [f"BatchNorm over {group}"] if groups else []
     warn(
         f"{clips} training clips: {', '.join(said)}, {number_of(trainer['epochs'], 'epoch')};"
-        " trainer.fit=false takes the config's numbers"
+        f" trainer.fit=false trainer.epochs={trainer['epochs']} takes the config's numbers"
     )
     sizes = {name: {"encoder": {"batchnorm_group": group}} for name in groups}
     return {**config, "trainer": trainer, "model": merge(model, {"modalities": sizes})}

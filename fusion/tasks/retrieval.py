@@ -115,7 +115,7 @@ class Retrieval:
 
     def fit(self, processes: int) -> Mapping[str, Any]:
         """Fill in widths, lengths and the size of a batch, see :func:`.fit.fit_config`."""
-        config = fit_config(self.config, self.source, self.text_encoder, processes)
+        config = fit_config(self.config, self.source, self._read, processes)
         if config is not self.config:
             self.config, self.builders = config, check_config(config)
         return config

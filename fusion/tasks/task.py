@@ -106,6 +106,21 @@ class Task(Protocol):
         """
 
 
+def width_of(clip: Mapping[str, Any], name: str) -> int:
+    """Return how wide a clip's features (L, D) of a modality of ``model.modalities`` are.
+
+    Raises:
+        ConfigError: the clip lacks them.
+    """
+    if name not in clip:
+        known = ", ".join(key for key in clip if key != "id")
+        hint = "; texts need a text_encoder" if name == "text" else ""
+        raise ConfigError(
+            f"the data has no modality {name!r} of model.modalities, but {known}{hint}"
+        )
+    return int(clip[name].shape[-1])
+
+
 def check_widths(model: Mapping[str, Any], clip: Mapping[str, Any]) -> None:
     """Check that a clip's features are as wide as the ``model`` section of a config says.
 
@@ -115,13 +130,7 @@ def check_widths(model: Mapping[str, Any], clip: Mapping[str, Any]) -> None:
     for name, spec in model.get("modalities", {}).items():
         if spec is None:
             continue
-        if name not in clip:
-            known = ", ".join(key for key in clip if key != "id")
-            hint = "; texts need a text_encoder" if name == "text" else ""
-            raise ConfigError(
-                f"the data has no modality {name!r} of model.modalities, but {known}{hint}"
-            )
-        width = clip[name].shape[-1]
+        width = width_of(clip, name)
         if "dim" in spec and spec["dim"] != width:
             raise ConfigError(
                 f"model.modalities.{name}.dim is {spec['dim']}, but the data are {width} wide"

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import yaml
 
-from fusion.checkpoint import WEIGHTS
+from fusion.checkpoint import CONFIG, WEIGHTS
 from fusion.config import ConfigError, flatten, load_config, to_yaml
 from fusion.files import lock, recover_folder, write_atomically
 
@@ -75,14 +75,13 @@ class RunFolder:
                     f"{self.path} holds a run already; go on with it by resume=true, begin another"
                     " by output=DIR, or delete it by overwrite=true"
                 )
-            old, new = flatten(load_config(written)), flatten(yaml.safe_load(to_yaml(self.config)))
-            for key in sorted(old.keys() | new.keys()):
-                if key not in FREE_TO_CHANGE and old.get(key) != new.get(key):
-                    raise ConfigError(
-                        f"{self.path} was begun with {key}={old.get(key)} and cannot go on with"
-                        f" {new.get(key)}; set it back, or begin another run by output=DIR"
-                    )
+            self._check_same(written, self.config, "set it back")
         return self.last.exists() and not self.config["overwrite"]
+
+    def check_fitted(self, config: Mapping[str, Any]) -> None:
+        """Raise ConfigError if the run to continue was fitted to the data with other values."""
+        way = "give the data and the number of processes that it was begun with"
+        self._check_same(self.last / CONFIG, config, way)
 
     def begin(self) -> None:
         """Delete the run that is overwritten, and write the config; call on one process only.
@@ -106,6 +105,15 @@ class RunFolder:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+    def _check_same(self, written: Path, config: Mapping[str, Any], way: str) -> None:
+        old, new = flatten(load_config(written)), flatten(yaml.safe_load(to_yaml(config)))
+        for key in sorted(old.keys() | new.keys()):
+            if key not in FREE_TO_CHANGE and old.get(key) != new.get(key):
+                raise ConfigError(
+                    f"{self.path} was begun with {key}={old.get(key)} and cannot go on with"
+                    f" {new.get(key)}; {way}, or begin another run by output=DIR"
+                )
 
     def _holds_a_run(self) -> bool:
         """Return whether there is anything to lose: a checkpoint or a result."""

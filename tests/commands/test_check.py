@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,63 @@ def test_a_good_file_is_counted(films, tmp_path, capsys):
     assert code == 0
     assert "2 captions of 1 film, 1.5 s; 0 mistakes" in text
     assert "an end that is missing is the start of the film's next caption" in text
+
+
+def test_a_name_that_is_too_long_is_a_film_that_is_missing(films, tmp_path, capsys):
+    code, text = check(capsys, write(tmp_path, "a;0;1;x", f"{'n' * 400};0;1;y"), "--videos", films)
+    assert code == 1
+    assert f"nnn: no such film in {films} (1 caption)" in text
+    assert text.splitlines()[-1].endswith("; 1 mistake")
+
+
+SRT = """1
+00:00:00,000 --> 00:00:01
+a dog
+
+2
+00:00:01,000 -> 00:00:02,000
+a cat
+
+3
+0:0 --> soon
+a cow
+
+4
+00:00:02,x --> 00:00:03,000
+a horse
+"""
+ROWS = [{"video": "a", "text": "x"}, {"video": "a"}, {"text": "x"}, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mistakes"),
+    [
+        ("a.srt", SRT, ["line 10: '0:0 --> soon' are no times", "line 14: '00:00:02,x -->"]),
+        ("b.json", json.dumps(ROWS), [f"entry {n}: " for n in (2, 3, 4)]),
+        (
+            "c.json",
+            json.dumps({v: {"start": [0], "end": [1], "text": []} for v in "ab"}),
+            [f"video {v!r}: " for v in "ab"],
+        ),
+        ("d.csv", "video,start,end,text\na,1,0,x\na,2,1,y\n", ["line 2: end", "line 3: end"]),
+        ("e.vtt", "", ["e.vtt: the file is empty"]),
+    ],
+)
+def test_every_mistake_of_every_format_is_listed(films, tmp_path, capsys, name, content, mistakes):
+    (tmp_path / name).write_text(content)
+    code, text = check(capsys, tmp_path / name, "--videos", films)
+    assert code == 1
+    for mistake in mistakes:
+        assert mistake in text
+    assert f"; {len(mistakes)} mistake" in text.splitlines()[-1]
+
+
+def test_a_bad_file_of_a_folder_does_not_hide_the_next(films, tmp_path, capsys):
+    (tmp_path / "a.srt").write_text("no times")
+    (tmp_path / "b.vtt").write_text("no header")
+    _, text = check(capsys, tmp_path, "--videos", films)
+    assert "a.srt: no times such as" in text and "'no header' is not WEBVTT" in text
+    assert text.splitlines()[-1].endswith("; 2 mistakes")
 
 
 def test_a_film_without_captions_file_is_a_mistake(tmp_path, capsys):

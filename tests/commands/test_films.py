@@ -1,6 +1,8 @@
 """``fusion train --films FOLDER --captions FILE``: from films to a model that can be asked."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -40,9 +42,10 @@ def no_weights(self):
     raise ValueError("mobilenet needs its weights: the hub cannot be reached, and pass the file")
 
 
-def test_one_command_trains_a_model_that_can_be_asked(films, tmp_path, monkeypatch, caplog):
+def test_one_command_trains_a_model_that_can_be_asked(films, tmp_path, monkeypatch, caplog, capsys):
     monkeypatch.setattr(Features, "build", no_weights)
-    words = ["--films", str(films[0]), "--captions", str(films[1]), f"output={tmp_path / 'run'}"]
+    captions = Path(shutil.copy(films[1], tmp_path))
+    words = ["--films", str(films[0]), "--captions", str(captions), f"output={tmp_path / 'run'}"]
     main(["train", *words, *SMALL])
     assert "needs its weights: the hub cannot be reached; so video features are hand" in caplog.text
     assert "6 training clips: batches of 6, BatchNorm over 6, 2 epochs" in caplog.text
@@ -56,6 +59,10 @@ def test_one_command_trains_a_model_that_can_be_asked(films, tmp_path, monkeypat
     assert result["clips"]["total"] == 1
     assert fusion.load(run).encode(str(films[0] / "3.mp4"), combination="va").shape == (8,)
     main(["train", *words, *SMALL, "resume=true"])  # what the data say is no other config
+    captions.write_text("\n".join(films[1].read_text().splitlines()[:-2]))
+    with pytest.raises(SystemExit):
+        main(["train", *words, *SMALL, "resume=true"])
+    assert "and cannot go on with" in capsys.readouterr().err
 
 
 def test_features_are_kept_in_a_store(films, tmp_path, monkeypatch, caplog):
@@ -70,6 +77,30 @@ def test_features_are_kept_in_a_store(films, tmp_path, monkeypatch, caplog):
     caplog.clear()
     assert films_config(*films, "own_videos", ["output=x"], features=network) == config
     assert "times their speed" not in caplog.text
+
+
+def test_a_film_that_was_replaced_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSION_CACHE", str(tmp_path / "cache"))
+    network = dataclasses.replace(LIGHT, features_2d="resnet10t", random_weights=True)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("video,start,end,text\na.mp4,0,1,x\n")
+    (tmp_path / "films").mkdir()
+
+    def rows(*films):
+        for name, seconds in films:
+            write_film(tmp_path / "films" / name, seconds=seconds)
+        config = films_config(
+            tmp_path / "films", captions, "own_videos", ["output=x"], features=network
+        )
+        store = FeatureStore(config["data"]["store"])
+        return store.location, {name: store.rows(name, "audio") for name in store.videos}
+
+    first, before = rows(("a.mp4", 1.0))
+    captions.write_text(captions.read_text() + "b.mp4,0,1,x\n")
+    assert rows(("b.mp4", 1.0)) == (first, before | {"b.mp4": before["a.mp4"]})
+    second, after = rows(("a.mp4", 2.0))
+    assert second != first
+    assert after["a.mp4"] > before["a.mp4"] and after["b.mp4"] == before["a.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_other_settings_than_those_of_the_store_are_refused(
 def test_a_store_of_other_origin_is_refused(films, tmp_path):
     with StoreWriter(tmp_path, {"2d": job.fields_of({}, True)["audio"]}, "other"):
         pass
-    with pytest.raises(ValueError, match="is not of tools/extract.py: no extraction.json"):
+    with pytest.raises(ValueError, match="is not of fusion extract: no extraction.json"):
         extract([films], tmp_path, TINY)
 
 

@@ -106,7 +106,9 @@ def test_a_file_that_an_older_version_did_not_write_is_named(compared, name):
     two = compared.run("two", {"t->v": 0.5}, model=OTHER)
     (compared.folder / "two" / name).unlink()
     message = compared.refused(f"has no {name}; ")
-    assert f"train.py {two}/config.yaml output={two} resume=true overwrite=false ends" in message
+    assert (
+        f"fusion train {two}/config.yaml output={two} resume=true overwrite=false ends" in message
+    )
 
 
 @pytest.mark.parametrize(

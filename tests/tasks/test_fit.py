@@ -1,8 +1,11 @@
+import re
+
 import pytest
 
 from fusion.builders import check_config
 from fusion.config import ConfigError, load_config
 from fusion.tasks.fit import fit_config, fit_trainer
+from fusion.training.settings import Settings
 from tests.test_configs import CONFIGS, what_is_left_to_the_user
 
 OWN = next(path for path in CONFIGS if path.stem == "own_videos")
@@ -32,6 +35,22 @@ def test_batch_group_and_chunk_fit_together(clips, processes, caplog):
     check_config(fitted)["model"]()
 
 
+@pytest.mark.parametrize("batch_size", [16, 30, 64])
+@pytest.mark.parametrize("clips", [8, 13, 15, 16, 30, 31, 33, 63, 64, 65, 1000])
+def test_they_do_not_depend_on_the_number_of_processes(clips, batch_size):
+    config = load_config(OWN, ["data.train=x", f"trainer.batch_size={batch_size}"])
+    one, two, four = (fit_trainer(config, clips, processes) for processes in (1, 2, 4))
+    assert one == two
+    assert clips < 16 or one == four
+
+
+def test_the_way_out_that_is_named_trains(caplog):
+    config = load_config(OWN, ["data.train=x"])
+    fit_trainer(config, 100, 1)
+    way = re.search(r"; (trainer.fit=false .*) takes the config's numbers", caplog.text)
+    Settings(**load_config(OWN, ["data.train=x", *way[1].split()])["trainer"])
+
+
 def test_numbers_of_the_user_are_kept():
     config = load_config(OWN, ["data.train=x", "trainer.epochs=3", "trainer.batch_size=8"])
     trainer = fit_trainer(config, 1000, 1)["trainer"]
@@ -46,4 +65,4 @@ def test_too_few_clips_are_refused():
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p != OWN], ids=lambda path: path.stem)
 def test_other_recipes_leave_nothing_to_the_data(path):
     config = load_config(path, what_is_left_to_the_user(path))
-    assert fit_config(config, NoData(), None, 1) is config
+    assert fit_config(config, NoData(), lambda split: None, 1) is config

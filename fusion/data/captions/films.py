@@ -18,7 +18,10 @@ class Media(Collection[str]):
         self.folder = folder
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (self.folder / name).is_file()
+        try:
+            return isinstance(name, str) and (self.folder / name).is_file()
+        except OSError:  # such as a name that is too long
+            return False
 
     def __iter__(self) -> Iterator[str]:
         for file in sorted(self.folder.rglob("*")):

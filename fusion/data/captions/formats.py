@@ -18,7 +18,7 @@ from typing import Any
 
 from fusion.data.captions import table
 from fusion.data.captions.rows import COLUMNS, find_columns, read_text
-from fusion.data.captions.table import Caption, CaptionError, CaptionParser
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser, NoCaptionsError
 from fusion.data.features.problems import MAX_BAD
 from fusion.data.untrusted.pickle import load_pickle
 
@@ -82,7 +82,7 @@ def read_caption_file(
     parser.check()
     chosen = [caption for caption in captions if video in (None, caption.video)]
     if not chosen and ending not in SUBTITLES:
-        raise CaptionError(f"{path}: no captions of {video or 'any video'}; check the name")
+        raise NoCaptionsError(f"{path}: no captions of {video or 'any video'}; check the name")
     return chosen
 
 
@@ -105,10 +105,9 @@ def captions_by_video(
         name, where = str(video), f"{source}, video {short(video)}"
         try:
             rows = list(zip(*(columns[key] for key in ("start", "end", "text")), strict=True))
-        except (TypeError, LookupError, ValueError) as error:
-            raise CaptionError(
-                f"{where}: {short(columns)} must be lists start, end, text of one length"
-            ) from error
+        except (TypeError, LookupError, ValueError):
+            parser.refuse(f"{where}: {short(columns)} must be lists start, end, text of one length")
+            continue
         place = f"{where}, caption"
         captions = parser.finish(
             parser.parse(place, i, name, start, end, _line(text))
@@ -144,10 +143,11 @@ def _read_list(rows: Sequence[Any], where: str, parser: CaptionParser) -> list[C
     for i, row in enumerate(rows, 1):
         names = find_columns(list(row)) if isinstance(row, dict) else {}
         if not {"video", "text"} <= names.keys() or ("end" in names and "start" not in names):
-            raise CaptionError(
+            parser.refuse(
                 f"{where} {i}: {short(row)} needs video, start, end, text; without both of start"
                 " and end it is about the whole video"
             )
+            continue
         video, start, end, text = (row[names[c]] if c in names else None for c in COLUMNS)
         captions.append(parser.parse(where, i, _line(video), start, end, _line(text)))
     return parser.finish(captions)
@@ -175,21 +175,20 @@ def read_subtitles(path: Path, parser: CaptionParser, video: str) -> list[Captio
     """
     text = read_text(path, parser.guesses)
     if not text.strip():
-        raise CaptionError(f"{path}: the file is empty; make or download it again")
+        parser.refuse(f"{path}: the file is empty; make or download it again")
+        return []
     is_vtt = text.startswith("WEBVTT")
     lines = re.split(r"\r\n|\r|\n", text)
     if path.suffix.lower() == ".vtt" and not is_vtt:
-        raise CaptionError(
+        parser.refuse(
             f"{path}, line 1: {short(lines[0])} is not WEBVTT, which such a file begins with; "
             "rename it if it is of another format"
         )
-    cues = _cues(lines, path, is_vtt)
-    if not cues and not is_vtt:
-        raise CaptionError(
-            f"{path}: no times such as 00:00:01,000 --> 00:00:02,500; it is not SubRip"
-        )
+        return []
+    if "-->" not in text and not is_vtt:
+        parser.refuse(f"{path}: no times such as 00:00:01,000 --> 00:00:02,500; it is not SubRip")
     spoken = []
-    for cue in cues:
+    for cue in _cues(lines, path, is_vtt, parser):
         cue.lines = _plain(cue.lines)
         raw = (cue.line, video, cue.start, cue.end, " ".join(cue.lines))
         if cue.lines and parser.parse(f"{path}, line", *raw):
@@ -207,7 +206,7 @@ def split_language(stem: str) -> tuple[str, str]:
     return stem, ""
 
 
-def _cues(lines: Sequence[str], path: Path, is_vtt: bool) -> list[_Cue]:
+def _cues(lines: Sequence[str], path: Path, is_vtt: bool, parser: CaptionParser) -> list[_Cue]:
     """Cut a file into cues, with their markup."""
     cues: list[_Cue] = []
     part = ""  # what the line belongs to: a cue's text, a note, nothing
@@ -226,10 +225,11 @@ def _cues(lines: Sequence[str], path: Path, is_vtt: bool) -> list[_Cue]:
         elif part == "" and is_vtt and line.startswith(_NO_TEXT):
             part = "note"
         elif "-->" in line and part != "note" and (part == "" or not before or before.isdecimal()):
-            raise CaptionError(
+            parser.refuse(
                 f"{path}, line {number}: {short(line)} are no times; write them like "
                 "00:00:01.000 --> 00:00:02.500"
             )
+            part = ""  # its lines are lost
         elif part == "text":
             cues[-1].lines.append(line)
     return cues

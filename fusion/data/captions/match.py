@@ -13,7 +13,7 @@ from reprlib import repr as short
 from fusion.data.captions import formats, table
 from fusion.data.captions.guess import Guesses
 from fusion.data.captions.rows import COLUMNS, find_columns, read_table
-from fusion.data.captions.table import Caption, CaptionError, CaptionParser
+from fusion.data.captions.table import Caption, CaptionError, CaptionParser, NoCaptionsError
 from fusion.data.features.problems import MAX_BAD, name_some, tolerate
 
 ONE_VIDEO = (*formats.SUBTITLES, ".csv")  # files named like their video; the first is taken
@@ -92,7 +92,7 @@ def read_all(
         found = _read_folder(_files_by_video(place, videos, others=True), parser)
         if captions := [caption for its in found.values() for caption in its]:
             return captions
-        raise CaptionError(
+        raise NoCaptionsError(
             f"{place}: no captions; name their files like the videos, such as a.vtt, a.en.srt, or"
             " a.csv with the columns start, end and text for a.mp4"
         )

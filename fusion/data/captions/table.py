@@ -22,6 +22,10 @@ _TIMES = {"begin", "from", "offset", "onset", "start", "end", "stop", "time", "t
 _TIMES |= {"duration", "length", "ms", "anfang", "beginn", "ende", "fin", "inicio", "von", "bis"}
 
 
+class NoCaptionsError(CaptionError):
+    """A file or folder has no captions that can be used."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Caption:
     """What is said or described from ``start`` to ``end`` of a video."""
@@ -164,7 +168,7 @@ def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) 
     header = table.rows[0][1] if table.rows else []
     places = _places(header, path, video, table.read_as) if header else {}
     if len(table.rows) < 2:
-        raise CaptionError(
+        raise NoCaptionsError(
             f"{path}: no captions; it needs the line {','.join(COLUMNS)} (or video,text: about"
             f" whole videos) and one line per caption (read as {table.read_as})"
         )

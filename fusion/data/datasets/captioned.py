@@ -17,8 +17,10 @@ from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import (
     Clips,
     clip_seconds,
+    describe_cut,
     draw_films,
     join_captions,
+    seconds_uncut,
     split_long,
     token_rate,
     without_lost,
@@ -30,8 +32,6 @@ from fusion.data.features.problems import warn
 from fusion.data.features.readers import AUDIO, Reader
 from fusion.data.features.store import FeatureStore, open_store
 from fusion.words import number_of
-
-CUT = 0.1  # seconds that a clip may lose without a word
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,7 +58,7 @@ class CaptionedVideos(Source):
             instead; films are drawn by their names.
         random_crop_seconds: what a training clip loses at random, see :class:`.clips.Clips`.
         ceilings: JSON file of the best results possible, by split and direction.
-        store: a feature store, such as ``tools/extract.py`` makes, in place of ``video_features``.
+        store: a feature store, such as ``fusion extract`` makes, in place of ``video_features``.
             A caption file may name its videos without folder and ending.
         root: folder of the videos that are not beside their caption file.
         only: for any of the splits a file that lists which videos of the caption file to take, see
@@ -98,6 +98,7 @@ class CaptionedVideos(Source):
     fields: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        self._is_built_in = self.ceilings is not None  # the demo corpus alone has some
         self._draws = bool(self.held_out and self.train and not self.validation)
         files = {split: getattr(self, split) for split in SPLITS}
         super().__init__(files | ({"validation": self.train} if self._draws else {}))
@@ -163,7 +164,7 @@ class CaptionedVideos(Source):
         out = len(captions) - len(kept)
         tokens, frames = self.max_video_tokens, self.max_audio_frames
         assert tokens is not None and frames is not None
-        most = min(tokens / (token_rate(reader) or 1), frames / AUDIO.per_second)
+        most = seconds_uncut(reader, tokens, frames)
         if self.split_long and split == "train":
             kept = split_long(kept, reader, most)
         if self.group_captions and split == "train":
@@ -177,18 +178,11 @@ class CaptionedVideos(Source):
         clips.max_tokens = self.max_tokens or {}
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
-        self._say_cut(split, clips, most)
-        return clips
-
-    def _say_cut(self, split: str, clips: Clips, most: float) -> None:
-        long = sum(s > most + CUT for s in clip_seconds(clips.captions, clips.reader))
-        if long and split not in self._said and self.ceilings is None:  # a corpus of given lengths
+        cut = describe_cut(clips.captions, reader, most)
+        if cut and split not in self._said and not self._is_built_in:  # that one is cut on purpose
             self._said.add(split)
-            warn(
-                f"{split}: {long} of {len(clips.captions)} clips are longer than {most:.1f} s"
-                " and are cut; raise data.max_seconds (with data.max_video_tokens and"
-                " max_audio_frames null), or split training clips by data.split_long=true"
-            )
+            warn(f"{split}: {cut}")
+        return clips
 
     def _reader(self, split: str) -> Reader:
         reader: Reader | None = self._stored
@@ -203,9 +197,8 @@ class CaptionedVideos(Source):
         only = f", the videos of {self._lists[split].name}" if split in self._lists else ""
         if self._draws and split == "validation":
             only += f", {len({c.video for c in self._captions(split)})} films held out"
-        features = f"video features: {self.video_features}"
-        if store is not None:
-            features = store.describe()
+        computed = f"video features: {self.video_features}"
+        features = computed if store is None else store.describe()
         return f"{'/'.join(file.parts[-2:])}{only}, {features}"
 
     def recipe(self) -> dict[str, Any] | None:
@@ -218,8 +211,7 @@ class CaptionedVideos(Source):
         for name, further in self._further.items():
             known = {} if "extractor" in features else further.recipe() or {}
             features = {**features, name: known.get(name)}
-        limits: dict[str, Any] = {"max_video_tokens": self.max_video_tokens}
-        limits["max_audio_frames"] = self.max_audio_frames
+        limits = {name: getattr(self, name) for name in ("max_video_tokens", "max_audio_frames")}
         if self.max_tokens:
             limits["max_tokens"] = dict(self.max_tokens)
         return {"features": features, **limits, "long_clips": "clip"}
@@ -233,15 +225,8 @@ class CaptionedVideos(Source):
     def _captions(self, split: str) -> list[Caption]:
         """Read the captions of a split once, under the full names of their videos."""
         if split not in self._read:
-            listed = "train" if self._draws and split == "validation" else split
-            captions = self._read_captions(split)
-            if listed in self._lists:
-                place = self._place(split)
-                captions = keep_listed(captions, self._lists[listed], place, self.max_bad)
-            if self._draws and split in ("train", "validation"):
-                drawn, rest = draw_films(captions, self.held_out, self._place(split))
-                captions = drawn if split == "validation" else rest
-                self._say_drawn(drawn, rest)
+            is_drawn = self._draws and split in ("train", "validation")
+            captions = self._drawn[split] if is_drawn else self._listed(split)
             if self.max_clips is not None:
                 windows = dict.fromkeys((c.video, c.start, c.end) for c in captions)
                 first = {*itertools.islice(windows, self.max_clips)}
@@ -249,14 +234,22 @@ class CaptionedVideos(Source):
             self._read[split] = captions
         return self._read[split]
 
-    def _say_drawn(self, drawn: list[Caption], rest: list[Caption]) -> None:
-        if "held_out" not in self._said:
-            self._said.add("held_out")
-            held, left = (len({caption.video for caption in part}) for part in (drawn, rest))
-            warn(
-                f"{held} of {held + left} films, with {number_of(len(drawn), 'caption')}, are held"
-                " out for validation, drawn by name; data.validation=FILE names others"
-            )
+    @functools.cached_property
+    def _drawn(self) -> dict[str, list[Caption]]:
+        """Draw the films of the validation out of those of the training."""
+        drawn, rest = draw_films(self._listed("train"), self.held_out, self._place("train"))
+        held, left = (len({caption.video for caption in part}) for part in (drawn, rest))
+        warn(
+            f"{held} of {held + left} films, with {number_of(len(drawn), 'caption')}, are held"
+            " out for validation, drawn by name; data.validation=FILE names others"
+        )
+        return {"train": rest, "validation": drawn}
+
+    def _listed(self, split: str) -> list[Caption]:
+        captions = self._read_captions(split)
+        if split not in self._lists:
+            return captions
+        return keep_listed(captions, self._lists[split], self._place(split), self.max_bad)
 
     def _read_captions(self, split: str) -> list[Caption]:
         place, store = self._place(split), self._stored

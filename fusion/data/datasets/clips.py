@@ -20,10 +20,11 @@ from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet, TextEncoder
 from fusion.data.datasets.sampling import check_finite, field_tokens, video_tokens
 from fusion.data.features.problems import name_some, tolerate
-from fusion.data.features.readers import VIDEO, Reader, seconds_of
+from fusion.data.features.readers import AUDIO, VIDEO, Reader, seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
 from fusion.words import number_of
 
+CUT = 0.1  # seconds that a clip may lose without a word
 FILLED = 0.7  # share of a part's frames below which it is dropped, as published
 
 
@@ -191,6 +192,27 @@ def clip_seconds(captions: Sequence[Caption], reader: Reader) -> list[float]:
     """Return for how many seconds of each clip there are features."""
     lengths = _seconds(captions, reader)
     return [max(0.0, min(c.end, lengths[c.video] or 0.0) - c.start) for c in captions]
+
+
+def seconds_uncut(reader: Reader, video_tokens: int, audio_frames: int) -> float:
+    """Return how long a clip may be that is not cut; infinity without video and audio features."""
+    rate = token_rate(reader)
+    limits = [video_tokens / rate] if rate else []
+    if "audio" in reader.fields:
+        limits.append(audio_frames / AUDIO.per_second)
+    return min(limits, default=math.inf)
+
+
+def describe_cut(captions: Sequence[Caption], reader: Reader, most: float) -> str:
+    """Say how many clips are longer than ``most`` seconds; empty if none is."""
+    long = sum(seconds > most + CUT for seconds in clip_seconds(captions, reader))
+    if not long:
+        return ""
+    return (
+        f"{long} of {len(captions)} clips are longer than {most:.1f} s and are cut; raise"
+        " data.max_seconds (with data.max_video_tokens and max_audio_frames null), or split"
+        " training clips by data.split_long=true"
+    )
 
 
 def split_long(captions: Sequence[Caption], reader: Reader, most: float) -> list[Caption]:

@@ -60,7 +60,7 @@ class HowTo100M(Source):
     Args:
         root: folder of data sets (``data_root``); the files are in ``howto`` below it.
         features: ``resnet`` (2D and 3D), ``s3d`` or ``clip``.
-        store: a feature store, in place of the published folders; ``tools/pack.py`` makes one. Its
+        store: a feature store, in place of the published folders; ``fusion pack`` makes one. Its
             videos are those of the list, in the order of the list; without a list all by name.
         captions: ``caption.pickle`` (or the same as JSON), which is converted into the cache when
             it is first used, or a caption store.

@@ -90,7 +90,7 @@ class PublishedFolders:
 
     ``FEATURES/PATH/ID_2d.npz`` or ``FEATURES/PATH_2d.npz``, ``FEATURES/PATH/ID_3d.npz`` or
     ``ID.npz`` (``features``, (rows, width)), ``AUDIO/PATH/ID_spec.npz`` (``arr_0``, (40, frames)).
-    A file is read as a whole even for a few rows; ``tools/pack.py`` makes a store of them.
+    A file is read as a whole even for a few rows; ``fusion pack`` makes a store of them.
 
     ``videos`` is a csv file with a column ``path``; a damaged file of any kind is a ValueError.
     """

@@ -47,7 +47,7 @@ from fusion.files import missing_folder
 
 logger = logging.getLogger(__name__)
 
-RECIPE = "extraction.json"  # in a store of tools/extract.py
+RECIPE = "extraction.json"  # in a store of fusion extract
 ROOT = "root.txt"  # in such a store: the folder that the names of its videos are relative to
 _BLOCK = 8 * 2**20  # bytes that find_damaged_shards reads at a time
 
@@ -141,7 +141,7 @@ class FeatureStore:
         return self.index.facts(self._find(video))
 
     def recipe(self) -> dict[str, Any] | None:
-        """Return how tools/extract.py made the features; None if another program made them."""
+        """Return how fusion extract made the features; None if another program made them."""
         try:
             found = json.loads(self.files.content(RECIPE))
         except (FileNotFoundError, ValueError):

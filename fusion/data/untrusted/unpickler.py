@@ -246,8 +246,8 @@ def _refuse_instruction(code: int, position: int, objects: bool) -> NoReturn:
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6
 _BEGINNINGS = {
-    LEGACY_TORCH: "a file of PyTorch; tools/convert.py reads models",
-    b"PK\x03\x04": "a file of PyTorch, or another zip; tools/convert.py reads models",
+    LEGACY_TORCH: "a file of PyTorch; fusion convert reads models",
+    b"PK\x03\x04": "a file of PyTorch, or another zip; fusion convert reads models",
     b"\x93NUMPY": "a NumPy array",
     b"\x89HDF": "an HDF5 file",
     b"\x1f\x8b": "compressed; unpack it first",

@@ -66,7 +66,7 @@ class MappedWords(Mapping[str, int]):
 def read_word_vectors(path: Path, limit: int | None = None) -> tuple[Mapping[str, int], Tensor]:
     """Read the number of each word, and the vectors (V, D) float32.
 
-    Formats: the ``.safetensors`` of tools/convert.py, mapped into memory; word2vec's binary
+    Formats: the ``.safetensors`` of fusion convert, mapped into memory; word2vec's binary
     ``.bin``; or text, a line for each word, with the first line of word2vec or without it (GloVe).
     Binary and text may be compressed (``.gz``), and only the first ``limit`` words may be read.
 
@@ -81,7 +81,7 @@ def read_word_vectors(path: Path, limit: int | None = None) -> tuple[Mapping[str
         reason = " ".join(str(error).split()) or type(error).__name__
         if path.suffix == ".safetensors":
             raise ValueError(
-                f"{path} holds no word vectors ({reason}); make it by python tools/convert.py"
+                f"{path} holds no word vectors ({reason}); make it by fusion convert"
                 " FILE.bin --out FILE.safetensors"
             ) from None
         raise ValueError(

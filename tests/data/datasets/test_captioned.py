@@ -98,3 +98,29 @@ def test_an_open_end_is_the_end_of_the_film(store, tmp_path):
     assert times == [(25, 30), (3, 6), (6, 30)]
     assert clips.ids == ["film0@25-", "film1@3-6", "film1@6-"]
     assert [len(clip["audio"]) for clip in clips] == [502, 300, 2402]
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens", "frames", "ends"),
+    [
+        (("audio",), 2, 600, (6, 12)),
+        (("2d",), 6, 200, (6, 12)),
+        (("2d", "audio"), 6, 400, (4, 8, 12)),
+        (("depth",), 2, 200, (12,)),
+    ],
+    ids=["audio", "2d", "both", "depth"],
+)
+def test_only_features_that_there_are_limit_a_clip(tmp_path, caplog, fields, tokens, frames, ends):
+    """A field of its own, such as depth, is not cut."""
+    known = FIELDS | {"depth": Field(2, 2.0)}
+    with StoreWriter(tmp_path / "store", {name: known[name] for name in fields}, "w") as writer:
+        rows = {n: np.ones((int(30 * known[n].per_second), known[n].width)) for n in fields}
+        writer.add("a", rows, {})
+    file = write(tmp_path, "a,0,12,x")
+    limits = {"max_video_tokens": tokens, "max_audio_frames": frames}
+    given = {"validation": file, "store": str(tmp_path / "store"), "split_long": True, **limits}
+    data = CaptionedVideos(file, **given)
+    assert tuple(round(c.end, 1) for c in data.clips("train").captions) == ends
+    data.clips("validation")
+    cut = f"validation: 1 of 1 clips are longer than {ends[0]}.0 s and are cut"
+    assert (cut in caplog.text) == (len(ends) > 1)
