@@ -99,9 +99,8 @@ class Index:
             _, found = storage.clip(clip)
             combination = self._largest(found.has, asked or storage.fact("combinations"))
             if not combination:
-                raise SearchError(
-                    f"clip {clip} has nothing of {', '.join(asked)}; it has {found.has}"
-                )
+                what = ", ".join(asked) or "what the index compares"
+                raise SearchError(f"clip {clip} has nothing of {what}; it has {found.has!r}")
             query = np.array(storage.vectors(combination)[clip])
             return self._nearest(storage, query, k, asked, film, clip)
 

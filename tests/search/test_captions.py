@@ -3,25 +3,26 @@
 import pytest
 
 import fusion
-from fusion.commands.train import train
-from fusion.config import load_config
 from fusion.search.index import Index
 from fusion.search.indexing import summarise
 from fusion.search.storage import Storage
+from tests.search.conftest import train_tiny
 from tests.search.test_index import content, index
-from tests.tiny import CONFIG, write_config
+from tests.tiny import CONFIG
 
 
 @pytest.fixture
 def without_text(tmp_path):
     """A model of picture and sound."""
-    spec = CONFIG["model"]
-    modalities = {k: v for k, v in spec["modalities"].items() if k != "text"}
-    model = spec | {"modalities": modalities, "combinations": ["v", "a", "va"]}
-    changes = {"loss": {"name": "combinatorial", "terms": {"v|a": 1}}, "text_encoder": None}
-    loaded = load_config(write_config(tmp_path, trainer={"epochs": 1}))
-    train(loaded | {"model": loaded["model"] | model} | changes)
-    return fusion.load(tmp_path / "run")
+    modalities = {k: v for k, v in CONFIG["model"]["modalities"].items() if k != "text"}
+    run = train_tiny(
+        tmp_path,
+        model__modalities=modalities,
+        model__combinations=["v", "a", "va"],
+        loss__terms={"v|a": 1},
+        text_encoder=None,
+    )
+    return fusion.load(run)
 
 
 def test_a_caption_without_a_known_word_is_left_out_of_the_embedding(model, films, tmp_path):
