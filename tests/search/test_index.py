@@ -133,8 +133,8 @@ def test_a_kill_leaves_an_index_that_goes_on(model, films, tmp_path, monkeypatch
 
 def test_rows_of_removed_clips_are_dropped_in_time(model, films, tmp_path):
     for round_ in range(5):
-        os.utime(films / "a.mp4", (round_ + 1, 1))
-        os.utime(films / "more" / "c.mp4", (round_ + 1, 1))
+        os.utime(films / "a.mp4", (1, round_ + 1))
+        os.utime(films / "more" / "c.mp4", (1, round_ + 1))
         index(tmp_path / "i", model, films)
     storage = Storage(tmp_path / "i")
     rows, _, _ = storage.table()
