@@ -1,7 +1,7 @@
 """Index films for search: find them, cut them into clips, embed what is seen, heard and said.
 
 Run it again to bring the index up to date: new and changed films are embedded, films that are gone
-leave it. It can be stopped at any time.
+leave it; films of other folders stay. It can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "length of clips where there are no captions (default: 10, if the model takes so much)"
     option("--windows", type=seconds, metavar="SECONDS", help=text)
     option("--step", type=seconds, metavar="SECONDS", help="from clip to clip (default: a half)")
+    text = "import and run the user's own parts that the model names"
+    option("--trust", action="store_true", help=text)
 
 
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -36,8 +38,4 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.commands.errors import run
     from fusion.commands.search import index
 
-    run(
-        lambda: index(
-            given.films, given.out, given.model, given.captions, given.windows, given.step
-        )
-    )
+    run(lambda: index(given))

@@ -60,8 +60,7 @@ def call(name: str, words: Sequence[str] | None = None, prog: str | None = None)
     """Read the words of a command and run it; ``prog`` is what the user typed for it."""
     module = import_module(f"fusion.cli.{name}")
     prog = prog or f"python tools/{name}.py"
-    launched = prog if prog.startswith("fusion") else f"tools/{name}.py"
-    launched = launched.replace("fusion", "-m fusion", 1) if prog.startswith("fusion") else launched
+    launched = f"-m {prog}" if prog.startswith("fusion") else f"tools/{name}.py"
     examples = module.EXAMPLES.replace("{launch}", launched).replace("{prog}", prog)
     parser = Parser(prog=prog, description=module.__doc__, epilog=examples)
     module.add(parser)

@@ -30,6 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--top", type=positive, default=10, metavar="N", help="hits to show (default: 10)")
     option("--json", action="store_true", help="print JSON")
     option("--model", metavar="MODEL", help="that made the index, if it has moved")
+    text = "import and run the user's own parts that the model names"
+    option("--trust", action="store_true", help=text)
 
 
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -10,50 +11,42 @@ from pathlib import Path
 
 import fusion
 from fusion.modalities import letters_of
-from fusion.search.index import Hit, Index
+from fusion.search.index import Hit, Index, lasting
 from fusion.search.indexing import index_films, summarise
 from fusion.search.storage import SearchError, Storage
 
 NAMES = {"video": "seen", "audio": "heard", "text": "said"}  # of a modality on the screen
 
 
-def index(
-    films: Sequence[str],
-    out: str,
-    model: str,
-    captions: str | None,
-    windows: float | None,
-    step: float | None,
-) -> None:
-    """Bring an index up to date and print what was done."""
-    if not Path(model).exists() and model == "runs/eao":
+def index(given: argparse.Namespace) -> None:
+    """Bring an index up to date, as the command line says, and print what was done."""
+    if not Path(given.model).exists() and given.model == "runs/eao":
         raise SearchError(
             "there is no model at runs/eao; train one in minutes by: fusion train eao; or name one:"
             " --model RUN"
         )
-    opened = fusion.load(model)
-    storage = Storage(out, write=True)
-    try:
-        storage.set_facts(model_path=str(Path(model).absolute()))
-        counts = index_films(storage, opened, films, captions=captions, windows=windows, step=step)
+    model = fusion.load(given.model, trust=given.trust)
+    with contextlib.closing(Storage(given.out, write=True)) as storage:
+        cut = {"captions": given.captions, "windows": given.windows, "step": given.step}
+        place = lasting(given.model)
+        counts = index_films(storage, model, given.films, model_path=place, **cut)
         print(summarise(counts, storage))
-    finally:
-        storage.close()
 
 
 def search(given: argparse.Namespace) -> None:
     """Answer a question, as the command line gives it."""
-    storage = Storage(given.index)
-    place = given.model or storage.fact("model_path")
-    storage.close()
-    model = fusion.load(place)
+    with contextlib.closing(Storage(given.index)) as storage:
+        place = given.model or storage.fact("model_path")
+    if place is None:
+        raise SearchError(f"{given.index} does not say where its model is; name it: --model RUN")
+    model = fusion.load(place, trust=given.trust)
     films = Index(given.index, model)
+    which = {"k": given.top, "film": given.film}
+    which["within"] = [part.strip() for part in given.within.split(",") if part.strip()]
     if given.near is not None:
-        hits = films.near(given.near, given.top)
+        hits = films.near(given.near, **which)
     else:
-        within = [part.strip() for part in given.within.split(",") if part.strip()]
-        query = _question(model, given)
-        hits = films.nearest(query.numpy(), given.top, within, given.film)
+        hits = films.nearest(_question(model, given).numpy(), **which)
     if given.json:
         print(json.dumps([hit._asdict() for hit in hits], indent=1))
     else:

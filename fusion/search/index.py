@@ -12,6 +12,7 @@ Shapes: N clips, R rows of the vector files, E embedding width.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.inference.model import Model
+from fusion.inference.model import Model, load
 from fusion.modalities import members, spell
 from fusion.search.indexing import check_model, index_films
 from fusion.search.storage import DATABASE, SearchError, Storage
@@ -52,18 +53,21 @@ class Index:
         SearchError: the index was made by another model.
     """
 
-    def __init__(self, folder: str | Path, model: Model) -> None:
-        self.folder, self.model = Path(folder).expanduser(), model
+    def __init__(self, folder: str | Path, model: Model | str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        self._model_path: str | None = None
+        if isinstance(model, str | Path):
+            self._model_path, model = lasting(model), load(model)
+        self.model = model
         if (self.folder / DATABASE).exists():
-            storage = Storage(self.folder)
-            check_model(storage, model)
-            storage.close()
+            with self._read() as storage:
+                check_model(storage, model)
 
     def add(self, *places: str | Path, **options: Any) -> Index:
         """Embed new and changed films of files and folders, see :func:`.indexing.index_films`."""
         storage = Storage(self.folder, write=True)
         try:
-            index_films(storage, self.model, places, **options)
+            index_films(storage, self.model, places, model_path=self._model_path, **options)
         finally:
             storage.close()
         return self
@@ -78,21 +82,27 @@ class Index:
                 a dict of them.
             k: how many.
             within: combinations to compare, such as ``("v",)``; empty: the largest of each clip.
-            film: a part of a film's name; other films are left out.
+            film: a part of a film's name, the path below the folder of all films; other films are
+                left out.
 
         Raises:
             ValueError: the question cannot be embedded, or the index has none of ``within``.
         """
         return self.nearest(self.model.encode(question).numpy(), k, within, film)
 
-    def near(self, clip: int, k: int = 10) -> list[Hit]:
-        """Find the clips that are most like a clip of the index, by its number."""
-        storage = Storage(self.folder)
-        _, found = storage.clip(clip)
-        combination = self._largest(found.has, storage.fact("combinations"))
-        vector = np.array(storage.vectors(combination)[clip])
-        storage.close()
-        return [hit for hit in self.nearest(vector, k + 1) if hit.id != clip][:k]
+    def near(
+        self, clip: int, k: int = 10, within: Sequence[str] = (), film: str | None = None
+    ) -> list[Hit]:
+        """Find the clips that are most like a clip of the index, by its number; see search."""
+        with self._read() as storage:
+            asked = self._asked(storage, within)
+            _, found = storage.clip(clip)
+            combination = self._largest(found.has, asked or storage.fact("combinations"))
+            if not combination:
+                what = ", ".join(asked) or "what the index compares"
+                raise SearchError(f"clip {clip} has nothing of {what}; it has {found.has!r}")
+            query = np.array(storage.vectors(combination)[clip])
+            return self._nearest(storage, query, k, asked, film, clip)
 
     def nearest(
         self,
@@ -101,31 +111,38 @@ class Index:
         within: Sequence[str] = (),
         film: str | None = None,
     ) -> list[Hit]:
-        """Find the clips nearest to an embedding (E,)."""
-        storage = Storage(self.folder)
-        try:
-            return self._nearest(storage, query, k, within, film)
-        finally:
-            storage.close()
+        """Find the clips nearest to an embedding (E,); see search."""
+        with self._read() as storage:
+            return self._nearest(storage, query, k, self._asked(storage, within), film)
+
+    def _read(self) -> contextlib.closing[Storage]:
+        return contextlib.closing(Storage(self.folder))
+
+    def _asked(self, storage: Storage, within: Sequence[str]) -> list[str]:
+        """Spell combinations as the index does; SearchError: it does not have one of them."""
+        known = storage.fact("combinations", ())
+        asked = [spell(members(c, self.model.modalities)) for c in within]
+        if unknown := [c for c in asked if c not in known]:
+            raise SearchError(
+                f"the index has no combination {unknown[0]!r}; choose from {', '.join(known)}"
+            )
+        return asked
 
     def _nearest(
         self,
         storage: Storage,
         query: NDArray[np.float32],
         k: int,
-        within: Sequence[str],
+        asked: Sequence[str],
         film: str | None,
+        but: int | None = None,
     ) -> list[Hit]:
+        """Find the clips nearest to an embedding (E,), except for the clip ``but``."""
+        if k < 1:
+            raise SearchError(f"k, the number of hits, must be at least 1; got {k}")
         rows, films, has = storage.table()
-        known = storage.fact("combinations")
-        asked = [spell(members(c, self.model.modalities)) for c in within]
-        if unknown := [c for c in asked if c not in known]:
-            raise SearchError(
-                f"the index has no combination {unknown[0]!r}; choose from {', '.join(known)}"
-            )
-        chosen = np.array(
-            [self._largest(letters, asked or _heard_and_seen(known)) for letters in has]
-        )
+        asked = asked or _heard_and_seen(storage.fact("combinations", ()))
+        chosen = np.array([self._largest(letters, asked) for letters in has])
         calibrated = np.full(len(rows), -np.inf, np.float32)
         cosines = np.zeros(len(rows), np.float32)
         for combination in sorted(set(chosen) - {""}):
@@ -138,6 +155,7 @@ class Index:
             calibrated[places] = (values[mine] - values.mean()) / spread
         if film is not None:
             calibrated[[film not in name for name in films]] = -np.inf
+        calibrated[rows == but] = -np.inf
         count = int(min(k, np.isfinite(calibrated).sum()))
         best = np.argsort(-calibrated, kind="stable")[:count]
         return [
@@ -160,6 +178,12 @@ class Index:
         """Return the largest of some combinations that a clip has; empty if it has none."""
         fitting = [c for c in combinations if set(c) <= set(letters)]
         return max(fitting, key=len, default="")
+
+
+def lasting(model: str | Path) -> str:
+    """Return where a model is, for programs that run in another folder; a hub's name as it is."""
+    path = Path(model).expanduser()
+    return str(path.absolute() if path.exists() else model)
 
 
 def _heard_and_seen(known: Sequence[str]) -> list[str]:

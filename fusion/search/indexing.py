@@ -1,6 +1,7 @@
-"""Find films, cut them into clips, embed each clip in every combination.
+"""Cut films into clips, embed each clip in every combination.
 
-Only new and changed films are embedded; films that are gone leave the index. Each film is one
+Only new and changed films are embedded; films that are gone leave the index. A film is known by its
+absolute path. Each film is one
 transaction, so a kill costs the film that is being embedded.
 """
 
@@ -11,26 +12,26 @@ import logging
 import math
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from fusion.data.captions.match import find_captions
-from fusion.data.captions.table import Caption, CaptionError
+from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import collate
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import encode_jpeg
 from fusion.data.media.film import read_frames
-from fusion.extract.job import find_videos
 from fusion.extract.weights import name_weights
 from fusion.inference.clips import fill
 from fusion.inference.items import Item
 from fusion.inference.model import Model
 from fusion.modalities import letters_of
+from fusion.search.plan import Plan, find_films
 from fusion.search.storage import FORMAT, Clip, Film, SearchError, Storage
 from fusion.words import number_of
 
@@ -38,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 BATCH = 64  # clips embedded at a time
 THUMBNAIL = (90, 160)  # height and width in pixels
+CAPTIONS = {  # what may be wrong with the captions of clips
+    "cut": "longer than the model takes",
+    "unknown": "without a known word",
+}
 
 
 class Cut(NamedTuple):
@@ -71,8 +76,9 @@ def index_films(
     windows: float | None = None,
     step: float | None = None,
     quiet: bool = False,
+    model_path: str | None = None,
 ) -> dict[str, int]:
-    """Bring an index up to date with folders of films.
+    """Bring an index up to date with folders of films; films of other folders stay in it.
 
     Args:
         storage: open for writing.
@@ -83,43 +89,36 @@ def index_films(
             takes.
         step: seconds from clip to clip; None: half of ``windows``.
         quiet: show no progress.
+        model_path: what :func:`fusion.load` takes for this model; kept for ``fusion search``.
 
     Returns:
-        Numbers of films: ``new``, ``changed``, ``same``, ``removed``, ``unreadable``.
+        Numbers of films: ``new``, ``changed``, ``same``, ``removed``, ``unreadable``; and, of
+        captions, those of :data:`CAPTIONS` that are not 0.
 
     Raises:
         ValueError: there are no films, or the index was made by another model.
     """
     cut = Cut.of(model, windows, step)
-    films = find_videos(places, leave_out=storage.folder)
-    found = _captions(films, places, captions)
-    _claim(storage, model)
-    known = storage.films()
-    states = {name: _state(path, found.get(name, ()), cut) for name, path in films.items()}
-    new = [name for name in films if name not in known]
-    changed = [name for name in films if name in known and known[name].state != states[name]]
-    gone = [name for name in known if name not in films]
-    if gone:
-        storage.remove(gone)
-    bad = []
-    bar = tqdm(total=len(new) + len(changed), unit="film", desc="indexing", disable=quiet)
-    for name in sorted(new + changed):
-        film, clips, vectors = _embed(
-            model, name, films[name], states[name], found.get(name, ()), cut
-        )
+    found = find_films(places, captions, storage.folder)
+    _claim(storage, model, model_path)
+    states = {path: _state(Path(path), rows, cut) for path, rows in found.items()}
+    plan = Plan.of({film.path: film for film in storage.films().values()}, states, places)
+    storage.relocate(plan.gone, plan.moved)
+    unreadable, notes = 0, Counter[str]()
+    bar = tqdm(plan.new + plan.changed, unit="film", desc="indexing", disable=quiet)
+    for path in bar:
+        film, clips, vectors = _embed(model, path, states[path], found[path], cut, notes)
         if film.problem:
-            bad.append(f"{name}: {film.problem}")
-            bar.write(bad[-1], file=sys.stderr)
+            unreadable += 1
+            bar.write(f"{path}: {film.problem}", file=sys.stderr)
         storage.replace(film, clips, vectors)
-        bar.update()
-    bar.close()
     storage.compact()
-    same = len(films) - len(new) - len(changed)
-    counts = {"new": len(new), "changed": len(changed), "same": same}
-    return counts | {"removed": len(gone), "unreadable": len(bad)}
+    same = len(found) - len(plan.new) - len(plan.changed)
+    counts = {"new": len(plan.new), "changed": len(plan.changed), "same": same}
+    return counts | {"removed": len(plan.gone), "unreadable": unreadable} | dict(notes)
 
 
-def _claim(storage: Storage, model: Model) -> None:
+def _claim(storage: Storage, model: Model, model_path: str | None) -> None:
     """Write which model an index is of, or check it."""
     check_model(storage, model)
     if storage.fact("model") is None:
@@ -130,6 +129,8 @@ def _claim(storage: Storage, model: Model) -> None:
             combinations=combinations,
             rows=0,
         )
+    if model_path is not None:
+        storage.set_facts(model_path=model_path)
 
 
 def check_model(storage: Storage, model: Model) -> None:
@@ -142,22 +143,6 @@ def check_model(storage: Storage, model: Model) -> None:
         )
 
 
-def _captions(
-    films: Mapping[str, Path], places: Sequence[str | Path], captions: str | Path | None
-) -> dict[str, list[Caption]]:
-    if captions is not None:
-        return find_captions(captions, list(films))
-    found: dict[str, list[Caption]] = {}
-    for place in map(Path, places):
-        if place.is_dir():
-            try:
-                its = find_captions(place, list(films))
-            except CaptionError:  # there are none
-                continue
-            found |= {name: rows for name, rows in its.items() if rows}
-    return found
-
-
 def _state(path: Path, captions: Sequence[Caption], cut: Cut) -> str:
     """Describe all that the clips of a film follow from."""
     status = path.stat()
@@ -166,38 +151,60 @@ def _state(path: Path, captions: Sequence[Caption], cut: Cut) -> str:
 
 
 def _embed(
-    model: Model, name: str, path: Path, state: str, captions: Sequence[Caption], cut: Cut
+    model: Model,
+    path: str,
+    state: str,
+    captions: Sequence[Caption],
+    cut: Cut,
+    notes: Counter[str],
 ) -> tuple[Film, list[Clip], dict[str, np.ndarray]]:
-    item = Item(name, {m: path for m in ("video", "audio") if m in model.modalities}, whole=True)
+    """Embed the clips of a film, and count in ``notes`` what is wrong with their captions."""
+    item = Item(path, dict.fromkeys(model.maker.of_films, Path(path)), whole=True)
     try:
         seconds = model.maker.seconds(item)
         times = _times(captions, seconds, cut)
         if not times:
-            return Film(name, str(path), state, seconds, "neither picture nor sound"), [], {}
-        items = [Item(name, item.parts | ({"text": text} if text else {})) for *_, text in times]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # captions may be longer than the model takes
-            vectors, has = _vectors(model, items, times)
+            return Film(path, state, seconds, "neither picture nor sound"), [], {}
+        made = fill([_make(model, item, *time, notes) for time in times])
+        vectors, has = _vectors(model, made)
     except (MediaError, OSError) as error:
         reason = str(error).removeprefix(f"{path}: ")
-        return Film(name, str(path), state, 0.0, reason), [], {}
+        return Film(path, state, 0.0, reason), [], {}
     clips = [
-        Clip(start, end, text, letters, _thumbnail(path, (start + end) / 2))
+        Clip(start, end, text, letters, _thumbnail(Path(path), (start + end) / 2))
         for (start, end, text), letters in zip(times, has, strict=True)
     ]
-    return Film(name, str(path), state, seconds), clips, vectors
+    return Film(path, state, seconds), clips, vectors
+
+
+def _make(
+    model: Model, item: Item, start: float, end: float, text: str, notes: Counter[str]
+) -> dict[str, Any]:
+    """Make the input of a clip; without its text, if the model cannot read it."""
+    whole = {"text": text} if text and "text" in model.modalities else {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            clip = model.maker.clip(Item(item.name, item.parts | whole), start, end)
+        except ValueError:  # of the text, or of the film, which then fails again
+            if not whole:
+                raise
+            clip = model.maker.clip(Item(item.name, item.parts), start, end)
+            notes["unknown"] += 1
+    long = [warning for warning in caught if CAPTIONS["cut"] in str(warning.message)]
+    notes.update(["cut"] if long else [])
+    for warning in caught:
+        if warning not in long:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    return {"id": item.name, **clip}
 
 
 def _vectors(
-    model: Model, items: Sequence[Item], times: Sequence[tuple[float, float, str]]
+    model: Model, clips: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Embed clips in every combination that each has: (N, E), zeros for others; and what it has."""
-    clips = fill(
-        [
-            {"id": item.name, **model.maker.clip(item, start, end)}
-            for item, (start, end, _) in zip(items, times, strict=True)
-        ]
-    )
     has = [
         "".join(x for x, name in letters_of(model.modalities).items() if len(clip.get(name, ())))
         for clip in clips
@@ -240,6 +247,10 @@ def _thumbnail(path: Path, second: float) -> bytes | None:
 def summarise(counts: Mapping[str, int], storage: Storage) -> str:
     """Say in one line what was done, and what the index holds."""
     rows, _, _ = storage.table()
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    parts = [
+        f"{number_of(n, 'caption')} {CAPTIONS[what]}" if what in CAPTIONS else f"{n} {what}"
+        for what, n in counts.items()
+        if n
+    ]
     films = number_of(len(storage.films()), "film")
     return f"{storage.folder}: {films}, {number_of(len(rows), 'clip')} ({', '.join(parts) or '-'})"

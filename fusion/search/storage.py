@@ -6,7 +6,8 @@ vectors/va.f32     (rows, E) float32 in the order of the clips' row numbers; one
 
 Vectors are written and flushed before the transaction that names their rows is committed. So a kill
 at any time leaves at most rows that no clip names, and the next writer overwrites them. Rows of
-removed clips stay until :meth:`Storage.compact`.
+removed clips stay until :meth:`Storage.compact`. A reader sees the index as it was when it opened
+it.
 
 Shapes: N clips, E embedding width.
 """
@@ -31,8 +32,8 @@ FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS films (
-    id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, path TEXT NOT NULL, state TEXT NOT NULL,
-    seconds REAL NOT NULL, problem TEXT
+    id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, state TEXT NOT NULL, seconds REAL NOT NULL,
+    problem TEXT
 );
 CREATE TABLE IF NOT EXISTS clips (
     row INTEGER PRIMARY KEY, film INTEGER NOT NULL REFERENCES films (id) ON DELETE CASCADE,
@@ -49,8 +50,7 @@ class SearchError(ValueError):
 class Film(NamedTuple):
     """A film of an index."""
 
-    name: str  # relative to the folder of its collection
-    path: str
+    path: str  # absolute; by it a film is known
     state: str  # of the file and its captions: what has changed is embedded again
     seconds: float
     problem: str | None = None  # why it has no clips
@@ -89,6 +89,8 @@ class Storage:
             )
         try:
             self._open(write)
+            if not write:
+                self._begin_reading()
         except sqlite3.DatabaseError as error:
             raise SearchError(f"{self.folder / DATABASE} cannot be opened ({error})") from None
 
@@ -103,6 +105,7 @@ class Storage:
             raise SearchError(f"{self.folder} cannot be written ({error.strerror})") from None
 
     def _open(self, write: bool) -> None:
+        self._mapped: dict[str, NDArray[np.float32]] = {}
         address = f"{(self.folder / DATABASE).absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
         self._db = sqlite3.connect(address, uri=True, check_same_thread=False)
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -114,6 +117,22 @@ class Storage:
                 f"{self.folder} has format {version}, and this version of fusion reads {FORMAT};"
                 " install the version that wrote it"
             )
+
+    def _begin_reading(self) -> None:
+        """Begin a transaction that ends with :meth:`close`, and map the vectors that it names.
+
+        A writer may delete these files before they are opened; then the next state is taken.
+        """
+        while True:
+            self._db.execute("BEGIN")
+            generation = self.fact("generation", 0)
+            try:
+                self._mapped = {c: self._map(c) for c in self.fact("combinations", ())}
+                return
+            except SearchError:
+                self._db.rollback()
+                if self.fact("generation", 0) == generation:
+                    raise
 
     def close(self) -> None:
         """Close all files."""
@@ -132,14 +151,16 @@ class Storage:
             self._put(facts)
 
     def films(self) -> dict[str, Film]:
-        """Return all films by name."""
-        rows = self._db.execute("SELECT name, path, state, seconds, problem FROM films")
-        return {row[0]: Film(*row) for row in rows}
+        """Return all films by name: the path relative to the folder that holds all of them."""
+        found = self._db.execute("SELECT path, state, seconds, problem FROM films ORDER BY path")
+        films = [Film(*row) for row in found]
+        base = os.path.commonpath([os.path.dirname(film.path) for film in films] or [""])
+        return {Path(film.path).relative_to(base).as_posix(): film for film in films}
 
     def replace(
         self, film: Film, clips: Sequence[Clip], vectors: Mapping[str, NDArray[np.float32]]
     ) -> None:
-        """Put a film with its clips in place of an earlier one of its name.
+        """Put a film with its clips in place of an earlier one of its path.
 
         ``vectors`` are (N, E) by combination; one that a clip lacks is zeros.
         """
@@ -150,41 +171,45 @@ class Storage:
             if len(clips):
                 self._write(combination, first, vectors.get(combination), len(clips))
         with self._transaction():
-            self._db.execute("DELETE FROM films WHERE name = ?", (film.name,))
+            self._db.execute("DELETE FROM films WHERE path = ?", (film.path,))
             done = self._db.execute(
-                "INSERT INTO films (name, path, state, seconds, problem) VALUES (?, ?, ?, ?, ?)",
-                film,
+                "INSERT INTO films (path, state, seconds, problem) VALUES (?, ?, ?, ?)", film
             )
             rows = [(first + i, done.lastrowid, *clip) for i, clip in enumerate(clips)]
             self._db.executemany("INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            self._put({"rows": first + len(clips), "changes": self.fact("changes", 0) + 1})
+            self._put({"rows": first + len(clips)})
 
-    def remove(self, names: Sequence[str]) -> None:
-        """Remove films."""
+    def relocate(self, gone: Sequence[str], moved: Mapping[str, str]) -> None:
+        """Remove the films of some paths, and give others, by their old path, a new one."""
         with self._transaction():
-            self._db.executemany("DELETE FROM films WHERE name = ?", [(name,) for name in names])
-            self._put({"changes": self.fact("changes", 0) + 1})
+            self._db.executemany("DELETE FROM films WHERE path = ?", [(path,) for path in gone])
+            pairs = [(new, old) for old, new in moved.items()]
+            self._db.executemany("UPDATE films SET path = ? WHERE path = ?", pairs)
 
     def table(self) -> tuple[NDArray[np.int64], list[str], list[str]]:
         """Return the row number, the film and the modalities of each clip, in order of the rows."""
-        query = "SELECT row, films.name, has FROM clips JOIN films ON film = films.id ORDER BY row"
+        names = {film.path: name for name, film in self.films().items()}
+        query = "SELECT row, path, has FROM clips JOIN films ON film = films.id ORDER BY row"
         found = self._db.execute(query).fetchall()
         rows = np.array([row for row, _, _ in found], dtype=np.int64)
-        return rows, [name for _, name, _ in found], [has for _, _, has in found]
+        return rows, [names[path] for _, path, _ in found], [has for _, _, has in found]
 
     def clip(self, row: int) -> tuple[Film, Clip]:
         """Return a clip and its film."""
         found = self._db.execute(
-            "SELECT name, path, state, seconds, problem, start, end, text, has, thumbnail"
+            "SELECT path, state, seconds, problem, start, end, text, has, thumbnail"
             " FROM clips JOIN films ON film = films.id WHERE row = ?",
             (row,),
         ).fetchone()
         if found is None:
             raise SearchError(f"{self.folder} has no clip {row}")
-        return Film(*found[:5]), Clip(*found[5:])
+        return Film(*found[:4]), Clip(*found[4:])
 
     def vectors(self, combination: str) -> NDArray[np.float32]:
         """Map the vectors of a combination into memory: (rows, E)."""
+        return self._mapped[combination] if self._mapped else self._map(combination)
+
+    def _map(self, combination: str) -> NDArray[np.float32]:
         count, width = self.fact("rows", 0), self.fact("width", 0)
         file = self._file(combination)
         if not count:
@@ -209,8 +234,7 @@ class Storage:
         with self._transaction():
             pairs = [(new, int(row)) for new, row in enumerate(rows)]  # ascending: never in the way
             self._db.executemany("UPDATE clips SET row = ? WHERE row = ?", pairs)
-            changes = self.fact("changes", 0) + 1
-            self._put({"rows": len(rows), "generation": generation, "changes": changes})
+            self._put({"rows": len(rows), "generation": generation})
         for file in old:
             file.unlink(missing_ok=True)
 

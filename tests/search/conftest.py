@@ -1,18 +1,40 @@
+from copy import deepcopy
+
 import pytest
+import yaml
 
 import fusion
 from fusion.commands.train import train
 from fusion.config import load_config
 from tests.data.media.films import write_film
-from tests.tiny import write_config
+from tests.tiny import CONFIG
+
+
+def train_tiny(folder, **changes):
+    """Train a tiny model of half-second clips; ``changes`` are values by section and key."""
+    config = deepcopy(CONFIG) | {"output": str(folder / "run")}
+    config["trainer"]["epochs"] = 1
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        if key:
+            config[section][key] = value
+        else:
+            config[section] = value
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    train(load_config(folder / "tiny.yaml"))
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """A tiny model of half-second clips."""
-    folder = tmp_path_factory.mktemp("search")
-    train(load_config(write_config(folder, trainer={"epochs": 1})))
-    return fusion.load(folder / "run")
+def run(tmp_path_factory):
+    """Folder of a tiny model."""
+    return train_tiny(tmp_path_factory.mktemp("search"))
+
+
+@pytest.fixture(scope="session")
+def model(run):
+    """The tiny model."""
+    return fusion.load(run)
 
 
 @pytest.fixture

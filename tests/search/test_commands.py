@@ -1,0 +1,98 @@
+"""``fusion index`` and ``fusion search``, and an index that names its model."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import fusion
+from fusion.cli.main import main
+from fusion.search.index import Index, lasting
+from fusion.search.storage import Storage
+from tests.search.conftest import train_tiny
+from tests.search.test_index import content
+from tests.tiny import CONFIG
+
+
+def search(capsys, *words):
+    capsys.readouterr()
+    main(["search", *map(str, words), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def fails(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words)])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def fact(folder, key):
+    storage = Storage(folder)
+    found = storage.fact(key)
+    storage.close()
+    return found
+
+
+def test_an_index_is_made_and_searched_from_another_folder(
+    run, films, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(run.parent)
+    main(["index", str(films), "--out", str(tmp_path / "i"), "--model", "run"])
+    assert "3 films" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert len(search(capsys, "i", "a red star", "--top", 2)) == 2
+    near = search(capsys, "i", "--near", 0, "--film", "silent", "--in", "v")
+    assert near and {hit["video"] for hit in near} == {str(films / "silent.mp4")}
+    assert "has no combination 'tva'" in fails(capsys, "search", "i", "--near", "0", "--in", "tva")
+
+
+def test_a_refused_model_leaves_an_index_as_it_was(run, films, tmp_path, capsys):
+    Index(tmp_path / "i", run).add(films)
+    other = train_tiny(tmp_path, seed=1)
+    before = content(tmp_path / "i"), fact(tmp_path / "i", "model_path")
+    said = fails(capsys, "index", films, "--out", tmp_path / "i", "--model", other)
+    assert "was made with another model" in said
+    assert (content(tmp_path / "i"), fact(tmp_path / "i", "model_path")) == before
+    assert search(capsys, tmp_path / "i", "a red star")
+
+
+def test_an_index_takes_the_place_of_a_model(run, films, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    assert Index(tmp_path / "i", "run").add(films).search("a red star", k=1)
+    assert fact(tmp_path / "i", "model_path") == str(run)
+    assert search(capsys, tmp_path / "i", "a red star")
+
+
+def test_an_index_of_a_model_in_memory_asks_for_its_place(model, run, films, tmp_path, capsys):
+    Index(tmp_path / "i", model).add(films)
+    said = fails(capsys, "search", tmp_path / "i", "a red star")
+    assert "does not say where its model is; name it: --model RUN" in said
+    assert search(capsys, tmp_path / "i", "a red star", "--model", run)
+
+
+def test_a_model_of_the_hub_keeps_its_name(run, films, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real = fusion.load
+
+    def load(name, **options):
+        return real(run if name == "me/model" else name, **options)
+
+    monkeypatch.setattr(fusion, "load", load)
+    main(["index", str(films), "--out", "i", "--model", "me/model"])
+    assert fact("i", "model_path") == "me/model"
+    assert search(capsys, "i", "a red star")
+    assert lasting("~") == os.path.expanduser("~") and lasting(Path("i")) == str(tmp_path / "i")
+
+
+def test_own_parts_need_trust(films, tmp_path, capsys):
+    modalities = CONFIG["model"]["modalities"] | {"text": {"dim": 6}}
+    own = train_tiny(
+        tmp_path, text_encoder={"name": "tests.own:Words"}, model__modalities=modalities
+    )
+    words = ["index", films, "--out", tmp_path / "i", "--model", own]
+    assert "if you trust this code, say so" in fails(capsys, *words)
+    main([*map(str, words), "--trust"])
+    assert "if you trust this code" in fails(capsys, "search", tmp_path / "i", "red star")
+    assert search(capsys, tmp_path / "i", "red star", "--trust")
