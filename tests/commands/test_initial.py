@@ -140,7 +140,8 @@ def test_published_fine_tuning_changes_what_it_did(tmp_path):
 def test_what_is_no_checkpoint_is_told_from_what_is_none_yet(trained, tmp_path):
     words = [f"output={tmp_path / 'out'}"]
     (tmp_path / "weights.pth").touch()
-    with pytest.raises(ValueError, match=r"is a file, .*convert.py \S+/weights.pth --out FOLDER$"):
+    said = r"is a file, .*fusion convert \S+/weights.pth --out FOLDER$"
+    with pytest.raises(ValueError, match=said):
         read_training_config(trained[1], [*words, f"init={tmp_path}/weights.pth"])
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ValueError, match=r"^init: .*has not ended its first epoch; go on with it"):

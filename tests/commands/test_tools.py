@@ -102,7 +102,8 @@ def test_a_run_begins_with_the_weights_of_another(finished, tool, tmp_path):
         if "running" not in name and "num_batches" not in name:
             assert second[name].equal(weight), name
     changed = load_config(config, ["init=nowhere", f"output={tmp_path / 'third'}"])
-    with pytest.raises(ValueError, match=r"init: there is no checkpoint at nowhere.*convert.py"):
+    said = r"init: there is no checkpoint at nowhere.*fusion convert"
+    with pytest.raises(ValueError, match=said):
         train(changed)
 
 

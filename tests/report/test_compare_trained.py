@@ -133,7 +133,7 @@ def take_the_way_out(runs, out):
     """Run the command that the error of a comparison tells."""
     with pytest.raises(ConfigError) as caught:
         compare([str(run) for run in runs], out)
-    file, words = re.findall(r"python tools/train\.py (\S+) (.*?) ends it", str(caught.value))[0]
+    file, words = re.findall(r"fusion train (\S+) (.*?) ends it", str(caught.value))[0]
     train(load_config(file, words.split()))
 
 
