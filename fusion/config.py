@@ -162,9 +162,12 @@ def choose(
 
     def build(**more: Any) -> Any:
         try:
-            return part(**arguments, **more)
+            built = part(**arguments, **more)
         except (TypeError, KeyError) as error:  # a nested value of the wrong kind
             raise ConfigError(f"{section} ({name}) cannot be built: {error}") from error
+        if built is None:
+            raise ConfigError(f"{section}: {name} returned None; it must return what it makes")
+        return built
 
     return build
 
@@ -232,7 +235,20 @@ def _merge(base: Any, changes: Any) -> Any:
         name, before = (OmegaConf.select(c, f"{section}.name") for c in (changes, base))
         if name is not None and before is not None and name != before:
             del kept[section]
+    for name, spec in (OmegaConf.select(changes, "model.modalities") or {}).items():
+        _drop_replaced(OmegaConf.select(kept, f"model.modalities.{name}"), spec)
     return OmegaConf.merge(kept, changes)
+
+
+def _drop_replaced(before: Any, spec: Any) -> None:
+    """Drop of a modality what its change replaces: an encoder by another, or by ``dim``."""
+    if not isinstance(before, DictConfig) or not isinstance(spec, DictConfig):
+        return
+    named = OmegaConf.select(spec, "encoder.name")
+    if "dim" in spec or named not in (None, OmegaConf.select(before, "encoder.name")):
+        before.pop("encoder", None)
+    if "encoder" in spec:
+        before.pop("dim", None)
 
 
 def _dotlist(overrides: Iterable[str]) -> Any:

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
 from fusion.config import ConfigError, check, choose, flatten, load_config, to_yaml
 
+ROOT = Path(__file__).parents[1]
 SECTIONS = {
     name: {"name": name}
     for name in ["data", "text_encoder", "model", "loss", "trainer", "evaluation"]
@@ -159,3 +162,19 @@ def test_an_unknown_name_is_explained(name, message):
 
 def test_flatten():
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
+
+
+def test_another_encoder_or_a_width_replaces_the_encoder_of_the_base(tmp_path):
+    def modality(changes):
+        path = tmp_path / "own.yaml"
+        lines = f"base: {ROOT / 'configs' / 'eao.yaml'}\nmodel: {{modalities: {changes}}}\n"
+        path.write_text(lines)
+        return load_config(path)["model"]["modalities"]
+
+    own = "{audio: {encoder: {name: 'my_parts:Frames', width: 64}}}"
+    assert modality(own)["audio"] == {"encoder": {"name": "my_parts:Frames", "width": 64}}
+    assert modality("{audio: {dim: 16}}")["audio"] == {"dim": 16}
+    video = "{video: {encoder: {name: 'my_parts:Frames'}}}"
+    assert modality(video)["video"] == {"encoder": {"name": "my_parts:Frames"}}
+    kept = modality("{audio: {encoder: {num_frames: 128}}}")["audio"]["encoder"]
+    assert (kept["name"], kept["version"], kept["num_frames"]) == ("davenet", 1, 128)

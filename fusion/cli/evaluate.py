@@ -36,5 +36,5 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.commands.errors import run
     from fusion.commands.evaluate import evaluate
 
-    words = (given.checkpoint, given.set, given.json, given.overrides, given.trust)
-    run(lambda: evaluate(*words))
+    given_words = (given.checkpoint, given.set, given.json, given.overrides)
+    run(lambda: evaluate(*given_words, trust=given.trust))

@@ -72,8 +72,12 @@ def ranks_of_pairs(
         (Q,) ranks from 1; halves occur.
 
     Raises:
-        ValueError: an embedding is not finite.
+        ValueError: an embedding is not finite, or without ``owners`` Q is not N.
     """
+    if owners is None and len(queries) != len(gallery):
+        raise ValueError(
+            f"{len(queries)} queries cannot be pairs of {len(gallery)} rows of the gallery; give owners"
+        )
     query_clips, row_clips = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
     ranks = [np.zeros(0)]
     for start, rows, columns in _grid_blocks(queries, gallery, block):

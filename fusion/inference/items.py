@@ -15,10 +15,12 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.data.captions.match import ENDINGS
+from fusion.data.datasets.sampling import check_finite
 from fusion.tokens import Tokens
 
 URL = ("http://", "https://", "s3://", "gs://", "hf://", "file://")
@@ -118,8 +120,10 @@ class Inputs:
             if value.num_clips != 1:
                 raise ValueError(f"{where}: {name} has tokens of {value.num_clips} clips, not of 1")
             return value.values
-        if isinstance(value, Tensor) and value.ndim == 2:
-            return value
+        if isinstance(value, Tensor | np.ndarray) and value.ndim == 2:
+            tokens = torch.as_tensor(value)
+            check_finite(tokens.float(), f"{where}: {name}")
+            return tokens
         if name == "text":
             if not isinstance(value, str):
                 raise ValueError(f"{where}: text is {_kind(value)}; write a text")

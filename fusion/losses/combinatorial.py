@@ -96,6 +96,11 @@ class CombinatorialLoss(Loss):
 
     def compare(self, embeddings: Named, present: Named | None) -> tuple[Tensor, Tensor, Parts]:
         """Compute (terms,) values and numbers of clips that these are means over, and a report."""
+        if lacking := [c for c in self.combinations if c not in embeddings]:
+            raise ValueError(
+                f"the loss needs embeddings of {', '.join(self.combinations)}; the model gave"
+                f" {', '.join(embeddings)}, without {lacking[0]!r}"
+            )
         shown = self.shown(embeddings, present)
         complete = torch.stack(
             [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]

@@ -2,9 +2,10 @@
 
 A question has an embedding, and so has each clip in each combination of its modalities. A clip is
 compared in the largest combination that it has: picture and sound, or one of them where it lacks
-the other. Cosines of different combinations have different means and spreads, so they are
-calibrated: of each combination the mean over all clips of the index that have it is subtracted, and
-the rest is divided by their standard deviation. A clip without sound is thus compared by its
+the other. Cosines of different combinations have different means, so they are
+calibrated: of each combination the mean over all clips that have it is subtracted. (They are not divided by their
+standard deviation: a picture tells nearly nothing about a sound that is asked for, so such cosines
+hardly vary, and noise would come out on top.) A clip without sound is thus compared by its
 picture with the pictures of all clips, and neither favoured nor lost.
 
 Shapes: N clips, R rows of the vector files, E embedding width.
@@ -38,7 +39,7 @@ class Hit(NamedTuple):
     by: Mapping[str, float]  # cosine of each single modality that the clip has, by name
     text: str  # of the clip's captions
     id: int  # of the clip in the index
-    calibrated: float  # by this number hits are sorted: standard deviations above the mean
+    calibrated: float  # by this number hits are sorted: cosine above the mean of its combination
 
 
 class Index:
@@ -148,11 +149,10 @@ class Index:
         for combination in sorted(set(chosen) - {""}):
             there = np.array([set(combination) <= set(letters) for letters in has])
             values = _dot(storage.vectors(combination), rows[there], query)
-            spread = values.std() or 1.0
             mine = chosen[there] == combination
             places = np.nonzero(there)[0][mine]
             cosines[places] = values[mine]
-            calibrated[places] = (values[mine] - values.mean()) / spread
+            calibrated[places] = values[mine] - values.mean()
         if film is not None:
             calibrated[[film not in name for name in films]] = -np.inf
         calibrated[rows == but] = -np.inf

@@ -106,7 +106,10 @@ def test_other_features_than_those_of_the_checkpoint_are_named(recipe, trained, 
         train(read_training_config(recipe, ["overwrite=true"]))
     finally:
         file.write_text(kept)
-    assert "best was trained with other features: extractor others there" in caplog.text
+    assert (
+        "best was trained with features of extractor: others (the data here: descriptors)"
+        in caplog.text
+    )
 
 
 def test_a_run_is_resumed_when_its_first_checkpoint_is_gone(recipe, trained):

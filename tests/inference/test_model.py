@@ -207,3 +207,10 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
         fusion.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no model of this name can be loaded from the Hugging"):
         fusion.load("nobody/nothing")
+
+
+def test_tokens_may_be_arrays_and_must_be_finite(model, test_clips):
+    video = test_clips[0]["video"]
+    equal(model.encode({"video": video.double().numpy()}), model.encode({"video": video}))
+    with pytest.raises(ValueError, match="the input: video: .* values are not finite"):
+        model.encode({"video": video * np.nan})
