@@ -22,8 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("films", nargs="+", metavar="FILMS", help="media files, and folders of media files")
     option("--out", required=True, metavar="INDEX", help="folder of the index")
-    text = "run, checkpoint or name on the hub (default: runs/eao)"
-    option("--model", metavar="MODEL", default="runs/eao", help=text)
+    text = "run, checkpoint or name on the hub (default: that of the index, else runs/eao)"
+    option("--model", metavar="MODEL", help=text)
     text = "caption file or folder (default: those named like the films, if there are any)"
     option("--captions", metavar="PATH", help=text)
     text = "length of clips where there are no captions (default: 10, if the model takes so much)"

@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     option = parser.add_argument
     option("index", help="folder of the index")
-    option("words", nargs="?", help="the question")
+    option("words", nargs="*", help="the question")
     option("--audio", metavar="FILE", help="a sound to ask with; FILE@12-19 is a part of it")
     option("--video", metavar="FILE", help="a film to ask with, its picture alone; FILE@12-19")
     option("--near", type=int, metavar="ID", help="clips like the clip of this number")

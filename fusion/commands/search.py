@@ -13,30 +13,41 @@ import fusion
 from fusion.modalities import letters_of
 from fusion.search.index import Hit, Index, lasting
 from fusion.search.indexing import index_films, summarise
-from fusion.search.storage import SearchError, Storage
+from fusion.search.storage import DATABASE, SearchError, Storage
 
+DEFAULT = "runs/eao"  # the model of the main job
 NAMES = {"video": "seen", "audio": "heard", "text": "said"}  # of a modality on the screen
 
 
 def index(given: argparse.Namespace) -> None:
     """Bring an index up to date, as the command line says, and print what was done."""
-    if not Path(given.model).exists() and given.model == "runs/eao":
+    chosen = given.model or _model_of(given.out) or DEFAULT
+    if chosen == DEFAULT and not Path(chosen).exists():
         raise SearchError(
-            "there is no model at runs/eao; train one in minutes by: fusion train eao; or name one:"
-            " --model RUN"
+            f"there is no model at {DEFAULT}; train one in minutes by: fusion train eao; or name"
+            " one: --model RUN"
         )
-    model = fusion.load(given.model, trust=given.trust)
+    model = fusion.load(chosen, trust=given.trust)
     with contextlib.closing(Storage(given.out, write=True)) as storage:
         cut = {"captions": given.captions, "windows": given.windows, "step": given.step}
-        place = lasting(given.model)
+        place = lasting(chosen)
         counts = index_films(storage, model, given.films, model_path=place, **cut)
         print(summarise(counts, storage))
 
 
+def _model_of(folder: str) -> str | None:
+    """Return where the model of an index is; None: there is no index, or it does not say."""
+    if not (Path(folder) / DATABASE).exists():
+        return None
+    with contextlib.closing(Storage(folder)) as storage:
+        place: str | None = storage.fact("model_path")
+    return place
+
+
 def search(given: argparse.Namespace) -> None:
     """Answer a question, as the command line gives it."""
-    with contextlib.closing(Storage(given.index)) as storage:
-        place = given.model or storage.fact("model_path")
+    Storage(given.index).close()  # a wrong path is found first
+    place = given.model or _model_of(given.index)
     if place is None:
         raise SearchError(f"{given.index} does not say where its model is; name it: --model RUN")
     model = fusion.load(place, trust=given.trust)
@@ -47,6 +58,8 @@ def search(given: argparse.Namespace) -> None:
         hits = films.near(given.near, **which)
     else:
         hits = films.nearest(_question(model, given).numpy(), **which)
+    if not hits and given.film:
+        raise SearchError(f"no film of {given.index} has {given.film!r} in its name")
     if given.json:
         print(json.dumps([hit._asdict() for hit in hits], indent=1))
     else:
@@ -64,13 +77,15 @@ def _question(model: fusion.Model, given: argparse.Namespace):  # type: ignore[n
     if len(times) > 1:
         raise SearchError("--audio and --video must name the same seconds")
     if given.words:
-        parts["text"] = given.words
+        parts["text"] = " ".join(given.words)
     start, end = next(iter(times), (0.0, None))
     return model.encode(parts, start=start, end=end)
 
 
 def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
     """Write hits as a table: place, similarity, film, time, why, text."""
+    paths = {hit.video: Path(hit.video).name for hit in hits}
+    twice = len(set(paths.values())) < len(paths)  # films of one name in several folders
     lines = []
     for place, hit in enumerate(hits, start=1):
         why = "  ".join(
@@ -79,7 +94,7 @@ def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
         )
         time = f"{clock(hit.start)}-{clock(hit.end)}"
         text = f"  {hit.text}" if hit.text else ""
-        name = Path(hit.video).name
+        name = hit.video if twice else paths[hit.video]
         lines.append(f"{place:>3}  {hit.score:5.2f}  {name}  {time}  {why}  id {hit.id}{text}")
     return "\n".join(lines) or "nothing is indexed that can be compared"
 

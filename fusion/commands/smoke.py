@@ -95,4 +95,4 @@ def _fit_encoders(model: Mapping[str, Any], narrow: bool) -> dict[str, Any]:
             changes[name] = {"encoder": {"batchnorm_group": group}}
             if narrow:
                 changes[name]["encoder"]["widths"] = widths
-    return merge(model, {"modalities": changes})
+    return merge(model, {"modalities": changes}) if changes else dict(model)

@@ -76,7 +76,7 @@ def ranks_of_pairs(
     """
     if owners is None and len(queries) != len(gallery):
         raise ValueError(
-            f"{len(queries)} queries cannot be pairs of {len(gallery)} rows of the gallery; give owners"
+            f"{len(queries)} queries cannot be pairs of {len(gallery)} rows; give owners"
         )
     query_clips, row_clips = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
     ranks = [np.zeros(0)]

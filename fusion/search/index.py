@@ -2,11 +2,11 @@
 
 A question has an embedding, and so has each clip in each combination of its modalities. A clip is
 compared in the largest combination that it has: picture and sound, or one of them where it lacks
-the other. Cosines of different combinations have different means, so they are
-calibrated: of each combination the mean over all clips that have it is subtracted. (They are not divided by their
+the other. Cosines of different combinations have different means, so they are calibrated: of each
+combination the mean over all clips that have it is subtracted. (They are not divided by their
 standard deviation: a picture tells nearly nothing about a sound that is asked for, so such cosines
-hardly vary, and noise would come out on top.) A clip without sound is thus compared by its
-picture with the pictures of all clips, and neither favoured nor lost.
+hardly vary, and noise would come out on top.) A clip without sound is thus compared by its picture
+with the pictures of all clips, and neither favoured nor lost.
 
 Shapes: N clips, R rows of the vector files, E embedding width.
 """
