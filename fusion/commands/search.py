@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fusion
+from fusion.extract.job import find_videos
 from fusion.modalities import letters_of
 from fusion.search.index import Hit, Index, lasting
 from fusion.search.indexing import index_films, summarise
@@ -21,6 +22,9 @@ NAMES = {"video": "seen", "audio": "heard", "text": "said"}  # of a modality on 
 
 def index(given: argparse.Namespace) -> None:
     """Bring an index up to date, as the command line says, and print what was done."""
+    find_videos(given.films, leave_out=Path(given.out))  # a wrong path is found first
+    if given.captions and not Path(given.captions).exists():
+        raise SearchError(f"--captions: there is no {given.captions}")
     chosen = given.model or _model_of(given.out) or DEFAULT
     if chosen == DEFAULT and not Path(chosen).exists():
         raise SearchError(

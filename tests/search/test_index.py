@@ -1,5 +1,6 @@
 """An index of films: what is in it, what a kill leaves, and what it answers."""
 
+import argparse
 import os
 import shutil
 import sqlite3
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fusion.commands import search as search_command
 from fusion.data.media.encode import write_clip
 from fusion.search import indexing
 from fusion.search.index import Index
@@ -308,3 +310,10 @@ def test_a_full_disk_keeps_what_is_there(model, films, tmp_path, monkeypatch):
         index(tmp_path / "i", model, films)
     monkeypatch.undo()
     assert content(tmp_path / "i") == before
+
+
+def test_a_wrong_path_leaves_no_index(tmp_path):
+    given = argparse.Namespace(films=[tmp_path / "no"], out=str(tmp_path / "i"), captions=None)
+    with pytest.raises(ValueError, match="no: no such file or folder"):
+        search_command.index(given)
+    assert not (tmp_path / "i").exists()
