@@ -202,10 +202,12 @@ def _places(
         missing.remove("video")
     others = [name for name in found if name not in columns.values()]
     timed = any(_TIMES & set(re.split("[^a-z]+", name.lower())) for name in others)
-    if not timed and not {"video", "text"} & {*missing}:
+    if not timed:
         # Without both it is about whole videos, without an end up to the next caption.
         gone = tuple(column for column in missing if column in ("start", "end"))
-        missing = [] if gone in ((), ("start", "end"), ("end",)) else missing
+        has_video = "video" not in missing
+        if (gone == ("start", "end") and has_video) or (gone == ("end",) and "text" not in missing):
+            missing = [column for column in missing if column not in gone]
     if missing:
         known = [" or ".join(names) for names in COLUMNS.values()]
         raise CaptionError(
