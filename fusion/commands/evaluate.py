@@ -48,24 +48,7 @@ def evaluate(
         raise ConfigError(
             f"--json {json_path}: scores go to a file .npz; name the result FILE.json"
         )
-    config, split, overrides = read_config(path, trust), chosen or "test", list(overrides)
-    is_file = split.endswith((".yaml", ".yml")) or find_config(split).is_file()
-    if split not in SPLITS and is_file:
-        other, split = load_config(split, overrides, config), "test"
-        check_same_task(config, other, str(chosen))
-        sections = ("data", "evaluation", "text_encoder")
-        if (other["text_encoder"] or {}).get("name") == "auto":
-            other["text_encoder"] = None  # the checkpoint has one
-        config |= {name: other[name] for name in sections if other[name] is not None}
-        config["max_clips"] = other["max_clips"]
-        own_first = not any(override.startswith("text_encoder") for override in overrides)
-    elif split not in SPLITS:
-        raise ConfigError(
-            f"--set: unknown {chosen!r}; choose from {', '.join(SPLITS)}, or name a config: a YAML"
-            " file, which needs only data, or a recipe such as msrvtt/zero_shot"
-        )
-    else:
-        config, own_first = change_config(config, overrides), False
+    config, split, own_first = _choose_test(read_config(path, trust), chosen, list(overrides))
     task = make_task(config | {"trust": trust})
     encoders = task.open_encoders(find_checkpoint(path), own_first)
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
@@ -90,3 +73,29 @@ def evaluate(
     del model
     end_processes(accelerator)
     return evaluation.result if evaluation else None
+
+
+def _choose_test(
+    config: dict[str, Any], chosen: str | None, overrides: list[str]
+) -> tuple[dict[str, Any], str, bool]:
+    """Return the config of an evaluation, its split, and whether the model's own encoders go first.
+
+    ``config`` is that of the checkpoint.
+    """
+    split = chosen or "test"
+    if split in SPLITS:
+        return change_config(config, overrides), split, False
+    if not split.endswith((".yaml", ".yml")) and not find_config(split).is_file():
+        raise ConfigError(
+            f"--set: unknown {chosen!r}; choose from {', '.join(SPLITS)}, or name a config: a YAML"
+            " file, which needs only data, or a recipe such as msrvtt/zero_shot"
+        )
+    other = load_config(split, overrides, config)
+    check_same_task(config, other, split)
+    if (other["text_encoder"] or {}).get("name") == "auto":
+        other["text_encoder"] = None  # the checkpoint has one
+    sections = ("data", "evaluation", "text_encoder")
+    config |= {name: other[name] for name in sections if other[name] is not None}
+    config["max_clips"] = other["max_clips"]
+    own_first = not any(override.startswith("text_encoder") for override in overrides)
+    return config, "test", own_first

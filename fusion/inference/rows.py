@@ -69,8 +69,14 @@ def cut(
         stop = min(last, seconds(item))
         if stop <= start:
             raise ValueError(f"{item.name} has neither picture nor sound after {start:g} s")
-        number = 1 + max(0, math.ceil((stop - start - windows) / (step or windows) - 1e-9))
-        first = [start + i * (step or windows) for i in range(number)]
-        rows += [Row(item, begin, min(begin + windows, stop)) for begin in first]
-        counts.append(number)
+        found = windows_of(start, stop, windows, step or windows)
+        rows += [Row(item, *window) for window in found]
+        counts.append(len(found))
     return rows, counts
+
+
+def windows_of(start: float, stop: float, length: float, step: float) -> list[tuple[float, float]]:
+    """Return the windows from ``start`` to ``stop``, in seconds; the last may be shorter."""
+    number = 1 + max(0, math.ceil((stop - start - length) / step - 1e-9))
+    first = [start + i * step for i in range(number)]
+    return [(begin, min(begin + length, stop)) for begin in first]

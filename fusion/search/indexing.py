@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 import warnings
 from collections import Counter
@@ -30,6 +29,7 @@ from fusion.extract.weights import name_weights
 from fusion.inference.clips import fill
 from fusion.inference.items import Item
 from fusion.inference.model import Model
+from fusion.inference.rows import windows_of
 from fusion.modalities import letters_of
 from fusion.search.plan import Plan, find_films
 from fusion.search.storage import FORMAT, Clip, Film, SearchError, Storage
@@ -230,9 +230,7 @@ def _times(captions: Sequence[Caption], seconds: float, cut: Cut) -> list[tuple[
         return [clip for clip in ends if clip[0] < clip[1]]
     if seconds <= 0:
         return []
-    number = 1 + max(0, math.ceil((seconds - cut.seconds) / cut.step - 1e-9))
-    starts = [i * cut.step for i in range(number)]
-    return [(start, min(start + cut.seconds, seconds), "") for start in starts]
+    return [(*window, "") for window in windows_of(0.0, seconds, *cut)]
 
 
 def _thumbnail(path: Path, second: float) -> bytes | None:
