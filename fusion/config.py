@@ -10,8 +10,6 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fusion.parts import find_part, nearest
 from fusion.recipes import find_config, list_recipes
+from fusion.value_types import hints_of, wanted_instead
 
 Section = Mapping[str, Any]
 
@@ -132,11 +131,12 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
     names = [name for name in parameters if name not in given and name != "self"]
     prefix = f"{section}." if section else ""
     takes_any = inspect.Parameter.VAR_KEYWORD in kinds
-    hints = _hints(target)
+    hints = hints_of(target)
     for key, value in values.items():
         if key not in names and (key in given or not takes_any):
             raise ConfigError(f"{prefix}{key} is unknown{nearest(key, names)}")
-        _check_type(f"{prefix}{key}", value, hints.get(key, Any))
+        if (wanted := wanted_instead(value, hints.get(key, Any))) is not None:
+            raise ConfigError(f"{prefix}{key} must be {wanted}; got {value!r}")
     for name in names:
         if parameters[name].default is inspect.Parameter.empty and name not in values:
             raise ConfigError(f"{prefix}{name} is missing; add it to the config")
@@ -274,32 +274,6 @@ def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
         check("", config, TopLevel)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of a signature; nothing if they name what is imported for types alone."""
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:
-        return {}
-
-
-def _check_type(where: str, value: Any, hint: Any) -> None:
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    choices = typing.get_args(hint) if union else (hint,)
-    kinds = [typing.get_origin(choice) or choice for choice in choices]
-    if any(kind is Any or not isinstance(kind, type) for kind in kinds):
-        return
-    allowed = (*kinds, int) if float in kinds else tuple(kinds)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join(_plain(kind) for kind in kinds)
-        raise ConfigError(f"{where} must be {wanted}; got {value!r}")
-
-
-def _plain(kind: type) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    other = "a list" if issubclass(kind, Sequence) else "`key: value` lines"
-    return "null" if kind is type(None) else names.get(kind, other)
 
 
 def _where(error: Exception) -> str:
