@@ -28,7 +28,7 @@ def index(given: argparse.Namespace) -> None:
     if given.captions and not Path(given.captions).exists():
         raise SearchError(f"--captions: there is no {given.captions}")
     engine = _neighbours(given.engine)
-    check_engine(engine, given.url)
+    check_engine(engine, given.url, needed=not (Path(given.out) / DATABASE).exists())
     chosen = given.model or _model_of(given.out) or DEFAULT
     if chosen == DEFAULT and not Path(chosen).exists():
         raise SearchError(
