@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.inference.model import Model, load
+from fusion.inference.loading import load
+from fusion.inference.model import Model
 from fusion.modalities import members, spell
 from fusion.search.indexing import check_model, index_films
 from fusion.search.storage import DATABASE, SearchError, Storage
