@@ -5,7 +5,8 @@ their films to others. The results come in the order of the films: while one fil
 of later films wait in Ray's object store. All that is written is written by the caller, in this
 process, so what is written does not depend on which worker computed what.
 
-Only Ray's public interface is used. Ray is imported when work begins: the import takes seconds.
+Only Ray's public interface is used. Ray and torch are imported where they are needed: the imports
+take seconds, and the ledger's process needs no torch.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from fusion.extract.ray_start import WORKER, connected
 from fusion.files import num_cores
@@ -83,6 +82,8 @@ def _local_workers(asked: int | None) -> int:
     """Say how many workers a Ray of this machine has: one for each GPU, or share of the cores."""
     if asked is not None:
         return asked
+    import torch
+
     return torch.cuda.device_count() or max(1, num_cores() // torch.get_num_threads())
 
 
@@ -112,10 +113,14 @@ class _Threads(NamedTuple):
 
     @classmethod
     def here(cls) -> _Threads:
+        import torch
+
         return cls(torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS"))
 
     def use(self) -> None:
         """Compute with as many threads in this process; Ray has set others."""
+        import torch
+
         torch.set_num_threads(self.number)
         os.environ.pop("OMP_NUM_THREADS", None)
         if self.variable is not None:

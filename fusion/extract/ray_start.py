@@ -17,7 +17,7 @@ from typing import Any, TextIO
 logger = logging.getLogger(__name__)
 
 WORKER = "fusion"  # a resource of Ray, by which a Ray that was started here is known
-_LONGEST = 40  # letters of a folder in which Ray's sockets have names that fit
+_LONGEST = 28  # letters of a folder in which Ray's sockets have names that fit
 _PRIVATE = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers that it is used
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone

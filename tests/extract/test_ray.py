@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 import time
 from subprocess import DEVNULL, PIPE, Popen
 
@@ -113,12 +114,23 @@ def test_what_cannot_be_asked_of_ray_is_said(films, tmp_path, monkeypatch):
 def test_a_ray_of_this_machine_is_private_and_leaves_nothing(films, tmp_path):
     words = ["extract", films, "--out", tmp_path / "store", "--features-2d", "none"]
     words += ["--features-3d", "none", "--engine", "ray", "--workers", "2"]
-    (tmp_path / "t").mkdir()
-    environment = {**os.environ, "TMPDIR": "/tmp"}
-    environment.pop("RAY_ADDRESS", None)
-    before = set(os.listdir("/tmp"))
     command = [sys.executable, "-m", "fusion", *map(str, words)]
-    program = Popen(command, cwd=ROOT, env=environment, stdout=PIPE, stderr=DEVNULL, text=True)
+    with tempfile.TemporaryDirectory() as folder:  # of a name that is short enough for sockets
+        place = {**os.environ, "TMPDIR": folder}
+        place.pop("RAY_ADDRESS", None)
+        program = Popen(command, cwd=ROOT, env=place, stdout=PIPE, stderr=DEVNULL, text=True)
+        listening, family = watch(program)
+        assert program.returncode == 0
+        assert "6 files: 3 ok, 0 partial, 3 failed" in program.stdout.read()
+        assert len(family) > 5  # so Ray's own processes are among them
+        assert listening and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        psutil.wait_procs(family.values(), timeout=10)
+        assert not [process for process in family.values() if process.is_running()]
+        assert not [name for name in os.listdir(folder) if name.startswith("ray-")]
+
+
+def watch(program):
+    """Until a program ends: the addresses on which it and its children listen, and the children."""
     listening, family = set(), {}
     while program.poll() is None:
         with contextlib.suppress(psutil.Error):
@@ -128,10 +140,4 @@ def test_a_ray_of_this_machine_is_private_and_leaves_nothing(films, tmp_path):
                     places = process.net_connections()
                     listening |= {place.laddr.ip for place in places if place.status == "LISTEN"}
         time.sleep(0.2)
-    assert program.returncode == 0
-    assert "6 files: 3 ok, 0 partial, 3 failed" in program.stdout.read()
-    assert listening and listening <= {"127.0.0.1", "::1"}
-    assert len(family) > 5  # so Ray's own processes are among them
-    psutil.wait_procs(family.values(), timeout=10)
-    assert not [process for process in family.values() if process.is_running()]
-    assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("ray-")]
+    return listening, family
