@@ -11,7 +11,6 @@ take seconds, and the ledger's process needs no torch.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import socket
@@ -19,7 +18,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fusion.extract.ray_start import WORKER, connected
 from fusion.files import num_cores
@@ -41,18 +40,26 @@ class Answer(NamedTuple):
     problem: str | None = None
 
 
-Compute = Callable[[Path], Any]
+class OfFilm(Protocol):
+    """A task that is about a film, and can be pickled."""
+
+    @property
+    def path(self) -> str | Path:
+        """Where the film is, on all machines."""
 
 
 def compute_films(
-    cluster: Cluster, films: Sequence[Path], make: Callable[..., Compute], arguments: Sequence[Any]
+    cluster: Cluster,
+    tasks: Sequence[OfFilm],
+    make: Callable[..., Callable[[Any], Any]],
+    arguments: Sequence[Any],
 ) -> Generator[Answer, None, None]:
-    """Compute something for each film; answers come in the order of the films.
+    """Compute something for each film; answers come in the order of the tasks.
 
     Args:
         cluster: where to do it.
-        films: their paths, the same on all machines.
-        make: called once in each worker, with ``arguments``; what it returns is called with films,
+        tasks: what is to be done.
+        make: called once in each worker, with ``arguments``; what it returns is called with tasks,
             and returns what can be pickled.
         arguments: can be pickled.
 
@@ -60,16 +67,15 @@ def compute_films(
         ValueError: Ray cannot be used as asked; one line.
         Exception: any that is raised in a worker; a film that cannot be computed is no exception.
     """
-    if not films:
+    if not tasks:
         return
     with connected(cluster.address, _local_workers(cluster.workers)) as ray:
         ledger = _ledger(ray)
         place = make, tuple(arguments), _Threads.here(), ledger
-        rows = [{"number": n, "path": os.fsencode(film)} for n, film in enumerate(films)]
-        films_of_ray = ray.data.from_items(rows, override_num_blocks=len(rows))
-        computed = films_of_ray.map(
-            _Worker, fn_constructor_args=place, **_resources(ray, cluster, len(films))
-        )
+        rows = [{"number": n, "task": pickle.dumps(task)} for n, task in enumerate(tasks)]
+        films = ray.data.from_items(rows, override_num_blocks=len(rows))  # each is tried by itself
+        resources = _resources(ray, cluster, len(tasks))
+        computed = films.map(_Worker, fn_constructor_args=place, **resources)
         for number, row in enumerate(computed.iter_rows()):
             assert row["number"] == number, "Ray keeps the order"
             answer = pickle.loads(row["answer"])
@@ -153,7 +159,7 @@ class _Worker:
 
     def __init__(
         self,
-        make: Callable[..., Compute],
+        make: Callable[..., Callable[[Any], Any]],
         arguments: tuple[Any, ...],
         threads: _Threads,
         ledger: Any,
@@ -169,7 +175,7 @@ class _Worker:
             self._broken = _portable(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        number, film = row["number"], Path(os.fsdecode(row["path"]))
+        number = row["number"]
         begun = self._ray.get(self._ledger.begin.remote(number))
         if begun > TRIES:
             problem = (
@@ -178,21 +184,20 @@ class _Worker:
             )
             answer: Answer | BaseException = Answer(problem=problem)
         else:
-            answer = self._broken or self._answer(film)
+            answer = self._broken or self._answer(pickle.loads(row["task"]))
         self._ray.get(self._ledger.end.remote(number))
         return {"number": number, "answer": pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)}
 
-    def _answer(self, film: Path) -> Answer | BaseException:
-        with contextlib.suppress(OSError):
-            film.stat()
-            try:
-                return Answer(self._compute(film))
-            except Exception as error:
-                return _portable(error)
-        return Answer(
-            problem=f"is not there on {socket.gethostname()}; all machines must have the films"
-            " under the same path"
-        )
+    def _answer(self, task: OfFilm) -> Answer | BaseException:
+        if not os.path.exists(task.path):
+            return Answer(
+                problem=f"is not there on {socket.gethostname()}; all machines must have the films"
+                " under the same path"
+            )
+        try:
+            return Answer(self._compute(task))
+        except Exception as error:
+            return _portable(error)
 
 
 def _portable(error: Exception) -> BaseException:

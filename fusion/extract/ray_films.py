@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fusion.extract.decoder_pool import DecoderPool, Task
@@ -29,8 +28,7 @@ class RayExtractor:
 
     def extract(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Event], None, None]:
         """Extract films; they end in the order of ``tasks``."""
-        paths = [task.path for task in tasks]
-        answers = compute_films(self._cluster, paths, Films, self._arguments)
+        answers = compute_films(self._cluster, tasks, Films, self._arguments)
         try:
             for task, answer in zip(tasks, answers, strict=True):
                 film = answer.value or Extracted({}, {}, answer.problem)
@@ -57,9 +55,9 @@ class Films:
         self._task: Task | None = None
         self._events = Extractor(backbones, decoders).extract(self._tasks())
 
-    def __call__(self, film: Path) -> Extracted:
+    def __call__(self, task: Task) -> Extracted:
         """Extract a film."""
-        self._task = Task(str(film), film)
+        self._task = task
         for _, event in self._events:
             if isinstance(event, Extracted):
                 features = {field: rows.numpy() for field, rows in event.features.items()}

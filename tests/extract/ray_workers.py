@@ -3,6 +3,8 @@
 import os
 import signal
 
+import torch
+
 from fusion.extract import ray_films
 from fusion.extract.networks import BACKBONES_2D, BACKBONES_3D
 from tests.extract.tiny import tiny_2d, tiny_3d
@@ -21,11 +23,11 @@ class TinyFilms(ray_films.Films):
         BACKBONES_2D["tiny"], BACKBONES_3D["tiny"] = tiny_2d, tiny_3d
         super().__init__(*arguments)
 
-    def __call__(self, film):
-        made = super().__call__(film)
-        if "deadly" in film.name:
+    def __call__(self, task):
+        made = super().__call__(task)
+        if "deadly" in task.name:
             os.kill(os.getpid(), signal.SIGKILL)
-        end_once(film)
+        end_once(task.path)
         return made
 
 
@@ -37,7 +39,14 @@ class Shout:
         if mark == "broken":
             raise ValueError("no weights here")
 
-    def __call__(self, film):
-        if film.name == "bad":
+    def __call__(self, task):
+        if task.name == "bad":
             raise KeyError("a bug")
-        return film.name.upper() + self.mark
+        return task.name.upper() + self.mark
+
+
+class Threads:
+    """Gives the numbers of threads of a worker and of the programs that it starts."""
+
+    def __call__(self, task):
+        return torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")

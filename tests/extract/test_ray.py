@@ -10,16 +10,19 @@ from subprocess import DEVNULL, PIPE, Popen
 
 import psutil
 import pytest
+import torch
 
 from fusion.data.features.writer import StoreWriter
 from fusion.extract import ray_films
+from fusion.extract.decoder_pool import Task
 from fusion.extract.job import extract
 from fusion.extract.ray_cluster import Answer, Cluster, compute_films
-from tests.extract.ray_workers import Shout, TinyFilms
+from tests.extract.ray_workers import Shout, Threads, TinyFilms
 from tests.extract.tiny import TINY, content
 from tests.processes import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'fusion[cluster]'")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of its own settings
 ONE, TWO = Cluster(workers=1), Cluster(workers=2)
 
 
@@ -81,9 +84,9 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_goes_on(
 
 
 def test_a_worker_says_what_is_wrong_in_one_line(local_ray, tmp_path):
-    there, lost, bad = (tmp_path / name for name in ("there", "lost", "bad"))
-    there.touch()
-    bad.touch()
+    there, lost, bad = (Task(name, tmp_path / name) for name in ("there", "lost", "bad"))
+    there.path.touch()
+    bad.path.touch()
     with pytest.raises(ValueError, match="no weights here") as error:
         list(compute_films(ONE, [there], Shout, ["broken"]))
     assert str(error.value) == "no weights here"
@@ -94,10 +97,21 @@ def test_a_worker_says_what_is_wrong_in_one_line(local_ray, tmp_path):
         next(answers)
 
 
-def test_a_worker_with_other_weights_is_refused(local_ray, films, tmp_path):
-    extractor = ray_films.RayExtractor(ONE, TINY, {"format": 1, "decoding": 0}, 60.0)
+def test_a_worker_with_other_weights_is_refused():
     with pytest.raises(ValueError, match="a worker has other settings of decoding: .*, and not 0"):
-        list(extractor.extract([ray_films.Task("a", films / "a.mp4")]))
+        TinyFilms(TINY, {"format": 1, "decoding": 0}, 60.0)
+
+
+def test_workers_compute_with_as_many_threads_as_this_process(local_ray, tmp_path, monkeypatch):
+    """The last bits of a convolution depend on it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        (answer,) = compute_films(ONE, [Task("a", tmp_path)], Threads, [])
+    finally:
+        torch.set_num_threads(before)
+    assert answer.value == (3, "5")
 
 
 def test_what_cannot_be_asked_of_ray_is_said(films, tmp_path, monkeypatch):
