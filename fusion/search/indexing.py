@@ -7,11 +7,12 @@ transaction, so a kill costs the film that is being embedded.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,27 @@ class Cut(NamedTuple):
         return cls(seconds, step)
 
 
+class FilmToEmbed(NamedTuple):
+    """A film that is new or has changed."""
+
+    path: str
+    state: str  # see :class:`.Film`
+    captions: Sequence[Caption]
+    cut: Cut
+
+
+class FilmEmbedded(NamedTuple):
+    """What the index keeps of a film."""
+
+    film: Film
+    clips: list[Clip]
+    vectors: Mapping[str, np.ndarray]  # (N, E) by combination
+    notes: Counter[str]  # what is wrong with its captions
+
+
+EmbedFilms = Callable[[Sequence[FilmToEmbed]], Generator[FilmEmbedded, None, None]]
+
+
 def index_films(
     storage: Storage,
     model: Embedder,
@@ -69,6 +91,7 @@ def index_films(
     step: float | None = None,
     quiet: bool = False,
     model_path: str | None = None,
+    embed: EmbedFilms | None = None,
 ) -> dict[str, int]:
     """Bring an index up to date with folders of films; films of other folders stay in it.
 
@@ -82,6 +105,8 @@ def index_films(
         step: seconds from clip to clip; None: half of ``windows``.
         quiet: show no progress.
         model_path: what :func:`fusion.load` takes for this model; kept for ``fusion search``.
+        embed: embeds films with this model elsewhere, such as :meth:`.RayEmbedder.embed`; None:
+            in this process.
 
     Returns:
         Numbers of films: ``new``, ``changed``, ``same``, ``removed``, ``unreadable``; and, of
@@ -97,13 +122,15 @@ def index_films(
     plan = Plan.of({film.path: film for film in storage.films().values()}, states, places)
     storage.relocate(plan.gone, plan.moved)
     unreadable, notes = 0, Counter[str]()
-    bar = tqdm(plan.new + plan.changed, unit="film", desc="indexing", disable=quiet)
-    for path in bar:
-        film, clips, vectors = _embed(model, path, states[path], found[path], cut, notes)
-        if film.problem:
-            unreadable += 1
-            bar.write(f"{path}: {film.problem}", file=sys.stderr)
-        storage.replace(film, clips, vectors)
+    todo = [FilmToEmbed(p, states[p], found[p], cut) for p in plan.new + plan.changed]
+    with contextlib.closing(embed(todo) if embed else embed_films(model, todo)) as done:
+        bar = tqdm(done, total=len(todo), unit="film", desc="indexing", disable=quiet)
+        for film, clips, vectors, its in bar:
+            if film.problem:
+                unreadable += 1
+                bar.write(f"{film.path}: {film.problem}", file=sys.stderr)
+            storage.replace(film, clips, vectors)
+            notes.update(its)
     storage.compact()
     same = len(found) - len(plan.new) - len(plan.changed)
     counts = {"new": len(plan.new), "changed": len(plan.changed), "same": same}
@@ -143,30 +170,32 @@ def _state(path: Path, captions: Sequence[Caption], cut: Cut) -> str:
     return json.dumps([status.st_size, status.st_mtime_ns, times or cut])
 
 
-def _embed(
-    model: Embedder,
-    path: str,
-    state: str,
-    captions: Sequence[Caption],
-    cut: Cut,
-    notes: Counter[str],
-) -> tuple[Film, list[Clip], dict[str, np.ndarray]]:
-    """Embed the clips of a film, and count in ``notes`` what is wrong with their captions."""
+def embed_films(
+    model: Embedder, films: Sequence[FilmToEmbed]
+) -> Generator[FilmEmbedded, None, None]:
+    """Embed films, in their order."""
+    for film in films:
+        yield embed_film(model, film)
+
+
+def embed_film(model: Embedder, film: FilmToEmbed) -> FilmEmbedded:
+    """Embed the clips of a film; the result depends on nothing else."""
+    path, state, captions, cut = film
     try:
         seconds = model.seconds(Path(path))
         times = _times(captions, seconds, cut)
         if not times:
-            return Film(path, state, seconds, "neither picture nor sound"), [], {}
+            nothing = Film(path, state, seconds, "neither picture nor sound")
+            return FilmEmbedded(nothing, [], {}, Counter())
         made = model.embed_film(Path(path), times)
     except (MediaError, OSError) as error:
         reason = str(error).removeprefix(f"{path}: ")
-        return Film(path, state, 0.0, reason), [], {}
+        return FilmEmbedded(Film(path, state, 0.0, reason), [], {}, Counter())
     clips = [
         Clip(start, end, text, letters, _thumbnail(Path(path), (start + end) / 2))
         for (start, end, text), letters in zip(times, made.has, strict=True)
     ]
-    notes.update(made.notes)
-    return Film(path, state, seconds), clips, made.vectors
+    return FilmEmbedded(Film(path, state, seconds), clips, made.vectors, made.notes)
 
 
 def _times(captions: Sequence[Caption], seconds: float, cut: Cut) -> list[tuple[float, float, str]]:
