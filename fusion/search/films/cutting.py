@@ -11,7 +11,7 @@ from fusion.data.captions.table import Caption
 from fusion.inference.embedder import Embedder
 from fusion.inference.rows import windows_of
 from fusion.search.database import SearchError
-from fusion.search.scenes import find_scenes
+from fusion.search.films.scenes import find_scenes
 
 CAPTIONS, SCENES, WINDOWS = CUTS = ("captions", "scenes", "windows")
 SHORTEST = 1.0  # seconds; a shorter scene becomes part of the next one

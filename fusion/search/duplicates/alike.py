@@ -44,7 +44,8 @@ class Clips(NamedTuple):
         rows = found.fetchall()
         numbers = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
         times = np.array([row[3:5] for row in rows], np.float64).reshape(-1, 2)
-        return cls(*numbers.T, times, [row[5].replace("t", "") for row in rows])
+        ids, row_numbers, films = numbers.T
+        return cls(ids, row_numbers, films, times, [row[5].replace("t", "") for row in rows])
 
 
 class Pairs(NamedTuple):
@@ -69,7 +70,7 @@ def find_pairs(storage: Storage, clips: Clips, chosen: NDArray[np.bool_], quiet:
         quiet: show no progress.
     """
     combinations = [c for c in storage.fact("combinations", ()) if "t" not in c]
-    parts = []
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     for combination in combinations:
         has = np.array([set(combination) <= set(x) for x in clips.has], bool)
         larger = [c for c in combinations if len(c) > len(combination)]
@@ -77,7 +78,7 @@ def find_pairs(storage: Storage, clips: Clips, chosen: NDArray[np.bool_], quiet:
         asked, others = np.flatnonzero(chosen & has & most), np.flatnonzero(chosen & has)
         vectors = storage.vectors(combination)
         parts.append(_nearest(vectors, clips, asked, others, combination, quiet))
-    first, second, cosines = (np.concatenate(x) for x in zip(*parts, strict=True)) if parts else ()
+    first, second, cosines = (np.concatenate(x) for x in zip(*parts, strict=True))
     return _compare_pictures(storage, clips, first, second, cosines)
 
 

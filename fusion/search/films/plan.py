@@ -12,6 +12,7 @@ from fusion.data.captions.beside import captions_beside
 from fusion.data.captions.match import find_captions
 from fusion.data.captions.table import Caption
 from fusion.extract.job import find_videos
+from fusion.search.films.embedding import AGAIN
 from fusion.search.records import Film
 from fusion.words import number_of
 
@@ -19,14 +20,12 @@ from fusion.words import number_of
 class Found(NamedTuple):
     """The films at some places."""
 
-    films: dict[str, Sequence[Caption]]  # by absolute path; no captions if it has none
+    films: Mapping[str, Sequence[Caption]]  # by absolute path; no captions if it has none
     problems: list[str]  # of caption files that are not used; a line for each
     links: int  # paths that lead to a film that has another one here
 
 
-def find_films(
-    places: Sequence[str | Path], captions: str | Path | None, leave_out: Path
-) -> Found:
+def find_films(places: Sequence[str | Path], captions: str | Path | None, leave_out: Path) -> Found:
     """Find films with their captions; one to which several links lead counts once.
 
     Args:
@@ -81,13 +80,18 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(
-        cls, known: Mapping[str, Film], states: Mapping[str, str], places: Sequence[str | Path]
+        cls,
+        known: Mapping[str, Film],
+        states: Mapping[str, str],
+        places: Sequence[str | Path],
+        prune: bool = False,
     ) -> Plan:
         """Compare the films of an index with the films of some places.
 
         A film that is not there has moved if a new one has its file name and its state. Otherwise
         it is gone if it was below one of the places (films of other places stay), and its own
         folder is there and has something in it. If not, it is missing: its disk may be unplugged.
+        With ``prune`` it is gone all the same.
         """
         lost = {path: film for path, film in known.items() if not Path(path).exists()}
         old = {(Path(path).name, film.state): path for path, film in lost.items()}
@@ -98,10 +102,13 @@ class Plan(NamedTuple):
                 new.append(path)
             else:
                 moved[before] = path
-        changed = sorted(p for p in states.keys() & known.keys() if known[p].state != states[p])
+        both = sorted(states.keys() & known.keys())
+        changed = [p for p in both if states[p] == AGAIN or known[p].state != states[p]]
         ours = [p for p in below(known, places) if p not in states and p not in moved]
         has_files = functools.cache(_has_files)
-        gone = [path for path in ours if path not in lost or has_files(os.path.dirname(path))]
+        gone = [
+            path for path in ours if prune or path not in lost or has_files(os.path.dirname(path))
+        ]
         return cls(new, changed, moved, gone, [path for path in ours if path not in set(gone)])
 
 
@@ -132,4 +139,3 @@ def _has_files(folder: str) -> bool:
             return next(entries, None) is not None
     except OSError:
         return False
-

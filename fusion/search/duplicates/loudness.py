@@ -32,7 +32,8 @@ def loudness(path: Path, start: float, end: float) -> NDArray[np.float32] | None
     """
     start = max(0.0, start)
     first, last = int(start // _CHUNK), max(0, math.ceil(end / _CHUNK))
-    levels = np.concatenate([_chunk(path, number) for number in range(first, last)] or [[]])
+    chunks = [_chunk(path, number) for number in range(first, last)]
+    levels = np.concatenate([np.zeros(0, np.float32), *chunks])
     begin = round((start - first * _CHUNK) * _RATE / _STEP)
     levels = levels[begin : begin + max(0, round((end - start) * _RATE / _STEP))]
     if not len(levels) or levels.max() < math.log10(_QUIET) or levels.std() < _CHANGES:
@@ -52,9 +53,7 @@ def _chunk(path: Path, number: int) -> NDArray[np.float32]:
     return np.log10(np.sqrt(power) + _QUIET / 10).astype(np.float32)
 
 
-def compare(
-    x: NDArray[np.float32], y: NDArray[np.float32], most: float
-) -> tuple[float, float]:
+def compare(x: NDArray[np.float32], y: NDArray[np.float32], most: float) -> tuple[float, float]:
     """Return the highest correlation of two loudnesses, and the shift in seconds that gives it.
 
     A shift of 1 says that second 1 of ``x`` is second 0 of ``y``; it is at most ``most``.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -49,7 +51,7 @@ def _pictures(path: Path, seconds: Sequence[float]) -> Iterator[NDArray[np.uint8
         if stream is None:
             return
         stream.codec_context.skip_frame = "NONREF"
-        wanted, last = list(seconds), None
+        wanted, last = deque(seconds), None
         frames = decode.decode_from(container, stream, wanted[0], path)
         for frame in itertools.chain(frames, [None]):
             if isinstance(frame, av.VideoFrame):
@@ -60,7 +62,7 @@ def _pictures(path: Path, seconds: Sequence[float]) -> Iterator[NDArray[np.uint8
                 continue
             picture = _small(last, stream)
             while wanted and second >= wanted[0]:
-                wanted.pop(0)
+                wanted.popleft()
                 yield picture
             if not wanted:
                 return
@@ -71,5 +73,5 @@ def _small(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
     sampling = Sampling(1, SIDE, interpolation="bilinear")
     scaled = PictureFilter(sampling, [], stream.sample_aspect_ratio)
     frame.pts = 0
-    picture: NDArray[np.uint8] = next(itertools.chain(scaled.push(frame), scaled.push(None)))
-    return picture.to_ndarray()
+    picture: Any = next(itertools.chain(scaled.push(frame), scaled.push(None))).to_ndarray()
+    return picture

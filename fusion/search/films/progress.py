@@ -47,7 +47,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Write a line on standard error, whatever the encoding there."""
         encoding = sys.stderr.encoding or "utf-8"
-        tqdm.write(text.encode(encoding, "replace").decode(encoding), file=sys.stderr)
+        tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
     def close(self) -> None:
         """Remove the bar."""
