@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-from fusion.commands.arguments import seconds
+from fusion.commands.arguments import seconds, several
+from fusion.search.engines import NAMES
 
 EXAMPLES = """examples:
   {prog} films/ --out films.index
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   {prog} films/ --out films.index --cut scenes
   {prog} films/ --out films.index --model clip:FOLDER    # a pre-trained model, no training
   {prog} --out films.index --duplicates                  # which films are there twice
+  {prog} films/ --out films.index --engine qdrant --url http://localhost:6333
 """
 
 
@@ -43,6 +45,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "say which films are the same, wholly or in part; FILMS may be left out"
     option("--duplicates", action="store_true", help=text)
     option("--json", action="store_true", help="print the duplicates as JSON")
+    text = f"what finds neighbours: {', '.join(NAMES)} (default: faiss for large indexes)"
+    option("--engine", type=several(*NAMES), default=(), metavar="NAME", help=text)
+    option("--url", metavar="URL", help="of the Qdrant server; its key is read from QDRANT_API_KEY")
     text = "import and run the user's own parts that the model names"
     option("--trust", action="store_true", help=text)
 

@@ -14,7 +14,9 @@ import fusion
 from fusion.commands.screen import clock, printed
 from fusion.extract.job import find_videos
 from fusion.inference.embedder import Embedder
+from fusion.search import engines
 from fusion.search.duplicates.groups import Group, find_duplicates
+from fusion.search.engines.choice import check_engine, prepare
 from fusion.search.index import lasting
 from fusion.search.indexing import index_films, prune_films, summarise
 from fusion.search.storage import DATABASE, SearchError, Storage
@@ -30,7 +32,9 @@ def index(given: argparse.Namespace) -> None:
         find_videos(places, leave_out=Path(given.out))  # a wrong path is found first
         if given.captions and not Path(given.captions).exists():
             raise SearchError(f"--captions: there is no {given.captions}")
-        _update(given, places)
+        engine = _neighbours(given.engine)
+        check_engine(engine, given.url)
+        _update(given, places, engine)
     if given.prune and (not places or len(places) < len(given.films)):
         _prune(given, [place for place in given.films if place not in places])
     if given.duplicates:
@@ -39,7 +43,7 @@ def index(given: argparse.Namespace) -> None:
         print(as_json(groups) if given.json else printed(format_groups(groups)))
 
 
-def _update(given: argparse.Namespace, places: Sequence[str]) -> None:
+def _update(given: argparse.Namespace, places: Sequence[str], engine: str | None) -> None:
     with contextlib.ExitStack() as stack:
         storage = None
         if (Path(given.out) / DATABASE).exists():  # a second writer ends before the model is loaded
@@ -50,7 +54,16 @@ def _update(given: argparse.Namespace, places: Sequence[str]) -> None:
         names = ("captions", "cut", "windows", "step", "prune")
         options = {name: getattr(given, name) for name in names}
         counts = index_films(storage, model, places, model_path=lasting(chosen), **options)
+        prepare(storage, engine, given.url)
         _say(summarise(counts, storage), given)
+
+
+def _neighbours(given: Sequence[str]) -> str | None:
+    """Return the engine that is to find neighbours, of those that the command line names."""
+    named = [name for name in given if name in engines.NAMES]
+    if len(named) > 1:
+        raise SearchError(f"--engine: one of {', '.join(named)} can find neighbours; name one")
+    return named[0] if named else None
 
 
 def _load(given: argparse.Namespace, storage: Storage | None) -> tuple[str, Embedder]:

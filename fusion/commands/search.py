@@ -30,7 +30,8 @@ def _model_of(folder: str) -> str | None:
 
 def search(given: argparse.Namespace) -> None:
     """Answer a question, as the command line gives it."""
-    films = Index(given.index)  # a wrong path is found first
+    how = {"engine": given.engine, "url": given.url}
+    films = Index(given.index, **how)  # a wrong path is found first
     which = {"k": given.top, "film": given.film}
     which["within"] = [part.strip() for part in given.within.split(",") if part.strip()]
     if given.near is not None:
@@ -41,7 +42,7 @@ def search(given: argparse.Namespace) -> None:
             raise SearchError(
                 f"{given.index} does not say where its model is; name it: --model RUN"
             )
-        films = Index(given.index, fusion.load(place, trust=given.trust))
+        films = Index(given.index, fusion.load(place, trust=given.trust), **how)
         hits = films.nearest(_question(films.model, given).numpy(), **which)
     if not hits and given.film:
         raise SearchError(f"no film of {given.index} has {given.film!r} in its name")

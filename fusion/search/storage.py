@@ -143,17 +143,22 @@ class Storage:
             self._write(files, combination, rows, len(clips))
         with self._transaction():
             self._forget([film.path])
-            done = self._db.execute(
-                f"INSERT INTO films (path, state, seconds, problem) VALUES ({_PATH}, ?, ?, ?)"
-                " ON CONFLICT (path) DO UPDATE SET state = excluded.state,"
-                " seconds = excluded.seconds, problem = excluded.problem RETURNING id",
-                (_bytes(film.path), *film[1:]),
-            )
-            number = done.fetchone()[0]
+            number = self._name(film)
             for place, clip in enumerate(clips):
                 self._insert(files.rows + place, number, clip)
             self._sum(values, 1)
             self._put({"rows": files.rows + len(clips)})
+
+    def _name(self, film: Film) -> int:
+        """Write what is known of a film, and return its number."""
+        path = _bytes(film.path)
+        query = f"UPDATE films SET state = ?, seconds = ?, problem = ? WHERE path = {_PATH}"
+        if not self._db.execute(query, (*film[1:], path)).rowcount:
+            query = f"INSERT INTO films (path, state, seconds, problem) VALUES ({_PATH}, ?, ?, ?)"
+            self._db.execute(query, (path, *film[1:]))
+        query = f"SELECT id FROM films WHERE path = {_PATH}"
+        number: int = self._db.execute(query, (path,)).fetchone()[0]
+        return number
 
     def _insert(self, row: int, film: int, clip: Clip) -> None:
         done = self._db.execute(
