@@ -23,6 +23,7 @@ from fusion.search.duplicates.loudness import SAME, compare, loudness
 from fusion.search.storage import Storage
 
 WHOLE = 0.8  # share of a film that is in others; of a trimmed copy the ends are missing
+FEWEST = 3  # clips that two films must have in common, if the rest differs
 ENOUGH = 0.5  # share of two films' overlap whose clips are alike, where the picture decides
 _BLOCK = 1 << 20  # bytes read at a time
 _PARTNERS = 8  # films whose sound is compared with that of a film: those with the most clips alike
@@ -112,27 +113,32 @@ def _links(clips: Clips, pairs: Pairs, films: Mapping[int, _Film]) -> Iterator[_
     counts = np.bincount(which.reshape(-1), minlength=len(both))
     ends = np.cumsum(counts)
     partners: Counter[int] = Counter()
-    for place in np.argsort(-counts, kind="stable"):
+    looks = np.bincount(which.reshape(-1), pairs.seen, minlength=len(both))
+    for place in np.lexsort((-counts, -looks)):
         names = (int(both[place, 0]), int(both[place, 1]))
         if max(partners[n] for n in names) >= _PARTNERS:
             continue
-        mine = order[ends[place] - counts[place] : ends[place]]
-        times = clips.times[one[mine]], clips.times[other[mine]]
-        seen = bool(pairs.seen[mine].any())
-        span = _Span.of(names, films, times)
-        if not seen and span.share < ENOUGH:
-            continue
-        partners.update(names)
-        if (found := _common(names, films, span, seen)) is not None:
-            yield (*found, float(pairs.cosines[mine].mean()))
+        every = order[ends[place] - counts[place] : ends[place]]
+        for mine, seen in ((every[pairs.seen[every]], True), (every, False)):
+            if not len(mine):
+                continue
+            times = clips.times[one[mine]], clips.times[other[mine]]
+            span = _Span.of(names, films, times)
+            if not seen and span.share < ENOUGH:
+                continue
+            partners[names[0]], partners[names[1]] = (partners[n] + 1 for n in names)
+            if (found := _common(names, films, span, seen)) is not None:
+                yield (*found, float(pairs.cosines[mine].mean()))
+                break
 
 
 class _Span(NamedTuple):
     """What two films may have in common, in seconds of the first one."""
 
     whole: tuple[float, float]  # all that overlaps
-    alike: tuple[float, float]  # from the first to the last clip that is alike
-    clips: int  # of the first film that are alike
+    alike: tuple[float, float]  # from the middle of the first to that of the last clip alike
+    edges: tuple[float, float]  # of what is alike, as well as clips tell them
+    clips: int  # of either film that are alike
     share: float  # of what overlaps, that is in clips that are alike
     shift: float  # seconds: of the first film minus of the second
     most: float  # seconds by which the shift may be wrong
@@ -153,13 +159,16 @@ class _Span(NamedTuple):
         first, second = (films[name].seconds for name in names)
         whole = max(0.0, shift), min(first, second + shift)
         ours = times[0][mine]
-        alike = float(ours[:, 0].min()), min(float(ours[:, 1].max()), first)
+        middles = ours.mean(axis=1)
+        alike = float(middles.min()), float(middles.max())
+        begin, end = alike[0] - most / 4, alike[1] + most / 4  # between two clips
+        edges = begin if ours[:, 0].min() > 0 else 0.0, end if ours[:, 1].max() < first else first
         covered = np.zeros(1 + math.ceil(first), bool)  # by second
         for start, end in ours:
             covered[int(start) : math.ceil(end)] = True
         share = covered.sum() / max(1.0, whole[1] - whole[0])
-        clips = len(np.unique(ours[:, 0]))
-        return cls(whole, alike, clips, float(share), shift, most)
+        clips = min(len(np.unique(t[mine, 0])) for t in times)
+        return cls(whole, alike, edges, clips, float(share), shift, most)
 
 
 def _common(
@@ -167,15 +176,17 @@ def _common(
 ) -> tuple[_Stretch, _Stretch] | None:
     """Return what two films have in common: all that overlaps, or else the clips that are alike."""
     for all_of_it, (start, end) in ((True, span.whole), (False, span.alike)):
-        if end <= start or not (all_of_it or span.clips > 1):
+        if end <= start or not (all_of_it or span.clips >= FEWEST):
             continue  # among all that two films show, one picture and one sound are often alike
         same, shift = _same_sound(names, films, (start, end), span)
         enough = same is None and seen and (span.share >= ENOUGH or not all_of_it)
         if same or enough:
-            begin, stop = max(start, shift), min(end, films[names[1]].seconds + shift)
+            first, second = (films[name].seconds for name in names)
+            start, end = (0.0, first) if all_of_it else span.edges
+            start, end = max(start, shift, 0.0), min(end, second + shift)
             return (
-                _Stretch(names[0], max(0.0, begin), stop),
-                _Stretch(names[1], max(0.0, begin - shift), stop - shift),
+                _Stretch(names[0], start, end),
+                _Stretch(names[1], start - shift, end - shift),
             )
     return None
 
@@ -230,9 +241,9 @@ def _joined(links: Sequence[_Link]) -> list[list[_Link]]:
 
 
 def _overlap(one: _Stretch, other: _Stretch) -> bool:
-    """Whether two stretches of a film share at least a half of the longer one."""
+    """Whether two stretches of a film share most of the longer one."""
     shared = min(one.end, other.end) - max(one.start, other.start)
-    return shared >= 0.5 * max(one.end - one.start, other.end - other.start)
+    return shared >= 0.7 * max(one.end - one.start, other.end - other.start)
 
 
 def _describe(links: Sequence[_Link], films: Mapping[int, _Film]) -> Group:

@@ -21,6 +21,7 @@ from fusion.data.media.film import read_audio
 SAME = 0.95  # correlation; re-encoded and trimmed copies have 0.998, others 0.67 in 99 of 100 pairs
 _RATE, _STEP = 8_000, 160  # hertz, and samples of a moment: 20 ms
 _CHUNK = 30.0  # seconds that are read and kept at a time
+_FEWEST = 75  # moments that can be compared
 _QUIET = 1e-3  # root mean square; silence that was encoded has less
 _CHANGES = 0.1  # standard deviation of log10; a hum or a tone that does not change has less
 
@@ -36,7 +37,7 @@ def loudness(path: Path, start: float, end: float) -> NDArray[np.float32] | None
     levels = np.concatenate([np.zeros(0, np.float32), *chunks])
     begin = round((start - first * _CHUNK) * _RATE / _STEP)
     levels = levels[begin : begin + max(0, round((end - start) * _RATE / _STEP))]
-    if not len(levels) or levels.max() < math.log10(_QUIET) or levels.std() < _CHANGES:
+    if len(levels) < _FEWEST or levels.max() < math.log10(_QUIET) or levels.std() < _CHANGES:
         return None
     return levels
 

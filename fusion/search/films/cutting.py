@@ -66,7 +66,9 @@ class Cut(NamedTuple):
     def describe(self, captions: Sequence[Caption]) -> list[Any]:
         """Return all but the film that its clips follow from, ready for JSON."""
         times = [(c.start, c.end, c.text) for c in captions]
-        return [times] if times and self.at == CAPTIONS else [times, self]
+        if times and self.at == CAPTIONS:
+            return [times]
+        return [times, self.seconds, self.step, *([SCENES] if self.at == SCENES else [])]
 
 
 def cut_film(path: Path, captions: Sequence[Caption], seconds: float, cut: Cut) -> Times:
