@@ -77,8 +77,10 @@ def _embed(model: Embedder, film: FilmToEmbed) -> FilmEmbedded:
         seconds = model.seconds(Path(path))
         times = cut_film(Path(path), captions, seconds, cut)
         made = model.embed_film(Path(path), times) if times else None
-    except (MediaError, OSError) as error:
+    except MediaError as error:
         return _without_clips(film, 0.0, str(error).removeprefix(f"{path}: "))
+    except OSError as error:
+        return _without_clips(film, 0.0, f"cannot be read ({error.strerror or error})")
     kept = [i for i, has in enumerate(made.has) if has] if made else []
     if made is None or not kept:
         what = "shorter than a clip can be" if seconds > 0 else "neither picture nor sound"
