@@ -33,7 +33,7 @@ def index(given: argparse.Namespace) -> None:
         if given.captions and not Path(given.captions).exists():
             raise SearchError(f"--captions: there is no {given.captions}")
         engine = _neighbours(given.engine)
-        check_engine(engine, given.url)
+        check_engine(engine, given.url, needed=not (Path(given.out) / DATABASE).exists())
         _update(given, places, engine)
     if given.prune and (not places or len(places) < len(given.films)):
         _prune(given, [place for place in given.films if place not in places])

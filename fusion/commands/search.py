@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fusion
 from fusion.commands.screen import clock, printed
+from fusion.inference.embedder import Embedder
 from fusion.modalities import letters_of
 from fusion.search.index import Hit, Index
 from fusion.search.storage import DATABASE, SearchError, Storage
@@ -53,7 +54,7 @@ def search(given: argparse.Namespace) -> None:
         print(printed(format_hits(hits, films.about()["modalities"])))
 
 
-def _question(model: fusion.Model, given: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _question(model: Embedder, given: argparse.Namespace):  # type: ignore[no-untyped-def]
     """Embed the question; a part of a file is FILE@12-19, and all parts must be the same."""
     parts, times = {}, set()
     for name in ("audio", "video"):
