@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fusion
-from fusion.commands.screen import clock, printed
+from fusion.commands.search import clock, printed
 from fusion.extract.job import find_videos
 from fusion.inference.embedder import Embedder
 from fusion.search import engines

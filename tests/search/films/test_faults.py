@@ -20,12 +20,12 @@ from fusion.search.storage import Storage
 from tests.data.media.films import write_film
 from tests.search.test_index import content, index
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def start(run, folder, films, **options):
     """Start a writer; return it once its model is loaded."""
-    words = [sys.executable, "-m", "tests.search.writer", run, folder, films]
+    words = [sys.executable, "-m", "tests.search.films.writer", run, folder, films]
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
         [*map(str, words)], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, **options
