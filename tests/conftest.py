@@ -40,3 +40,13 @@ def tool():
         return done.returncode, done.stdout, done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """Keep a Ray of this machine with two workers: starting one takes seconds."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'fusion[cluster]'")
+    from fusion.extract.ray_start import running
+
+    with running(None, 2) as ray:
+        yield ray

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   {prog} films/ --out features --features-2d hf:CLIP --features-audio hf:WHISPER
   torchrun --nproc_per_node 4 {launch} films/ --out features           # four GPUs
   RANK=3 WORLD_SIZE=10 {prog} films/ --out features           # 1 of 10
+  {prog} films/ --out features --engine ray --ray-address head:6379
 
 A run that was stopped goes on when you give the same command again. report.txt in the store has
 the outcome of each file: ok, partial (a part of the film is missing) or failed. The defaults are
@@ -55,7 +56,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "largest share of captions that may be bad (default: 0.05)"
     option("--max-bad", type=share, default=0.05, metavar="SHARE", help=text)
     option("--root", metavar="FOLDER", help="names of videos are relative to it")
-    text = "programs that decode (default: 1; GPU: up to 8)"
+    text = "ray: on several machines, or in several processes of this one; see docs/cluster.md"
+    option("--engine", choices=("ray",), help=text)
+    text = "HOST:PORT of Ray's head (default: RAY_ADDRESS; without it this machine alone)"
+    option("--ray-address", metavar="ADDRESS", help=text)
+    text = "programs that decode (default: 1; GPU: up to 8); with Ray: films at a time"
     option("--workers", type=positive, metavar="N", help=text)
     text = "wait so long for the next piece of a file (default: 60)"
     option("--time-limit", type=seconds, default=60.0, metavar="SECONDS", help=text)
@@ -65,6 +70,7 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Extract."""
     from fusion.commands.errors import run
     from fusion.extract.job import extract
+    from fusion.extract.ray_cluster import Cluster
     from fusion.extract.settings import Features
 
     words = vars(given)
@@ -72,4 +78,6 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     names = [f"{what}_{field}" for what in ("features", "weights") for field in kinds]
     names.append("random_weights")
     features = Features(**{n: words.pop(n) for n in names}, audio=not words.pop("no_audio"))
-    run(lambda: sys.exit(extract(features=features, **words).exit_code))
+    engine, address = words.pop("engine"), words.pop("ray_address")
+    cluster = Cluster(address, words["workers"]) if engine else None
+    run(lambda: sys.exit(extract(features=features, cluster=cluster, **words).exit_code))

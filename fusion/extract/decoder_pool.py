@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -151,14 +151,16 @@ class DecoderPool:
         self._inbox: queue.Queue[tuple[_Worker, Any]] = queue.Queue(_AHEAD * count)
         self._workers: list[_Worker] = []
 
-    def decode(self, tasks: Sequence[Task]) -> Generator[tuple[Task, Event], None, None]:
+    def decode(self, tasks: Iterable[Task]) -> Generator[tuple[Task, Event], None, None]:
         """Decode files; pieces of several files are mixed; each file ends with End or Failed.
 
-        ChildProcessError: the programs do not start.
+        Of an iterable without a length, a task is taken when a program is free, and after the
+        caller has taken the end of the file before. ChildProcessError: the programs do not start.
         """
         waiting = iter(tasks)
         try:
-            self._workers = [_Worker(self._inbox) for _ in range(min(self.count, len(tasks)))]
+            count = min(self.count, len(tasks)) if isinstance(tasks, Sized) else self.count
+            self._workers = [_Worker(self._inbox) for _ in range(count)]
             while self._workers:
                 yield from self._turn(waiting)
         finally:

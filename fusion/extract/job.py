@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from fusion.data.captions.films import ways_below
 from fusion.data.captions.formats import SUBTITLES
 from fusion.data.captions.match import ENDINGS, Ways, find_captions, read_all, stranger_files
@@ -24,9 +22,20 @@ from fusion.data.features.store import ROOT, FeatureStore
 from fusion.data.features.writer import StoreWriter
 from fusion.distributed import launched_as
 from fusion.extract.decoder_pool import DecoderPool
+from fusion.extract.films import Extractor, own_device
 from fusion.extract.outcomes import Outcomes, collect_outcomes, forget_failures, note_failures
-from fusion.extract.settings import MEANINGLESS, Features, claim, describe, facts_of, fields_of
-from fusion.extract.share import Share, say
+from fusion.extract.ray_cluster import Cluster
+from fusion.extract.ray_films import RayExtractor
+from fusion.extract.settings import (
+    MEANINGLESS,
+    AnyBackbone,
+    Features,
+    claim,
+    describe,
+    facts_of,
+    fields_of,
+)
+from fusion.extract.share import Extract, Share, say
 from fusion.files import num_cores, write_atomically, write_once
 from fusion.words import number_of
 
@@ -67,6 +76,7 @@ def extract(
     root: str | Path | None = None,
     workers: int | None = None,
     time_limit: float = 60.0,
+    cluster: Cluster | None = None,
 ) -> Outcomes:
     """Extract features of media files into a feature store.
 
@@ -83,6 +93,7 @@ def extract(
         root: what the names of the videos are relative to.
         workers: programs that decode; None: as many as the device keeps busy.
         time_limit: see :class:`.decoder_pool.DecoderPool`.
+        cluster: extract with Ray, there; ``workers`` are then not used. None: in this process.
 
     Returns:
         The outcome of each file, as far as all processes are done.
@@ -98,7 +109,7 @@ def extract(
     base = path.parents[name.count("/")]
     if captions is not None:  # raises now if something is wrong with them
         find_captions(captions, list(films), max_bad, _ways(base, captions))
-    outcomes = _extract_share(films, store, base, features, workers, time_limit)
+    outcomes = _extract_share(films, store, base, features, workers, time_limit, cluster)
     if outcomes.complete:  # the last of the processes reports for all
         _report(store, outcomes, captions, max_bad, base)
     return outcomes
@@ -111,16 +122,19 @@ def _extract_share(
     features: Features,
     workers: int | None,
     time_limit: float,
+    cluster: Cluster | None,
 ) -> Outcomes:
     """Extract this process's share of the films; return what is known of those of all."""
     rank, world_size = launched_as()
-    device = _device()
-    backbones = {field: b.to(device) for field, b in features.build().items()}
-    if workers is None:
-        workers = _cores() if device.type == "cuda" else 1
-    samplings = {field: backbone.sampling for field, backbone in backbones.items()}
-    decoders = DecoderPool(samplings, features.audio, workers, time_limit)
-    claim(store, describe(backbones, features.audio))
+    if cluster and world_size > 1:
+        raise ValueError("--engine ray divides the films itself; unset RANK and WORLD_SIZE")
+    backbones = features.build()
+    settings = describe(backbones, features.audio)
+    if cluster is None:
+        extract_films = _here(backbones, features, workers, time_limit)
+    else:
+        extract_films = RayExtractor(cluster, features, settings, time_limit).extract
+    claim(store, settings)
     write_once(store / ROOT, f"{base}\n")
     if "warning" in facts_of(backbones) and rank == 0:
         say(f"{'!' * 100}\n!!! {MEANINGLESS}\n{'!' * 100}")
@@ -129,10 +143,22 @@ def _extract_share(
         _full_disk(store),
         StoreWriter(store, fields_of(backbones, features.audio), f"rank{rank}") as writer,
     ):
-        share = Share(films, writer, decoders, backbones)
+        share = Share(films, writer, extract_films)
         share.extract(list(films)[rank::world_size], quiet=rank > 0)
     note_failures(store, rank, share.failures)
     return collect_outcomes(store, films, world_size)
+
+
+def _here(
+    backbones: Mapping[str, AnyBackbone], features: Features, workers: int | None, limit: float
+) -> Extract:
+    """Extract films in this process, with programs that decode beside it."""
+    device = own_device()
+    moved = {field: backbone.to(device) for field, backbone in backbones.items()}
+    if workers is None:
+        workers = _cores() if device.type == "cuda" else 1
+    samplings = {field: backbone.sampling for field, backbone in moved.items()}
+    return Extractor(moved, DecoderPool(samplings, features.audio, workers, limit)).extract
 
 
 def _ways(base: Path, captions: str | Path) -> Ways:
@@ -258,12 +284,6 @@ def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
 def _absolute(path: Path) -> Path:
     """Make a path absolute and remove ``..``, without following links."""
     return Path(os.path.abspath(path))
-
-
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
 
 
 def _cores() -> int:

@@ -1,139 +1,42 @@
-"""Extract one process's share of the files: from pieces of films to rows in the store.
-
-Shapes: N pictures, H x W pixels, S samples, R rows, D width.
-"""
+"""Extract one process's share of the files into the store: what to do, the bar, what is written."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import signal
 import sys
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
-from fusion.data.media.film import Piece
-from fusion.data.media.log_mel import Spectrogram
-from fusion.extract.backbone import Backbone
-from fusion.extract.decoder_pool import DecoderPool, End, Event, Failed, Task
+from fusion.extract.decoder_pool import Task
+from fusion.extract.films import Event, Extracted
 from fusion.extract.outcomes import CHANGED
-from fusion.extract.settings import AUDIO, AnyBackbone, facts_of
-from fusion.extract.transformers_models import SoundBackbone
-from fusion.training.memory import is_out_of_memory
 
 FLUSH_SECONDS = 300.0  # work that a kill may cost
-
-
-class FilmRows:
-    """Computes the features of one film; keeps its rows and a few seconds of its pictures.
-
-    The windows that are computed together are of one film and always the same ones, so the rows do
-    not depend on other films.
-    """
-
-    def __init__(self, backbones: Mapping[str, AnyBackbone]) -> None:
-        self._tracks: dict[str, Any] = {
-            f: _PictureRows(b) if isinstance(b, Backbone) else _SoundRows(b)
-            for f, b in backbones.items()
-        }
-        self._tracks[AUDIO] = Spectrogram()
-
-    def push(self, piece: Piece) -> None:
-        """Take a piece of the film."""
-        self._tracks[piece.field].push(piece.data)
-
-    def end(self) -> dict[str, Tensor]:
-        """Return the rows of each field, (R, D) float16; R is 0 without picture or sound."""
-        return {field: track.end() for field, track in self._tracks.items()}
-
-
-class _PictureRows:
-    def __init__(self, backbone: Backbone) -> None:
-        self._backbone, self._sampling = backbone, backbone.sampling
-        self._frames: deque[NDArray[Any]] = deque()  # (H, W, 3) each, from the next window on
-        self._windows: list[Tensor] = []
-        self._rows = [torch.zeros(0, backbone.dim, dtype=torch.float16)]
-
-    def push(self, pictures: NDArray[Any]) -> None:
-        self._frames.extend(pictures)
-        while len(self._frames) >= self._sampling.frames:
-            self._cut()
-
-    def end(self) -> Tensor:
-        while self._frames:
-            self._cut()
-        self._compute()
-        return torch.cat(self._rows)
-
-    def _cut(self) -> None:
-        """Cut a window off the frames; black pictures follow the last frame."""
-        shown = list(itertools.islice(self._frames, self._sampling.frames))
-        black = [np.zeros_like(shown[0])] * (self._sampling.frames - len(shown))
-        self._windows.append(torch.from_numpy(np.stack(shown + black)))
-        for _ in range(min(self._sampling.stride, len(self._frames))):
-            self._frames.popleft()
-        if len(self._windows) >= self._backbone.batch_of(*shown[0].shape[:2]):
-            self._compute()
-
-    def _compute(self) -> None:
-        if self._windows:
-            self._rows.append(self._backbone.compute(torch.stack(self._windows)).half())
-            self._windows = []
-
-
-class _SoundRows:
-    def __init__(self, backbone: SoundBackbone) -> None:
-        self._backbone, hearing = backbone, backbone.sampling
-        self._length, self._step = (s * hearing.rate for s in (hearing.seconds, hearing.stride))
-        self._samples = np.zeros(0, np.float32)  # from the next stretch on
-        self._rows = [torch.zeros(0, backbone.dim, dtype=torch.float16)]
-
-    def push(self, samples: NDArray[Any]) -> None:
-        self._samples = np.concatenate([self._samples, samples])
-        while len(self._samples) >= self._length:
-            self._cut()
-
-    def end(self) -> Tensor:
-        while len(self._samples):
-            self._cut()
-        return torch.cat(self._rows)
-
-    def _cut(self) -> None:
-        stretch, self._samples = self._samples[: self._length], self._samples[self._step :]
-        self._rows.append(self._backbone.compute(stretch).half())
+Extract = Callable[[Sequence[Task]], Generator[tuple[Task, Event], None, None]]
 
 
 class Share:
     """The files that one process extracts; ``films`` are those of all processes, by name.
 
+    ``extract_films`` computes them, here or elsewhere: :meth:`.films.Extractor.extract` or
+    :meth:`.ray_films.RayExtractor.extract`.
     ``failures`` says by name what is wrong with files that added nothing to the store.
     """
 
     def __init__(
-        self,
-        films: Mapping[str, Path],
-        writer: StoreWriter,
-        decoders: DecoderPool,
-        backbones: Mapping[str, AnyBackbone],
+        self, films: Mapping[str, Path], writer: StoreWriter, extract_films: Extract
     ) -> None:
-        self.films, self.writer, self.decoders = films, writer, decoders
+        self.films, self.writer, self.extract_films = films, writer, extract_films
         self.failures: dict[str, str] = {}
-        self._facts = facts_of(backbones)
-        # Of the films that are being decoded
-        self._rows: dict[str, FilmRows] = defaultdict(lambda: FilmRows(backbones))
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}  # of films that are being extracted
         self._flushed = time.monotonic()
 
     def extract(self, names: Sequence[str], quiet: bool) -> None:
@@ -145,24 +48,24 @@ class Share:
         often = 0.5 if sys.stderr.isatty() else 60  # seconds; a log file keeps every line
         bar = tqdm(total=len(names), initial=done, unit="file", disable=quiet, mininterval=often)
         with (
+            contextlib.closing(self.extract_films(tasks)) as events,  # after saving: it takes time
             _stopping(self.writer.flush, lambda: f"{bar.n} of {len(names)}"),
             bar,
-            contextlib.closing(self.decoders.decode(tasks)) as events,
         ):
             self._take(events, bar, often)
 
     def _take(self, events: Iterable[tuple[Task, Event]], bar: Any, often: float) -> None:
         seconds, shown = 0.0, time.monotonic()
         for task, event in events:
-            if isinstance(event, Piece):
-                seconds += event.seconds - self._seconds.get(task.name, 0.0)
-                self._seconds[task.name] = event.seconds
-                self._guard(task, self._rows[task.name].push, event)
-            else:
-                if problem := self._end(task, event):
+            if isinstance(event, Extracted):
+                self._seconds.pop(task.name, None)
+                if problem := self._add(task, event):
                     self.failures[task.name] = problem
                     bar.write(f"{task.name}: {problem}", file=sys.stderr)
                 bar.update()
+            else:
+                seconds += event - self._seconds.get(task.name, 0.0)
+                self._seconds[task.name] = event
             bar.set_postfix_str(f"{seconds / 60:.1f} min of film", refresh=False)
             if time.monotonic() - shown > often:
                 bar.refresh()
@@ -192,33 +95,13 @@ class Share:
                     " extract the new one into another store"
                 )
 
-    def _guard(self, task: Task, action: Callable[..., Any], *arguments: Any) -> Any:
-        """Call an action for a film, unless memory ran out for it before."""
-        try:
-            return None if task.name in self.failures else action(*arguments)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.failures[task.name] = (
-                "out of memory: its pictures are too large; scale the film down"
-            )
-            return None
-
-    def _end(self, task: Task, event: End | Failed) -> str | None:
+    def _add(self, task: Task, film: Extracted) -> str | None:
         """Add a film to the store; return why that was not possible."""
-        self._seconds.pop(task.name, None)
-        rows = self._rows[task.name]
-        del self._rows[task.name]
-        if isinstance(event, Failed):
-            return event.problem.removeprefix(f"{task.path}: ")
-        features = self._guard(task, rows.end)
-        if features is None:
-            return self.failures[task.name]
-        features = {f: rows for f, rows in features.items() if f in self.writer.fields}
-        facts = {"duration": round(event.seconds, 3), "size": event.size, "mtime": event.mtime}
-        facts |= {"problems": list(event.problems)} | self._facts
+        if film.problem is not None:
+            return film.problem
+        features = {f: rows for f, rows in film.features.items() if f in self.writer.fields}
         try:
-            self.writer.add(task.name, features, facts)
+            self.writer.add(task.name, features, film.facts)
         except ValueError as error:  # not finite, or too large for float16
             return str(error).removeprefix(f"{task.name}: ")
         if time.monotonic() - self._flushed > FLUSH_SECONDS:

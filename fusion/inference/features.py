@@ -21,8 +21,8 @@ from fusion.checkpoint import CheckpointError, check_recipe
 from fusion.data.features import readers
 from fusion.data.features.format import Field
 from fusion.data.media.film import Film
+from fusion.extract.films import FilmRows
 from fusion.extract.settings import NETWORKS, Features, describe, fields_of
-from fusion.extract.share import FilmRows
 from fusion.extract.weights import RANDOM
 
 KEPT = 16  # films whose features stay in memory

@@ -12,7 +12,8 @@ from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
 from fusion.data.media.film import Film, read_audio
 from fusion.data.media.log_mel import log_mel
-from fusion.extract import job, share
+from fusion.extract import job
+from fusion.extract.films import FilmRows
 from fusion.extract.job import extract, find_videos
 from fusion.extract.networks import BACKBONES_2D
 from fusion.extract.settings import Features
@@ -80,7 +81,7 @@ def test_work_that_is_done_is_not_done_again(done, films, capsys, monkeypatch):
     def refuse(self, path, samplings, audio):
         raise AssertionError
 
-    monkeypatch.setattr(share.FilmRows, "push", refuse)
+    monkeypatch.setattr(FilmRows, "push", refuse)
     report = extract([films], done[0], TINY)
     assert "4 of 6 files are done already" in capsys.readouterr().err
     assert report == done[1]

@@ -16,8 +16,9 @@ from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
 from fusion.data.media.film import Piece
 from fusion.data.media.pictures import Sampling
-from fusion.extract import outcomes, share
+from fusion.extract import outcomes
 from fusion.extract.backbone import Backbone, Source
+from fusion.extract.films import FilmRows
 from fusion.extract.job import extract
 from tests.extract.tiny import TINY, content
 
@@ -28,7 +29,7 @@ with_fork = pytest.mark.skipif(
 
 def in_a_fork(films, store, begun):
     """Extract in a process that can be killed; slowly, and with a shard for every film."""
-    push, add = share.FilmRows.push, StoreWriter.add
+    push, add = FilmRows.push, StoreWriter.add
 
     def slowly(self, piece):
         push(self, piece)
@@ -39,7 +40,7 @@ def in_a_fork(films, store, begun):
         add(self, *words)
         self.flush()
 
-    share.FilmRows.push, StoreWriter.add = slowly, add_and_flush
+    FilmRows.push, StoreWriter.add = slowly, add_and_flush
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     extract([films], store, TINY)
 
@@ -206,7 +207,7 @@ def rows_of(count, window, stride, pieces=7, network=None, mean=0.0):
     backbone = Backbone(
         "look", network or Look(), sampling, 3, (mean,) * 3, (1.0,) * 3, Source("3d")
     )
-    rows = share.FilmRows({"3d": backbone})
+    rows = FilmRows({"3d": backbone})
     for start in range(0, count, pieces):
         rows.push(Piece("3d", frames(count)[start : start + pieces], 0.0))
     return rows.end()["3d"]
@@ -249,5 +250,5 @@ def test_other_errors_of_a_network_are_errors():
 
 
 def test_what_is_not_there_has_no_rows():
-    rows = share.FilmRows({}).end()
+    rows = FilmRows({}).end()
     assert rows["audio"].shape == (0, 40)

@@ -1,0 +1,169 @@
+"""Connect to a Ray cluster, or start a Ray of this machine alone for as long as it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+logger = logging.getLogger(__name__)
+
+WORKER = "fusion"  # a resource of Ray, by which a Ray that was started here is known
+_LONGEST = 28  # letters of a folder in which Ray's sockets have names that fit
+_PRIVATE = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers that it is used
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone
+}
+
+
+@contextlib.contextmanager
+def connected(address: str | None, workers: int) -> Iterator[Any]:
+    """Give Ray, connected as :func:`running` says; quiet unless ``FUSION_DEBUG`` is set."""
+    with running(address, workers) as ray, contextlib.ExitStack() as stack:
+        if not _debug():
+            stack.enter_context(contextlib.redirect_stdout(_Filter(sys.stdout)))
+        _settle(ray)
+        yield ray
+
+
+@contextlib.contextmanager
+def running(address: str | None, workers: int) -> Iterator[Any]:
+    """Connect to a cluster, or start a Ray of this machine; end that with the block.
+
+    Args:
+        address: of the cluster's head; None: ``RAY_ADDRESS``, else a Ray of this machine alone. If
+            this process is connected already, that connection is taken, and stays.
+        workers: of a Ray of this machine, which has as many of the resource :data:`WORKER`.
+
+    Raises:
+        ValueError: Ray is not installed, or the cluster cannot be reached; one line.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address and "://" in address:
+        raise ValueError(
+            f"{address} is for Ray's clients; give HOST:PORT of the cluster's head, in a command on"
+            " one of its machines"
+        )
+    quiet = {} if _debug() else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(({} if address else _PRIVATE) | quiet))
+        ray = _import_ray()
+        if not ray.is_initialized():
+            options = {"address": address} if address else _local(stack, workers)
+            stack.callback(ray.shutdown)
+            _start(ray, options)
+        yield ray
+
+
+def _debug() -> bool:
+    return bool(os.environ.get("FUSION_DEBUG"))
+
+
+def _import_ray() -> Any:
+    try:
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.data")
+        importlib.import_module("ray.util.scheduling_strategies")
+    except ImportError as error:
+        raise ValueError(
+            f"--engine ray needs Ray ({error}); install it by: pip install 'fusion[cluster]'"
+        ) from None
+    return ray
+
+
+def _local(stack: contextlib.ExitStack, workers: int) -> dict[str, Any]:
+    """Say how to start a Ray of this machine; its files are removed when the stack ends."""
+    place = tempfile.gettempdir()
+    if len(place) > _LONGEST:
+        place = "/tmp"
+    folder = tempfile.mkdtemp(prefix="ray-", dir=place)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return {
+        "address": "local",
+        "num_cpus": workers,
+        "resources": {WORKER: workers},
+        "include_dashboard": False,
+        "_temp_dir": folder,
+    }
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    logs = {
+        "log_to_driver": _debug(),
+        "logging_level": logging.INFO if _debug() else logging.CRITICAL,
+    }
+    try:
+        with contextlib.nullcontext() if _debug() else _silence():
+            ray.init(**options, **logs)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        words = " ".join(str(error).split())
+        raise ValueError(f"Ray at {options['address']} cannot be used ({words})") from None
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would end without saving
+
+
+def _settle(ray: Any) -> None:
+    """Make Ray Data keep the order, wait for slow films, and show no bars: the caller has one."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.execution_no_progress_timeout_s = -1  # a film may take hours
+    context.max_consecutive_actor_init_deaths = 3  # such as a machine that goes away
+    context.enable_progress_bars = context.print_on_execution_start = _debug()
+    if not _debug():
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Close standard error to what is no Python: Ray would say on which level it logs."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class _Filter:
+    """Standard output without what Ray says of workers that ended: films name these."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output, self._dropped = output, False
+
+    def write(self, text: str) -> int:
+        """Write a text, unless Ray says it, or it is the end of such a line."""
+        self._dropped = "(raylet)" in text[:20] or (self._dropped and text == "\n")
+        if self._dropped:
+            logger.debug("%s", text.strip())
+            return len(text)
+        return self._output.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output, name)
