@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -18,10 +19,16 @@ logger = logging.getLogger(__name__)
 
 WORKER = "fusion"  # a resource of Ray, by which a Ray that was started here is known
 _LONGEST = 28  # letters of a folder in which Ray's sockets have names that fit
-_PRIVATE = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers that it is used
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone
-}
+
+
+def _private() -> dict[str, str]:
+    """Return the environment of a Ray that is for this program alone."""
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers that it is used
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone
+        "RAY_AUTH_MODE": "token",  # other users of this machine cannot use it
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
 
 
 @contextlib.contextmanager
@@ -54,7 +61,7 @@ def running(address: str | None, workers: int) -> Iterator[Any]:
         )
     quiet = {} if _debug() else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(({} if address else _PRIVATE) | quiet))
+        stack.enter_context(_environment(({} if address else _private()) | quiet))
         ray = _import_ray()
         if not ray.is_initialized():
             options = {"address": address} if address else _local(stack, workers)
@@ -107,7 +114,8 @@ def _start(ray: Any, options: dict[str, Any]) -> None:
             ray.init(**options, **logs)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         words = " ".join(str(error).split())
-        raise ValueError(f"Ray at {options['address']} cannot be used ({words})") from None
+        way = "; a token may be missing: see docs/cluster.md" if "_temp_dir" not in options else ""
+        raise ValueError(f"Ray at {options['address']} cannot be used ({words}){way}") from None
     finally:
         if main and handler is not None:
             signal.signal(signal.SIGTERM, handler)  # Ray's own would end without saving
