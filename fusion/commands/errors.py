@@ -28,8 +28,8 @@ def run(command: Callable[[], object]) -> None:
         command()
     except Stopped as stop:
         _end(str(stop), 128 + stop.signal)
-    except KeyboardInterrupt:
-        _end("interrupted", 128 + signal.SIGINT)
+    except KeyboardInterrupt as stop:
+        _end(str(stop) or "interrupted", 128 + signal.SIGINT)
     except (ConfigError, LaunchError, OutOfMemory) as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             # Usually all processes fail alike: rank 0 prints, and the launcher kills the others. A
@@ -57,5 +57,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _end(message: str, code: int = MISTAKE) -> None:
+    encoding = sys.stderr.encoding or "utf-8"  # names of files need not be UTF-8
+    message = message.encode(encoding, "backslashreplace").decode(encoding)
     print(message, file=sys.stderr, flush=True)
     sys.exit(code)

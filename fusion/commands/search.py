@@ -1,55 +1,22 @@
-"""Index films, and answer questions about them on the screen."""
+"""Answer questions about films on the screen."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import fusion
-from fusion.extract.job import find_videos
+from fusion.commands.screen import clock, printed
 from fusion.modalities import letters_of
-from fusion.search import engines
-from fusion.search.engines.choice import check_engine, prepare
-from fusion.search.index import Hit, Index, lasting
-from fusion.search.indexing import index_films, summarise
+from fusion.search.index import Hit, Index
 from fusion.search.storage import DATABASE, SearchError, Storage
 
-DEFAULT = "runs/eao"  # the model of the main job
 NAMES = {"video": "seen", "audio": "heard", "text": "said"}  # of a modality on the screen
-
-
-def index(given: argparse.Namespace) -> None:
-    """Bring an index up to date, as the command line says, and print what was done."""
-    find_videos(given.films, leave_out=Path(given.out))  # a wrong path is found first
-    if given.captions and not Path(given.captions).exists():
-        raise SearchError(f"--captions: there is no {given.captions}")
-    engine = _neighbours(given.engine)
-    check_engine(engine, given.url)
-    chosen = given.model or _model_of(given.out) or DEFAULT
-    if chosen == DEFAULT and not Path(chosen).exists():
-        raise SearchError(
-            f"there is no model at {DEFAULT}; train one in minutes by: fusion train eao; or name"
-            " one: --model RUN"
-        )
-    model = fusion.load(chosen, trust=given.trust)
-    with contextlib.closing(Storage(given.out, write=True)) as storage:
-        cut = {"captions": given.captions, "windows": given.windows, "step": given.step}
-        place = lasting(chosen)
-        counts = index_films(storage, model, given.films, model_path=place, **cut)
-        prepare(storage, engine, given.url)
-        print(summarise(counts, storage))
-
-
-def _neighbours(given: Sequence[str]) -> str | None:
-    """Return the engine that is to find neighbours, of those that the command line names."""
-    named = [name for name in given if name in engines.NAMES]
-    if len(named) > 1:
-        raise SearchError(f"--engine: one of {', '.join(named)} can find neighbours; name one")
-    return named[0] if named else None
 
 
 def _model_of(folder: str) -> str | None:
@@ -80,9 +47,10 @@ def search(given: argparse.Namespace) -> None:
     if not hits and given.film:
         raise SearchError(f"no film of {given.index} has {given.film!r} in its name")
     if given.json:
-        print(json.dumps([hit._asdict() for hit in hits], indent=1))
+        rows = [hit._asdict() | {"there": os.path.exists(hit.video)} for hit in hits]
+        print(json.dumps(rows, indent=1))
     else:
-        print(format_hits(hits, films.about()["modalities"]))
+        print(printed(format_hits(hits, films.about()["modalities"])))
 
 
 def _question(model: fusion.Model, given: argparse.Namespace):  # type: ignore[no-untyped-def]
@@ -114,12 +82,7 @@ def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
         time = f"{clock(hit.start)}-{clock(hit.end)}"
         text = f"  {hit.text}" if hit.text else ""
         name = hit.video if twice else paths[hit.video]
-        lines.append(f"{place:>3}  {hit.score:5.2f}  {name}  {time}  {why}  id {hit.id}{text}")
+        gone = "" if os.path.exists(hit.video) else "  (the film is not there)"
+        line = f"{place:>3}  {hit.score:5.2f}  {name}  {time}  {why}  id {hit.id}{text}{gone}"
+        lines.append(line)
     return "\n".join(lines) or "nothing is indexed that can be compared"
-
-
-def clock(second: float) -> str:
-    """Write a time: ``1:02``, ``1:00:02``."""
-    minutes, seconds = divmod(round(second), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -62,7 +62,7 @@ def lock_for_writing(folder: Path) -> IO[str]:
 
 def open_for_writing(folder: Path) -> sqlite3.Connection:
     """Open the database of an index that is locked; make it if there is none."""
-    db = sqlite3.connect(_address(folder, "mode=rwc"), uri=True, check_same_thread=False)
+    db = _connect(folder, "mode=rwc")
     db.execute("PRAGMA foreign_keys = ON")
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
         _check_format(db, folder)
@@ -142,11 +142,14 @@ def _keep_writers_away(folder: Path) -> IO[str]:
 
 
 def _read_only(folder: Path, more: str = "") -> sqlite3.Connection:
-    return sqlite3.connect(_address(folder, f"mode=ro{more}"), uri=True, check_same_thread=False)
+    return _connect(folder, f"mode=ro{more}")
 
 
-def _address(folder: Path, options: str) -> str:
-    return f"{(folder / DATABASE).absolute().as_uri()}?{options}"
+def _connect(folder: Path, options: str) -> sqlite3.Connection:
+    address = f"{(folder / DATABASE).absolute().as_uri()}?{options}"
+    db = sqlite3.connect(address, uri=True, check_same_thread=False)
+    db.text_factory = lambda found: found.decode("utf-8", "surrogateescape")  # names of files
+    return db
 
 
 def _check_format(db: sqlite3.Connection, folder: Path) -> None:

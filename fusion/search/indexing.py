@@ -1,84 +1,43 @@
-"""Cut films into clips, embed each clip in every combination.
+"""Bring an index up to date with folders of films.
 
 Only new and changed films are embedded; films that are gone leave the index. A film is known by its
-absolute path. Each film is one
-transaction, so a kill costs the film that is being embedded.
+absolute path. Each film is one transaction, so a kill costs the film that is being embedded.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
-import sys
+import os
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
-
-from fusion.data.captions.table import Caption
-from fusion.data.media.decode import MediaError
-from fusion.data.media.encode import encode_jpeg
-from fusion.data.media.film import read_frames
 from fusion.inference.embedder import CUT, UNKNOWN, Embedder
-from fusion.inference.rows import windows_of
-from fusion.search.plan import Plan, find_films
-from fusion.search.storage import FORMAT, Clip, Film, SearchError, Storage
+from fusion.search.films.cutting import Cut
+from fusion.search.films.embedding import (
+    AGAIN,
+    LATE,
+    EmbedFilms,
+    FilmEmbedded,
+    FilmToEmbed,
+    embed_films,
+    state_of,
+)
+from fusion.search.films.plan import Found, Plan, below, find_films, say_missing
+from fusion.search.films.progress import Progress
+from fusion.search.storage import FORMAT, SearchError, Storage
 from fusion.words import number_of
 
-logger = logging.getLogger(__name__)
-
-THUMBNAIL = (90, 160)  # height and width in pixels
 CAPTIONS = {  # what may be wrong with the captions of clips
     CUT: "longer than the model takes",
     UNKNOWN: "without a known word",
+    LATE: "after the end of the film",
 }
-
-
-class Cut(NamedTuple):
-    """How films are cut where they have no captions."""
-
-    seconds: float  # of a window
-    step: float  # seconds from the start of a window to that of the next
-
-    @classmethod
-    def of(cls, model: Embedder, seconds: float | None, step: float | None) -> Cut:
-        """Take the longest windows that the model embeds, at most 10 s, unless told otherwise."""
-        longest = model.longest
-        seconds = min(10.0, longest) if seconds is None else seconds
-        if not 0 < seconds <= longest:
-            raise ValueError(
-                f"windows must be above 0 and at most {longest:.1f} s, which is the longest"
-                f" clip that the model takes; got {seconds:g}"
-            )
-        step = seconds / 2 if step is None else step
-        if not 0 < step <= seconds:
-            raise ValueError(f"step must be above 0 and at most {seconds:g} s; got {step:g}")
-        return cls(seconds, step)
-
-
-class FilmToEmbed(NamedTuple):
-    """A film that is new or has changed."""
-
-    path: str
-    state: str  # see :class:`.Film`
-    captions: Sequence[Caption]
-    cut: Cut
-
-
-class FilmEmbedded(NamedTuple):
-    """What the index keeps of a film."""
-
-    film: Film
-    clips: list[Clip]
-    vectors: Mapping[str, np.ndarray]  # (N, E) by combination
-    notes: Counter[str]  # what is wrong with its captions
-
-
-EmbedFilms = Callable[[Sequence[FilmToEmbed]], Generator[FilmEmbedded, None, None]]
+FILMS = {  # what may be said of films, beside what was done
+    "changing": "still written",
+    "missing": "missing",
+    "links": "linked twice",
+}
 
 
 def index_films(
@@ -87,57 +46,149 @@ def index_films(
     places: Sequence[str | Path],
     *,
     captions: str | Path | None = None,
+    cut: str | None = None,
     windows: float | None = None,
     step: float | None = None,
+    prune: bool = False,
     quiet: bool = False,
     model_path: str | None = None,
     embed: EmbedFilms | None = None,
 ) -> dict[str, int]:
     """Bring an index up to date with folders of films; films of other folders stay in it.
 
+    ``cut``, ``windows`` and ``step`` that are None are those of the last time.
+
     Args:
         storage: open for writing.
         model: embeds the clips; that which made the index, if it has clips already.
         places: files and folders.
         captions: a caption file or a folder of caption files; None: those beside the films.
-        windows: seconds of a clip where a film has no captions; None: 10, or as long as the model
-            takes.
-        step: seconds from clip to clip; None: half of ``windows``.
+        cut: where films are cut, see :data:`.cutting.CUTS`; None at first: at captions where there
+            are any, else into windows.
+        windows: seconds of a clip where a film is not cut at captions; None at first: 10, or as
+            long as the model takes.
+        step: seconds from clip to clip; None at first: half of ``windows``.
+        prune: also remove films that are not there although their folder is not, or is empty.
         quiet: show no progress.
         model_path: what :func:`fusion.load` takes for this model; kept for ``fusion search``.
         embed: embeds films with this model elsewhere, such as :meth:`.RayEmbedder.embed`; None:
             in this process.
 
     Returns:
-        Numbers of films: ``new``, ``changed``, ``same``, ``removed``, ``unreadable``; and, of
-        captions, those of :data:`CAPTIONS` that are not 0.
+        Numbers of films: ``new``, ``changed``, ``same``, ``removed``, ``unreadable``; and those of
+        :data:`FILMS` and, of captions, of :data:`CAPTIONS` that are not 0.
 
     Raises:
         ValueError: there are no films, or the index was made by another model.
+        KeyboardInterrupt: the user stopped it; it says what is kept.
     """
-    cut = Cut.of(model, windows, step)
+    last = storage.fact("cut") if storage.fact("model") else None
+    chosen = Cut.of(model, cut, windows, step, last)
     found = find_films(places, captions, storage.folder)
-    _claim(storage, model, model_path)
-    states = {path: _state(Path(path), rows, cut) for path, rows in found.items()}
-    plan = Plan.of({film.path: film for film in storage.films().values()}, states, places)
+    _claim(storage, model, model_path, chosen)
+    states = {path: state_of(path, rows, chosen) for path, rows in found.films.items()}
+    plan = Plan.of({film.path: film for film in storage.films().values()}, states, places, prune)
     storage.relocate(plan.gone, plan.moved)
-    unreadable, notes = 0, Counter[str]()
-    todo = [FilmToEmbed(p, states[p], found[p], cut) for p in plan.new + plan.changed]
-    with contextlib.closing(embed(todo) if embed else embed_films(model, todo)) as done:
-        bar = tqdm(done, total=len(todo), unit="film", desc="indexing", disable=quiet)
-        for film, clips, vectors, its in bar:
-            if film.problem:
-                unreadable += 1
-                bar.write(f"{film.path}: {film.problem}", file=sys.stderr)
-            storage.replace(film, clips, vectors)
-            notes.update(its)
+    todo = [FilmToEmbed(p, states[p], found.films[p], chosen) for p in plan.new + plan.changed]
+    run = _Run(storage, todo, quiet)
+    for line in _about(found, plan):
+        run.progress.say(line)
+    run.embed(embed or (lambda films: embed_films(model, films)))
     storage.compact()
-    same = len(found) - len(plan.new) - len(plan.changed)
+    same = len(states) - len(todo)
     counts = {"new": len(plan.new), "changed": len(plan.changed), "same": same}
-    return counts | {"removed": len(plan.gone), "unreadable": unreadable} | dict(notes)
+    counts |= {"removed": len(plan.gone), "unreadable": run.unreadable}
+    more = run.notes + Counter(missing=len(plan.missing), links=found.links)
+    return counts | dict(more)
 
 
-def _claim(storage: Storage, model: Embedder, model_path: str | None) -> None:
+def prune_films(storage: Storage, places: Sequence[str | Path]) -> int:
+    """Remove the films that are not there, below some places or, without any, of the whole index.
+
+    Returns how many were removed.
+    """
+    known = {film.path: film for film in storage.films().values()}
+    ours = below(known, places) if places else list(known)
+    gone = [path for path in ours if not os.path.exists(path)]
+    storage.relocate(gone, {})
+    storage.compact()
+    return len(gone)
+
+
+class _Run:
+    """Embeds films and writes them; counts what happens.
+
+    A film that changes while it is read is read again at the end. If it still changes, the index
+    keeps what it had of it, and the next run tries again.
+    """
+
+    def __init__(self, storage: Storage, todo: Sequence[FilmToEmbed], quiet: bool) -> None:
+        self._storage, self._todo = storage, todo
+        self._sizes = {film.path: _size(film.path) for film in todo}
+        self.progress = Progress(len(todo), sum(self._sizes.values()), quiet)
+        self._readable = {film.path for film in storage.films().values() if not film.problem}
+        self.unreadable, self.notes = 0, Counter[str]()
+
+    def embed(self, embed: EmbedFilms) -> None:
+        """Embed the films.
+
+        Raises:
+            KeyboardInterrupt: the user stopped it; it says what is kept.
+        """
+        try:
+            unsteady = self._write(embed, self._todo)
+            for film in self._write(embed, unsteady):
+                self.notes["changing"] += 1
+                self.progress.say(
+                    f"{film.path}: it changes while it is read, so another program may be writing"
+                    " it; index it again later"
+                )
+        except KeyboardInterrupt:
+            done, count = self.progress.done, len(self._todo)
+            raise KeyboardInterrupt(
+                f"interrupted: {done} of {number_of(count, 'film')} are in the index; the same"
+                " command goes on with the others"
+            ) from None
+        finally:
+            self.progress.close()
+
+    def _write(self, embed: EmbedFilms, films: Sequence[FilmToEmbed]) -> list[FilmToEmbed]:
+        """Embed and write some films; return those that changed while they were read."""
+        unsteady = []
+        with contextlib.closing(embed(films)) as done:
+            for asked, made in zip(films, done, strict=True):
+                if made.steady:
+                    self._replace(made)
+                    self.progress.film(self._sizes[asked.path])
+                else:
+                    unsteady.append(asked)
+        return unsteady
+
+    def _replace(self, made: FilmEmbedded) -> None:
+        film, clips, vectors, notes, _ = made
+        if film.problem:
+            self.unreadable += 1
+            self.progress.say(f"{film.path}: {film.problem}")
+            if film.state == AGAIN and film.path in self._readable:
+                return  # it could be read before, and will be tried again
+        self._storage.replace(film, clips, vectors)
+        self.notes.update(notes)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _about(found: Found, plan: Plan) -> list[str]:
+    """Say what is not as a user expects: broken caption files and missing films."""
+    lines = [f"{problem}; the film is cut as one without captions" for problem in found.problems]
+    return lines + say_missing(plan.missing)
+
+
+def _claim(storage: Storage, model: Embedder, model_path: str | None, cut: Cut) -> None:
     """Write which model an index is of, or check it."""
     check_model(storage, model)
     if storage.fact("model") is None:
@@ -149,6 +200,7 @@ def _claim(storage: Storage, model: Embedder, model_path: str | None) -> None:
             modalities=list(model.modalities),
             rows=0,
         )
+    storage.set_facts(cut=list(cut))
     if model_path is not None:
         storage.set_facts(model_path=model_path)
 
@@ -163,67 +215,15 @@ def check_model(storage: Storage, model: Embedder) -> None:
         )
 
 
-def _state(path: Path, captions: Sequence[Caption], cut: Cut) -> str:
-    """Describe all that the clips of a film follow from."""
-    status = path.stat()
-    times = [(c.start, c.end, c.text) for c in captions]
-    return json.dumps([status.st_size, status.st_mtime_ns, times or cut])
-
-
-def embed_films(
-    model: Embedder, films: Sequence[FilmToEmbed]
-) -> Generator[FilmEmbedded, None, None]:
-    """Embed films, in their order."""
-    for film in films:
-        yield embed_film(model, film)
-
-
-def embed_film(model: Embedder, film: FilmToEmbed) -> FilmEmbedded:
-    """Embed the clips of a film; the result depends on nothing else."""
-    path, state, captions, cut = film
-    try:
-        seconds = model.seconds(Path(path))
-        times = _times(captions, seconds, cut)
-        if not times:
-            nothing = Film(path, state, seconds, "neither picture nor sound")
-            return FilmEmbedded(nothing, [], {}, Counter())
-        made = model.embed_film(Path(path), times)
-    except (MediaError, OSError) as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        return FilmEmbedded(Film(path, state, 0.0, reason), [], {}, Counter())
-    clips = [
-        Clip(start, end, text, letters, _thumbnail(Path(path), (start + end) / 2))
-        for (start, end, text), letters in zip(times, made.has, strict=True)
-    ]
-    return FilmEmbedded(Film(path, state, seconds), clips, made.vectors, made.notes)
-
-
-def _times(captions: Sequence[Caption], seconds: float, cut: Cut) -> list[tuple[float, float, str]]:
-    """Return the start, the end and the text of each clip."""
-    if captions:
-        ends = [(c.start, min(c.end, seconds), c.text) for c in captions]
-        return [clip for clip in ends if clip[0] < clip[1]]
-    if seconds <= 0:
-        return []
-    return [(*window, "") for window in windows_of(0.0, seconds, *cut)]
-
-
-def _thumbnail(path: Path, second: float) -> bytes | None:
-    """Return a small JPEG of a film; None if there is no picture."""
-    try:
-        frames = read_frames(path, 10, *THUMBNAIL, max(0.0, second), second + 0.1)
-    except (MediaError, ValueError):
-        return None
-    return encode_jpeg(frames[0]) if len(frames) else None
-
-
 def summarise(counts: Mapping[str, int], storage: Storage) -> str:
     """Say in one line what was done, and what the index holds."""
-    clips = storage.table().ids
+    numbers = {key: storage.select(f"SELECT COUNT(*) FROM {key}s") for key in ("film", "clip")}
+    films, clips = (number_of(n.fetchone()[0], key) for key, n in numbers.items())
     parts = [
-        f"{number_of(n, 'caption')} {CAPTIONS[what]}" if what in CAPTIONS else f"{n} {what}"
+        f"{number_of(n, 'caption')} {CAPTIONS[what]}"
+        if what in CAPTIONS
+        else f"{n} {FILMS.get(what, what)}"
         for what, n in counts.items()
         if n
     ]
-    films = number_of(len(storage.films()), "film")
-    return f"{storage.folder}: {films}, {number_of(len(clips), 'clip')} ({', '.join(parts) or '-'})"
+    return f"{storage.folder}: {films}, {clips} ({', '.join(parts) or '-'})"

@@ -7,8 +7,8 @@ from collections.abc import Generator, Sequence
 
 from fusion.extract.ray_cluster import Cluster, compute_films
 from fusion.inference.loading import load
-from fusion.search.indexing import FilmEmbedded, FilmToEmbed, embed_film
-from fusion.search.storage import Film
+from fusion.search.films.embedding import AGAIN, FilmEmbedded, FilmToEmbed, embed_film
+from fusion.search.records import Film
 
 
 class RayEmbedder:
@@ -36,7 +36,9 @@ class RayEmbedder:
                 if answer.problem is None:
                     yield answer.value
                 else:
-                    yield FilmEmbedded(Film(film.path, "", 0.0, answer.problem), [], {}, Counter())
+                    yield FilmEmbedded(
+                        Film(film.path, AGAIN, 0.0, answer.problem), [], {}, Counter()
+                    )
         finally:
             answers.close()
 

@@ -34,6 +34,7 @@ from fusion.search.vectors import VECTORS, VectorFiles, blocks, whole_sum
 
 __all__ = ["DATABASE", "FORMAT", "Clip", "Film", "SearchError", "Storage", "Table"]
 _ROWS = "SELECT row FROM clips"
+_PATH = "CAST(? AS TEXT)"  # of _bytes(path)
 
 
 class Storage:
@@ -150,12 +151,13 @@ class Storage:
 
     def _name(self, film: Film) -> int:
         """Write what is known of a film, and return its number."""
-        query = "UPDATE films SET path = ?, state = ?, seconds = ?, problem = ? WHERE path = ?"
-        if not self._db.execute(query, (*film, film.path)).rowcount:
-            query = "INSERT INTO films (path, state, seconds, problem) VALUES (?, ?, ?, ?)"
-            self._db.execute(query, film)
-        query = "SELECT id FROM films WHERE path = ?"
-        number: int = self._db.execute(query, (film.path,)).fetchone()[0]
+        path = _bytes(film.path)
+        query = f"UPDATE films SET state = ?, seconds = ?, problem = ? WHERE path = {_PATH}"
+        if not self._db.execute(query, (*film[1:], path)).rowcount:
+            query = f"INSERT INTO films (path, state, seconds, problem) VALUES ({_PATH}, ?, ?, ?)"
+            self._db.execute(query, (path, *film[1:]))
+        query = f"SELECT id FROM films WHERE path = {_PATH}"
+        number: int = self._db.execute(query, (path,)).fetchone()[0]
         return number
 
     def _insert(self, row: int, film: int, clip: Clip) -> None:
@@ -173,9 +175,10 @@ class Storage:
             return
         with self._transaction():
             self._forget(gone)
-            self._db.executemany("DELETE FROM films WHERE path = ?", [(path,) for path in gone])
-            pairs = [(new, old) for old, new in moved.items()]
-            self._db.executemany("UPDATE films SET path = ? WHERE path = ?", pairs)
+            removed = [(_bytes(path),) for path in gone]
+            self._db.executemany(f"DELETE FROM films WHERE path = {_PATH}", removed)
+            pairs = [(_bytes(new), _bytes(old)) for old, new in moved.items()]
+            self._db.executemany(f"UPDATE films SET path = {_PATH} WHERE path = {_PATH}", pairs)
             self._put({})
 
     def _forget(self, paths: Iterable[str]) -> None:
@@ -183,7 +186,9 @@ class Storage:
         films = [
             number
             for path in paths
-            for number in self._db.execute("SELECT id FROM films WHERE path = ?", (path,))
+            for number in self._db.execute(
+                f"SELECT id FROM films WHERE path = {_PATH}", (_bytes(path),)
+            )
         ]
         found = [row for film in films for row in self._db.execute(f"{_ROWS} WHERE film = ?", film)]
         rows = np.sort(np.array(found, np.int64).reshape(-1))
@@ -283,3 +288,8 @@ class Storage:
                 f"{self.folder} cannot be written ({error}); make room there; what it has so far is"
                 " complete"
             ) from None
+
+
+def _bytes(path: str) -> bytes:
+    """Encode a path as the database has it; names of files need not be UTF-8."""
+    return path.encode("utf-8", "surrogateescape")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.commands import search as search_command
+from fusion.commands import index as index_command
 from fusion.data.media.encode import write_clip
-from fusion.search import indexing
+from fusion.search.films import embedding
 from fusion.search.index import Index
 from fusion.search.indexing import index_films, summarise
 from fusion.search.storage import SearchError, Storage
@@ -71,7 +71,7 @@ def test_vectors_are_those_of_encode(model, films, tmp_path):
 def test_only_what_is_new_or_changed_is_embedded_again(model, films, tmp_path, monkeypatch):
     index(tmp_path / "i", model, films)
     before = content(tmp_path / "i")
-    monkeypatch.setattr(indexing, "_embed", None)  # nothing may be embedded
+    monkeypatch.setattr(embedding, "_embed", None)  # nothing may be embedded
     assert index(tmp_path / "i", model, films)["same"] == 3
     assert content(tmp_path / "i") == before
     monkeypatch.undo()
@@ -314,8 +314,7 @@ def test_a_full_disk_keeps_what_is_there(model, films, tmp_path, monkeypatch):
 
 
 def test_a_wrong_path_leaves_no_index(tmp_path):
-    given = argparse.Namespace(films=[tmp_path / "no"], out=str(tmp_path / "i"), captions=None)
-    given.engine, given.url = (), None
+    given = argparse.Namespace(films=[tmp_path / "no"], prune=False, out=str(tmp_path / "i"))
     with pytest.raises(ValueError, match="no: no such file or folder"):
-        search_command.index(given)
+        index_command.index(given)
     assert not (tmp_path / "i").exists()

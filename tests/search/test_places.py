@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from fusion.search import indexing
+from fusion.search.films import embedding
 from fusion.search.index import Index
 from fusion.search.storage import Storage
 from tests.search.test_index import content, index
@@ -48,7 +48,7 @@ def test_a_moved_collection_is_found_where_it_is(model, films, tmp_path, monkeyp
     index(tmp_path / "i", model, films)
     _, before = content(tmp_path / "i")
     films.rename(tmp_path / "moved")
-    monkeypatch.setattr(indexing, "_embed", None)  # nothing may be embedded
+    monkeypatch.setattr(embedding, "_embed", None)  # nothing may be embedded
     counts = index(tmp_path / "i", model, tmp_path / "moved")
     assert counts == {"new": 0, "changed": 0, "same": 3, "removed": 0, "unreadable": 0}
     known, clips = content(tmp_path / "i")

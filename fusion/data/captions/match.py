@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from os.path import splitext
 from pathlib import Path
 from reprlib import repr as short
 
 from fusion.data.captions import formats, table
 from fusion.data.captions.guess import Guesses
-from fusion.data.captions.rows import COLUMNS, find_columns, read_table
+from fusion.data.captions.rows import find_columns, read_table
 from fusion.data.captions.table import Caption, CaptionError, CaptionParser, NoCaptionsError
-from fusion.data.features.problems import MAX_BAD, name_some, tolerate
+from fusion.data.features.problems import MAX_BAD
 
 ONE_VIDEO = (*formats.SUBTITLES, ".csv")  # files named like their video; the first is taken
 
@@ -59,7 +60,7 @@ def find_captions(
     place = Path(place)
     found: dict[str, list[Caption]] = {video: [] for video in videos}
     if place.is_dir():
-        found |= _read_folder(_files_by_video(place, videos), CaptionParser(max_bad))
+        found |= _read_folder(files_by_video(place, videos), CaptionParser(max_bad))
     elif place.suffix.lower() in formats.SUBTITLES and len(found) == 1:
         return {video: formats.read_caption_file(place, video, max_bad) for video in found}
     else:
@@ -89,7 +90,7 @@ def read_all(
     """
     place, parser = Path(place), parser or CaptionParser(max_bad)
     if place.is_dir():
-        found = _read_folder(_files_by_video(place, videos, others=True), parser)
+        found = _read_folder(files_by_video(place, videos, others=True), parser)
         if captions := [caption for its in found.values() for caption in its]:
             return captions
         raise NoCaptionsError(
@@ -162,50 +163,6 @@ def owner_of(name: str, owners: Owners, source: str | Path) -> str | None:
     return found[0] if found else None
 
 
-def read_video_list(path: str | Path) -> list[str]:
-    """Read a list of videos, such as MSR-VTT's training splits, in its order, each once.
-
-    It is a csv file with a column video, video_id or video_path, or has a name on each line.
-    """
-    guesses = Guesses()
-    read = read_table(path, guesses, lists=True)
-    guesses.say()
-    rows = [[field.strip() for field in row] for _, row in read.rows]
-    header = rows[0] if rows else []
-    name = find_columns(header).get("video")
-    if name is None and len(header) > 1:
-        raise CaptionError(
-            f"{path}, line 1: none of {', '.join(header)} names the videos; call that column"
-            f" {' or '.join(COLUMNS['video'])}, or write a name on each line"
-        )
-    column = 0 if name is None else header.index(name)
-    names = [row[column] for row in rows[name is not None :] if len(row) > column]
-    if not any(names):
-        raise CaptionError(f"{path}: no videos; write a name on each line")
-    return list(dict.fromkeys(filter(None, names)))
-
-
-def keep_listed(
-    captions: Sequence[Caption], path: str | Path, source: str | Path, max_bad: float
-) -> list[Caption]:
-    """Keep the captions of the videos in a list, and warn of videos in it that have none.
-
-    ``path`` is the list, see :func:`read_video_list`, and ``source`` is where the captions come
-    from. ValueError: more than the share ``max_bad`` of the listed videos have no captions.
-    """
-    listed = read_video_list(path)
-    owners = find_owners(caption.video for caption in captions)
-    found = {name: owner_of(name, owners, path) for name in listed}
-    if lost := [name for name, video in found.items() if video is None]:
-        said = (
-            f"{path}: {len(lost)} of {len(listed)} videos have no captions in {source}"
-            f" ({name_some(lost)})"
-        )
-        tolerate(said, len(lost) / len(listed), "leave_out", max_bad)
-    kept = set(found.values())
-    return [caption for caption in captions if caption.video in kept]
-
-
 def _read_folder(files: Mapping[str, Path], parser: CaptionParser) -> dict[str, list[Caption]]:
     found = {}
     for video, file in files.items():
@@ -237,24 +194,46 @@ def _is_of_one_video(path: Path) -> bool:
     return "video" not in found and {"start", "end", "text"} <= found.keys()
 
 
-def _files_by_video(
-    folder: Path, videos: Iterable[str], *, others: bool = False
+def files_by_video(
+    folder: Path,
+    videos: Iterable[str],
+    *,
+    others: bool = False,
+    refuse: Callable[[CaptionError], None] | None = None,
 ) -> dict[str, Path]:
-    """Choose a caption file for each video that has one; with ``others`` also for other videos."""
+    """Choose a caption file for each video that has one; with ``others`` also for other videos.
+
+    ``refuse`` gets the error of each file and video whose choice is not clear; None: it is raised.
+    """
     owners = find_owners(videos)
     choices: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     for file in _files_in(folder):
         exact = _key(file.stem) in owners
         name, language = (file.stem, "") if exact else formats.split_language(file.stem)
         found = [v for v in owners.get(_key(name), []) if (folder / v).parent == file.parent]
-        if not found:
-            if owner := owner_of(name, owners, file):
-                found = [owner]
-            elif others:
-                found = [(file.parent.relative_to(folder) / name).as_posix()]
+        with _told(refuse):
+            if not found:
+                if owner := owner_of(name, owners, file):
+                    found = [owner]
+                elif others:
+                    found = [(file.parent.relative_to(folder) / name).as_posix()]
         for video in found:
             choices[video].append((file, language.lower()))
-    return {video: _choose(folder / video, files) for video, files in choices.items()}
+    chosen = {}
+    for video, files in choices.items():
+        with _told(refuse):
+            chosen[video] = _choose(folder / video, files)
+    return chosen
+
+
+@contextlib.contextmanager
+def _told(refuse: Callable[[CaptionError], None] | None) -> Iterator[None]:
+    try:
+        yield
+    except CaptionError as error:
+        if refuse is None:
+            raise
+        refuse(error)
 
 
 def _choose(video: Path, files: Sequence[tuple[Path, str]]) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fusion.data.captions.films import Media, look_below, ways_below
-from fusion.data.captions.match import Ways, keep_listed, read_all
+from fusion.data.captions.lists import keep_listed
+from fusion.data.captions.match import Ways, read_all
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import (
     Clips,
@@ -62,7 +63,7 @@ class CaptionedVideos(Source):
             A caption file may name its videos without folder and ending.
         root: folder of the videos that are not beside their caption file.
         only: for any of the splits a file that lists which videos of the caption file to take, see
-            :func:`fusion.data.captions.match.read_video_list`.
+            :func:`fusion.data.captions.lists.read_video_list`.
         group_captions: make one training clip of all captions of the same video and window, and
             draw one of them by seed, epoch and clip; otherwise each caption is a clip.
         protocol: how the test is counted, one of :data:`fusion.data.datasets.protocols.PROTOCOLS`.

@@ -10,7 +10,8 @@ import torch
 from fusion.builders import check_config
 from fusion.config import load_config
 from fusion.data.captions.formats import read_caption_file
-from fusion.data.captions.match import find_captions, read_all, read_video_list
+from fusion.data.captions.lists import read_video_list
+from fusion.data.captions.match import find_captions, read_all
 from fusion.data.captions.table import Caption, CaptionError
 from fusion.data.datasets.captioned import CaptionedVideos
 from fusion.data.datasets.dataset import collate

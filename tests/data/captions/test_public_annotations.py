@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fusion.data.captions.formats import read_caption_file
-from fusion.data.captions.match import find_captions, read_video_list
+from fusion.data.captions.lists import read_video_list
+from fusion.data.captions.match import find_captions
 from fusion.data.captions.table import CaptionError
 
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "annotations"

@@ -1,0 +1,1 @@
+"""Which films of an index are the same, wholly or in part."""

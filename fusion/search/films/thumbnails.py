@@ -1,0 +1,77 @@
+"""Small pictures of a film's clips, in one pass over the film."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.data.media import decode
+from fusion.data.media.encode import encode_jpeg
+from fusion.data.media.pictures import PictureFilter, Sampling
+
+SIDE = 90  # pixels of the shorter side; the longer one in proportion
+_FAR = 20.0  # seconds that are skipped by a seek; decoding them would take longer
+_LATE = 0.5  # seconds that the last picture of a film may be before the one wanted
+
+
+def make_thumbnails(path: Path, seconds: Sequence[float]) -> list[bytes | None]:
+    """Return JPEGs of the pictures at some seconds; None where there is no picture.
+
+    To decode less, pictures that no other one depends on are left out, so a thumbnail may be a few
+    pictures late. A film that is damaged has those before the damage.
+    """
+    order = sorted(range(len(seconds)), key=lambda i: seconds[i])
+    runs: list[list[int]] = []
+    for i in order:
+        if runs and seconds[i] - seconds[runs[-1][-1]] < _FAR:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    found: list[bytes | None] = [None] * len(seconds)
+    for run in runs:
+        pictures = _pictures(path, [seconds[i] for i in run])
+        with contextlib.suppress(decode.MediaError, av.FFmpegError):
+            for i, picture in zip(run, pictures, strict=False):
+                found[i] = encode_jpeg(picture)
+    return found
+
+
+def _pictures(path: Path, seconds: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
+    """Yield (H, W, 3) pictures at ascending seconds, as long as there are any."""
+    with decode.open_media(path) as container:
+        stream = decode.video_stream(container)
+        if stream is None:
+            return
+        stream.codec_context.skip_frame = "NONREF"
+        wanted, last = deque(seconds), None
+        frames = decode.decode_from(container, stream, wanted[0], path)
+        for frame in itertools.chain(frames, [None]):
+            if isinstance(frame, av.VideoFrame):
+                last, second = frame, decode.seconds(frame)
+            elif frame is None and last is not None:
+                second += _LATE
+            if last is None or second < wanted[0]:
+                continue
+            picture = _small(last, stream)
+            while wanted and second >= wanted[0]:
+                wanted.popleft()
+                yield picture
+            if not wanted:
+                return
+
+
+def _small(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+    """Scale a frame, upright and with square pixels."""
+    sampling = Sampling(1, SIDE, interpolation="bilinear")
+    scaled = PictureFilter(sampling, [], stream.sample_aspect_ratio)
+    frame.pts = 0
+    picture: Any = next(itertools.chain(scaled.push(frame), scaled.push(None))).to_ndarray()
+    return picture
