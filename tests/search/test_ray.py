@@ -5,8 +5,12 @@ from importlib.util import find_spec
 
 import pytest
 
+import fusion
+from fusion.cli.main import main
+from fusion.commands import index as commands
 from fusion.extract.ray_cluster import Answer, Cluster
 from fusion.search import ray_embedding
+from fusion.search.films.embedding import embed_films
 from fusion.search.indexing import index_films
 from fusion.search.ray_embedding import RayEmbedder
 from fusion.search.storage import Storage
@@ -73,3 +77,26 @@ def test_a_film_for_which_ray_has_no_answer_is_named_and_tried_again(
 def test_a_worker_with_another_model_is_refused(run):
     with pytest.raises(ValueError, match="has other weights where a worker is .*, not 0123"):
         DeadlyFilms(str(run), "0123", False)
+
+
+def test_the_command_takes_ray_beside_another_engine(run, films, tmp_path, monkeypatch, capsys):
+    made = []
+
+    class Here:
+        def __init__(self, *words):
+            made.append(words)
+            self.model = fusion.load(run)
+
+        def embed(self, todo):
+            yield from embed_films(self.model, todo)
+
+    monkeypatch.setattr(commands, "RayEmbedder", Here)
+    words = [films, "--out", tmp_path / "index", "--model", run, "--engine", "ray,exact"]
+    main(["index", *map(str, words), "--workers", "3", "--ray-address", "head:1"])
+    ((cluster, place, digest, trust),) = made
+    assert (cluster, place, trust) == (Cluster("head:1", 3), str(run), False)
+    assert digest == fusion.load(run).digest
+    assert "3 new" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["index", str(films), "--out", str(tmp_path / "other"), "--workers", "3"])
+    assert "--ray-address and --workers are for --engine ray" in capsys.readouterr().err
