@@ -45,7 +45,6 @@ def tool():
 @pytest.fixture(scope="session")
 def local_ray():
     """Keep a Ray of this machine with two workers: starting one takes seconds."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'fusion[cluster]'")
     from fusion.extract.ray_start import running
 
     with running(None, 2) as ray:

@@ -73,6 +73,8 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.extract.ray_cluster import Cluster
     from fusion.extract.settings import Features
 
+    if given.ray_address and not given.engine:
+        parser.error("--ray-address is for --engine ray")
     words = vars(given)
     kinds = ("2d", "3d", "sound")
     names = [f"{what}_{field}" for what in ("features", "weights") for field in kinds]
