@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from fusion.models.language_model_files import (
 )
 from fusion.models.text_encoders import FromFile
 from fusion.models.trained_text import read_tokens, text_model, text_part, unknown_words
-from fusion.words import number_of, words_of
+from fusion.words import number_of, published_words, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class LanguageModel(FromFile):
     """
 
     width: int
+    words: ClassVar[Callable[[str], list[str]]] = staticmethod(words_of)
 
     def __init__(self, arguments: Mapping[str, Any], max_words: int) -> None:
         self.arguments, self.max_words = arguments, max_words
@@ -105,7 +106,7 @@ class LanguageModel(FromFile):
             self.model.to(device)
         where = next(self.model.parameters()).device
         result = [torch.zeros(0, self.width) for _ in sentences]
-        spoken = [i for i, sentence in enumerate(sentences) if words_of(sentence)]
+        spoken = [i for i, sentence in enumerate(sentences) if self.words(sentence)]
         if not spoken:
             return result
         ids, kept = self._ids([sentences[i] for i in spoken])
@@ -223,6 +224,7 @@ class CLIPText(LanguageModel):
     """
 
     reference = "clip_text.json"
+    words = staticmethod(published_words)
 
     def __init__(self, path: str = PUBLISHED_CLIP, max_words: int = 20) -> None:
         super().__init__({"path": path, "max_words": max_words}, max_words)
@@ -243,7 +245,7 @@ class CLIPText(LanguageModel):
             ) from None
 
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
-        texts = [" ".join(words_of(sentence)) for sentence in sentences]
+        texts = [" ".join(published_words(sentence)) for sentence in sentences]
         ids: list[list[int]] = self.tokenizer(texts, truncation=True)["input_ids"]
         return ids, [[False, *[True] * (len(text) - 2), False] for text in ids]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fusion.data.features.problems import name_some
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.metrics import chance, chance_among_captions
 from fusion.evaluation.retrieval import CAPTION
@@ -62,18 +63,21 @@ def describe_evaluation(
     counted: int,
     rescored: Mapping[str, Any] | None = None,
     by_cosine: Mapping[str, Any] | None = None,
+    words: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put the table of a split together with what is needed to read it, ready for JSON.
 
     ``protocol`` is one sentence, ``embedded`` are the clips in the gallery, ``ceiling`` holds the
     best recalls that can be reached, and recalls are shares of ``counted`` clips.
-    ``by_cosine`` is the table by cosine, where the model compares by dot product.
+    ``by_cosine`` is the table by cosine, where the model compares by dot product. ``words`` are
+    those that the text encoder knows, see :meth:`.vocabulary.KnownWords.as_json`.
     """
     total, captions = embedded.num_clips, embedded.captions
     clips = {
         "total": total,
         "captions": None if captions is None else len(captions),
         "without_known_words": _count_unknown(embedded) or None,
+        "words": words,
         "missing": _count_missing(embedded),
         "rule": MISSING_RULE,
     }
@@ -153,10 +157,15 @@ def _count_in_words(result: Mapping[str, Any]) -> str:
     if counted and searched not in (None, counted):
         text += f" in the gallery, {counted:,} counted"
     text += "".join(f", {n:,} without {name}" for name, n in clips.get("missing", {}).items())
+    said = []
     if unknown := clips.get("without_known_words"):
         texts = number_of(clips.get("captions", clips["total"]), "text")
-        text += f" ({unknown:,} of {texts} have no known word)"
-    return text
+        said.append(f"{unknown:,} of {texts} have no known word")
+    words = clips.get("words") or {}
+    if unknown := words.get("unknown_words"):
+        named = name_some(words["examples"]["words"])
+        said.append(f"{unknown:,} of {number_of(words['words'], 'word')} are unknown: {named}")
+    return f"{text} ({'; '.join(said)})" if said else text
 
 
 def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:
