@@ -10,8 +10,8 @@ import torch
 
 from fusion.data.features.problems import name_some
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.metrics import chance, chance_among_captions
-from fusion.evaluation.retrieval import CAPTION
+from fusion.evaluation.metrics import RECALLS, chance, chance_among_captions
+from fusion.evaluation.retrieval import CAPTION, EXPECTED
 from fusion.modalities import directions
 from fusion.report.layout import FORMAT, Layout, arrow, is_number, number
 from fusion.words import number_of, words_of
@@ -20,6 +20,11 @@ MISSING_RULE = (
     "a clip with no modality on the query or on the gallery side is left out of the ranking of that"
     " direction and counts as a miss in each recall; median and mean rank are over the others; a"
     " clip that lacks only some of the modalities of a side stays in"
+)
+TIES_RULE = (
+    "clips that score alike share the mean of their places: of two that tie for the first place each"
+    " has place 1.5, which is no hit in R@1 but one in R@5, and if a model embeds all N clips alike,"
+    " each has place (N + 1) / 2; expected recalls if ties are broken at random:"
 )
 KEY = (
     "R@k: per cent of the queries whose clip is among the first k. Geo. mean: geometric mean of"
@@ -94,10 +99,22 @@ def describe_evaluation(
         "chance": chance(total, counted),
         **({"chance_among_captions": among} if among else {}),
         "ceiling": ceiling or None,
+        **_describe_ties(table),
         **({"by_cosine": by_cosine} if by_cosine else {}),
         **({"rescored": rescored} if rescored else {}),
     }
     return result | {"table": retrieval_layout(result).as_json()}
+
+
+def _describe_ties(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the expected recalls of the rows in which they differ from the plain ones visibly."""
+    names = [f"R@{k}" for k in RECALLS]
+    rows = {
+        way: row[EXPECTED]
+        for way, row in table.items()
+        if any(abs(row[name] - row[EXPECTED][name]) >= 0.05 for name in names)
+    }
+    return {"ties": {"rule": TIES_RULE, "rows": rows}} if rows else {}
 
 
 def retrieval_layout(result: Mapping[str, Any]) -> Layout:
