@@ -70,9 +70,7 @@ def rank_directions(embedded: Embedded, rescorer: Rescorer | None = None) -> dic
         owners = None if rows.equal(candidates) else (clips, embedded.clips[candidates])
         places = places_of_pairs(query, gallery, owners=owners, rescore=rescore)
         by_caption = has_captions(embedded, direction.query)
-        ranked[str(direction)] = Ranked(
-            places.ranks, rows, candidates, clips, by_caption, places
-        )
+        ranked[str(direction)] = Ranked(places.ranks, rows, candidates, clips, by_caption, places)
     return ranked
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from fusion.models.language_model_files import find_language_model, open_pretrained
 from fusion.words import (
@@ -36,7 +36,7 @@ class Cutter(Protocol):
 class Published:
     """The rule of the published code; with ``folds`` case and composed letters do not matter."""
 
-    name: ClassVar[str] = PUBLISHED
+    name = PUBLISHED
 
     def __init__(self, folds: bool) -> None:
         self.folds = folds
@@ -54,7 +54,7 @@ class Published:
 class Unicode:
     """The rule for any language, see :mod:`fusion.words`; what is learnt is folded."""
 
-    name: ClassVar[str] = UNICODE
+    name = UNICODE
 
     def words(self, text: str) -> list[str]:
         """See :class:`Cutter`."""
@@ -117,8 +117,8 @@ def open_cutter(name: str, folds: bool = False, folder: Path | None = None) -> C
         return Pieces(name, find_language_model(name))
     except ValueError as error:
         raise ValueError(
-            f"text_encoder.tokenizer={name} is neither {UNICODE} nor {PUBLISHED}, nor a tokenizer of"
-            f" transformers: {error}"
+            f"text_encoder.tokenizer={name} is neither {UNICODE} nor {PUBLISHED}, nor a tokenizer"
+            f" of transformers: {error}"
         ) from None
 
 

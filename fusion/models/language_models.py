@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,6 @@ class LanguageModel(FromFile):
     """
 
     width: int
-    words: ClassVar[Callable[[str], list[str]]] = staticmethod(words_of)
 
     def __init__(self, arguments: Mapping[str, Any], max_words: int) -> None:
         self.arguments, self.max_words = arguments, max_words
@@ -80,6 +79,10 @@ class LanguageModel(FromFile):
         """Return the tokens that are read of each sentence, and which of their states to keep."""
         raise NotImplementedError
 
+    def _words(self, sentence: str) -> list[str]:
+        """Cut a sentence into words; one without words has no states."""
+        return words_of(sentence)
+
     def _states(self, ids: Tensor) -> Tensor:
         """Return the states (B, L, D) of tokens (B, L)."""
         raise NotImplementedError
@@ -106,7 +109,7 @@ class LanguageModel(FromFile):
             self.model.to(device)
         where = next(self.model.parameters()).device
         result = [torch.zeros(0, self.width) for _ in sentences]
-        spoken = [i for i, sentence in enumerate(sentences) if self.words(sentence)]
+        spoken = [i for i, sentence in enumerate(sentences) if self._words(sentence)]
         if not spoken:
             return result
         ids, kept = self._ids([sentences[i] for i in spoken])
@@ -224,7 +227,6 @@ class CLIPText(LanguageModel):
     """
 
     reference = "clip_text.json"
-    words = staticmethod(published_words)
 
     def __init__(self, path: str = PUBLISHED_CLIP, max_words: int = 20) -> None:
         super().__init__({"path": path, "max_words": max_words}, max_words)
@@ -244,8 +246,11 @@ class CLIPText(LanguageModel):
                 " its folder"
             ) from None
 
+    def _words(self, sentence: str) -> list[str]:
+        return published_words(sentence)
+
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
-        texts = [" ".join(published_words(sentence)) for sentence in sentences]
+        texts = [" ".join(self._words(sentence)) for sentence in sentences]
         ids: list[list[int]] = self.tokenizer(texts, truncation=True)["input_ids"]
         return ids, [[False, *[True] * (len(text) - 2), False] for text in ids]
 

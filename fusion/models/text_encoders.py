@@ -51,8 +51,9 @@ class WordVectors:
             raise ValueError(f"{len(vocabulary)} words cannot have {len(vectors)} vectors")
         self.index: Mapping[str, int] = {word: i for i, word in enumerate(vocabulary)}
         self.vectors, self.max_words, self.fold_case = vectors, max_words, fold_case
-        is_name = isinstance(tokenizer, str)
-        self.cutter = open_cutter(tokenizer, fold_case) if is_name else tokenizer
+        if isinstance(tokenizer, str):
+            tokenizer = open_cutter(tokenizer, fold_case)
+        self.cutter: Cutter = tokenizer
 
     def __call__(self, sentence: str) -> Tensor:
         """Look up the known words of a sentence: (L, D), L = 0 if none is known."""

@@ -263,4 +263,3 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, tru
     if encoder is WordVectorFile:  # a config may leave out what cut the sentences of the training
         spec = {"tokenizer": encoder.tokenizer_of(path), **spec}
     return build_text_encoder(spec, sentences=(), seed=0)
-

@@ -22,9 +22,9 @@ MISSING_RULE = (
     " clip that lacks only some of the modalities of a side stays in"
 )
 TIES_RULE = (
-    "clips that score alike share the mean of their places: of two that tie for the first place each"
-    " has place 1.5, which is no hit in R@1 but one in R@5, and if a model embeds all N clips alike,"
-    " each has place (N + 1) / 2; expected recalls if ties are broken at random:"
+    "clips that score alike share the mean of their places: of two that tie for the first place"
+    " each has place 1.5, which is no hit in R@1 but one in R@5, and if a model embeds all N clips"
+    " alike, each has place (N + 1) / 2; expected recalls if ties are broken at random:"
 )
 KEY = (
     "R@k: per cent of the queries whose clip is among the first k. Geo. mean: geometric mean of"

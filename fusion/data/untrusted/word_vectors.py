@@ -89,7 +89,7 @@ class Format(NamedTuple):
     """How the words and vectors of a file are written."""
 
     binary: bool
-    count: int | None  # words, as the first line says; None: it is a word and its vector (GloVe)
+    words: int | None  # how many, as the first line says; None: it is a word and its vector (GloVe)
     width: int
 
 
@@ -140,7 +140,7 @@ def _read(path: Path, head: bytes, limit: int | None) -> tuple[dict[str, int], T
     with gzip.open(path) if packed else open(path, "rb") as file:
         format_, first = _recognise(file.read(SAMPLE))
         file.seek(first)
-        count, width = format_.count, format_.width
+        count, width = format_.words, format_.width
         wanted = min([n for n in (count, limit) if n is not None], default=None)
         rows = _binary_rows(file, width) if format_.binary else _text_rows(file, width, count)
         done = 0
@@ -188,7 +188,7 @@ def _recognise(sample: bytes) -> tuple[Format, int]:
         return Format(binary, count, width), first + len(line) + 1
     if not (found := _width_of(sample[first:], whole)):
         raise NoVectorsError(_describe_other(sample))
-    return Format(binary=False, count=None, width=found), first
+    return Format(binary=False, words=None, width=found), first
 
 
 def _describe_other(sample: bytes) -> str:

