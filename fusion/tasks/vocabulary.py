@@ -34,9 +34,12 @@ class KnownWords:
         return sum(self.lost.values())
 
     def describe(self) -> str:
-        """Say it in one line; empty if all words are known and read."""
+        """Say it in one line; empty if no text has a word."""
+        if not self.words:
+            return ""
         if not self.unknown:
-            return self._say_cut()
+            all_words = f"{number_of(self.words, 'word')} of {number_of(self.texts, 'text')}"
+            return "; ".join(filter(None, (f"all {all_words} are known", self._say_cut())))
         said = (
             f"the text encoder does not know {len(self.unknown):,} of"
             f" {number_of(self.words, 'word')} ({name_some(self.unknown)}); {self.num_lost:,} of"
