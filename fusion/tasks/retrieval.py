@@ -49,11 +49,6 @@ class Retrieval:
         self.config, self.builders = config, check_config(config)
         check("evaluation", config["evaluation"], Settings)
         self.settings = Settings(**config["evaluation"])
-        if not 0 <= config["max_unknown"] <= 1:
-            raise ConfigError(
-                f"max_unknown is {config['max_unknown']:g}; it is a share of texts from 0 to 1,"
-                " such as 0.5"
-            )
         self.text_encoder: Any = None
         self._words: dict[str, KnownWords | None] = {}  # of each split that was read
         self.source: Source
@@ -85,6 +80,10 @@ class Retrieval:
 
     def open_data(self) -> None:
         """Open the data set."""
+        if not 0 <= (share := self.config["max_unknown"]) <= 1:
+            raise ConfigError(
+                f"max_unknown is {share:g}; it is a share of texts from 0 to 1, such as 0.5"
+            )
         self.source = self.builders["data"]()
         self.source.max_clips = self.config["max_clips"]
 

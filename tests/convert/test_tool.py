@@ -253,7 +253,7 @@ def test_word_vectors_are_converted(tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         convert_word_vectors(vectors, out)
     (tmp_path / "no.txt").write_text("no vectors")
-    with pytest.raises(ValueError, match="is not in word2vec's format"):
+    with pytest.raises(ValueError, match="holds no word vectors"):
         convert_word_vectors(tmp_path / "no.txt", tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="there is no such file"):
         convert_word_vectors(tmp_path / "nowhere.txt", tmp_path / "b.safetensors")
