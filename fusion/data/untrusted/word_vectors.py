@@ -182,9 +182,9 @@ def _recognise(sample: bytes) -> tuple[Format, int]:
         count, width = int(header[1]), int(header[2])
         if not 1 <= width <= MAX_WIDTH:
             raise NoVectorsError(f"vectors {width} wide; 1 to {MAX_WIDTH} are read")
-        # Text has no control characters, and float32 numbers have many.
-        binary = re.search(rb"[\x00-\x08\x0e-\x1f]", rest) is not None
-        binary = binary or (_width_of(rest, whole) != width and not _is_utf_8(rest))
+        # A word may have a control character, but lines of words and numbers are text.
+        odd = re.search(rb"[\x00-\x08\x0e-\x1f]", rest) or not _is_utf_8(rest)
+        binary = _width_of(rest, whole) != width and bool(odd)
         return Format(binary, count, width), first + len(line) + 1
     if not (found := _width_of(sample[first:], whole)):
         raise NoVectorsError(_describe_other(sample))

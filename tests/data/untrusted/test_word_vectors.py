@@ -164,6 +164,12 @@ def test_glove_without_a_header_whose_first_words_are_tags_and_numbers(tmp_path)
     assert values.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8]]
 
 
+def test_a_word_with_a_control_character_or_in_another_encoding_makes_no_text_binary(tmp_path):
+    (tmp_path / "v.vec").write_bytes(b"4 2\n\x07 1 2\na 3 4\nb 5 6\nf\xfcr 7 8\n")
+    index, values = read_word_vectors(tmp_path / "v.vec")
+    assert list(index)[:3] == ["\x07", "a", "b"] and values.tolist()[3] == [7, 8]
+
+
 def test_numbers_one_wide_are_no_first_line(tmp_path):
     (tmp_path / "v.txt").write_text("300 3\n400 4\n")
     index, values = read_word_vectors(tmp_path / "v.txt")
