@@ -38,6 +38,8 @@ def format_table(result: Mapping[str, Any]) -> str:
     layout = Layout.of(result)
     parts = [f"{name:<10}{text}" for name, text in facts_of(result).items()]
     parts += ["", *_plain_rows(layout, result, result[layout.rows])]
+    if ties := result.get("ties"):
+        parts += ["", *_tied_rows(layout, ties)]
     if by_cosine := result.get("by_cosine"):
         parts += ["", BY_COSINE, "", *_plain_rows(layout, result, by_cosine)]
     if rescored := result.get("rescored"):
@@ -62,6 +64,13 @@ def _plain_rows(
         if guess := result.get(key):
             lines.append([name, f"{guess[main]:.1f}", "", *_numbers(layout, guess)])
     return align(lines)
+
+
+def _tied_rows(layout: Layout, ties: Mapping[str, Any]) -> list[str]:
+    names = list(next(iter(ties["rows"].values())))
+    lines = [[layout.row, *names]]
+    lines += [[way, *(f"{row[name]:.1f}" for name in names)] for way, row in ties["rows"].items()]
+    return [f"{'ties':<10}{ties['rule']}", "", *align(lines)]
 
 
 def _rescored_rows(layout: Layout, rescored: Mapping[str, Any]) -> list[str]:
