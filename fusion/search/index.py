@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.inference.clip_files import full_name, is_pretrained
+from fusion.inference.embedder import Embedder
 from fusion.inference.loading import load
-from fusion.inference.model import Model
 from fusion.modalities import members, spell
 from fusion.search.indexing import check_model, index_films
 from fusion.search.storage import DATABASE, SearchError, Storage
@@ -48,22 +49,21 @@ class Index:
 
     Args:
         folder: of the index.
-        model: that made it, or that makes it: a :class:`fusion.Model`, or what
-            :func:`fusion.load` takes.
+        model: that made it, or that makes it: what :func:`fusion.load` returns, or takes.
 
     Raises:
         SearchError: the index was made by another model.
     """
 
-    def __init__(self, folder: str | Path, model: Model | str | Path) -> None:
+    def __init__(self, folder: str | Path, model: Embedder | str | Path) -> None:
         self.folder = Path(folder).expanduser()
         self._model_path: str | None = None
         if isinstance(model, str | Path):
-            self._model_path, model = lasting(model), load(model)
-        self.model = model
+            self._model_path = lasting(model)
+        self.model: Embedder = load(model) if isinstance(model, str | Path) else model
         if (self.folder / DATABASE).exists():
             with self._read() as storage:
-                check_model(storage, model)
+                check_model(storage, self.model)
 
     def add(self, *places: str | Path, **options: Any) -> Index:
         """Embed new and changed films of files and folders, see :func:`.indexing.index_films`."""
@@ -183,6 +183,8 @@ class Index:
 
 def lasting(model: str | Path) -> str:
     """Return where a model is, for programs that run in another folder; a hub's name as it is."""
+    if is_pretrained(model):
+        return full_name(str(model))
     path = Path(model).expanduser()
     return str(path.absolute() if path.exists() else model)
 
