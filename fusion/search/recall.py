@@ -72,8 +72,8 @@ class Content:
     @classmethod
     def read(cls, storage: Storage) -> Content:
         """Read all clips of an index."""
-        rows, films, has = storage.table()
-        clips = [storage.clip(row)[1] for row in rows.tolist()]
+        ids, rows, films, has = storage.table()
+        clips = [storage.clip(number)[1] for number in ids.tolist()]
         if not clips:
             raise SearchError(f"{storage.folder} has no clips; index some films first")
         times = np.array([[clip.start, clip.end] for clip in clips], dtype=np.float64)

@@ -40,9 +40,9 @@ def test_vectors_are_those_of_encode(name, films, tmp_path):
     model = fusion.load(name)
     fusion.Index(tmp_path / "i", model).add(films, quiet=True)
     storage = Storage(tmp_path / "i")
-    rows, names, has = storage.table()
-    for row, film in zip(rows.tolist(), names, strict=True):
-        _, clip = storage.clip(row)
+    ids, rows, names, has = storage.table()
+    for number, row, film in zip(ids.tolist(), rows.tolist(), names, strict=True):
+        _, clip = storage.clip(number)
         given = model.encode(films / film, start=clip.start, end=clip.end)
         np.testing.assert_allclose(storage.vectors("v")[row], given, atol=1e-6)
         said = model.encode(clip.text).numpy() if clip.text else np.zeros(12)
