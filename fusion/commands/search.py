@@ -48,13 +48,17 @@ def _model_of(folder: str) -> str | None:
     return place
 
 
+def place_of_model(folder: str) -> str:
+    """Return where the model of an index is; SearchError: it does not say."""
+    if (place := _model_of(folder)) is None:
+        raise SearchError(f"{folder} does not say where its model is; name it: --model RUN")
+    return place
+
+
 def search(given: argparse.Namespace) -> None:
     """Answer a question, as the command line gives it."""
     Storage(given.index).close()  # a wrong path is found first
-    place = given.model or _model_of(given.index)
-    if place is None:
-        raise SearchError(f"{given.index} does not say where its model is; name it: --model RUN")
-    model = fusion.load(place, trust=given.trust)
+    model = fusion.load(given.model or place_of_model(given.index), trust=given.trust)
     films = Index(given.index, model)
     which = {"k": given.top, "film": given.film}
     which["within"] = [part.strip() for part in given.within.split(",") if part.strip()]

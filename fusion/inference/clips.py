@@ -20,7 +20,7 @@ from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips
 from fusion.data.features.readers import VIDEO, seconds_of
 from fusion.data.media.log_mel import spectrogram_seconds
-from fusion.inference.features import FilmFeatures, ItemFeatures
+from fusion.inference.features import FilmFeatures, ItemFeatures, Reading
 from fusion.inference.items import Item
 from fusion.modalities import ORDER
 
@@ -68,6 +68,14 @@ class ClipMaker:
         """Return for how long an item has picture or sound."""
         reader = self._reader(item)
         return seconds_of(reader, _ONLY) if reader else 0.0
+
+    def read_films_by(self, reading: Reading) -> None:
+        """Let films be read by another process from now on, see :class:`.features.Reading`."""
+        self._films.reading = reading
+
+    def prepare(self, film: Path) -> None:
+        """Compute the features of a film; they stay in memory for the next call that needs them."""
+        self._films.rows(film)
 
     @property
     def longest(self) -> float:

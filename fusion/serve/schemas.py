@@ -1,6 +1,8 @@
-"""What the API answers, as pydantic models; the OpenAPI page is made of them."""
+"""What the API answers, as pydantic models, and a refusal to answer."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
@@ -46,6 +48,7 @@ class Answer(BaseModel):
 
     hits: list[Hit]
     unknown: list[str] = Field(description="words of the question that were left out")
+    notes: list[str] = Field([], description="what else the question lost, one line each")
     seconds: float = Field(description="how long the server took")
 
 
@@ -81,3 +84,25 @@ class Problem(BaseModel):
 
     error: str = Field(description="one line: what is wrong, and the way out")
     unknown: list[str] | None = Field(None, description="words that the model does not know")
+
+
+class Refused(Exception):
+    """A request cannot be answered.
+
+    Args:
+        status: of HTTP.
+        error: one line.
+        unknown: words of the question that the model does not know.
+        retry_after: seconds after which it is worth to ask again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        unknown: Sequence[str] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.status, self.error = status, " ".join(error.split())
+        self.unknown, self.retry_after = unknown, retry_after

@@ -6,15 +6,18 @@ import contextlib
 import sqlite3
 import threading
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.search.storage import SearchError
-from fusion.serve.refusal import Refused
+from fusion.modalities import members, spell
+from fusion.serve.questions import Media, encode_media
+from fusion.serve.schemas import Refused
 
 KEPT = 1024  # questions whose embeddings stay in memory
 NAMES = {"video": "seen", "audio": "heard", "text": "said"}
@@ -33,19 +36,33 @@ class Service:
 
     Args:
         index: a :class:`fusion.Index`.
+        media: reads uploads.
+        within: combinations to compare, where a question does not say.
+
+    Raises:
+        Refused: the index lacks one of them.
     """
 
-    def __init__(self, index: Any) -> None:
-        self.index, self.model = index, index.model
+    def __init__(self, index: Any, media: Media, within: Sequence[str] = ()) -> None:
+        self.index, self.model, self.media = index, index.model, media
         self._embedding = threading.Lock()  # the model encodes one question at a time
         self._kept: OrderedDict[str, tuple[NDArray[np.float32], list[str]]] = OrderedDict()
+        self.broken: str | None = None  # why the model cannot be used, if it cannot
+        self._within = tuple(within)
+        self._check_wish(Wish(within=self._within))
 
     def about(self) -> dict[str, Any]:
         """Return what the index has; Refused (503): it cannot be used."""
-        with self._answering(503):
-            about: dict[str, Any] = self.index.about()
+        about = self._about()
         names = {name: NAMES.get(name, name) for name in about["modalities"]}
         return about | {"words": names, "version": str(about["version"])}
+
+    def health(self) -> dict[str, Any]:
+        """Return the size of the index; Refused (503): it or the model cannot be used."""
+        about = self._about()
+        if self.broken:
+            raise Refused(503, f"the model cannot be used ({self.broken})")
+        return {"ok": True, "films": about["films"], "clips": about["clips"]}
 
     def films(self, query: str = "") -> list[dict[str, Any]]:
         """Return the films with ``query`` in their name, in any case."""
@@ -57,84 +74,123 @@ class Service:
             if query.casefold() in film.name.casefold()
         ]
 
-    def words(self, words: str, wish: Wish) -> dict[str, Any]:
+    def search(self, words: str, wish: Wish) -> dict[str, Any]:
         """Answer a question in words."""
         begin = time.perf_counter()
-        vector, unknown = self.embed_words(words)
+        vector, unknown = self._embed_words(words)
         hits = self._hits(self.index.nearest, vector, wish)
-        return _answer(hits, unknown, begin)
+        return _answer(hits, unknown, [], begin)
 
     def near(self, clip: int, wish: Wish) -> dict[str, Any]:
         """Return the clips that are most like a clip of the index."""
         begin = time.perf_counter()
         self.clip(clip)
-        return _answer(self._hits(self.index.near, clip, wish), [], begin)
+        return _answer(self._hits(self.index.near, clip, wish), [], [], begin)
 
-    def media(self, parts: dict[str, Any], times: Any, wish: Wish) -> dict[str, Any]:
-        """Answer a question of texts and files, by modality; ``times``: start and end."""
+    def ask(
+        self, words: str, files: dict[str, Path], times: tuple[float, float | None], wish: Wish
+    ) -> dict[str, Any]:
+        """Answer a question of words and files; ``files`` by audio, picture and video."""
+        if not files:
+            return self.search(words, wish)
         begin = time.perf_counter()
-        words = parts.get("text", "")
-        unknown = self.unknown_words(words) if words else []
-        start, end = times
-        with self._answering(400), self._embedding:
-            vector = self.model.encode(parts, start=start, end=end).numpy()
-        return _answer(self._hits(self.index.nearest, vector, wish), unknown, begin)
+        self._check_wish(wish)  # before films are decoded for nothing
+        unknown = self._unknown_words(words)
+        with self.media.read(words, files, *times) as question, self._embedding:
+            try:
+                vector, notes = encode_media(self.model, question)
+            except ValueError as error:
+                raise Refused(400, _plain(error), unknown if words else None) from None
+        hits = self._hits(self.index.nearest, vector, wish)
+        return _answer(hits, unknown, notes, begin)
 
     def clip(self, number: int) -> dict[str, Any]:
         """Return a clip; Refused (404): there is none of this number."""
-        with self._answering(404):
-            clip = self.index.clip(number)
-        return _clip(clip, clip.thumbnail is not None)
+        return _clip(self._clip(number), self._clip(number).thumbnail)
 
     def thumbnail(self, number: int) -> bytes:
         """Return the JPEG of a clip; Refused (404): it has none."""
-        with self._answering(404):
-            found: bytes | None = self.index.clip(number).thumbnail
+        found: bytes | None = self._clip(number).thumbnail
         if found is None:
             raise Refused(404, f"clip {number} has no picture")
         return found
 
-    def film_path(self, number: int) -> Any:
+    def film_path(self, number: int) -> Path:
         """Return where a film of the index is; Refused (404): there is none of this number."""
         with self._answering(404):
-            return self.index.film_path(number)
+            return Path(self.index.film_path(number))
 
-    def embed_words(self, words: str) -> tuple[NDArray[np.float32], list[str]]:
-        """Embed words: (E,), and those that the model does not know.
+    def warm(self) -> None:
+        """Do once what takes longer the first time."""
+        with contextlib.suppress(Refused):
+            self._embed_words("a")
+        self.media.warm()
 
-        Refused (400): it knows none of them.
-        """
+    def _clip(self, number: int) -> Any:
+        with self._answering(404):
+            return self.index.clip(number)
+
+    def _about(self) -> dict[str, Any]:
+        try:
+            about: dict[str, Any] = self.index.about()
+        except (ValueError, OSError, sqlite3.Error) as error:
+            reason = _plain(error).replace(str(self.index.folder), Path(self.index.folder).name)
+            raise Refused(503, f"the index cannot be used now: {reason}", retry_after=5) from None
+        return about
+
+    def _embed_words(self, words: str) -> tuple[NDArray[np.float32], list[str]]:
+        """Embed words: (E,), and those that the model does not know."""
         words = " ".join(words.split())
         if not words:
             raise Refused(400, "the question is empty; write words, or give a file")
         with self._embedding:
-            if words in self._kept:
-                self._kept.move_to_end(words)
-                return self._kept[words]
-            unknown = self.unknown_words(words)
+            if found := self._kept.pop(words, None):
+                self._kept[words] = found  # as the latest
+                return found
+            unknown = self._unknown_words(words)
             try:
-                vector = self.model.encode({"text": words}).numpy()
+                found = self.model.encode({"text": words}).numpy(), unknown
+                self.broken = None
             except ValueError as error:
-                raise Refused(400, str(error).removeprefix("the input: "), unknown) from None
-            self._kept[words] = vector, unknown
+                raise Refused(400, _plain(error), unknown) from None
+            except (RuntimeError, MemoryError) as error:  # of the device
+                self.broken = _plain(error)
+                raise Refused(503, f"the model cannot be used ({self.broken})") from None
+            self._kept[words] = found
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return vector, unknown
+        return found
 
-    def unknown_words(self, words: str) -> list[str]:
+    def _unknown_words(self, words: str) -> list[str]:
         """Return the words that the model leaves out; of some models none is known to be so."""
         find = getattr(getattr(self.model, "text_encoder", None), "unknown_words", None)
         return list(dict.fromkeys(find(words))) if find else []
 
+    def _check_wish(self, wish: Wish) -> None:
+        known = self._about()["combinations"]
+        for combination in wish.within:
+            try:
+                spelt = spell(members(combination, self.model.modalities))
+            except ValueError as error:
+                raise Refused(400, str(error)) from None
+            if spelt not in known:
+                raise Refused(
+                    400,
+                    f"the index has no combination {combination!r}; choose from {', '.join(known)}",
+                )
+        if isinstance(wish.film, int):
+            self.film_path(wish.film)
+
     def _hits(self, search: Callable[..., Any], asked: Any, wish: Wish) -> list[dict[str, Any]]:
-        with self._answering(404 if isinstance(wish.film, int) else 400):
-            found = search(asked, wish.top, wish.within, wish.film)
+        self._check_wish(wish)
+        with self._answering(400):
+            found = search(asked, wish.top, wish.within or self._within, wish.film)
             return [self._hit(hit) for hit in found]
 
     def _hit(self, hit: Any) -> dict[str, Any]:
-        seen = "v" in self.index.clip(hit.id).has
-        more = {"score": hit.score, "calibrated": hit.calibrated, "by": dict(hit.by)}
-        return _clip(hit, seen) | more
+        by = {name: float(cosine) for name, cosine in hit.by.items()}
+        more = {"score": float(hit.score), "calibrated": float(hit.calibrated), "by": by}
+        return _clip(hit, self.index.clip(hit.id).thumbnail) | more
 
     @contextlib.contextmanager
     def _answering(self, status: int) -> Iterator[None]:
@@ -142,27 +198,35 @@ class Service:
         try:
             yield
         except (ValueError, OSError, sqlite3.Error) as error:
-            self._check()
-            raise Refused(status, str(error)) from None
-
-    def _check(self) -> None:
-        try:
-            self.index.about()
-        except (SearchError, OSError, sqlite3.Error) as error:
-            raise Refused(503, f"the index cannot be used now ({error})", retry_after=5) from None
+            self._about()
+            raise Refused(status, _plain(error)) from None
 
 
-def _clip(clip: Any, has_picture: bool) -> dict[str, Any]:
+def _plain(error: Exception) -> str:
+    return (str(error) or type(error).__name__).removeprefix("the input: ")
+
+
+def _clip(clip: Any, thumbnail: bytes | None) -> dict[str, Any]:
+    # The tag lets a browser keep a thumbnail, and yet see the one of another index.
+    address = f"/thumbnails/{clip.id}?v={tag_of(thumbnail)}" if thumbnail else None
     return {
-        "id": clip.id,
-        "film": {"id": clip.film, "name": clip.name},
+        "id": int(clip.id),
+        "film": {"id": int(clip.film), "name": clip.name},
         "start": clip.start,
         "end": clip.end,
         "text": clip.text,
-        "thumbnail": f"/thumbnails/{clip.id}" if has_picture else None,
+        "thumbnail": address,
         "media": f"/films/{clip.film}",
     }
 
 
-def _answer(hits: list[dict[str, Any]], unknown: list[str], begin: float) -> dict[str, Any]:
-    return {"hits": hits, "unknown": unknown, "seconds": round(time.perf_counter() - begin, 6)}
+def tag_of(content: bytes) -> str:
+    """Name a content for the caches of browsers."""
+    return f"{zlib.crc32(content):08x}"
+
+
+def _answer(
+    hits: list[dict[str, Any]], unknown: list[str], notes: list[str], begin: float
+) -> dict[str, Any]:
+    seconds = round(time.perf_counter() - begin, 6)
+    return {"hits": hits, "unknown": unknown, "notes": notes, "seconds": seconds}
