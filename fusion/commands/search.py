@@ -57,21 +57,21 @@ def place_of_model(folder: str) -> str:
 
 def search(given: argparse.Namespace) -> None:
     """Answer a question, as the command line gives it."""
-    Storage(given.index).close()  # a wrong path is found first
-    model = fusion.load(given.model or place_of_model(given.index), trust=given.trust)
-    films = Index(given.index, model)
+    films = Index(given.index)  # a wrong path is found first
     which = {"k": given.top, "film": given.film}
     which["within"] = [part.strip() for part in given.within.split(",") if part.strip()]
     if given.near is not None:
         hits = films.near(given.near, **which)
     else:
-        hits = films.nearest(_question(model, given).numpy(), **which)
+        place = given.model or place_of_model(given.index)
+        films = Index(given.index, fusion.load(place, trust=given.trust))
+        hits = films.nearest(_question(films.model, given).numpy(), **which)
     if not hits and given.film:
         raise SearchError(f"no film of {given.index} has {given.film!r} in its name")
     if given.json:
         print(json.dumps([hit._asdict() for hit in hits], indent=1))
     else:
-        print(format_hits(hits, model.modalities))
+        print(format_hits(hits, films.about()["modalities"]))
 
 
 def _question(model: fusion.Model, given: argparse.Namespace):  # type: ignore[no-untyped-def]

@@ -11,7 +11,8 @@ from typing import Any
 
 import fusion
 from fusion.commands.search import place_of_model
-from fusion.search.storage import SearchError, Storage
+from fusion.search.index import Index
+from fusion.search.storage import SearchError
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")  # of the extra
 MANY_FILES = 8192  # that are open at a time: each client needs one, or two
@@ -26,7 +27,7 @@ def serve(given: argparse.Namespace) -> None:
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise SearchError(f"there is no {missing[0]}; install it by: pip install 'fusion[serve]'")
-    Storage(given.index).close()  # a wrong path is found first
+    Index(given.index).close()  # a wrong path is found first
     with contextlib.closing(open_socket(given.host, given.port)) as listening:
         model = fusion.load(given.model or place_of_model(given.index), trust=given.trust)
         app = _application(given, model)
@@ -39,7 +40,6 @@ def _application(given: argparse.Namespace, model: Any) -> Any:
     from fusion.serve.app import Settings, create_app
     from fusion.serve.decoding import Limits
     from fusion.serve.schemas import Refused
-    from fusion.serve.today import Today
 
     settings = Settings(
         host=given.host,
@@ -48,7 +48,7 @@ def _application(given: argparse.Namespace, model: Any) -> Any:
         within=[part.strip() for part in given.within.split(",") if part.strip()],
     )
     try:
-        return create_app(Today(given.index, model), settings)
+        return create_app(Index(given.index, model), settings)
     except Refused as error:
         raise SearchError(error.error) from None
 

@@ -8,73 +8,101 @@ standard deviation: a picture tells nearly nothing about a sound that is asked f
 hardly vary, and noise would come out on top.) A clip without sound is thus compared by its picture
 with the pictures of all clips, and neither favoured nor lost.
 
-Shapes: N clips, R rows of the vector files, E embedding width.
+Shapes: E embedding width.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion.inference.model import Model, load
 from fusion.modalities import members, spell
+from fusion.search.engines.engine import Engine
+from fusion.search.engines.exact import Exact
+from fusion.search.engines.rank import Found, rank, why
 from fusion.search.indexing import check_model, index_films
+from fusion.search.records import ClipFacts, FilmFacts, Hit, name_films
+from fusion.search.snapshot import Live, Snapshot
 from fusion.search.storage import DATABASE, SearchError, Storage
-
-BLOCK = 65_536  # rows compared at a time
-
-
-class Hit(NamedTuple):
-    """A clip that answers a question."""
-
-    video: str  # path of the film
-    start: float  # seconds
-    end: float
-    score: float  # cosine of the combination that was compared
-    by: Mapping[str, float]  # cosine of each single modality that the clip has, by name
-    text: str  # of the clip's captions
-    id: int  # of the clip in the index
-    calibrated: float  # by this number hits are sorted: cosine above the mean of its combination
 
 
 class Index:
     """Search films; ``add`` brings the index up to date with a folder.
 
+    Several threads may use one object. It sees what other processes add.
+
     Args:
         folder: of the index.
         model: that made it, or that makes it: a :class:`fusion.Model`, or what
-            :func:`fusion.load` takes.
+            :func:`fusion.load` takes; None: that which the index names, loaded when it is needed.
+        engine: that finds the neighbours, see :mod:`.engines`; None: the one of the index.
 
     Raises:
-        SearchError: the index was made by another model.
+        SearchError: the index was made by another model, or there is none and no model is given.
     """
 
-    def __init__(self, folder: str | Path, model: Model | str | Path) -> None:
+    def __init__(
+        self, folder: str | Path, model: Model | str | Path | None = None, engine: str | None = None
+    ) -> None:
         self.folder = Path(folder).expanduser()
+        self._live, self._loading = Live(self.folder), threading.Lock()
+        self._engine: Engine = Exact()
+        self._model: Model | None = None
         self._model_path: str | None = None
+        if model is None:
+            self._live.snapshot()  # a wrong path is found here
+        else:
+            self._take(model)
+
+    def _take(self, model: Model | str | Path) -> Model:
         if isinstance(model, str | Path):
             self._model_path, model = lasting(model), load(model)
-        self.model = model
         if (self.folder / DATABASE).exists():
-            with self._read() as storage:
+            with self._live.storage() as storage:
                 check_model(storage, model)
+        self._model = model
+        return model
+
+    @property
+    def model(self) -> Model:
+        """The model that embeds questions and films."""
+        with self._loading:
+            if self._model is not None:
+                return self._model
+            with self._live.storage() as storage:
+                place = storage.fact("model_path")
+            if place is None:
+                raise SearchError(
+                    f"{self.folder} does not say where its model is; name it: --model RUN"
+                )
+            return self._take(place)
 
     def add(self, *places: str | Path, **options: Any) -> Index:
         """Embed new and changed films of files and folders, see :func:`.indexing.index_films`."""
-        storage = Storage(self.folder, write=True)
-        try:
-            index_films(storage, self.model, places, model_path=self._model_path, **options)
-        finally:
-            storage.close()
+        model = self.model
+        with contextlib.closing(Storage(self.folder, write=True)) as storage:
+            index_films(storage, model, places, model_path=self._model_path, **options)
         return self
 
+    def close(self) -> None:
+        """Close all files; the next use opens them again."""
+        self._live.close()
+        self._engine.close()
+
     def search(
-        self, question: Any, k: int = 10, within: Sequence[str] = (), film: str | None = None
+        self,
+        question: Any,
+        k: int = 10,
+        within: Sequence[str] = (),
+        film: str | int | None = None,
     ) -> list[Hit]:
         """Find the clips that fit a question best.
 
@@ -83,101 +111,154 @@ class Index:
                 a dict of them.
             k: how many.
             within: combinations to compare, such as ``("v",)``; empty: the largest of each clip.
-            film: a part of a film's name, the path below the folder of all films; other films are
-                left out.
+            film: the number of a film, or a part of the names of films (:attr:`Hit.name`); other
+                films are left out.
 
         Raises:
-            ValueError: the question cannot be embedded, or the index has none of ``within``.
+            ValueError: the question cannot be embedded, or the index has none of ``within``, or no
+                film of this number.
         """
         return self.nearest(self.model.encode(question).numpy(), k, within, film)
 
     def near(
-        self, clip: int, k: int = 10, within: Sequence[str] = (), film: str | None = None
+        self,
+        clip: int,
+        k: int = 10,
+        within: Sequence[str] = (),
+        film: str | int | None = None,
     ) -> list[Hit]:
         """Find the clips that are most like a clip of the index, by its number; see search."""
-        with self._read() as storage:
-            asked = self._asked(storage, within)
-            _, found = storage.clip(clip)
-            combination = self._largest(found.has, asked or storage.fact("combinations"))
-            if not combination:
-                what = ", ".join(asked) or "what the index compares"
-                raise SearchError(f"clip {clip} has nothing of {what}; it has {found.has!r}")
-            query = np.array(storage.vectors(combination)[clip])
-            return self._nearest(storage, query, k, asked, film, clip)
+        return self._nearest(clip, k, within, film)
 
     def nearest(
         self,
         query: NDArray[np.float32],
         k: int = 10,
         within: Sequence[str] = (),
-        film: str | None = None,
+        film: str | int | None = None,
     ) -> list[Hit]:
         """Find the clips nearest to an embedding (E,); see search."""
-        with self._read() as storage:
-            return self._nearest(storage, query, k, self._asked(storage, within), film)
+        return self._nearest(np.asarray(query, np.float32), k, within, film)
 
-    def _read(self) -> contextlib.closing[Storage]:
-        return contextlib.closing(Storage(self.folder))
+    def films(self) -> list[FilmFacts]:
+        """Return all films, by name."""
+        with self._live.storage() as storage:
+            found = storage.select(
+                "SELECT films.id, path, seconds, COUNT(clips.id), problem FROM films"
+                " LEFT JOIN clips ON film = films.id GROUP BY films.id ORDER BY path"
+            ).fetchall()
+        names = name_films([row[1] for row in found])
+        return [FilmFacts(row[0], name, *row[1:]) for row, name in zip(found, names, strict=True)]
 
-    def _asked(self, storage: Storage, within: Sequence[str]) -> list[str]:
-        """Spell combinations as the index does; SearchError: it does not have one of them."""
-        known = storage.fact("combinations", ())
-        asked = [spell(members(c, self.model.modalities)) for c in within]
-        if unknown := [c for c in asked if c not in known]:
-            raise SearchError(
-                f"the index has no combination {unknown[0]!r}; choose from {', '.join(known)}"
-            )
-        return asked
+    def film_path(self, film: int) -> Path:
+        """Return the path of a film, by its number; SearchError: the index does not have it."""
+        with self._live.storage() as storage:
+            query = "SELECT path FROM films WHERE id = ?"
+            found = storage.select(query, (film,)).fetchone()
+        if found is None:
+            raise SearchError(f"{self.folder} has no film {film}")
+        return Path(found[0])
+
+    def clip(self, clip: int) -> ClipFacts:
+        """Return a clip by its number; SearchError: the index does not have it."""
+        snapshot = self._live.snapshot()
+        with self._live.storage() as storage:
+            film, found = storage.clip(clip)
+            query = "SELECT film FROM clips WHERE id = ?"
+            number = storage.select(query, (clip,)).fetchone()[0]
+        name = snapshot.names.get(number, Path(film.path).name)
+        return ClipFacts(clip, number, name, film.path, *found)
+
+    def about(self) -> dict[str, Any]:
+        """Return the numbers of films and clips, what clips have, the version, the engine, and
+        the digest of the model.
+        """
+        with self._live.storage() as storage:
+            counts = {
+                key: storage.select(f"SELECT COUNT(*) FROM {key}").fetchone()[0]
+                for key in ("films", "clips")
+            }
+            facts = {key: storage.fact(key, ()) for key in ("combinations", "modalities", "model")}
+            version = storage.fact("version", 0)
+        return counts | facts | {"version": version, "engine": self._engine.name}
 
     def _nearest(
         self,
-        storage: Storage,
-        query: NDArray[np.float32],
+        asked: int | NDArray[np.float32],
         k: int,
-        asked: Sequence[str],
-        film: str | None,
-        but: int | None = None,
+        within: Sequence[str],
+        film: str | int | None,
     ) -> list[Hit]:
-        """Find the clips nearest to an embedding (E,), except for the clip ``but``."""
+        """Find what is near a clip, or an embedding (E,).
+
+        Clips may have gone since the snapshot was made; then a new one is taken.
+        """
         if k < 1:
             raise SearchError(f"k, the number of hits, must be at least 1; got {k}")
-        rows, films, has = storage.table()
-        asked = asked or _heard_and_seen(storage.fact("combinations", ()))
-        chosen = np.array([self._largest(letters, asked) for letters in has])
-        calibrated = np.full(len(rows), -np.inf, np.float32)
-        cosines = np.zeros(len(rows), np.float32)
-        for combination in sorted(set(chosen) - {""}):
-            there = np.array([set(combination) <= set(letters) for letters in has])
-            values = _dot(storage.vectors(combination), rows[there], query)
-            mine = chosen[there] == combination
-            places = np.nonzero(there)[0][mine]
-            cosines[places] = values[mine]
-            calibrated[places] = values[mine] - values.mean()
-        if film is not None:
-            calibrated[[film not in name for name in films]] = -np.inf
-        calibrated[rows == but] = -np.inf
-        count = int(min(k, np.isfinite(calibrated).sum()))
-        best = np.argsort(-calibrated, kind="stable")[:count]
-        return [
-            self._hit(storage, query, int(rows[i]), float(cosines[i]), float(calibrated[i]))
-            for i in best
-        ]
+        for fresh in (False, True, True, True):
+            snapshot = self._live.snapshot(fresh)
+            try:
+                query, found = self._rank(snapshot, asked, k, within, film)
+            except SearchError:  # it may be of what is new
+                if fresh:
+                    raise
+                continue
+            hits = self._hits(snapshot, query, found)
+            if len(hits) == len(found):
+                break
+        return hits
 
-    def _hit(
-        self, storage: Storage, query: NDArray[np.float32], row: int, score: float, place: float
-    ) -> Hit:
-        film, clip = storage.clip(row)
-        by = {
-            name: float(storage.vectors(name[0])[row] @ query)
-            for name in self.model.modalities
-            if name[0] in clip.has and name[0] in storage.fact("combinations")
-        }
-        return Hit(film.path, clip.start, clip.end, score, by, clip.text, row, place)
+    def _rank(
+        self,
+        snapshot: Snapshot,
+        asked: int | NDArray[np.float32],
+        k: int,
+        within: Sequence[str],
+        film: str | int | None,
+    ) -> tuple[NDArray[np.float32], list[Found]]:
+        """Return the embedding that was searched for (E,), and what was found."""
+        combinations = _spelt(snapshot, within)
+        all_of_them = combinations or _heard_and_seen(snapshot.combinations)
+        films = None if film is None else _films(snapshot, film)
+        if not isinstance(asked, int):
+            if snapshot.width not in (0, *asked.shape):
+                raise SearchError(
+                    f"a question must be a vector of {snapshot.width} numbers; got {asked.shape}"
+                )
+            return asked, rank(snapshot, self._engine, asked, k, all_of_them, films)
+        place = snapshot.place(asked)
+        if place is None:
+            raise SearchError(f"{self.folder} has no clip {asked}")
+        has = snapshot.letters_of(place)
+        fitting = [c for c in combinations or snapshot.combinations if set(c) <= set(has)]
+        if not fitting:
+            what = ", ".join(combinations) or "what the index compares"
+            raise SearchError(f"clip {asked} has nothing of {what}; it has {has!r}")
+        query = snapshot.vector(place, max(fitting, key=len))
+        return query, rank(snapshot, self._engine, query, k, all_of_them, films, place)
 
-    def _largest(self, letters: str, combinations: Sequence[str]) -> str:
-        """Return the largest of some combinations that a clip has; empty if it has none."""
-        fitting = [c for c in combinations if set(c) <= set(letters)]
-        return max(fitting, key=len, default="")
+    def _hits(
+        self, snapshot: Snapshot, query: NDArray[np.float32], found: Sequence[Found]
+    ) -> list[Hit]:
+        """Look up what was found; clips that have gone meanwhile are left out."""
+        numbers = json.dumps([int(snapshot.ids[one.place]) for one in found])
+        with self._live.storage() as storage:
+            rows = storage.select(
+                "SELECT clips.id, path, start, end, text, film FROM clips JOIN films"
+                " ON film = films.id WHERE clips.id IN (SELECT value FROM json_each(?))",
+                (numbers,),
+            )
+            known = {number: rest for number, *rest in rows}
+        hits = []
+        for place, cosine, calibrated in found:
+            number = int(snapshot.ids[place])
+            if number in known:
+                path, start, end, text, film = known[number]
+                by = why(snapshot, place, query)
+                name = snapshot.names.get(film, Path(path).name)
+                facts = (cosine, by, text, number, calibrated, film, name)
+                hits.append(Hit(path, start, end, *facts))
+        return hits
 
 
 def lasting(model: str | Path) -> str:
@@ -191,9 +272,21 @@ def _heard_and_seen(known: Sequence[str]) -> list[str]:
     return [c for c in known if "t" not in c] or list(known)
 
 
-def _dot(
-    vectors: NDArray[np.float32], rows: NDArray[np.int64], query: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Multiply some rows with a query, block by block: (N,)."""
-    parts = [vectors[rows[i : i + BLOCK]] @ query for i in range(0, len(rows), BLOCK)]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+def _spelt(snapshot: Snapshot, within: Sequence[str]) -> list[str]:
+    """Spell combinations as the index does; SearchError: it does not have one of them."""
+    known = snapshot.combinations
+    asked = [spell(members(c, snapshot.modalities)) for c in within]
+    if unknown := [c for c in asked if c not in known]:
+        raise SearchError(
+            f"the index has no combination {unknown[0]!r}; choose from {', '.join(known)}"
+        )
+    return asked
+
+
+def _films(snapshot: Snapshot, film: str | int) -> tuple[int, ...]:
+    """Return the numbers of the films that a question is about."""
+    if isinstance(film, str):
+        return tuple(number for number, name in snapshot.names.items() if film in name)
+    if film not in snapshot.names:
+        raise SearchError(f"the index has no film {film}")
+    return (film,)

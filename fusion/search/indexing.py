@@ -127,6 +127,7 @@ def _claim(storage: Storage, model: Model, model_path: str | None) -> None:
             format=FORMAT,
             model=name_weights(model.network),
             combinations=combinations,
+            modalities=list(model.modalities),
             rows=0,
         )
     if model_path is not None:
@@ -244,11 +245,11 @@ def _thumbnail(path: Path, second: float) -> bytes | None:
 
 def summarise(counts: Mapping[str, int], storage: Storage) -> str:
     """Say in one line what was done, and what the index holds."""
-    rows, _, _ = storage.table()
+    clips = storage.table().ids
     parts = [
         f"{number_of(n, 'caption')} {CAPTIONS[what]}" if what in CAPTIONS else f"{n} {what}"
         for what, n in counts.items()
         if n
     ]
     films = number_of(len(storage.films()), "film")
-    return f"{storage.folder}: {films}, {number_of(len(rows), 'clip')} ({', '.join(parts) or '-'})"
+    return f"{storage.folder}: {films}, {number_of(len(clips), 'clip')} ({', '.join(parts) or '-'})"

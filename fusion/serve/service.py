@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.modalities import members, spell
+from fusion.search.storage import SearchError
 from fusion.serve.questions import Media, encode_media
 from fusion.serve.schemas import Refused
 
@@ -49,6 +50,7 @@ class Service:
         self._kept: OrderedDict[str, tuple[NDArray[np.float32], list[str]]] = OrderedDict()
         self.broken: str | None = None  # why the model cannot be used, if it cannot
         self._within = tuple(within)
+        self._digest = index.about()["model"]
         self._check_wish(Wish(within=self._within))
 
     def about(self) -> dict[str, Any]:
@@ -136,6 +138,8 @@ class Service:
         except (ValueError, OSError, sqlite3.Error) as error:
             reason = _plain(error).replace(str(self.index.folder), Path(self.index.folder).name)
             raise Refused(503, f"the index cannot be used now: {reason}", retry_after=5) from None
+        if about["model"] != self._digest:
+            raise Refused(503, "the index is of another model now; start fusion serve again")
         return about
 
     def _embed_words(self, words: str) -> tuple[NDArray[np.float32], list[str]]:
@@ -190,7 +194,11 @@ class Service:
     def _hit(self, hit: Any) -> dict[str, Any]:
         by = {name: float(cosine) for name, cosine in hit.by.items()}
         more = {"score": float(hit.score), "calibrated": float(hit.calibrated), "by": by}
-        return _clip(hit, self.index.clip(hit.id).thumbnail) | more
+        try:
+            thumbnail = self.index.clip(hit.id).thumbnail
+        except SearchError:  # the clip has gone meanwhile
+            thumbnail = None
+        return _clip(hit, thumbnail) | more
 
     @contextlib.contextmanager
     def _answering(self, status: int) -> Iterator[None]:

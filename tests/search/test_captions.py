@@ -51,5 +51,5 @@ def test_captions_that_the_model_cuts_are_counted(model, films, tmp_path):
 
 def test_a_model_without_text_keeps_captions_for_the_eye(without_text, films, tmp_path):
     found = Index(tmp_path / "i", without_text).add(films, quiet=True)
-    texts = {h.text: h for h in found.near(0, k=50)}
+    texts = {h.text: h for h in found.near(1, k=50)}
     assert "a red star" in texts and set(texts["a red star"].by) == {"video", "audio"}

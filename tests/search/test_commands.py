@@ -43,9 +43,9 @@ def test_an_index_is_made_and_searched_from_another_folder(
     assert "3 films" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
     assert len(search(capsys, "i", "a red star", "--top", 2)) == 2
-    near = search(capsys, "i", "--near", 0, "--film", "silent", "--in", "v")
+    near = search(capsys, "i", "--near", 1, "--film", "silent", "--in", "v")
     assert near and {hit["video"] for hit in near} == {str(films / "silent.mp4")}
-    assert "has no combination 'tva'" in fails(capsys, "search", "i", "--near", "0", "--in", "tva")
+    assert "has no combination 'tva'" in fails(capsys, "search", "i", "--near", "1", "--in", "tva")
 
 
 def test_a_refused_model_leaves_an_index_as_it_was(run, films, tmp_path, capsys):

@@ -29,10 +29,10 @@ def index(folder, model, films, **options):
 def content(folder):
     """Everything in an index, in the order of films and times, whatever its row numbers."""
     storage = Storage(folder)
-    rows, names, _ = storage.table()
+    ids, rows, names, _ = storage.table()
     found = []
-    for row, name in zip(rows, names, strict=True):
-        _, clip = storage.clip(int(row))
+    for number, row, name in zip(ids.tolist(), rows, names, strict=True):
+        _, clip = storage.clip(number)
         vectors = [storage.vectors(c)[row].tobytes() for c in storage.fact("combinations")]
         found.append((name, clip, vectors))
     films = storage.films()
@@ -58,9 +58,9 @@ def test_films_are_cut_into_windows_or_at_their_captions(model, films, tmp_path)
 def test_vectors_are_those_of_encode(model, films, tmp_path):
     index(tmp_path / "i", model, films)
     storage = Storage(tmp_path / "i")
-    rows, names, _ = storage.table()
-    row = int(rows[names.index("a.mp4")])
-    _, clip = storage.clip(row)
+    ids, rows, names, _ = storage.table()
+    row = rows[names.index("a.mp4")]
+    _, clip = storage.clip(int(ids[names.index("a.mp4")]))
     for combination in ("v", "a", "va"):
         given = model.encode(films / "a.mp4", combination, start=clip.start, end=clip.end)
         torch.testing.assert_close(torch.tensor(storage.vectors(combination)[row]), given)
@@ -139,7 +139,7 @@ def test_rows_of_removed_clips_are_dropped_in_time(model, films, tmp_path):
         os.utime(films / "more" / "c.mp4", (1, round_ + 1))
         index(tmp_path / "i", model, films)
     storage = Storage(tmp_path / "i")
-    rows, _, _ = storage.table()
+    rows = storage.table().rows
     assert len(rows) <= storage.fact("rows") <= 2 * len(rows)
     sizes = {file.stat().st_size for file in (tmp_path / "i" / "vectors").iterdir()}
     assert len(list((tmp_path / "i" / "vectors").iterdir())) == len(model.combinations)
@@ -161,21 +161,21 @@ def test_an_unreadable_film_is_named_and_the_others_go_on(model, films, tmp_path
 def naive(folder, query, within, but=None):
     """Rank the clips of an index by hand: their numbers, the best first."""
     storage = Storage(folder)
-    rows, _, has = storage.table()
+    ids, rows, _, has = storage.table()
     chosen, values = {}, {}
-    for row, letters in zip(rows.tolist(), has, strict=True):
+    for number, row, letters in zip(ids.tolist(), rows, has, strict=True):
         fitting = [c for c in within if set(c) <= set(letters)]
         for c in fitting:
-            values[c, row] = float(storage.vectors(c)[row] @ query)
+            values[c, number] = float(storage.vectors(c)[row] @ query)
         if fitting:
-            chosen[row] = max(fitting, key=len)
+            chosen[number] = max(fitting, key=len)
     storage.close()
 
-    def place(row):
-        its = [value for (c, _), value in values.items() if c == chosen[row]]
-        return values[chosen[row], row] - np.mean(its)
+    def place(number):
+        its = [value for (c, _), value in values.items() if c == chosen[number]]
+        return values[chosen[number], number] - np.mean(its)
 
-    return sorted((row for row in chosen if row != but), key=place, reverse=True)
+    return sorted((number for number in chosen if number != but), key=place, reverse=True)
 
 
 @pytest.fixture
@@ -190,18 +190,18 @@ def different(films):
 
 def test_a_part_of_a_film_finds_itself(model, different, tmp_path):
     found = Index(tmp_path / "i", model).add(different)
-    for row, name, clip in numbered(tmp_path / "i"):
+    for number, name, clip in numbered(tmp_path / "i"):
         if name in ("x.mp4", "y.mp4"):
             query = model.encode(different / name, start=clip.start, end=clip.end).numpy()
             hit = found.nearest(query, k=1)[0]
-            assert (hit.id, hit.video, hit.start) == (row, str(different / name), clip.start)
+            assert (hit.id, hit.video, hit.start) == (number, str(different / name), clip.start)
             assert hit.score == pytest.approx(1, abs=1e-5)
 
 
 def numbered(folder):
     storage = Storage(folder)
-    rows, names, _ = storage.table()
-    found = [(r, n, storage.clip(r)[1]) for r, n in zip(rows.tolist(), names, strict=True)]
+    ids, _, names, _ = storage.table()
+    found = [(i, n, storage.clip(i)[1]) for i, n in zip(ids.tolist(), names, strict=True)]
     storage.close()
     return found
 
@@ -223,15 +223,14 @@ def test_scores_are_calibrated_by_combination(model, films, tmp_path):
     query = model.encode("a red star").numpy()
     hits = {h.id: h for h in found.nearest(query, 100)}
     storage = Storage(tmp_path / "i")
-    rows, _, has = storage.table()
+    clips = list(zip(*storage.table(), strict=True))
     for combination in ("v", "va"):
-        there = [int(r) for r, h in zip(rows, has, strict=True) if set(combination) <= set(h)]
-        values = {r: float(storage.vectors(combination)[r] @ query) for r in there}
+        there = [clip for clip in clips if set(combination) <= set(clip[3])]
+        values = {i: float(storage.vectors(combination)[row] @ query) for i, row, *_ in there}
         mean = np.mean([*values.values()])
-        mine = [r for r in there if ("a" in has[list(rows).index(r)]) == (combination == "va")]
-        for row in mine:
-            assert hits[row].score == pytest.approx(values[row], abs=1e-6)
-            assert hits[row].calibrated == pytest.approx(values[row] - mean, abs=1e-5)
+        for number in (i for i, *_, has in there if ("a" in has) == (combination == "va")):
+            assert hits[number].score == pytest.approx(values[number], abs=1e-6)
+            assert hits[number].calibrated == pytest.approx(values[number] - mean, abs=1e-5)
     storage.close()
 
 
@@ -246,19 +245,21 @@ def test_answers_are_those_of_a_naive_search(model, different, tmp_path, within)
 @pytest.mark.parametrize("within", [(), ("v",), ("a", "v")])
 def test_what_is_near_a_clip_is_that_of_a_naive_search(model, different, tmp_path, within):
     found = Index(tmp_path / "i", model).add(different)
-    row = next(one[0] for one in numbered(tmp_path / "i") if one[1] == "x.mp4")
+    number = next(one[0] for one in numbered(tmp_path / "i") if one[1] == "x.mp4")
     storage = Storage(tmp_path / "i")
+    ids, rows, *_ = storage.table()
+    row = rows[ids.tolist().index(number)]
     query = np.array(storage.vectors(max(within or ("va",), key=len))[row])
     storage.close()
-    expected = naive(tmp_path / "i", query, within or ("v", "a", "va"), but=row)
-    assert [hit.id for hit in found.near(row, 100, within)] == expected
-    assert [hit.id for hit in found.near(row, 3, within)] == expected[:3]
-    assert {Path(hit.video).name for hit in found.near(row, 3, within, "y.mp4")} == {"y.mp4"}
+    expected = naive(tmp_path / "i", query, within or ("v", "a", "va"), but=number)
+    assert [hit.id for hit in found.near(number, 100, within)] == expected
+    assert [hit.id for hit in found.near(number, 3, within)] == expected[:3]
+    assert {Path(hit.video).name for hit in found.near(number, 3, within, "y.mp4")} == {"y.mp4"}
 
 
 def test_impossible_questions_are_one_line(model, films, tmp_path):
     found = Index(tmp_path / "i", model).add(films)
-    silent = next(row for row, name, _ in numbered(tmp_path / "i") if name == "silent.mp4")
+    silent = next(number for number, name, _ in numbered(tmp_path / "i") if name == "silent.mp4")
     with pytest.raises(SearchError, match=f"clip {silent} has nothing of a; it has 'v'"):
         found.near(silent, within=["a"])
     with pytest.raises(SearchError, match="has no clip 999"):

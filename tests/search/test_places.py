@@ -71,10 +71,13 @@ def test_a_reader_sees_one_state(model, films, tmp_path):
         (films / name).unlink()
     index(tmp_path / "i", model, films)
     assert len(content(tmp_path / "i")[0]) == 1
-    rows, names, _ = reader.table()
     found = [
-        (name, reader.clip(row)[1], [reader.vectors(c)[row].tobytes() for c in model_order(reader)])
-        for row, name in zip(rows.tolist(), names, strict=True)
+        (
+            name,
+            reader.clip(int(number))[1],
+            [reader.vectors(c)[row].tobytes() for c in model_order(reader)],
+        )
+        for number, row, name, _ in zip(*reader.table(), strict=True)
     ]
     assert (reader.films(), sorted(found)) == before
     reader.close()
@@ -95,7 +98,7 @@ def test_a_reader_takes_the_next_state_if_its_vectors_go(model, films, tmp_path,
     monkeypatch.setattr(Storage, "_map", _map)
     reader = Storage(tmp_path / "i")
     assert list(reader.films()) == ["a.mp4"]
-    assert all(len(reader.vectors(c)) == len(reader.table()[0]) for c in model_order(reader))
+    assert all(len(reader.vectors(c)) == len(reader.table().ids) for c in model_order(reader))
     reader.close()
 
 
