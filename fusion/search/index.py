@@ -170,9 +170,7 @@ class Index:
         return ClipFacts(clip, number, name, film.path, *found)
 
     def about(self) -> dict[str, Any]:
-        """Return the numbers of films and clips, what clips have, the version, the engine, and
-        the digest of the model.
-        """
+        """Count films and clips; say what clips have, the version, the engine, and the model."""
         with self._live.storage() as storage:
             counts = {
                 key: storage.select(f"SELECT COUNT(*) FROM {key}").fetchone()[0]
