@@ -17,6 +17,8 @@ let about = null; // what the server says of the index
 let state = NOTHING;
 let shown = null; // the answer on the page: {key, hits}
 let asking = new AbortController();
+let ready = false; // the page knows what the index has
+const waiting = []; // what the user has done before that
 let returning = false; // the browser is on its way back: that takes it a moment
 const answers = new Map(); // by key
 const filmNames = new Map(); // by number
@@ -63,6 +65,7 @@ const change = (changes) => go({ ...written(), ...changes });
 
 /** Go to another state: as a new page of the history, or in place of the present one. */
 function go(changes, replace = false) {
+  if (!ready) return waiting.push(changes);
   if (returning) return addEventListener("popstate", () => go(changes, replace), { once: true });
   const next = { ...state, ...changes };
   const same = key(next) === key(state) && next.clip === state.clip;
@@ -75,7 +78,7 @@ async function show(next, again = false) {
   state = next;
   if (state.clip === null) player.close();
   stopPreview();
-  if (find("words").value.trim() !== state.q) find("words").value = state.q;
+  if (ready && find("words").value.trim() !== state.q) find("words").value = state.q;
   document.title = `${titleOf(state)}fusion`;
   markWithin(state.within);
   showChips(state, state.near === null ? null : clips.get(state.near), change);
@@ -176,12 +179,12 @@ async function nameThings() {
   try {
     const missing = near !== null && !clips.has(near);
     if (missing) await clipOf(near);
-    const unnamed = film !== null && !filmNames.has(film);
-    if (unnamed) for (const { id, name } of await api.films("")) filmNames.set(id, name);
-    if ((missing || unnamed) && mine === key(state)) {
-      showChips(state, clips.get(near), change);
-      showFilm(filmOf(state), () => change({ film: null }));
+    if (film !== null && !filmNames.has(film)) {
+      for (const { id, name } of await api.films("")) filmNames.set(id, name);
     }
+    if (mine !== key(state)) return;
+    if (missing) showChips(state, clips.get(near), change);
+    showFilm(filmOf(state), () => change({ film: null }));
   } catch {
     // the search itself has told what is wrong
   }
@@ -267,7 +270,11 @@ async function start() {
   }
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   write(read(), true);
-  return show(read());
+  if (read().q) find("words").value = read().q; // else it has what the user has begun to write
+  show(read());
+  ready = true;
+  for (const changes of waiting) go(changes);
+  return undefined;
 }
 
 start();

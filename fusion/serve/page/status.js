@@ -11,7 +11,9 @@ export function say(found) {
   const hits = found.hits.length ? count(found.hits.length, "hit") : "Nothing was found";
   const time = found.seconds === undefined ? "" : ` in ${duration(found.seconds)}`;
   const parts = [`${hits}${time}.`];
-  if (found.unknown?.length) parts.push(" ", make("span", { class: "left-out" }, leftOut(found.unknown)));
+  const notes = (found.notes ?? []).map((note) => `${note[0].toUpperCase()}${note.slice(1)}.`);
+  if (found.unknown?.length) notes.unshift(leftOut(found.unknown));
+  for (const note of notes) parts.push(" ", make("span", { class: "left-out" }, note));
   return status.replaceChildren(...parts);
 }
 
