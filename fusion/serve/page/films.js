@@ -84,7 +84,7 @@ const rest = (number) =>
 export function showFilm(film, remove) {
   const chip = find("film");
   chip.hidden = film === null;
-  find("films").querySelector("span").textContent = film === null ? "All films" : "Another film";
+  find("films").querySelector("span").textContent = film === null ? "All films" : "Change film";
   if (film === null) return chip.replaceChildren();
   const label = `Search in all films, not only in ${film.name}`;
   const options = { type: "button", class: "quiet icon", "aria-label": label, click: remove };

@@ -59,7 +59,7 @@ function card(hit, place, scale, about, acts) {
   const facts = make(
     "div",
     { class: "facts" },
-    make("div", { class: "line" }, film, make("span", { class: "place" }, String(place))),
+    make("div", { class: "line" }, film, make("span", { class: "place", title: placed(hit) }, String(place))),
     hit.text ? make("p", { class: "text", dir: "auto", title: hit.text }, hit.text) : null,
     reasons(hit, scale, about),
     like,
@@ -79,6 +79,12 @@ export function picture(hit) {
   const image = make("img", { src: hit.thumbnail, alt, loading: "lazy", decoding: "async" });
   image.addEventListener("error", () => image.replaceWith(make("span", { class: "silent" }, icon("film"))));
   return image;
+}
+
+/** What the order of the hits follows from: clips without sound or picture are compared too. */
+export function placed({ calibrated }) {
+  const value = `${calibrated < 0 ? "" : "+"}${calibrated.toFixed(2)}`;
+  return `Hits are in order of the similarity above the average of the clips compared alike: ${value}`;
 }
 
 /** Why a clip was found: its similarity all together, and by each modality, as small bars. */

@@ -2,7 +2,7 @@
 
 import { whyNot } from "./api.js";
 import { find, icon, make, span } from "./dom.js";
-import { reasons, scaleOf } from "./hits.js";
+import { placed, reasons, scaleOf } from "./hits.js";
 import { lacksPicture, playClip, stopPreview } from "./playing.js";
 
 const CHOICES = ["stop", "repeat", "on"];
@@ -39,7 +39,7 @@ export function makePlayer(acts) {
     if (!failed || !video.hasAttribute("src")) return;
     const line = await whyNot(failed.media);
     if (hit !== failed) return;
-    tell(line ?? `This browser cannot play the format of this film; it is at ${span(hit)}.`);
+    tell(line ?? `This browser cannot play the format of this film. The clip is at ${span(hit)}.`);
   });
 
   const leave = () => {
@@ -95,6 +95,7 @@ export function makePlayer(acts) {
 function facts(hit, hits, about, acts) {
   const text = hit.text ? make("p", { class: "text", dir: "auto" }, hit.text) : null;
   const scored = typeof hit.score === "number"; // not if the address alone names the clip
+  const rank = scored ? make("p", { class: "small" }, placed(hit)) : null;
   const why = scored ? reasons(hit, scaleOf([...hits, hit]), about) : null;
   const buttons = make(
     "div",
@@ -104,5 +105,5 @@ function facts(hit, hits, about, acts) {
     make("button", { type: "button", class: "quiet", click: () => acts.only(hit) },
       icon("film"), "Only this film"),
   );
-  return [why, make("div", {}, text, buttons)].filter(Boolean);
+  return [why, make("div", {}, text, rank, buttons)].filter(Boolean);
 }

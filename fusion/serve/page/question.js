@@ -51,6 +51,7 @@ export function withFiles(present, files, limit) {
 }
 
 const urls = new Set(); // of previews; each holds its file in memory until it is revoked
+let drawn = ""; // what the chips show: a preview that plays is not drawn anew
 
 /**
  * Show the files of the question, and the clip whose like is searched for.
@@ -59,6 +60,13 @@ const urls = new Set(); // of previews; each holds its file in memory until it i
  * @param {(changes: object) => void} change
  */
 export function showChips(state, like, change) {
+  const timed = state.files.some(({ kind }) => kind !== "picture");
+  find("part").hidden = !timed;
+  find("start").value = state.start;
+  find("end").value = state.end;
+  const wanted = JSON.stringify([state.files, like?.id ?? null]);
+  if (wanted === drawn) return;
+  drawn = wanted;
   for (const url of urls) URL.revokeObjectURL(url);
   urls.clear();
   const chips = state.files.map((facts) => {
@@ -67,10 +75,6 @@ export function showChips(state, like, change) {
   });
   if (like) chips.push(likeChip(like, () => change({ near: null })));
   find("chips").replaceChildren(...chips);
-  const timed = state.files.some(({ kind }) => kind !== "picture");
-  find("part").hidden = !timed;
-  find("start").value = state.start;
-  find("end").value = state.end;
 }
 
 const WHOLE = { start: "", end: "" };
