@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import importlib.util
 import logging
@@ -64,8 +65,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OverflowError:
         reason = f"{port} is no port"
     except OSError as error:
-        if error.errno is None or isinstance(error, socket.gaierror):
-            raise SearchError(f"--host: there is no address {host} ({error})") from None
+        if not error.errno or error.errno < 0:  # of the look-up of a name
+            raise SearchError(f"--host: there is no address {host} of this machine") from None
         words = (error.strerror or str(error)).lower()
         reason = f"port {port} of {host} cannot be used ({words})"
     raise SearchError(f"{reason}; name another one: --port {free_port(bare, kind)}") from None
@@ -101,6 +102,7 @@ def run_server(app: Any, listening: socket.socket) -> None:
 
     # The answers name unknown words; questions of users do not belong into a log.
     logging.getLogger("fusion.inference").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_end)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -111,3 +113,10 @@ def run_server(app: Any, listening: socket.socket) -> None:
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all has ended
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _is_no_end(record: logging.LogRecord) -> bool:
+    """Keep out of the log that the end of the server ends answers, such as films that play."""
+    kind = record.exc_info[0] if isinstance(record.exc_info, tuple) else None
+    ended = kind is not None and issubclass(kind, asyncio.CancelledError)
+    return not ended and "running task(s)" not in str(record.msg)

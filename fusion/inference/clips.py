@@ -5,10 +5,11 @@ Shapes: L tokens of width D.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,16 @@ class ClipMaker:
         reader = self._reader(item)
         return seconds_of(reader, _ONLY) if reader else 0.0
 
-    def read_films_by(self, reading: Reading) -> None:
-        """Let films be read by another process from now on, see :class:`.features.Reading`."""
-        self._films.reading = reading
-
-    def prepare(self, film: Path) -> None:
-        """Compute the features of a film; they stay in memory for the next call that needs them."""
-        self._films.rows(film)
+    @contextlib.contextmanager
+    def reading(self, film: Path, reading: Reading) -> Iterator[None]:
+        """Let a film of a stranger be read by another process; its features are computed now."""
+        films = self._films
+        films.readings[film] = reading
+        try:
+            films.rows(film)
+            yield
+        finally:
+            films.readings.pop(film, None)
 
     @property
     def longest(self) -> float:

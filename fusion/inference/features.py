@@ -58,7 +58,7 @@ class FilmFeatures:
 
     Attributes:
         fields: the kinds of features there are.
-        reading: reads the films; None: this process does, and caches hand-made descriptors.
+        readings: who reads a film instead of this process, which would also cache descriptors.
 
     Raises:
         CheckpointError: the recipe is unknown here, or the weights are not those of the recipe.
@@ -71,7 +71,7 @@ class FilmFeatures:
         weights: Mapping[str, str | Path] | None = None,
     ) -> None:
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
-        self.reading: Reading | None = None
+        self.readings: dict[Path, Reading] = {}
         self._extractor: str | None = recipe.get("extractor")
         if self._extractor is not None:
             if self._extractor not in readers.EXTRACTORS:
@@ -112,7 +112,7 @@ class FilmFeatures:
         return found
 
     def _compute(self, path: Path) -> dict[str, Tensor]:
-        there = self.reading
+        there = self.readings.get(path)
         if self._extractor is not None and there is not None:
             return readers.compute_elsewhere(path, self._extractor, there.frames, there.sound)
         if self._extractor is not None:

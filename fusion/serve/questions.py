@@ -32,6 +32,7 @@ class Question(NamedTuple):
     parts: dict[str, Any]  # by modality
     start: float  # seconds
     end: float | None
+    is_timed: bool  # it has more than a picture
 
 
 class Media:
@@ -45,8 +46,7 @@ class Media:
     def __init__(self, model: Any, decoder: LimitedDecoder) -> None:
         self.model, self.decoder = model, decoder
         self._maker = getattr(model, "maker", None)
-        self._lock = threading.Lock()
-        self._ready = False
+        self._loading = threading.Lock()
 
     def warm(self) -> None:
         """Start the first decoder."""
@@ -68,7 +68,10 @@ class Media:
         if "video" not in self.model.modalities:
             sources.pop("video", None)
         parts: dict[str, Any] = {"text": words} if words.strip() else {}
-        with Inputs(self.model.modalities, ("video", "audio")) as inputs:
+        with (
+            Inputs(self.model.modalities, ("video", "audio")) as inputs,
+            contextlib.ExitStack() as stack,
+        ):
             if "picture" in files:
                 with _named("picture"):
                     picture = self.decoder.picture(files["picture"])
@@ -76,8 +79,8 @@ class Media:
                 sources["video"] = made[0].parts["video"]  # type: ignore[assignment]
             for name, path in sources.items():
                 with _named("picture" if "picture" in files and name == "video" else name):
-                    parts[name] = self._prepare(name, path)
-            yield Question(parts, start, end)
+                    parts[name] = self._prepare(name, path, stack)
+            yield Question(parts, start, end, set(files) != {"picture"})
 
     def _check(self, files: dict[str, Path], start: float, end: float | None) -> None:
         if not 0 <= start < (math.inf if end is None else end):
@@ -92,15 +95,13 @@ class Media:
         if "video" in files and not {"video", "audio"} & set(self.model.modalities):
             raise Refused(422, "the model embeds neither video nor audio, so it takes no video")
 
-    def _prepare(self, name: str, path: Path) -> Any:
+    def _prepare(self, name: str, path: Path, stack: contextlib.ExitStack) -> Any:
         """Compute the features of a file, before the lock of the model is taken."""
         if self._maker is None:
             return self._array(name, path)
-        with self._lock:  # networks are loaded once
-            if not self._ready:
-                self._maker.read_films_by(self.decoder)
-                self._ready = True
-        self._maker.prepare(path)
+        with self._loading:
+            _ = self._maker.longest  # loads the networks that make features, once
+        stack.enter_context(self._maker.reading(path, self.decoder))
         return path
 
     def _array(self, name: str, path: Path) -> tuple[NDArray[Any], float]:
@@ -132,4 +133,6 @@ def encode_media(model: Any, question: Question) -> tuple[NDArray[np.float32], l
         warnings.simplefilter("always")
         vector = model.encode(question.parts, start=question.start, end=question.end)
     notes = [str(warning.message).removeprefix("the input: ") for warning in caught]
-    return vector.numpy(), list(dict.fromkeys(note for note in notes if "longer than" in note))
+    if question.is_timed:
+        return vector.numpy(), list(dict.fromkeys(note for note in notes if "longer than" in note))
+    return vector.numpy(), []

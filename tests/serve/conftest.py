@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 import fusion
 from fusion.commands.serve import address_of, open_socket
 from fusion.search.index import Index
-from fusion.serve.app import Settings, create_app
+from fusion.serve.app import create_app
 from tests.data.media.films import write_film
 from tests.search.conftest import train_tiny
 
