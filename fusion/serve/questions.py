@@ -74,11 +74,9 @@ class Media:
         ):
             if "picture" in files:
                 with _named("picture"):
-                    picture = self.decoder.picture(files["picture"])
-                made, _ = inputs.items({"video": (picture, 1.0)})
-                sources["video"] = made[0].parts["video"]  # type: ignore[assignment]
+                    parts["video"] = self._picture(files["picture"], inputs, stack)
             for name, path in sources.items():
-                with _named("picture" if "picture" in files and name == "video" else name):
+                with _named(name):
                     parts[name] = self._prepare(name, path, stack)
             yield Question(parts, start, end, set(files) != {"picture"})
 
@@ -94,6 +92,14 @@ class Media:
                 raise Refused(422, f"the model does not embed {modality}, so it takes no {name}")
         if "video" in files and not {"video", "audio"} & set(self.model.modalities):
             raise Refused(422, "the model embeds neither video nor audio, so it takes no video")
+
+    def _picture(self, path: Path, inputs: Inputs, stack: contextlib.ExitStack) -> Any:
+        """Read a picture, which counts as a film of one second."""
+        film = self.decoder.picture(path), 1.0
+        if self._maker is None:
+            return film
+        items, _ = inputs.items({"video": film})  # writes a film
+        return self._prepare("video", items[0].parts["video"], stack)  # type: ignore[arg-type]
 
     def _prepare(self, name: str, path: Path, stack: contextlib.ExitStack) -> Any:
         """Compute the features of a file, before the lock of the model is taken."""
