@@ -1,18 +1,10 @@
 """A real browser with the page of a real server, and what it must never do."""
 
-import contextlib
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-from tests.processes import ROOT
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOW = "install both by: pip install playwright; apt-get install chromium"
@@ -25,26 +17,6 @@ def find_chromium():
     if found is None:
         pytest.skip(f"no Chromium; {HOW}")
     return found
-
-
-@contextlib.contextmanager
-def serving(index):
-    """Serve an index as a user would, and give the address."""
-    command = [sys.executable, "tools/serve.py", str(index), "--port", "0"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address), address
-        yield address
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        finally:
-            process.kill()
 
 
 class Watch:

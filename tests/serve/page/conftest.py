@@ -5,8 +5,8 @@ import pytest
 import fusion
 from fusion.data.media.encode import encode_jpeg
 from tests.data.media.films import pictures, write_film, write_frames
-from tests.search.conftest import train_tiny
-from tests.serve.page.browser import Watch, find_chromium, serving, until
+from tests.serve.conftest import serving
+from tests.serve.page.browser import Watch, find_chromium, until
 
 MARKUP = '<img src=x onerror="window.hacked=1"> a red star'
 CAPTIONS = f'''start,end,text
@@ -39,7 +39,7 @@ def things(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory, chromium):
+def address(tmp_path_factory, chromium, run):
     """Of a server with films: one with captions, one in a folder, one that no browser plays."""
     folder = tmp_path_factory.mktemp("served")
     films = folder / "films"
@@ -48,8 +48,8 @@ def address(tmp_path_factory, chromium):
     write_film(films / "more" / "silent.mp4", 1.5, sound=False)
     write_film(films / "sound.mp4", 1.5, picture=False)
     write_frames(films / "odd.mkv", range(0, 100, 4))
-    fusion.Index(folder / "films.index", train_tiny(folder)).add(films, quiet=True)
-    with serving(folder / "films.index") as found:
+    index = fusion.Index(folder / "films.index", run).add(films, quiet=True)
+    with serving(index) as found:
         yield found
 
 
