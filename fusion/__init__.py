@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusion.inference.model import Model, Windows, load
+    from fusion.inference.loading import load
+    from fusion.inference.model import Model, Windows
     from fusion.search.index import Hit, Index
     from fusion.tokens import Tokens
 
@@ -18,7 +19,7 @@ _HOMES = {  # imported when they are first used: torch takes seconds
     "Index": "fusion.search.index",
     "Model": "fusion.inference.model",
     "Windows": "fusion.inference.model",
-    "load": "fusion.inference.model",
+    "load": "fusion.inference.loading",
     "Tokens": "fusion.tokens",
 }
 

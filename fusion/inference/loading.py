@@ -1,4 +1,4 @@
-"""Find a trained model in a folder or on the Hugging Face hub, and the recipe of its features."""
+"""Load a trained model from a folder or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusion.checkpoint import CheckpointError, find_checkpoint, read_recipe
+import torch
+
+from fusion.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, read_recipe
 from fusion.data.datasets import DATASETS
 from fusion.data.features.readers import EXTRACTORS, recipe_of
 from fusion.data.features.store import open_store
+from fusion.inference.card import read_facts
+from fusion.inference.model import Model
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -67,3 +71,47 @@ def find_recipe(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | Non
         return None
     limits = {key: data[key] for key in ("max_video_tokens", "max_audio_frames")}
     return {"features": features, **limits, "long_clips": "clip"}
+
+
+def load(
+    name: str | Path,
+    device: str | torch.device | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    trust: bool = False,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Model:
+    """Load a trained model.
+
+    Args:
+        name: the folder of a run, of which the best checkpoint is taken; the folder of a
+            checkpoint, such as ``Model.save_pretrained`` writes; or a name on the Hugging Face hub.
+        device: where it computes; None: the first GPU if there is one, else the CPU.
+        weights: files of weights by field, ``2d``, ``3d``, ``sound``, of the networks that make
+            its features, where they cannot be found: see :class:`.features.FilmFeatures`; and
+            ``text``, where its language model or its word vectors are now.
+        trust: import the parts that its config names by import path; this runs their code.
+        revision: of a model on the hub: a branch, a tag or a commit; None: the main branch.
+        token: of an account of the hub; None: the one that is logged in.
+        cache_dir: where models of the hub are kept; None: where the hub's programs keep them.
+        force_download: load it from the hub again.
+        local_files_only: only take what was loaded from the hub before.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be read.
+    """
+    folder = find_model(
+        name,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
+    network, text_encoder, config = load_checkpoint(folder, trust, (weights or {}).get("text"))
+    recipe = find_recipe(folder, config)
+    return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

@@ -5,9 +5,8 @@ Shapes: N items, E embedding width.
 
 from __future__ import annotations
 
-import importlib
-import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fusion.checkpoint import load_checkpoint
 from fusion.data.datasets.dataset import collate
-from fusion.inference.card import read_facts, without_paths
+from fusion.extract.weights import name_weights
+from fusion.inference.card import without_paths
 from fusion.inference.clips import ClipMaker, fill, input_widths
+from fusion.inference.embedder import Embedded, embed_clips, whole_film
 from fusion.inference.items import Inputs
-from fusion.inference.loading import find_model, find_recipe
 from fusion.inference.rows import Row, check_wishes, cut
-from fusion.inference.saving import FILES, save_model
+from fusion.inference.saving import publish, save_model
 from fusion.modalities import members, spell
 
 
@@ -150,6 +149,24 @@ class Model:
             x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
         return x @ y.T if y.ndim > 1 else x @ y
 
+    @property
+    def digest(self) -> str:
+        """A name of the weights, see :func:`fusion.extract.weights.name_weights`."""
+        return name_weights(self.network)
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest clip that is not cut off; infinity if nothing limits it."""
+        return self.maker.longest
+
+    def seconds(self, film: Path) -> float:
+        """Return for how long a film has picture or sound."""
+        return self.maker.seconds(whole_film(self, film))
+
+    def embed_film(self, film: Path, clips: Sequence[tuple[float, float, str]]) -> Embedded:
+        """Embed clips of a film in every combination, see :class:`.embedder.Embedder`."""
+        return embed_clips(self, film, clips)
+
     def save_pretrained(
         self,
         save_directory: str | Path,
@@ -158,10 +175,11 @@ class Model:
         repo_id: str | None = None,
         **options: Any,
     ) -> str | None:
-        """Write what :func:`load` reads, and a model card; of an earlier model nothing remains.
+        """Write what :func:`fusion.load` reads, and a model card.
 
-        With ``push_to_hub`` it is also published, as ``repo_id`` or by the folder's name; see
-        :meth:`push_to_hub` for ``options`` and what is returned.
+        Of an earlier model nothing remains. With ``push_to_hub`` it is also published, as
+        ``repo_id`` or by the folder's name; see :meth:`push_to_hub` for ``options`` and what is
+        returned.
         """
         folder = Path(save_directory).absolute()
         self._save(folder, folder.name, self.config, self.recipe)
@@ -190,16 +208,16 @@ class Model:
         Returns:
             The address of the commit.
         """
-        api: Any = importlib.import_module("huggingface_hub").HfApi(token=token)  # slow to import
-        name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        about = {"revision": branch, "commit_message": commit_message, "delete_patterns": [*FILES]}
-        with tempfile.TemporaryDirectory() as folder:
-            self._save(Path(folder), name, without_paths(self.config), without_paths(self.recipe))
-            return api.upload_folder(repo_id=name, folder_path=folder, **about | options)
+        config, recipe = without_paths(self.config), without_paths(self.recipe)
+        about = {"revision": branch, "commit_message": commit_message, **options}
+        save = partial(self._save, config=config, recipe=recipe)
+        return publish(save, repo_id, private, token, about)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> Model:
-        """Do the same as :func:`load`, with the same arguments."""
+        """Do the same as :func:`fusion.load`, with the same arguments."""
+        from fusion.inference.loading import load  # which makes models
+
         return load(name, **options)
 
     def _save(self, folder: Path, name: str, config: Any, recipe: Any) -> None:
@@ -249,47 +267,3 @@ class Model:
                 f" {', '.join(self.combinations)}"
             )
         return chosen
-
-
-def load(
-    name: str | Path,
-    device: str | torch.device | None = None,
-    weights: Mapping[str, str | Path] | None = None,
-    trust: bool = False,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-) -> Model:
-    """Load a trained model.
-
-    Args:
-        name: the folder of a run, of which the best checkpoint is taken; the folder of a
-            checkpoint, such as ``Model.save_pretrained`` writes; or a name on the Hugging Face hub.
-        device: where it computes; None: the first GPU if there is one, else the CPU.
-        weights: files of weights by field, ``2d``, ``3d``, ``sound``, of the networks that make
-            its features, where they cannot be found: see :class:`.features.FilmFeatures`; and
-            ``text``, where its language model or its word vectors are now.
-        trust: import the parts that its config names by import path; this runs their code.
-        revision: of a model on the hub: a branch, a tag or a commit; None: the main branch.
-        token: of an account of the hub; None: the one that is logged in.
-        cache_dir: where models of the hub are kept; None: where the hub's programs keep them.
-        force_download: load it from the hub again.
-        local_files_only: only take what was loaded from the hub before.
-
-    Raises:
-        ValueError: there is no such model, or it cannot be read.
-    """
-    folder = find_model(
-        name,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        force_download=force_download,
-        local_files_only=local_files_only,
-    )
-    network, text_encoder, config = load_checkpoint(folder, trust, (weights or {}).get("text"))
-    recipe = find_recipe(folder, config)
-    return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,20 @@ def _replace_model(folder: Path) -> Iterator[Path]:
             if made.is_dir():  # a tokenizer
                 shutil.rmtree(folder / made.name, ignore_errors=True)
             made.replace(folder / made.name)
+
+
+def publish(
+    save: Callable[[Path, str], None],
+    repo_id: str,
+    private: bool | None,
+    token: str | bool | None,
+    options: Mapping[str, Any],
+) -> str:
+    """Upload what ``save`` writes into a folder, under a name on the hub; return the commit."""
+    api: Any = importlib.import_module("huggingface_hub").HfApi(token=token)  # slow to import
+    name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder), name)
+        about = {"delete_patterns": [*FILES], **options}
+        address: str = api.upload_folder(repo_id=name, folder_path=folder, **about)
+    return address

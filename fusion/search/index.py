@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.inference.model import Model, load
+from fusion.inference.loading import load
+from fusion.inference.model import Model
 from fusion.modalities import members, spell
 from fusion.search.engines.engine import Engine
 from fusion.search.engines.exact import Exact

@@ -10,38 +10,30 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from fusion.data.captions.table import Caption
-from fusion.data.datasets.dataset import collate
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import encode_jpeg
 from fusion.data.media.film import read_frames
-from fusion.extract.weights import name_weights
-from fusion.inference.clips import fill
-from fusion.inference.items import Item
-from fusion.inference.model import Model
+from fusion.inference.embedder import CUT, UNKNOWN, Embedder
 from fusion.inference.rows import windows_of
-from fusion.modalities import letters_of
 from fusion.search.plan import Plan, find_films
 from fusion.search.storage import FORMAT, Clip, Film, SearchError, Storage
 from fusion.words import number_of
 
 logger = logging.getLogger(__name__)
 
-BATCH = 64  # clips embedded at a time
 THUMBNAIL = (90, 160)  # height and width in pixels
 CAPTIONS = {  # what may be wrong with the captions of clips
-    "cut": "longer than the model takes",
-    "unknown": "without a known word",
+    CUT: "longer than the model takes",
+    UNKNOWN: "without a known word",
 }
 
 
@@ -52,9 +44,9 @@ class Cut(NamedTuple):
     step: float  # seconds from the start of a window to that of the next
 
     @classmethod
-    def of(cls, model: Model, seconds: float | None, step: float | None) -> Cut:
+    def of(cls, model: Embedder, seconds: float | None, step: float | None) -> Cut:
         """Take the longest windows that the model embeds, at most 10 s, unless told otherwise."""
-        longest = model.maker.longest
+        longest = model.longest
         seconds = min(10.0, longest) if seconds is None else seconds
         if not 0 < seconds <= longest:
             raise ValueError(
@@ -69,7 +61,7 @@ class Cut(NamedTuple):
 
 def index_films(
     storage: Storage,
-    model: Model,
+    model: Embedder,
     places: Sequence[str | Path],
     *,
     captions: str | Path | None = None,
@@ -118,14 +110,14 @@ def index_films(
     return counts | {"removed": len(plan.gone), "unreadable": unreadable} | dict(notes)
 
 
-def _claim(storage: Storage, model: Model, model_path: str | None) -> None:
+def _claim(storage: Storage, model: Embedder, model_path: str | None) -> None:
     """Write which model an index is of, or check it."""
     check_model(storage, model)
     if storage.fact("model") is None:
         combinations = sorted(model.combinations, key=lambda c: (len(c), c))
         storage.set_facts(
             format=FORMAT,
-            model=name_weights(model.network),
+            model=model.digest,
             combinations=combinations,
             modalities=list(model.modalities),
             rows=0,
@@ -134,9 +126,9 @@ def _claim(storage: Storage, model: Model, model_path: str | None) -> None:
         storage.set_facts(model_path=model_path)
 
 
-def check_model(storage: Storage, model: Model) -> None:
+def check_model(storage: Storage, model: Embedder) -> None:
     """Raise a SearchError if an index was made with another model."""
-    made, given = storage.fact("model"), name_weights(model.network)
+    made, given = storage.fact("model"), model.digest
     if made not in (None, given):
         raise SearchError(
             f"{storage.folder} was made with another model (digest {made}, this one {given});"
@@ -152,7 +144,7 @@ def _state(path: Path, captions: Sequence[Caption], cut: Cut) -> str:
 
 
 def _embed(
-    model: Model,
+    model: Embedder,
     path: str,
     state: str,
     captions: Sequence[Caption],
@@ -160,68 +152,21 @@ def _embed(
     notes: Counter[str],
 ) -> tuple[Film, list[Clip], dict[str, np.ndarray]]:
     """Embed the clips of a film, and count in ``notes`` what is wrong with their captions."""
-    item = Item(path, dict.fromkeys(model.maker.of_films, Path(path)), whole=True)
     try:
-        seconds = model.maker.seconds(item)
+        seconds = model.seconds(Path(path))
         times = _times(captions, seconds, cut)
         if not times:
             return Film(path, state, seconds, "neither picture nor sound"), [], {}
-        made = fill([_make(model, item, *time, notes) for time in times])
-        vectors, has = _vectors(model, made)
+        made = model.embed_film(Path(path), times)
     except (MediaError, OSError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         return Film(path, state, 0.0, reason), [], {}
     clips = [
         Clip(start, end, text, letters, _thumbnail(Path(path), (start + end) / 2))
-        for (start, end, text), letters in zip(times, has, strict=True)
+        for (start, end, text), letters in zip(times, made.has, strict=True)
     ]
-    return Film(path, state, seconds), clips, vectors
-
-
-def _make(
-    model: Model, item: Item, start: float, end: float, text: str, notes: Counter[str]
-) -> dict[str, Any]:
-    """Make the input of a clip; without its text, if the model cannot read it."""
-    whole = {"text": text} if text and "text" in model.modalities else {}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            clip = model.maker.clip(Item(item.name, item.parts | whole), start, end)
-        except ValueError:  # of the text, or of the film, which then fails again
-            if not whole:
-                raise
-            clip = model.maker.clip(Item(item.name, item.parts), start, end)
-            notes["unknown"] += 1
-    long = [warning for warning in caught if CAPTIONS["cut"] in str(warning.message)]
-    notes.update(["cut"] if long else [])
-    for warning in caught:
-        if warning not in long:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
-    return {"id": item.name, **clip}
-
-
-def _vectors(
-    model: Model, clips: Sequence[dict[str, Any]]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Embed clips in every combination that each has: (N, E), zeros for others; and what it has."""
-    has = [
-        "".join(x for x, name in letters_of(model.modalities).items() if len(clip.get(name, ())))
-        for clip in clips
-    ]
-    parts: dict[str, list[np.ndarray]] = {combination: [] for combination in model.combinations}
-    for first in range(0, len(clips), BATCH):
-        batch = collate(clips[first : first + BATCH]).to(model.device)
-        with torch.no_grad():
-            made = model.network(batch.inputs, model.combinations)
-        for combination, rows in made.items():
-            parts[combination].append(model.finish(rows).numpy())
-    vectors = {}
-    for combination, blocks in parts.items():
-        there = [set(combination) <= set(letters) for letters in has]
-        vectors[combination] = np.concatenate(blocks) * np.array(there, np.float32)[:, None]
-    return vectors, has
+    notes.update(made.notes)
+    return Film(path, state, seconds), clips, made.vectors
 
 
 def _times(captions: Sequence[Caption], seconds: float, cut: Cut) -> list[tuple[float, float, str]]:

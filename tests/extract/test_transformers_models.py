@@ -19,7 +19,7 @@ from fusion.extract.job import extract
 from fusion.extract.settings import Features
 from fusion.extract.transformers_models import SoundBackbone, image_backbone
 from fusion.inference.features import FilmFeatures
-from fusion.inference.model import load
+from fusion.inference.loading import load
 from tests.data.media.films import write_film
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
