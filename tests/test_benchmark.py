@@ -56,7 +56,7 @@ def test_a_store_is_measured_against_whole_files(tool):
         (["step", "--fill", "1.5"], "argument --fill: must be above 0 and at most 1; got 1.5"),
         (["loss", "--batch", "0"], "must be a whole number and at least 1; got 0"),
         (["speed"], "invalid choice: 'speed'"),
-        ([], "required: {step,loss,evaluate,memory,store}"),
+        ([], "required: {step,loss,evaluate,memory,store,search}"),
     ],
     ids=str,
 )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 
-from fusion.commands.arguments import seconds
+from fusion.commands.arguments import seconds, several
+from fusion.search.engines import NAMES
 
 EXAMPLES = """examples:
   {prog} films/ --out films.index
   {prog} films/ --out films.index --model runs/mine --windows 8 --step 4
   {prog} films/ --out films.index --captions captions.csv
+  {prog} films/ --out films.index --engine qdrant --url http://localhost:6333
 """
 
 
@@ -29,6 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "length of clips where there are no captions (default: 10, if the model takes so much)"
     option("--windows", type=seconds, metavar="SECONDS", help=text)
     option("--step", type=seconds, metavar="SECONDS", help="from clip to clip (default: a half)")
+    text = f"what finds neighbours: {', '.join(NAMES)} (default: faiss for large indexes)"
+    option("--engine", type=several(*NAMES), default=(), metavar="NAME", help=text)
+    option("--url", metavar="URL", help="of the Qdrant server; its key is read from QDRANT_API_KEY")
     text = "import and run the user's own parts that the model names"
     option("--trust", action="store_true", help=text)
 

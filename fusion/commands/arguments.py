@@ -74,3 +74,15 @@ def _number(kind: type[float], fits: Callable[[float], bool], what: str) -> Call
 positive = _number(int, lambda number: number >= 1, "a whole number and at least 1")
 seconds = _number(float, lambda number: number > 0, "a number of seconds above 0")
 share = _number(float, lambda number: 0 <= number <= 1, "a share between 0 and 1")
+
+
+def several(*known: str) -> Callable[[str], tuple[str, ...]]:
+    """Make a reader of names with commas between them for ``add_argument(type=…)``."""
+
+    def read(word: str) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in word.split(",") if part.strip())
+        if wrong := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"choose from {', '.join(known)}; got {wrong[0]!r}")
+        return names
+
+    return read

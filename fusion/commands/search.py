@@ -12,6 +12,8 @@ from pathlib import Path
 import fusion
 from fusion.extract.job import find_videos
 from fusion.modalities import letters_of
+from fusion.search import engines
+from fusion.search.engines.choice import check_engine, prepare
 from fusion.search.index import Hit, Index, lasting
 from fusion.search.indexing import index_films, summarise
 from fusion.search.storage import DATABASE, SearchError, Storage
@@ -25,6 +27,8 @@ def index(given: argparse.Namespace) -> None:
     find_videos(given.films, leave_out=Path(given.out))  # a wrong path is found first
     if given.captions and not Path(given.captions).exists():
         raise SearchError(f"--captions: there is no {given.captions}")
+    engine = _neighbours(given.engine)
+    check_engine(engine, given.url)
     chosen = given.model or _model_of(given.out) or DEFAULT
     if chosen == DEFAULT and not Path(chosen).exists():
         raise SearchError(
@@ -36,7 +40,16 @@ def index(given: argparse.Namespace) -> None:
         cut = {"captions": given.captions, "windows": given.windows, "step": given.step}
         place = lasting(chosen)
         counts = index_films(storage, model, given.films, model_path=place, **cut)
+        prepare(storage, engine, given.url)
         print(summarise(counts, storage))
+
+
+def _neighbours(given: Sequence[str]) -> str | None:
+    """Return the engine that is to find neighbours, of those that the command line names."""
+    named = [name for name in given if name in engines.NAMES]
+    if len(named) > 1:
+        raise SearchError(f"--engine: one of {', '.join(named)} can find neighbours; name one")
+    return named[0] if named else None
 
 
 def _model_of(folder: str) -> str | None:
@@ -57,14 +70,15 @@ def place_of_model(folder: str) -> str:
 
 def search(given: argparse.Namespace) -> None:
     """Answer a question, as the command line gives it."""
-    films = Index(given.index)  # a wrong path is found first
+    how = {"engine": given.engine, "url": given.url}
+    films = Index(given.index, **how)  # a wrong path is found first
     which = {"k": given.top, "film": given.film}
     which["within"] = [part.strip() for part in given.within.split(",") if part.strip()]
     if given.near is not None:
         hits = films.near(given.near, **which)
     else:
         place = given.model or place_of_model(given.index)
-        films = Index(given.index, fusion.load(place, trust=given.trust))
+        films = Index(given.index, fusion.load(place, trust=given.trust), **how)
         hits = films.nearest(_question(films.model, given).numpy(), **which)
     if not hits and given.film:
         raise SearchError(f"no film of {given.index} has {given.film!r} in its name")

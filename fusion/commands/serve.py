@@ -28,7 +28,7 @@ def serve(given: argparse.Namespace) -> None:
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise SearchError(f"there is no {missing[0]}; install it by: pip install 'fusion[serve]'")
-    Index(given.index).close()  # a wrong path is found first
+    Index(given.index, engine=given.engine, url=given.url).close()  # a wrong path is found first
     with contextlib.closing(open_socket(given.host, given.port)) as listening:
         model = fusion.load(given.model or place_of_model(given.index), trust=given.trust)
         app = _application(given, model)
@@ -49,7 +49,7 @@ def _application(given: argparse.Namespace, model: Any) -> Any:
         within=[part.strip() for part in given.within.split(",") if part.strip()],
     )
     try:
-        return create_app(Index(given.index, model), settings)
+        return create_app(Index(given.index, model, given.engine, given.url), settings)
     except Refused as error:
         raise SearchError(error.error) from None
 

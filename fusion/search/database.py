@@ -74,6 +74,7 @@ def open_for_writing(folder: Path) -> sqlite3.Connection:
 def close_writing(db: sqlite3.Connection, folder: Path) -> None:
     """Close a database, and leave the files that readers without write access need."""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(folder)) as keeper:
+        db.execute("PRAGMA busy_timeout = 0")  # wait for no reader; the next writer does it
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all is in the database again
         _check_format(keeper, folder)  # from here on it has these files open
         db.close()  # not the last, so they stay; the last cannot delete them: it only reads

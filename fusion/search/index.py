@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from fusion.inference.loading import load
 from fusion.inference.model import Model
 from fusion.modalities import members, spell
-from fusion.search.engines.engine import Engine
-from fusion.search.engines.exact import Exact
+from fusion.search.engines.choice import Engines
 from fusion.search.engines.rank import Found, rank, why
 from fusion.search.indexing import check_model, index_films
 from fusion.search.records import ClipFacts, FilmFacts, Hit, name_films
@@ -44,18 +43,24 @@ class Index:
         folder: of the index.
         model: that made it, or that makes it: a :class:`fusion.Model`, or what
             :func:`fusion.load` takes; None: that which the index names, loaded when it is needed.
-        engine: that finds the neighbours, see :mod:`.engines`; None: the one of the index.
+        engine: that finds the neighbours: ``exact``, ``faiss`` or ``qdrant``; None: the one that
+            the index was made for, or what fits its size. See :mod:`.engines`.
+        url: of the Qdrant server, if it is another one than when the index was made.
 
     Raises:
         SearchError: the index was made by another model, or there is none and no model is given.
     """
 
     def __init__(
-        self, folder: str | Path, model: Model | str | Path | None = None, engine: str | None = None
+        self,
+        folder: str | Path,
+        model: Model | str | Path | None = None,
+        engine: str | None = None,
+        url: str | None = None,
     ) -> None:
         self.folder = Path(folder).expanduser()
         self._live, self._loading = Live(self.folder), threading.Lock()
-        self._engine: Engine = Exact()
+        self._engines = Engines(self.folder, engine, url)
         self._model: Model | None = None
         self._model_path: str | None = None
         if model is None:
@@ -91,12 +96,13 @@ class Index:
         model = self.model
         with contextlib.closing(Storage(self.folder, write=True)) as storage:
             index_films(storage, model, places, model_path=self._model_path, **options)
+            self._engines.prepare(storage, quiet=options.get("quiet", False))
         return self
 
     def close(self) -> None:
         """Close all files; the next use opens them again."""
         self._live.close()
-        self._engine.close()
+        self._engines.close()
 
     def search(
         self,
@@ -179,7 +185,8 @@ class Index:
             }
             facts = {key: storage.fact(key, ()) for key in ("combinations", "modalities", "model")}
             version = storage.fact("version", 0)
-        return counts | facts | {"version": version, "engine": self._engine.name}
+        engine = self._engines.of(self._live.snapshot()).name
+        return counts | facts | {"version": version, "engine": engine}
 
     def _nearest(
         self,
@@ -219,12 +226,13 @@ class Index:
         combinations = _spelt(snapshot, within)
         all_of_them = combinations or _heard_and_seen(snapshot.combinations)
         films = None if film is None else _films(snapshot, film)
+        engine = self._engines.of(snapshot)
         if not isinstance(asked, int):
             if snapshot.width not in (0, *asked.shape):
                 raise SearchError(
                     f"a question must be a vector of {snapshot.width} numbers; got {asked.shape}"
                 )
-            return asked, rank(snapshot, self._engine, asked, k, all_of_them, films)
+            return asked, rank(snapshot, engine, asked, k, all_of_them, films)
         place = snapshot.place(asked)
         if place is None:
             raise SearchError(f"{self.folder} has no clip {asked}")
@@ -234,7 +242,7 @@ class Index:
             what = ", ".join(combinations) or "what the index compares"
             raise SearchError(f"clip {asked} has nothing of {what}; it has {has!r}")
         query = snapshot.vector(place, max(fitting, key=len))
-        return query, rank(snapshot, self._engine, query, k, all_of_them, films, place)
+        return query, rank(snapshot, engine, query, k, all_of_them, films, place)
 
     def _hits(
         self, snapshot: Snapshot, query: NDArray[np.float32], found: Sequence[Found]

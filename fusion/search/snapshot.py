@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ class Snapshot:
         films: number of the film of each clip (N,).
         masks: modalities of each clip (N,): bit i stands for ``letters[i]``.
         combinations: of the index.
+        generation: of the vector files.
+        engine: the one that finds neighbours, see :mod:`.engines.choice`; None: automatic.
+        neighbours: lists by combination, see :mod:`.engines.ivf`.
         names: of the films, by number.
     """
 
@@ -59,7 +62,9 @@ class Snapshot:
         self.modalities: list[str] = storage.fact("modalities", [])
         self.width: int = storage.fact("width", 0)
         self.letters = "".join(letters_of(self.modalities)) if self.modalities else ""
-        self.facts = {key: storage.fact(key) for key in ("generation", "neighbours")}
+        self.generation: int = storage.fact("generation", 0)
+        self.engine: dict[str, Any] | None = storage.fact("engine")
+        self.neighbours: dict[str, Any] | None = storage.fact("neighbours")
         self._load_clips(storage)
         found = storage.select("SELECT id, path FROM films ORDER BY path").fetchall()
         names = name_films([path for _, path in found])
@@ -67,6 +72,8 @@ class Snapshot:
         self.vectors = {c: storage.vectors(c) for c in self.combinations}  # (R, E)
         self.sums = {c: storage.sum(c) for c in self.combinations}
         self._means: dict[str, NDArray[np.float64]] = {}
+        self._counts: dict[str, int] = {}
+        self._kinds: dict[str, tuple[str, ...]] = {}
         self._groups: dict[tuple[str, ...], dict[str, Group]] = {}
 
     def _load_clips(self, storage: Storage) -> None:
@@ -84,10 +91,16 @@ class Snapshot:
         """Return which clips have all modalities of a combination (N,)."""
         return self.masks & self.mask(combination) == self.mask(combination)
 
+    def count(self, combination: str) -> int:
+        """Return how many clips have a combination."""
+        if combination not in self._counts:
+            self._counts[combination] = int(np.count_nonzero(self.having(combination)))
+        return self._counts[combination]
+
     def mean(self, combination: str) -> NDArray[np.float64]:
         """Return the mean vector of the clips that have a combination (E,)."""
         if combination not in self._means:
-            count = max(1, int(self.having(combination).sum()))
+            count = max(1, self.count(combination))
             self._means[combination] = self.sums[combination][0] / ONE / count
         return self._means[combination]
 
@@ -101,14 +114,20 @@ class Snapshot:
             groups, free = {}, np.ones(len(self.ids), bool)
             for combination in sorted(key, key=len, reverse=True):
                 clips = free & self.having(combination)
-                groups[combination] = Group(clips, self._kinds(clips))
+                groups[combination] = Group(clips, self._kinds_of(clips))
                 free &= ~clips
             if len(self._groups) >= KEPT:
                 self._groups = {}
             self._groups[key] = groups
         return groups
 
-    def _kinds(self, clips: NDArray[np.bool_]) -> tuple[str, ...]:
+    def kinds(self, combination: str) -> tuple[str, ...]:
+        """Return what clips with a combination have: each set of letters."""
+        if combination not in self._kinds:
+            self._kinds[combination] = self._kinds_of(self.having(combination))
+        return self._kinds[combination]
+
+    def _kinds_of(self, clips: NDArray[np.bool_]) -> tuple[str, ...]:
         masks = np.flatnonzero(np.bincount(self.masks[clips]))
         return tuple(map(self._spell, masks.tolist()))
 

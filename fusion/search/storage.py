@@ -142,17 +142,21 @@ class Storage:
             self._write(files, combination, rows, len(clips))
         with self._transaction():
             self._forget([film.path])
-            done = self._db.execute(
-                "INSERT INTO films (path, state, seconds, problem) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (path) DO UPDATE SET state = excluded.state,"
-                " seconds = excluded.seconds, problem = excluded.problem RETURNING id",
-                film,
-            )
-            number = done.fetchone()[0]
+            number = self._name(film)
             for place, clip in enumerate(clips):
                 self._insert(files.rows + place, number, clip)
             self._sum(values, 1)
             self._put({"rows": files.rows + len(clips)})
+
+    def _name(self, film: Film) -> int:
+        """Write what is known of a film, and return its number."""
+        query = "UPDATE films SET path = ?, state = ?, seconds = ?, problem = ? WHERE path = ?"
+        if not self._db.execute(query, (*film, film.path)).rowcount:
+            query = "INSERT INTO films (path, state, seconds, problem) VALUES (?, ?, ?, ?)"
+            self._db.execute(query, film)
+        query = "SELECT id FROM films WHERE path = ?"
+        number: int = self._db.execute(query, (film.path,)).fetchone()[0]
+        return number
 
     def _insert(self, row: int, film: int, clip: Clip) -> None:
         done = self._db.execute(

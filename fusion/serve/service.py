@@ -86,7 +86,11 @@ class Service:
     def near(self, clip: int, wish: Wish) -> dict[str, Any]:
         """Return the clips that are most like a clip of the index."""
         begin = time.perf_counter()
-        self.clip(clip)
+        has = self._clip(clip).has
+        asked = wish.within or self._within
+        if asked and not any(set(combination) <= set(has) for combination in asked):
+            what = ", ".join(asked)
+            raise Refused(400, f"clip {clip} has nothing of {what}; it has {', '.join(has)}")
         return _answer(self._hits(self.index.near, clip, wish), [], [], begin)
 
     def ask(
@@ -136,7 +140,7 @@ class Service:
         try:
             about: dict[str, Any] = self.index.about()
         except (ValueError, OSError, sqlite3.Error) as error:
-            reason = _plain(error).replace(str(self.index.folder), Path(self.index.folder).name)
+            reason = self._line(error)
             raise Refused(503, f"the index cannot be used now: {reason}", retry_after=5) from None
         if about["model"] != self._digest:
             raise Refused(503, "the index is of another model now; start fusion serve again")
@@ -187,7 +191,7 @@ class Service:
 
     def _hits(self, search: Callable[..., Any], asked: Any, wish: Wish) -> list[dict[str, Any]]:
         self._check_wish(wish)
-        with self._answering(400):
+        with self._answering(503):  # the wish is checked, so the index or its engine is at fault
             found = search(asked, wish.top, wish.within or self._within, wish.film)
             return [self._hit(hit) for hit in found]
 
@@ -207,7 +211,11 @@ class Service:
             yield
         except (ValueError, OSError, sqlite3.Error) as error:
             self._about()
-            raise Refused(status, _plain(error)) from None
+            raise Refused(status, self._line(error)) from None
+
+    def _line(self, error: Exception) -> str:
+        """Write an error, without the path of the index."""
+        return _plain(error).replace(str(self.index.folder), Path(self.index.folder).name)
 
 
 def _plain(error: Exception) -> str:

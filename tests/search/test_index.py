@@ -315,6 +315,7 @@ def test_a_full_disk_keeps_what_is_there(model, films, tmp_path, monkeypatch):
 
 def test_a_wrong_path_leaves_no_index(tmp_path):
     given = argparse.Namespace(films=[tmp_path / "no"], out=str(tmp_path / "i"), captions=None)
+    given.engine, given.url = (), None
     with pytest.raises(ValueError, match="no: no such file or folder"):
         search_command.index(given)
     assert not (tmp_path / "i").exists()

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from fusion.search.index import Index
-from fusion.search.storage import Storage
+from fusion.search.storage import SearchError, Storage
 from fusion.serve.app import Settings
 from fusion.serve.files import manual_of
 from tests.data.media.films import write_film
@@ -114,6 +114,21 @@ def test_near_finds_others_of_the_same_kind(client, index):
     near = client.get(f"/api/near/{clip}", params={"top": 3}).json()["hits"]
     assert [hit["id"] for hit in near] == [hit.id for hit in index.near(clip, 3)]
     assert clip not in [hit["id"] for hit in near]
+
+
+def test_a_clip_is_compared_in_what_it_has(client, index):
+    silent = index.search(WORD, 1, film="silent")[0].id
+    answer = client.get(f"/api/near/{silent}", params={"in": "a"})
+    assert answer.status_code == 400
+    assert "has nothing of a; it has v" in answer.json()["error"]
+
+
+def test_an_engine_that_fails_is_503(client, index, monkeypatch):
+    def fail(*_):
+        raise SearchError("the server at http://localhost:6333 does not answer; start it")
+
+    monkeypatch.setattr(index, "nearest", fail)
+    assert "does not answer" in search(client, status=503)["error"]
 
 
 def test_clips_have_addresses(client):
