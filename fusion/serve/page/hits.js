@@ -31,6 +31,8 @@ function card(hit, place, scale, about, acts) {
       "aria-label": `Play ${hit.film.name} from ${span(hit)}, hit ${place}`,
       click: () => acts.open(hit),
     },
+    // Behind a picture that is narrower or higher than its place: the same, out of focus.
+    hit.thumbnail && make("img", { src: hit.thumbnail, alt: "", class: "behind", loading: "lazy" }),
     picture(hit),
     make("span", { class: "time" }, span(hit)),
     make("span", { class: "play" }, icon("play")),
