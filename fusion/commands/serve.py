@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import os
 import socket
 from typing import Any
 
@@ -17,6 +18,7 @@ from fusion.search.storage import SearchError
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")  # of the extra
 MANY_FILES = 8192  # that are open at a time: each client needs one, or two
+BACKLOG = 2048  # clients that may wait to be accepted
 LAST_WORDS = 3  # seconds that answers may take after Ctrl-C
 
 
@@ -59,7 +61,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     bare = host.strip("[]")
     kind = socket.AF_INET6 if ":" in bare else socket.AF_INET
     try:
-        return socket.create_server((bare, port), family=kind, backlog=2048)
+        return _listen(bare, port, kind)
     except PermissionError:
         reason = f"port {port} needs the rights of root"
     except OverflowError:
@@ -70,6 +72,23 @@ def open_socket(host: str, port: int) -> socket.socket:
         words = (error.strerror or str(error)).lower()
         reason = f"port {port} of {host} cannot be used ({words})"
     raise SearchError(f"{reason}; name another one: --port {free_port(bare, kind)}") from None
+
+
+def _listen(host: str, port: int, kind: int) -> socket.socket:
+    """Do what ``socket.create_server`` does, for TCP by name.
+
+    Without its name asyncio leaves Nagle's algorithm on, and each answer takes 40 ms more.
+    """
+    listening = socket.socket(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":  # elsewhere it would share the port with another program
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
 
 
 def free_port(host: str, kind: int) -> int:

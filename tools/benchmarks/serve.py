@@ -54,7 +54,8 @@ class Watch:
                 self.server = max(self.server, self.process.memory_info().rss / 2**20)
                 for child in self.process.children():
                     with contextlib.suppress(psutil.Error):
-                        self.decoders = max(self.decoders, child.memory_info().rss / 2**20)
+                        if "fusion.serve.decoder" in child.cmdline():  # no copy of the server yet
+                            self.decoders = max(self.decoders, child.memory_info().rss / 2**20)
 
     def __enter__(self):
         self.before = self.process.memory_info().rss / 2**20
