@@ -70,7 +70,7 @@ def _bring(page, path, kind, field, events, made):
     )
 
 
-def until(page, expression, seconds=8):
+def until(page, expression, seconds=20):
     """Wait until an expression is true. (What playwright has for it needs eval, which our policy
     forbids.)"""
     end = time.monotonic() + seconds

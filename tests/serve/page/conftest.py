@@ -61,7 +61,7 @@ def open_page(chromium, address):
     def open_one(path="/", **options):
         context = chromium.new_context(**{"viewport": {"width": 1200, "height": 800}} | options)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(20_000)
         page.watch = Watch(page, address)
         watches.append(page.watch)
         page.goto(address + path)

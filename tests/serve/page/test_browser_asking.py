@@ -47,7 +47,7 @@ def test_a_sound_a_picture_and_a_film_find_clips(name, open_page, things):
     assert page.locator("#chips .chip").count() == 1
     page.click("#chips button")
     until(page, "!document.querySelector('#chips .chip')")
-    assert page.locator(".hit[data-id]").count()
+    page.wait_for_selector(".hit[data-id]")
 
 
 def test_files_can_be_dropped_and_pictures_pasted(open_page, things):
@@ -116,7 +116,7 @@ def test_more_like_this_leaves_out_the_clip_itself(open_page):
     assert page.input_value("#words") == ""
     page.reload()
     page.wait_for_selector("#chips .chip")
-    assert page.locator(".hit[data-id]").count()
+    page.wait_for_selector(".hit[data-id]")
 
 
 @pytest.mark.parametrize("width", [360, 800, 1400])
