@@ -59,8 +59,10 @@ def test_a_film_that_needs_too_much_memory_is_refused(films):
 
 def test_pictures_that_are_too_large_are_not_decoded(tmp_path):
     path = write_film(tmp_path / "large.mp4", 0.2, size=(480, 640))
+    (tmp_path / "large.png").write_bytes(picture((640, 480)))
     with decoder(pixels=100_000) as made:
         assert "640 x 480 pixels" in refused(413, made.frames, path, 10, 18, 32)
+        assert "640 x 480 pixels" in refused(413, made.picture, tmp_path / "large.png")
 
 
 def test_a_film_that_takes_too_long_is_stopped(films, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from fusion.serve import uploads
 from fusion.serve.app import Settings, create_app
 from fusion.serve.decoding import Limits
+from fusion.serve.schemas import Refused
 from tests.serve.conftest import asking
 from tests.serve.test_uploads import ask, empty
 
@@ -49,6 +50,12 @@ def small(index):
 
 def test_an_upload_that_says_it_is_too_large(small):
     assert "larger than 1 MB" in ask(small, 413, video=b"0" * 2**21)["error"]
+
+
+def test_what_is_too_large_is_refused_before_it_is_read():
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(2**30)}
+    with pytest.raises(Refused, match="larger than 1 MB"):
+        uploads._boundary(headers, 2**20)
 
 
 def test_an_upload_that_does_not_say_it_is_too_large(small):
