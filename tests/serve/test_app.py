@@ -155,7 +155,8 @@ def test_a_question_is_embedded_once(index, monkeypatch):
     with asking(index) as client:
         asked.clear()
         first = search(client, "a  red star")["hits"]
-        assert search(client, "a red star ")["hits"] == first
+        for _ in range(2):
+            assert search(client, "a red star ")["hits"] == first
     assert asked == [({"text": "a red star"},)]
 
 
