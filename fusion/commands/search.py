@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fusion
 from fusion.extract.job import find_videos
+from fusion.inference.embedder import Embedder
 from fusion.modalities import letters_of
 from fusion.search import engines
 from fusion.search.engines.choice import check_engine, prepare
@@ -28,7 +29,7 @@ def index(given: argparse.Namespace) -> None:
     if given.captions and not Path(given.captions).exists():
         raise SearchError(f"--captions: there is no {given.captions}")
     engine = _neighbours(given.engine)
-    check_engine(engine, given.url)
+    check_engine(engine, given.url, needed=not (Path(given.out) / DATABASE).exists())
     chosen = given.model or _model_of(given.out) or DEFAULT
     if chosen == DEFAULT and not Path(chosen).exists():
         raise SearchError(
@@ -88,7 +89,7 @@ def search(given: argparse.Namespace) -> None:
         print(format_hits(hits, films.about()["modalities"]))
 
 
-def _question(model: fusion.Model, given: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _question(model: Embedder, given: argparse.Namespace):  # type: ignore[no-untyped-def]
     """Embed the question; a part of a file is FILE@12-19, and all parts must be the same."""
     parts, times = {}, set()
     for name in ("audio", "video"):
