@@ -97,10 +97,10 @@ class LimitedDecoder:
         """End all programs."""
         with self._lock:
             self._closed = True
-            running = [*self._busy, *([self._spare] if self._spare else [])]
-        for process in running:
-            process.kill()
-            process.wait()
+            for process in self._busy:  # the thread that reads it closes its pipes
+                process.kill()
+            if self._spare:
+                _end(self._spare)
 
     def _one(self, path: Path, task: dict[str, Any]) -> NDArray[Any]:
         parts = [data for _, data in self._ask(path, task)]
@@ -141,11 +141,7 @@ class LimitedDecoder:
             raise self._why(process, late.is_set()) from None
         finally:
             timer.cancel()
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):
-                    cast(IO[bytes], pipe).close()
+            _end(process)
             with self._lock:
                 self._busy.discard(process)
 
@@ -202,6 +198,15 @@ def _start() -> subprocess.Popen[bytes]:
             "OPENBLAS_NUM_THREADS": "1",
         },
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program, if it has not ended, and close what is connected to it."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # from bytes that were not written yet
+            cast(IO[bytes], pipe).close()
 
 
 def _header(source: IO[bytes]) -> dict[str, Any]:

@@ -31,6 +31,16 @@ def test_a_body_that_is_no_form(client, body, kind, status):
     assert answer.status_code == status and answer.json()["error"]
 
 
+def test_a_form_without_its_end_is_not_answered(client):
+    body = b'--x\r\nContent-Disposition: form-data; name="words"\r\n\r\nstar\r\n--x\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/api/search", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "the form ends too early; send it again",
+    )
+
+
 def test_a_field_given_twice_is_refused(client):
     parts = [("words", (None, "a")), ("words", (None, "b"))]
     answer = client.post("/api/search", files=parts)
