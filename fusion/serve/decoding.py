@@ -111,7 +111,9 @@ class LimitedDecoder:
         with self._lock:
             if self._closed:
                 raise Refused(503, "the server stops")
-            process = self._spare or _start()
+            process = self._spare
+            if process is None or process.poll() is not None:  # somebody ended it
+                process = _start()
             self._spare = _start()
             self._busy.add(process)
             return process
@@ -176,7 +178,9 @@ class LimitedDecoder:
             return Refused(503, "the server stops")
         code = process.wait()
         if late or code in (-24, -9):  # SIGXCPU; SIGKILL follows it
-            return Refused(413, "decoding it takes too long; give a shorter or smaller one")
+            return Refused(
+                413, "decoding it takes too long or too much; give a shorter or smaller one"
+            )
         return Refused(422, "it ends the program that decodes it; convert it to mp4, wav or png")
 
 
