@@ -1,4 +1,4 @@
-"""A process that indexes films, to be killed: ``python -m tests.search.films.writer M INDEX FILMS``.
+"""A process that indexes films, to be killed: ``python -m tests.search.films.writer M I FILMS``.
 
 It prints ``ready`` when the model is loaded, then the path of each film that is in the index.
 """
