@@ -15,8 +15,8 @@ from fusion.commands.search import clock, printed
 from fusion.extract.job import find_videos
 from fusion.inference.embedder import Embedder
 from fusion.search import engines
-from fusion.search.duplicates.groups import Group, find_duplicates
 from fusion.search.engines.choice import check_engine, prepare
+from fusion.search.films.duplicates import Group, find_duplicates
 from fusion.search.index import lasting
 from fusion.search.indexing import index_films, prune_films, summarise
 from fusion.search.storage import DATABASE, SearchError, Storage
