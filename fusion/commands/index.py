@@ -16,8 +16,8 @@ from fusion.extract.job import find_videos
 from fusion.extract.ray_cluster import Cluster
 from fusion.inference.embedder import Embedder
 from fusion.search import engines
-from fusion.search.duplicates.groups import Group, find_duplicates
 from fusion.search.engines.choice import check_engine, prepare
+from fusion.search.films.duplicates import Group, find_duplicates
 from fusion.search.index import lasting
 from fusion.search.indexing import index_films, prune_films, summarise
 from fusion.search.ray_embedding import RayEmbedder

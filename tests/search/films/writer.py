@@ -1,6 +1,7 @@
-"""A process that indexes films, to be killed: ``python -m tests.search.films.writer M I FILMS``.
+"""A process that indexes films, to be killed.
 
-It prints ``ready`` when the model is loaded, then the path of each film that is in the index.
+Its arguments are a model, an index and a folder of films. It prints ``ready`` when the model is
+loaded, then the path of each film that is in the index.
 """
 
 import contextlib
