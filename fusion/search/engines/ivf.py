@@ -184,21 +184,26 @@ def _measure(
     vectors, kinds = snapshot.vectors[combination], []
     for queries in _questions(snapshot, combination, rows, rng):
         kinds.append((queries, _nearest_rows(vectors, rows, queries, 10)))
-    probes = 1
-    while True:
-        facts = {"probes": probes}
-        recall = min(
-            np.mean(
-                [
-                    np.isin(nearest, _look(index, query, 10, 10, facts, 1.0, None)).mean()
-                    for query, nearest in zip(queries, truth, strict=True)
-                ]
-            )
+
+    def recall(probes: int) -> float:
+        shares = [
+            [
+                np.isin(nearest, _look(index, query, 10, 10, {"probes": probes}, 1.0, None)).mean()
+                for query, nearest in zip(queries, truth, strict=True)
+            ]
             for queries, truth in kinds
-        )
-        if recall >= RECALL or probes >= index.nlist:
-            return probes, round(float(recall), 4)
-        probes = min(2 * probes, index.nlist)
+        ]
+        return float(min(map(np.mean, shares)))
+
+    low, high = 0, 1
+    while (reached := recall(high)) < RECALL and high < index.nlist:
+        low, high = high, min(2 * high, index.nlist)
+    for _ in range(2):  # to a quarter of the last step
+        if (middle := (low + high) // 2) > low and (found := recall(middle)) >= RECALL:
+            high, reached = middle, found
+        else:
+            low = middle
+    return high, round(reached, 4)
 
 
 def _questions(
