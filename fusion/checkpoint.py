@@ -94,7 +94,7 @@ def read_config(path: str | Path, trust: Trust = False) -> dict[str, Any]:
 
     ``trust`` may also be the import paths that the user has named.
     """
-    config = load_config(find_checkpoint(path) / CONFIG)
+    config = load_config(find_checkpoint(path) / CONFIG, own=False)
     known = () if isinstance(trust, bool) else trust
     unknown = [part for part in own_parts(config) if trust is not True and part[1] not in known]
     if unknown:

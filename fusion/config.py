@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fusion.parts import find_part, nearest
 from fusion.recipes import find_config, list_recipes
+from fusion.typed import check_numbers, expand_all, read_override, variable_meant
 from fusion.value_types import hints_of, wanted_instead
 
 Section = Mapping[str, Any]
@@ -50,6 +51,7 @@ class TopLevel:
 
 
 KEYS = dataclasses.fields(TopLevel)
+_TEXTS = [key.name for key in KEYS if "str" in str(key.type)]
 SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -60,7 +62,10 @@ class ConfigError(ValueError):
 
 
 def load_config(
-    path: str | Path, overrides: Iterable[str] = (), trained: Section | None = None
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    trained: Section | None = None,
+    own: bool = True,
 ) -> dict[str, Any]:
     """Read a config: its ``base`` first, then the file, then the overrides.
 
@@ -70,9 +75,11 @@ def load_config(
     Args:
         path: YAML file or recipe. ``base: other.yaml`` in it is relative to the file itself, or
             a recipe.
-        overrides: changes such as ``trainer.epochs=1``; the values are YAML.
+        overrides: changes such as ``trainer.epochs=1``; see :func:`fusion.typed.read_value`.
         trained: the config of a trained model. A file without ``model`` is about an evaluation, and
             what it leaves out is as there.
+        own: the config is the user's, and not one that a run wrote: paths are written in full, see
+            :func:`fusion.typed.expand`.
 
     Returns:
         Nested dicts and lists, interpolations resolved.
@@ -82,19 +89,18 @@ def load_config(
             unknown or missing.
     """
     try:
-        own = functools.reduce(_merge, _read_files(find_config(path), ()))
-        given = list(own.keys())  # also those that are left to the user
+        merged = functools.reduce(_merge, _read_files(find_config(path), ()))
+        given = list(merged.keys())  # also those that are left to the user
         defaults = {k.name: k.default for k in KEYS if k.default is not dataclasses.MISSING}
         if trained is not None and "model" not in given:
             defaults |= trained
-        own = _merge(OmegaConf.create({k: v for k, v in defaults.items() if k not in given}), own)
-        merged = _merge(own, _dotlist(overrides))
+        rest = OmegaConf.create({k: v for k, v in defaults.items() if k not in given})
+        merged = _merge(_merge(rest, merged), _dotlist(overrides))
         _check_given(merged, path)
         config = _to_dict(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_first_line(error)}") from None
-    _check_top_level(config, path)
-    return config
+        raise ConfigError(f"{path}: {_first_line(error)}{variable_meant(error)}") from None
+    return _checked(config, path, own)
 
 
 def changed_keys(section: str, path: str | Path, overrides: Iterable[str] = ()) -> list[str]:
@@ -136,7 +142,9 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
         if key not in names and (key in given or not takes_any):
             raise ConfigError(f"{prefix}{key} is unknown{nearest(key, names)}")
         if (wanted := wanted_instead(value, hints.get(key, Any))) is not None:
-            raise ConfigError(f"{prefix}{key} must be {wanted}; got {value!r}")
+            quoted = f"; if it is a text, write '{prefix}{key}=\"{value}\"'"
+            way = quoted if "text" in wanted and isinstance(value, int | float) else ""
+            raise ConfigError(f"{prefix}{key} must be {wanted}; got {value!r}{way}")
     for name in names:
         if parameters[name].default is inspect.Parameter.empty and name not in values:
             raise ConfigError(f"{prefix}{name} is missing; add it to the config")
@@ -163,8 +171,11 @@ def choose(
     def build(**more: Any) -> Any:
         try:
             built = part(**arguments, **more)
-        except (TypeError, KeyError) as error:  # a nested value of the wrong kind
-            raise ConfigError(f"{section} ({name}) cannot be built: {error}") from error
+        except (TypeError, KeyError, RuntimeError, MemoryError) as error:
+            # a nested value of the wrong kind, or tensors that are too large
+            raise ConfigError(
+                f"{section} ({name}) cannot be built: {_first_line(error)}"
+            ) from error
         if built is None:
             raise ConfigError(f"{section}: {name} returned None; it must return what it makes")
         return built
@@ -191,8 +202,7 @@ def merge(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 def change_config(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Apply overrides such as ``data.protocol=all``; a ConfigError names a wrong one."""
     changed = _to_dict(_merge(OmegaConf.create(dict(config)), _dotlist(overrides)))
-    _check_top_level(changed, "the config")
-    return changed
+    return _checked(changed, "the config", own=False)
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
@@ -252,14 +262,13 @@ def _drop_replaced(before: Any, spec: Any) -> None:
 
 
 def _dotlist(overrides: Iterable[str]) -> Any:
-    overrides = list(overrides)
+    changes = OmegaConf.create()
     for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"override {override!r} must be key=value, such as trainer.epochs=1")
-    try:
-        return OmegaConf.from_dotlist(overrides)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"overrides {overrides}: {_where(error)}") from None
+        try:
+            OmegaConf.update(changes, *read_override(override, _TEXTS))
+        except ValueError as error:
+            raise ConfigError(_first_line(error)) from None
+    return changes
 
 
 def _check_given(config: Any, path: str | Path) -> None:
@@ -269,10 +278,13 @@ def _check_given(config: Any, path: str | Path) -> None:
         raise ConfigError(f"{path} leaves {' and '.join(left)} to you; add {values} to the command")
 
 
-def _check_top_level(config: Mapping[str, Any], path: str | Path) -> None:
+def _checked(config: dict[str, Any], path: str | Path, own: bool = True) -> dict[str, Any]:
+    """Check the top-level keys of a config, and all numbers; of an own one, write paths in full."""
     try:
         check("", config, TopLevel)
-    except ConfigError as error:
+        check_numbers(config)
+        return expand_all(config) if own else config
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -283,4 +295,4 @@ def _where(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -50,13 +50,24 @@ def test_a_store_is_measured_against_whole_files(tool):
     assert result["cold"] is None or result["cold"]["store"]["of_bytes_used"] >= 1
 
 
+@pytest.mark.slow
+def test_engines_are_measured_against_the_exact_one(tool):
+    words = ["search", "--clips", "1000", "--width", "16", "--queries", "3"]
+    code, output, errors = tool("tools/benchmark.py", *words)
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])["1000_clips"]
+    for engine in ("exact", "faiss"):
+        assert result[engine]["recall@10"] == {"clips": 1, "words": 1}
+        assert result[engine]["ms_p95"] >= result[engine]["ms_p50"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["step", "--fill", "1.5"], "argument --fill: must be above 0 and at most 1; got 1.5"),
         (["loss", "--batch", "0"], "must be a whole number and at least 1; got 0"),
         (["speed"], "invalid choice: 'speed'"),
-        ([], "required: {step,loss,evaluate,memory,store}"),
+        ([], "required: {step,loss,evaluate,memory,store,search}"),
     ],
     ids=str,
 )

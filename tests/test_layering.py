@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"modalities", "files", "parts", "recipes", "value_types", "words", "data.untrusted"},
+    {"modalities", "files", "parts", "recipes", "typed", "value_types", "words", "data.untrusted"},
     {"tokens"},
     {"batches", "distributed", "interfaces"},
     {"models", "losses", "data", "config"},  # none of these imports another

@@ -11,7 +11,7 @@ import torch
 
 from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
-from tools.benchmarks import evaluate, loss, memory, step, store
+from tools.benchmarks import evaluate, loss, memory, search, step, store
 
 EXAMPLES = """examples:
   python tools/benchmark.py step                      # whole step of the paper's model
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py evaluate --size small
   python tools/benchmark.py memory --chunk 128
   python tools/benchmark.py store
+  python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
 
 The last line of the output is JSON.
 """
@@ -99,6 +100,17 @@ def _add_store(command):
     command.add_argument("--clips-per-video", type=positive, default=500, help=text)
 
 
+def _add_search(command):
+    text = "clips of each index (default: 1000 100000)"
+    command.add_argument("--clips", type=positive, nargs="+", default=[1000, 100_000], help=text)
+    text = "width of the embeddings (default: 512)"
+    command.add_argument("--width", type=positive, default=512, help=text)
+    text = "questions of each of two kinds (default: 100)"
+    command.add_argument("--queries", type=positive, default=100, help=text)
+    text = "where indexes are made, and removed (default: the temporary folder)"
+    command.add_argument("--folder", help=text)
+
+
 def _fill(word):
     if not 0 < float(word) <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; got {word}")
@@ -118,6 +130,7 @@ SUBJECTS = {
     "evaluate": (evaluate, _add_evaluate, "embedding and ranking"),
     "memory": (memory, _add_memory, "a step in chunks: peak memory against the batch size"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
+    "search": (search, _add_search, "questions to an index: time, recall, memory"),
 }
 
 

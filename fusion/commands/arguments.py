@@ -9,6 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from fusion.typed import expand_all
+
+_NO_PATHS = {"words", "overrides"}  # a question; config.py reads overrides
+
 
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` that shows examples below its help and suggests misspelt options.
@@ -24,7 +28,14 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the words, which :meth:`error` looks at."""
         self._words = list(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        for name, value in vars(found).items():
+            if name not in _NO_PATHS:
+                try:
+                    setattr(found, name, expand_all(value))
+                except ValueError as error:
+                    self.error(str(error).removeprefix(": "))
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message with what was meant, and exit with code 2."""

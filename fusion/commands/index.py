@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fusion
-from fusion.commands.screen import clock, printed
+from fusion.commands.search import clock, printed
 from fusion.extract.job import find_videos
 from fusion.extract.ray_cluster import Cluster
 from fusion.inference.embedder import Embedder
 from fusion.search import engines
-from fusion.search.duplicates.groups import Group, find_duplicates
 from fusion.search.engines.choice import check_engine, prepare
+from fusion.search.films.duplicates import Group, find_duplicates
 from fusion.search.index import lasting
 from fusion.search.indexing import index_films, prune_films, summarise
 from fusion.search.ray_embedding import RayEmbedder
@@ -35,7 +35,7 @@ def index(given: argparse.Namespace) -> None:
         if given.captions and not Path(given.captions).exists():
             raise SearchError(f"--captions: there is no {given.captions}")
         engine = _neighbours(given.engine)
-        check_engine(engine, given.url)
+        check_engine(engine, given.url, needed=not (Path(given.out) / DATABASE).exists())
         _update(given, places, engine)
     if given.prune and (not places or len(places) < len(given.films)):
         _prune(given, [place for place in given.films if place not in places])

@@ -49,7 +49,7 @@ def read_training_config(path: str | Path, overrides: Iterable[str] = ()) -> dic
     begun = Path(config["output"]) / CONFIG
     resumes = config["resume"] and begun.exists()  # the checkpoint may be gone by now
     source = begun if resumes else find_initial(config["init"])
-    known = load_config(begun) if resumes else read_config(source, trust_of(config))
+    known = load_config(begun, own=False) if resumes else read_config(source, trust_of(config))
     own, theirs = config["model"], known["model"]
     name, other = own.get("name"), theirs.get("name")
     if name != other:

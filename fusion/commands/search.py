@@ -7,11 +7,12 @@ import contextlib
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import fusion
-from fusion.commands.screen import clock, printed
+from fusion.inference.embedder import Embedder
 from fusion.modalities import letters_of
 from fusion.search.index import Hit, Index
 from fusion.search.storage import DATABASE, SearchError, Storage
@@ -53,7 +54,7 @@ def search(given: argparse.Namespace) -> None:
         print(printed(format_hits(hits, films.about()["modalities"])))
 
 
-def _question(model: fusion.Model, given: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _question(model: Embedder, given: argparse.Namespace):  # type: ignore[no-untyped-def]
     """Embed the question; a part of a file is FILE@12-19, and all parts must be the same."""
     parts, times = {}, set()
     for name in ("audio", "video"):
@@ -86,3 +87,16 @@ def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
         line = f"{place:>3}  {hit.score:5.2f}  {name}  {time}  {why}  id {hit.id}{text}{gone}"
         lines.append(line)
     return "\n".join(lines) or "nothing is indexed that can be compared"
+
+
+def printed(text: str) -> str:
+    """Replace the letters that standard output cannot write, as of names that are not UTF-8."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def clock(second: float) -> str:
+    """Write a time: ``1:02``, ``1:00:02``."""
+    minutes, seconds = divmod(round(second), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

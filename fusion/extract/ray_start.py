@@ -31,7 +31,7 @@ def _private() -> dict[str, str]:
     Ray reads most of it when it is imported: a program that has done so has a Ray as Ray makes it.
     """
     usage = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray would report to its makers that it is used
-    if "ray" in sys.modules:
+    if sys.modules.get("ray") is not None:
         return usage
     return usage | {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone

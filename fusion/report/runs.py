@@ -116,7 +116,7 @@ def read_run(
         _check(cost, {"processes", "threads"} & cost.keys())  # older runs lack them
     with _opened(folder / "ranks.npz") as arrays:
         scores = _read_scores(arrays, result)
-    config = load_config(folder / "config.yaml")
+    config = load_config(folder / "config.yaml", own=False)
     return Run(path, name, config["seed"], _compared_keys(config), result, cost, *scores)
 
 

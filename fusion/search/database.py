@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import IO
 
@@ -51,13 +52,16 @@ def lock_for_writing(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         opened = open(folder / LOCK, "w")  # noqa: SIM115 (held until close)
-        lock(opened.fileno())
-    except BlockingIOError:
-        opened.close()
-        raise SearchError(f"another process is writing {folder}; wait for it") from None
     except OSError as error:
         raise SearchError(f"{folder} cannot be written ({error.strerror})") from None
-    return opened
+    for wait in (0.1, 0.3, 0.6, None):  # a reader may keep writers away for a moment
+        with contextlib.suppress(BlockingIOError):
+            lock(opened.fileno())
+            return opened
+        if wait:
+            time.sleep(wait)
+    opened.close()
+    raise SearchError(f"another process is writing {folder}; wait for it")
 
 
 def open_for_writing(folder: Path) -> sqlite3.Connection:

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.inference.embedder import Embedder
 from fusion.inference.loading import load
-from fusion.inference.model import Model
 from fusion.modalities import members, spell
 from fusion.search.engines.choice import Engines
 from fusion.search.engines.rank import Found, rank, why
@@ -54,21 +54,21 @@ class Index:
     def __init__(
         self,
         folder: str | Path,
-        model: Model | str | Path | None = None,
+        model: Embedder | str | Path | None = None,
         engine: str | None = None,
         url: str | None = None,
     ) -> None:
         self.folder = Path(folder).expanduser()
         self._live, self._loading = Live(self.folder), threading.Lock()
         self._engines = Engines(self.folder, engine, url)
-        self._model: Model | None = None
+        self._model: Embedder | None = None
         self._model_path: str | None = None
         if model is None:
             self._live.snapshot()  # a wrong path is found here
         else:
             self._take(model)
 
-    def _take(self, model: Model | str | Path) -> Model:
+    def _take(self, model: Embedder | str | Path) -> Embedder:
         if isinstance(model, str | Path):
             self._model_path, model = lasting(model), load(model)
         if (self.folder / DATABASE).exists():
@@ -78,7 +78,7 @@ class Index:
         return model
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Embedder:
         """The model that embeds questions and films."""
         with self._loading:
             if self._model is not None:
@@ -177,13 +177,13 @@ class Index:
         return ClipFacts(clip, number, name, film.path, *found)
 
     def about(self) -> dict[str, Any]:
-        """Return the numbers of films and clips, what clips have, the version and the engine."""
+        """Count films and clips; say what clips have, the version, the engine, and the model."""
         with self._live.storage() as storage:
             counts = {
                 key: storage.select(f"SELECT COUNT(*) FROM {key}").fetchone()[0]
                 for key in ("films", "clips")
             }
-            facts = {key: storage.fact(key, ()) for key in ("combinations", "modalities")}
+            facts = {key: storage.fact(key, ()) for key in ("combinations", "modalities", "model")}
             version = storage.fact("version", 0)
         engine = self._engines.of(self._live.snapshot()).name
         return counts | facts | {"version": version, "engine": engine}

@@ -134,6 +134,7 @@ class _Run:
 
         Raises:
             KeyboardInterrupt: the user stopped it; it says what is kept.
+            SearchError: something cannot be written.
         """
         try:
             unsteady = self._write(embed, self._todo)
@@ -148,6 +149,12 @@ class _Run:
             raise KeyboardInterrupt(
                 f"interrupted: {done} of {number_of(count, 'film')} are in the index; the same"
                 " command goes on with the others"
+            ) from None
+        except OSError as error:
+            reason, place = error.strerror or error, error.filename or self._storage.folder
+            raise SearchError(
+                f"{place} cannot be written ({reason}); make room there; what"
+                f" {self._storage.folder} has so far is complete"
             ) from None
         finally:
             self.progress.close()

@@ -83,10 +83,10 @@ class VectorFiles:
                     file.unlink()
 
 
-def blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def blocks(rows: NDArray[np.int64], size: int = BLOCK) -> Iterator[NDArray[np.int64]]:
     """Cut row numbers into parts whose vectors fit into memory."""
-    for first in range(0, len(rows), BLOCK):
-        yield rows[first : first + BLOCK]
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
 
 
 def whole_sum(values: NDArray[np.float32]) -> NDArray[np.int64]:

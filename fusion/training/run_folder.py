@@ -107,7 +107,8 @@ class RunFolder:
             self._lock = None
 
     def _check_same(self, written: Path, config: Mapping[str, Any], way: str) -> None:
-        old, new = flatten(load_config(written)), flatten(yaml.safe_load(to_yaml(config)))
+        old = flatten(load_config(written, own=False))
+        new = flatten(yaml.safe_load(to_yaml(config)))
         for key in sorted(old.keys() | new.keys()):
             if key not in FREE_TO_CHANGE and old.get(key) != new.get(key):
                 raise ConfigError(

@@ -20,6 +20,7 @@ from tests.search.synthetic import put, slow, unit
 HAS = st.sampled_from(["v", "a", "t", "va", "tv", "tva"])
 FILMS = st.dictionaries(st.sampled_from(["a", "b", "ab", "c"]), st.lists(HAS, max_size=9))
 WITHIN = st.sampled_from([(), ("v",), ("a", "v"), ("v", "a", "tva"), ("t",)])
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # SQLite need not wait for a disk
 URL = "http://localhost:6333"
 
 
@@ -61,6 +62,7 @@ def agree(hits, expected, count):
 
 
 @every_engine
+@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:Local mode performs exact")
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -79,7 +81,7 @@ def agree(hits, expected, count):
 def test_answers_are_those_of_a_search_by_hand(
     engine, first, later, last, gone, within, name, count, distinct, seed
 ):
-    with tempfile.TemporaryDirectory() as path:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as path:
         folder = put(Path(path) / "i", first, seed, distinct=distinct)
         ready(folder, engine)
         put(folder, later, seed + 1, gone=gone, distinct=distinct)

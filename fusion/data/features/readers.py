@@ -283,5 +283,6 @@ def _cache_file(path: Path, extractor: str) -> Path:
         raise MediaError(f"{path}: no such file; name it relative to the caption file") from None
     version = f"{extractor} {EXTRACTORS[extractor].version} {SPECTROGRAM_VERSION}"
     identity = f"{version} {path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    named = identity.encode("utf-8", "surrogateescape")  # names of files need not be UTF-8
+    digest = hashlib.sha256(named).hexdigest()[:32]
     return cache_folder() / "features" / digest[:2] / f"{digest}.safetensors"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
+from fusion.data.untrusted.torch_file import Stored, TorchFile
 from fusion.data.untrusted.unpickler import Foreign, printable
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; missing in files older than PyTorch 0.4.1
@@ -22,6 +21,8 @@ Weight = TypeVar("Weight")
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read weights by name from a file of safetensors or PyTorch; no code in it is ever run.
 
+    Other objects beside the weights, such as a ``Namespace`` of options, are read past.
+
     Raises:
         ValueError: there is no such file, or it holds something else; one line.
     """
@@ -29,18 +30,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # both libraries raise many kinds, with pages of advice
+    except Exception as error:  # of many kinds, with pages of advice
         reason = f"damaged, or of another kind: {type(error).__name__}"
-        if called := re.search(r"GLOBAL (\S+)", str(error)):
-            reason = f"it asks for {called[1]}, which is refused as it could run code"
         raise ValueError(f"{path} is no file of weights ({reason})") from None
+    file = TorchFile(path)
     try:
-        return weights_by_name(content, Tensor)
+        found = weights_by_name(file.content, Stored)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    return {name: file.read(weight) for name, weight in found.items()}
 
 
 def weights_by_name(content: Any, kind: type[Weight]) -> dict[str, Weight]:

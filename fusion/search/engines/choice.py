@@ -19,14 +19,16 @@ from fusion.search.storage import Storage
 logger = logging.getLogger(__name__)
 
 
-def check_engine(name: str | None, url: str | None) -> None:
-    """Raise a SearchError if there is no such engine here, or it lacks an address."""
+def check_engine(name: str | None, url: str | None, needed: bool = False) -> None:
+    """Raise a SearchError if there is no such engine here, or it lacks an address if ``needed``."""
     if name not in (None, *NAMES):
         raise SearchError(f"there is no engine {name!r}; choose from {', '.join(NAMES)}")
     if name == "faiss":
         ivf.need_faiss()
     if name == "qdrant":
         server.need_client()
+    if name == "qdrant" and url is None and needed:
+        _address(url)
     if url is not None:
         if name != "qdrant":
             raise SearchError(f"--url {url} is for --engine qdrant; name that engine too")

@@ -2,8 +2,8 @@
 
 The vectors of a combination are put into about 2 * sqrt(N) lists by k-means. A question looks into
 the nearest lists alone. How many, is measured when the lists are made: as few as give a recall@10
-of :data:`RECALL` for vectors of the index. Clips that came later, and questions about few clips,
-are compared exactly.
+of :data:`RECALL` for questions like clips and for questions apart from them. Clips that came later,
+and questions about few clips, are compared exactly.
 
 vectors/va.3.900000.faiss    lists of generation 3 with the clips of the first 900,000 rows
 
@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,8 +33,8 @@ from fusion.search.vectors import VECTORS, blocks
 
 EXACT = 200_000  # clips of a combination that are still compared exactly
 FEW = 20_000  # clips that a question is about: reading their vectors is faster than the lists
-RECALL = 0.995  # wanted when lists are made, at 10 hits
-QUERIES = 256  # to measure it with
+RECALL = 0.99  # wanted when lists are made, at 10 hits
+QUERIES = 256  # of each kind, to measure it with
 CHANGES = 0.2  # share of new and removed clips at which lists are made again
 PER_LIST = 64  # vectors that k-means sees for each list
 
@@ -179,31 +180,51 @@ def remove_lists(folder: Path, but: set[str]) -> None:
 def _measure(
     index: Any, snapshot: Snapshot, combination: str, rows: NDArray[np.int64], rng: Any
 ) -> tuple[int, float]:
-    """Return how many lists must be looked into, and the recall@10 that this gives.
+    """Return how many lists must be looked into, and the recall@10 that this gives at least."""
+    vectors, kinds = snapshot.vectors[combination], []
+    for queries in _questions(snapshot, combination, rows, rng):
+        kinds.append((queries, _nearest_rows(vectors, rows, queries, 10)))
 
-    Half of the queries are vectors of the combination; the others are of the modalities that it
-    lacks, because such are the questions: words that ask for a picture.
-    """
-    vectors = snapshot.vectors[combination]
-    queries = vectors[np.sort(rng.choice(rows, min(len(rows), QUERIES), replace=False))]
-    for letter in snapshot.letters:
-        if letter not in combination and letter in snapshot.combinations:
-            others = snapshot.rows[snapshot.having(letter)]
-            if len(others):
-                chosen = np.sort(rng.choice(others, min(len(others), QUERIES), replace=False))
-                queries = np.concatenate([queries, snapshot.vectors[letter][chosen]])
-    truth = _nearest_rows(vectors, rows, queries, 10)
-    probes = 1
-    while True:
-        facts = {"probes": probes}
+    def recall(probes: int) -> float:
         shares = [
-            np.isin(nearest, _look(index, query, 10, 10, facts, 1.0, None)).mean()
-            for query, nearest in zip(queries, truth, strict=True)
+            [
+                np.isin(nearest, _look(index, query, 10, 10, {"probes": probes}, 1.0, None)).mean()
+                for query, nearest in zip(queries, truth, strict=True)
+            ]
+            for queries, truth in kinds
         ]
-        recall = float(np.mean(shares))
-        if recall >= RECALL or probes >= index.nlist:
-            return probes, round(recall, 4)
-        probes = min(2 * probes, index.nlist)
+        return float(min(map(np.mean, shares)))
+
+    low, high = 0, 1
+    while (reached := recall(high)) < RECALL and high < index.nlist:
+        low, high = high, min(2 * high, index.nlist)
+    for _ in range(2):  # to a quarter of the last step
+        if (middle := (low + high) // 2) > low and (found := recall(middle)) >= RECALL:
+            high, reached = middle, found
+        else:
+            low = middle
+    return high, round(reached, 4)
+
+
+def _questions(
+    snapshot: Snapshot, combination: str, rows: NDArray[np.int64], rng: Any
+) -> Iterator[NDArray[np.float32]]:
+    """Draw questions (Q, E): like clips, between two clips, and of what the combination lacks.
+
+    Words that ask for a picture lie apart from all pictures, and so nearer to several lists. Where
+    clips have no words, questions between two clips, without what all clips share, stand for them.
+    """
+
+    def some(letters: str, among: NDArray[np.int64]) -> NDArray[np.float32]:
+        chosen = rng.choice(among, min(len(among), QUERIES), replace=False)
+        return np.array(snapshot.vectors[letters][chosen])
+
+    own, mean = some(combination, rows), snapshot.mean(combination).astype(np.float32)
+    yield own
+    yield (own - mean) + (own[rng.permutation(len(own))] - mean)
+    for letter in sorted((set(snapshot.letters) & {*snapshot.combinations}) - {*combination}):
+        if snapshot.count(letter):
+            yield some(letter, snapshot.rows[snapshot.having(letter)])
 
 
 def _nearest_rows(
@@ -212,7 +233,7 @@ def _nearest_rows(
     """Return the rows nearest to each query (Q, count), of some rows."""
     best = np.zeros((len(queries), 0), np.int64)
     dots = np.zeros((len(queries), 0), np.float32)
-    for block in blocks(rows):
+    for block in blocks(rows, 8192):
         best = np.concatenate([best, np.broadcast_to(block, (len(queries), len(block)))], axis=1)
         dots = np.concatenate([dots, queries @ vectors[block].T], axis=1)
         if dots.shape[1] > count:

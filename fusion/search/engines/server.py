@@ -95,11 +95,12 @@ class Qdrant:
         count = int(np.count_nonzero(wanted.allowed[:old]))
         if count <= FEW:
             return self._exact.candidates(snapshot, wanted)
-        places = self._ask(snapshot, wanted, min(count, wanted.hits), made["collection"])
-        if not wanted.allowed[old:].any():
+        known, later = wanted.allowed.copy(), wanted.allowed.copy()
+        known[old:] = later[:old] = False  # a killed run may have sent more than the index knows
+        least = min(count, wanted.hits)
+        places = self._ask(snapshot, wanted._replace(allowed=known), least, made["collection"])
+        if not later.any():
             return places
-        later = wanted.allowed.copy()
-        later[:old] = False
         more = self._exact.candidates(snapshot, wanted._replace(allowed=later))
         return np.concatenate([places, more])
 

@@ -1,1 +1,1 @@
-"""Which films there are, how they are cut into clips, and how a film is embedded."""
+"""Which films there are, how they are cut and embedded, and which are there twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -19,6 +20,7 @@ from fusion.search.films.thumbnails import make_thumbnails
 from fusion.search.records import Clip, Film
 
 LATE = "late"  # a note on captions, beside those of :mod:`fusion.inference.embedder`
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 AGAIN = ""  # the state of a film that is tried again: no film has it
 
 
@@ -77,8 +79,12 @@ def _embed(model: Embedder, film: FilmToEmbed) -> FilmEmbedded:
         seconds = model.seconds(Path(path))
         times = cut_film(Path(path), captions, seconds, cut)
         made = model.embed_film(Path(path), times) if times else None
-    except (MediaError, OSError) as error:
+    except MediaError as error:
         return _without_clips(film, 0.0, str(error).removeprefix(f"{path}: "))
+    except OSError as error:
+        if error.errno in NO_ROOM:  # for features that are kept; this is not the film's fault
+            raise
+        return _without_clips(film, 0.0, f"cannot be read ({error.strerror or error})")
     kept = [i for i, has in enumerate(made.has) if has] if made else []
     if made is None or not kept:
         what = "shorter than a clip can be" if seconds > 0 else "neither picture nor sound"

@@ -9,10 +9,10 @@ import pytest
 
 from fusion.cli.main import main
 from fusion.data.media.encode import write_clip
-from fusion.search.duplicates import alike
-from fusion.search.duplicates.alike import Clips
-from fusion.search.duplicates.groups import find_duplicates
-from fusion.search.duplicates.loudness import SAME, compare, loudness
+from fusion.search.films import alike
+from fusion.search.films.alike import Clips
+from fusion.search.films.duplicates import find_duplicates
+from fusion.search.films.loudness import SAME, compare, loudness
 from fusion.search.index import Index
 from fusion.search.storage import Storage
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.search.duplicates.alike import Clips, Pairs, find_pairs
-from fusion.search.duplicates.loudness import SAME, compare, loudness
+from fusion.search.films.alike import Clips, Pairs, find_pairs
+from fusion.search.films.loudness import SAME, compare, loudness
 from fusion.search.storage import Storage
 
 WHOLE = 0.8  # share of a film that is in others; of a trimmed copy the ends are missing

@@ -1,1 +1,0 @@
-"""Which films of an index are the same, wholly or in part."""
