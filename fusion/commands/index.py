@@ -84,7 +84,7 @@ def _load(given: argparse.Namespace, storage: Storage | None) -> tuple[str, Embe
             " one: --model RUN; or take a pre-trained CLIP: --model clip:FOLDER"
         )
     device = "cpu" if "ray" in given.engine else None  # GPUs are for Ray's workers
-    return chosen, fusion.load(chosen, device, trust=given.trust)
+    return chosen, fusion.load(chosen, device=device, trust=given.trust)
 
 
 def _prune(given: argparse.Namespace, places: Sequence[str]) -> None:

@@ -72,7 +72,7 @@ def compute_films(
     with connected(cluster.address, _local_workers(cluster.workers)) as ray:
         ledger = _ledger(ray)
         place = make, tuple(arguments), _Threads.here(), ledger
-        rows = [{"number": n, "work": pickle.dumps(task)} for n, task in enumerate(tasks)]
+        rows = [{"number": n, "film": pickle.dumps(task)} for n, task in enumerate(tasks)]
         films = ray.data.from_items(rows, override_num_blocks=len(rows))  # each is tried by itself
         _settle(films.context)
         resources = _resources(ray, cluster, len(tasks))
@@ -194,7 +194,7 @@ class _Worker:
             )
             answer: Answer | BaseException = Answer(problem=problem)
         else:
-            answer = self._broken or self._answer(pickle.loads(row["work"]))
+            answer = self._broken or self._answer(pickle.loads(row["film"]))
         self._ray.get(self._ledger.end.remote(number))
         return {"number": number, "answer": pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)}
 

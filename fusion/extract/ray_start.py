@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from typing import Any, TextIO
 logger = logging.getLogger(__name__)
 
 WORKER = "fusion"  # a resource of Ray, by which a Ray that was started here is known
+_PATIENCE = 10.0  # seconds for a cluster to answer
 _LONGEST = 28  # letters of a folder in which Ray's sockets have names that fit
 
 
@@ -29,7 +31,7 @@ def _private() -> dict[str, str]:
     Ray reads most of it when it is imported: a program that has done so has a Ray as Ray makes it.
     """
     usage = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray would report to its makers that it is used
-    if "ray" in sys.modules:
+    if sys.modules.get("ray") is not None:
         return usage
     return usage | {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone
@@ -60,21 +62,38 @@ def running(address: str | None, workers: int) -> Iterator[Any]:
     Raises:
         ValueError: Ray is not installed, or the cluster cannot be reached; one line.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address and "://" in address:
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    alone = address == "local"
+    if not alone:
+        _check_address(address)
+    quiet = {} if debugging() else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment((_private() if alone else {}) | quiet))
+        ray = _import_ray()
+        if not ray.is_initialized():
+            options = _local(stack, workers) if alone else {"address": address}
+            stack.callback(ray.shutdown)
+            _start(ray, options)
+        yield ray
+
+
+def _check_address(address: str) -> None:
+    """Raise a ValueError if nothing answers there: Ray would try for many minutes."""
+    if "://" in address:
         raise ValueError(
             f"{address} is for Ray's clients; give HOST:PORT of the cluster's head, in a command on"
             " one of its machines"
         )
-    quiet = {} if debugging() else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(({} if address else _private()) | quiet))
-        ray = _import_ray()
-        if not ray.is_initialized():
-            options = {"address": address} if address else _local(stack, workers)
-            stack.callback(ray.shutdown)
-            _start(ray, options)
-        yield ray
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"there is no Ray at {address} ({error}); give HOST:PORT of the cluster's head, which"
+            " ray start --head prints"
+        ) from None
 
 
 def debugging() -> bool:

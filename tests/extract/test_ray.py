@@ -145,6 +145,9 @@ def test_a_worker_of_a_cluster_has_a_gpu_or_the_cores_of_its_threads(
 def test_what_cannot_be_asked_of_ray_is_said(films, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^ray://head:1 is for Ray's clients; give HOST:PORT"):
         extract([films], tmp_path / "store", TINY, cluster=Cluster("ray://head:1"))
+    for address in ("127.0.0.1:1", "head", "127.0.0.1:99999"):
+        with pytest.raises(ValueError, match=f"^there is no Ray at {address} .*give HOST:PORT"):
+            extract([films], tmp_path / "store", TINY, cluster=Cluster(address))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"install it by: pip install 'fusion\[cluster\]'$"):
         extract([films], tmp_path / "store", TINY, cluster=TWO)
