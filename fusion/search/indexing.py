@@ -21,7 +21,7 @@ from tqdm import tqdm
 from fusion.data.captions.table import Caption
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import encode_jpeg
-from fusion.data.media.film import read_frames
+from fusion.data.media.window import read_frames
 from fusion.inference.embedder import CUT, UNKNOWN, Embedder
 from fusion.inference.rows import windows_of
 from fusion.search.plan import Plan, find_films

@@ -25,8 +25,8 @@ from fusion.data.features.format import Field
 from fusion.data.features.problems import find_problem
 from fusion.data.media import descriptors
 from fusion.data.media.decode import MediaError
-from fusion.data.media.film import read_audio, read_frames
 from fusion.data.media.log_mel import NUM_MELS, log_mel, spectrogram_seconds
+from fusion.data.media.window import read_audio, read_frames
 from fusion.data.untrusted.npz import read_npz
 from fusion.files import cache_folder, missing_folder, write_atomically
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fusion.data.media import SAMPLE_RATE
 
 _PIECE = 2 * SAMPLE_RATE  # samples yielded at a time
-_GAP = 0.25  # seconds between two frames; a shorter gap is an inaccurate time stamp
+_OFF = 0.1  # seconds; time stamps that are less off are inaccurate, as in FFmpeg's aresample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +35,16 @@ class Hearing:
 class SoundTrack:
     """Take the frames of one stream and yield its sound, from sample ``first`` up to ``last``.
 
-    Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. If sound
-    starts late, silence comes before it. ``restart``: fill gaps in the time stamps with silence,
-    and accept a change of format; otherwise frames are joined, and a change is a ValueError.
+    Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. Before
+    sound that starts late, and in gaps, there is silence; of sound that overlaps, what came first
+    is kept. Time stamps that are less than 0.1 s off are not followed.
     """
 
-    def __init__(
-        self, rate: int = SAMPLE_RATE, first: int = 0, last: int | None = None, restart: bool = True
-    ) -> None:
-        self._rate, self._last, self._restart = rate, last, restart
+    def __init__(self, rate: int = SAMPLE_RATE, first: int = 0, last: int | None = None) -> None:
+        self._rate, self._last = rate, last
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
+        self._due = 0.0  # second at which the next frame should begin
         self._place = first  # number of the sample that the resampler gives next
         self._made = first  # number of the sample that is added next
         self._parts: list[NDArray[Any]] = []
@@ -53,16 +52,16 @@ class SoundTrack:
     @property
     def complete(self) -> bool:
         """Whether the last sample was reached."""
-        return self._last is not None and self._place >= self._last
+        return self._last is not None and self._made >= self._last
 
     def push(self, frame: av.AudioFrame, second: float) -> Iterator[NDArray[np.float32]]:
         """Take a frame that begins at ``second``; yield samples, (S,), once there are enough."""
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        late = second * self._rate > self._place + _GAP * self._rate
-        if self._format is None or (self._restart and (late or kind != self._format)):
+        if kind != self._format or abs(second - self._due) > _OFF:
             self._drain()
             self._begin(frame, second)
-            self._format = kind
+            self._format, self._due = kind, second
+        self._due += frame.samples / frame.sample_rate
         self._resample(frame)
         if sum(map(len, self._parts)) >= _PIECE:
             yield self._joined()
