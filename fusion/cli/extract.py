@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from fusion.commands.arguments import positive, seconds, share
 
@@ -54,6 +55,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--no-audio", action="store_true", help="no spectrograms of the sound")
     text = "largest share of captions that may be bad (default: 0.05)"
     option("--max-bad", type=share, default=0.05, metavar="SHARE", help=text)
+    for kind, what in {"audio": "sound", "video": "pictures"}.items():
+        text = f"which {what} to take of several: number from 0, or language (default: best)"
+        option(f"--{kind}-track", metavar="TRACK", help=text)
     option("--root", metavar="FOLDER", help="names of videos are relative to it")
     text = "programs that decode (default: 1; GPU: up to 8)"
     option("--workers", type=positive, metavar="N", help=text)
@@ -64,12 +68,20 @@ def add(parser: argparse.ArgumentParser) -> None:
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Extract."""
     from fusion.commands.errors import run
-    from fusion.extract.job import extract
-    from fusion.extract.settings import Features
 
     words = vars(given)
     kinds = ("2d", "3d", "sound")
     names = [f"{what}_{field}" for what in ("features", "weights") for field in kinds]
     names.append("random_weights")
-    features = Features(**{n: words.pop(n) for n in names}, audio=not words.pop("no_audio"))
-    run(lambda: sys.exit(extract(features=features, **words).exit_code))
+    run(lambda: _extract(words, names))
+
+
+def _extract(words: dict[str, Any], names: list[str]) -> None:
+    from fusion.data.media.streams import Tracks
+    from fusion.extract.job import extract
+    from fusion.extract.settings import Features
+
+    tracks = Tracks.of(words.pop("audio_track"), words.pop("video_track"))
+    chosen = {name: words.pop(name) for name in names}
+    features = Features(**chosen, audio=not words.pop("no_audio"), tracks=tracks)
+    sys.exit(extract(features=features, **words).exit_code)

@@ -6,6 +6,7 @@ fill gaps in the sound with silence and to begin at second 0, as the reader does
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -21,7 +22,7 @@ from fusion.data.media import SAMPLE_RATE
 from fusion.data.media.decode import MediaError, open_media
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling
-from fusion.data.media.streams import tracks_of
+from fusion.data.media.streams import jumps, tracks_of
 from fusion.words import number_of
 
 RATES = (1, 10, 24)  # pictures per second
@@ -29,8 +30,26 @@ HEIGHT, WIDTH = 48, 64  # of the compared pictures
 LEVELS = 2  # of 255: versions of FFmpeg round differently
 LOUDNESS = 2e-3  # of 1: decoders of sound fill in noise, and round
 NAMES = {**{f"pictures{fps}": f"pictures at {fps}/s" for fps in RATES}, "audio": "sound"}
-TAIL = 32  # samples at the end, which resamplers keep or not
+TAIL = 512  # samples of the last block of a codec, of which FFmpeg's versions keep more or less
+EDGES = 64  # samples: where a gap begins, resamplers ring in different ways
 _BLOCK = 2**10  # pictures or samples compared at a time
+_PATIENCE = 900  # seconds that ffmpeg may take for an output
+_WITHOUT = {"video": "-vn", "audio": "-an"}
+_OUTPUTS = {  # ffmpeg's words
+    "video": {
+        f"pictures{fps}": [
+            *("-vf", f"fps={fps},scale={WIDTH}:{HEIGHT}:flags=bicubic"),
+            *("-f", "rawvideo", "-pix_fmt", "rgb24"),
+        ]
+        for fps in RATES
+    },
+    "audio": {
+        "audio": [
+            *("-af", "aresample=async=1:first_pts=0", "-ac", "1", "-ar", str(SAMPLE_RATE)),
+            *("-f", "f32le", "-c:a", "pcm_f32le"),
+        ]
+    },
+}
 _COLUMNS = ("file", "what", "ours", "ffmpeg", "differ", "first at", "most", "the reader says")
 
 
@@ -66,7 +85,7 @@ class CheckError(ValueError):
 def find_ffmpeg() -> str:
     """Return the ffmpeg program of imageio-ffmpeg; CheckError: it is not installed."""
     try:
-        import imageio_ffmpeg
+        import imageio_ffmpeg  # type: ignore[import-untyped]
 
         return imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
@@ -120,24 +139,31 @@ def _read(file: Path, folder: Path) -> str:
 
 
 def _convert(file: Path, folder: Path, program: str) -> None:
-    """Write what ffmpeg makes of a file: all in one run, so that all is on one clock."""
-    outputs = {"video": [], "audio": []}
-    for fps in RATES:
-        chosen = f"fps={fps},scale={WIDTH}:{HEIGHT}:flags=bicubic"
-        outputs["video"] += ["-an", "-sn", "-dn", "-vf", chosen, "-f", "rawvideo"]
-        outputs["video"] += ["-pix_fmt", "rgb24", f"file:{folder / f'pictures{fps}'}"]
-    filled = "aresample=async=1:first_pts=0"
-    outputs["audio"] = ["-vn", "-sn", "-dn", "-af", filled, "-ac", "1", "-ar", str(SAMPLE_RATE)]
-    outputs["audio"] += ["-c:a", "pcm_f32le", "-f", "f32le", f"file:{folder / 'audio'}"]
-    try:
-        with open_media(file) as container:
-            kinds = [kind for kind in outputs if tracks_of(container, kind)]
-        runs = [[word for kind in kinds for word in outputs[kind]]] if kinds else []
-    except MediaError:
-        runs = list(outputs.values())
-    for run in runs:
-        command = [program, "-nostdin", "-y", "-v", "quiet", "-i", f"file:{file.absolute()}"]
-        subprocess.run(command + run, check=False, stdin=subprocess.DEVNULL)
+    """Write what ffmpeg makes of a file, each output in a run of its own.
+
+    Where time stamps may jump, the other stream is copied into nothing in each run: it makes second
+    0 the same for both. (Several outputs that are filtered in one run make ffmpeg 9 wait for ever.)
+    """
+    kinds, follow = ["video", "audio"], False
+    with contextlib.suppress(MediaError), open_media(file) as container:
+        kinds, follow = [kind for kind in kinds if tracks_of(container, kind)], jumps(container)
+    for kind in kinds:
+        command = [program, "-nostdin", "-y", "-v", "quiet", "-threads", "1"]
+        command += ["-i", f"file:{file.absolute()}"]
+        if follow and len(kinds) > 1:
+            command += [_WITHOUT[kind], "-sn", "-dn", "-c", "copy", "-f", "null", "-"]
+        for what, words in _OUTPUTS[kind].items():
+            output = [_WITHOUT["audio" if kind == "video" else "video"], "-sn", "-dn", *words]
+            try:
+                subprocess.run(
+                    [*command, *output, f"file:{folder / what}"],
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    timeout=_PATIENCE,
+                )
+            except subprocess.TimeoutExpired:
+                raise CheckError(f"{file}: ffmpeg takes longer than {_PATIENCE} s") from None
 
 
 def _rows(file: Path, ours: Path, theirs: Path, said: str) -> Iterator[Row]:
@@ -150,8 +176,9 @@ def _rows(file: Path, ours: Path, theirs: Path, said: str) -> Iterator[Row]:
         limit, rate = (LOUDNESS, SAMPLE_RATE) if is_sound else (LEVELS, int(what[8:]))
         wrong, most = _differences(mine, other, limit)
         lacking = abs(len(mine) - len(other))
-        if is_sound and lacking <= TAIL and len(mine) and len(other):
-            lacking = 0
+        if is_sound and len(mine) and len(other):
+            wrong = wrong if len(wrong) > EDGES else []
+            lacking = lacking if lacking > TAIL else 0
         places = [*wrong[:1], *([min(len(mine), len(other))] if lacking else [])]
         first = min(places) / rate if places else None
         yield Row(str(file), name, len(mine), len(other), len(wrong) + lacking, first, most, said)

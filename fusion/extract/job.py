@@ -119,8 +119,8 @@ def _extract_share(
     if workers is None:
         workers = _cores() if device.type == "cuda" else 1
     samplings = {field: backbone.sampling for field, backbone in backbones.items()}
-    decoders = DecoderPool(samplings, features.audio, workers, time_limit)
-    claim(store, describe(backbones, features.audio))
+    decoders = DecoderPool(samplings, features.audio, workers, time_limit, features.tracks)
+    claim(store, describe(backbones, features.audio, features.tracks))
     write_once(store / ROOT, f"{base}\n")
     if "warning" in facts_of(backbones) and rank == 0:
         say(f"{'!' * 100}\n!!! {MEANINGLESS}\n{'!' * 100}")

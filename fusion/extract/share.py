@@ -216,7 +216,7 @@ class Share:
             return self.failures[task.name]
         features = {f: rows for f, rows in features.items() if f in self.writer.fields}
         facts = {"duration": round(event.seconds, 3), "size": event.size, "mtime": event.mtime}
-        facts |= {"problems": list(event.problems)} | self._facts
+        facts |= {"problems": list(event.problems), "notes": list(event.notes)} | self._facts
         try:
             self.writer.add(task.name, features, facts)
         except ValueError as error:  # not finite, or too large for float16

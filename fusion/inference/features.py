@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from fusion.checkpoint import CheckpointError, check_recipe
-from fusion.data.features import readers
+from fusion.data.features import computed
 from fusion.data.features.format import Field
 from fusion.data.media.film import Film
+from fusion.data.media.streams import Tracks
 from fusion.extract.settings import NETWORKS, Features, describe, fields_of
 from fusion.extract.share import FilmRows
 from fusion.extract.weights import RANDOM
@@ -52,14 +53,16 @@ class FilmFeatures:
     ) -> None:
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
         self._extractor: str | None = recipe.get("extractor")
+        self._tracks = Tracks(**recipe.get("tracks", {}))
         if self._extractor is not None:
-            if self._extractor not in readers.EXTRACTORS:
+            if self._extractor not in computed.EXTRACTORS:
                 raise CheckpointError(
                     f"the model was trained with features of {self._extractor!r}, and this version"
-                    f" of fusion makes {', '.join(readers.EXTRACTORS)}; use the version of then"
+                    f" of fusion makes {', '.join(computed.EXTRACTORS)}; use the version of then"
                 )
-            self.fields: Mapping[str, Field] = readers.fields_of(self._extractor)
-            _check(recipe, readers.recipe_of(self._extractor), "this version of fusion")
+            self.fields: Mapping[str, Field] = computed.fields_of(self._extractor)
+            made = computed.recipe_of(self._extractor, self._tracks)
+            _check(recipe, made, "this version of fusion")
             return
         self._audio = "audio" in recipe
         chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
@@ -72,7 +75,7 @@ class FilmFeatures:
         backbones = features.build()
         self._backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}
         self.fields = fields_of(self._backbones, self._audio)
-        _check(recipe, describe(self._backbones, self._audio), "the weights here")
+        _check(recipe, describe(self._backbones, self._audio, self._tracks), "the weights here")
 
     def rows(self, path: Path) -> dict[str, Tensor]:
         """Compute the features of a film by field, (R, D); R is 0 for what it lacks.
@@ -91,8 +94,9 @@ class FilmFeatures:
 
     def _compute(self, path: Path) -> dict[str, Tensor]:
         if self._extractor is not None:
-            return readers.compute_features(path, self._extractor)
-        film = Film(path, {f: b.sampling for f, b in self._backbones.items()}, self._audio)
+            return computed.compute_features(path, self._extractor, self._tracks)
+        samplings = {field: backbone.sampling for field, backbone in self._backbones.items()}
+        film = Film(path, samplings, self._audio, self._tracks)
         made = FilmRows(self._backbones)
         for piece in film.pieces():
             made.push(piece)

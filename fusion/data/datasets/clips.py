@@ -169,7 +169,13 @@ def without_lost(
     if not absent and not late:
         return list(captions)
     parts = []
-    if absent:
+    if absent and (reasons := unreadable_in(reader)):
+        named = [f"{name}: {reasons[name]}" for name in gone if name in reasons]
+        parts.append(
+            f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'film')} that"
+            f" cannot be read ({name_some(named, '; ')})"
+        )
+    elif absent:
         parts.append(
             f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'video')} that"
             f" {place} does not have ({name_some(gone)})"
@@ -186,6 +192,11 @@ def without_lost(
     if not kept:
         raise ValueError(f"{said}; no clip is left: name the store of these videos")
     return kept
+
+
+def unreadable_in(reader: Reader) -> Mapping[str, str]:
+    """Return why films of a reader that computes features cannot be read, by name."""
+    return getattr(getattr(reader, "main", reader), "unreadable", {})
 
 
 def clip_seconds(captions: Sequence[Caption], reader: Reader) -> list[float]:

@@ -18,7 +18,7 @@ from fusion.data.media.streams import half_up, jumps
 
 _MICRO = av.time_base  # ticks per second
 _JUMP = 10 * _MICRO  # a decoding time that is farther ahead begins anew
-_BACK = _MICRO // 10  # and one that is farther back
+_BACK = _MICRO // 10  # and one that is farther before that of the packet before (FFmpeg 9)
 _ABSURD = 30 * 3600  # seconds; where time stamps may not jump, one that is farther off is none
 _NEVER = -(2**63)
 
@@ -50,7 +50,7 @@ class PacketClock:
             time = clock.micro(packet.dts)
             if clock.next is not None:
                 delta = time - clock.next
-                if abs(delta) > _JUMP or time + _BACK < max(clock.time, clock.next):
+                if abs(delta) > _JUMP or time + _BACK < clock.time:
                     self._move(clock, packet, -delta)
             elif self._last is not None and abs(time - self._last) > _JUMP:
                 self._move(clock, packet, self._last - time)

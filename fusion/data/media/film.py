@@ -24,6 +24,8 @@ from fusion.data.media.streams import BEST, Tracks, describe_choice, known_end, 
 
 VERSION = 2  # raise it when the pictures or the sound change
 MOST_SECONDS = 12 * 3600.0  # of a film; the rest is not read
+PARTIAL = "partial: "  # begins a problem of a film of which a part is missing
+LOST = "none that can be decoded"  # is in a problem of a film that lost its picture or sound
 MAY_LACK = 1.0  # seconds that may be missing at the end of a stream
 _AHEAD, _BACK = 3600.0, 1.0  # seconds; time stamps that jump farther are damaged
 
@@ -131,7 +133,7 @@ class Film:
             self._went_back.add(index)
             what = "pictures are" if stream.type == "video" else "sound is"
             self.problems.append(
-                f"partial: its time stamps go back from {before:.1f} to {second:.1f} s, and its"
+                f"{PARTIAL}its time stamps go back from {before:.1f} to {second:.1f} s, and its"
                 f" {what} left out up to {before:.1f} s"
             )
         lasts = frame.samples / frame.sample_rate if stream.type == "audio" else _lasts(frame)
@@ -147,24 +149,24 @@ class Film:
 
     def _stop(self, decoder: Decoder, index: int, why: str) -> None:
         decoder.stopped.add(index)
-        self.problems.append(f"partial: {why}")
+        self.problems.append(f"{PARTIAL}{why}")
 
     def _note_what_is_missing(self, container: InputContainer, decoder: Decoder) -> None:
         if decoder.broken:
-            self.problems.append(f"partial: damaged after {self.seconds:.1f} s ({decoder.broken})")
+            self.problems.append(f"{PARTIAL}damaged after {self.seconds:.1f} s ({decoder.broken})")
         if decoder.failures:
             count, first = len(decoder.failures), decoder.failures[0][1]
             packets = "a packet" if count == 1 else f"{count} packets"
-            self.problems.append(f"partial: {packets} not decodable, from {first:.1f} s on")
+            self.problems.append(f"{PARTIAL}{packets} not decodable, from {first:.1f} s on")
         for stream in decoder.streams:
             kind = "picture" if stream.type == "video" else "sound"
             end = self._ends.get(stream.index)
             promised = promised_end(container, stream, decoder.origin)
             if end is None:
-                self.problems.append(f"no {kind} (none that can be decoded)")
+                self.problems.append(f"no {kind} ({LOST})")
             elif promised and end < promised - MAY_LACK and stream.index not in decoder.stopped:
                 self.problems.append(
-                    f"partial: truncated, its {kind} ends after {end:.1f} of {promised:.1f} s"
+                    f"{PARTIAL}truncated, its {kind} ends after {end:.1f} of {promised:.1f} s"
                 )
         if not self._ends:
             reason = "; ".join(self.problems)

@@ -118,7 +118,8 @@ def half_up(number: Any) -> int:
 
 def jumps(container: InputContainer) -> bool:
     """Whether the time stamps of a format may jump within a file, such as in MPEG streams."""
-    return bool(container.format.flags & av.format.Flags.ts_discont.value)
+    flags = av.format.Flags(container.format.flags)
+    return bool(flags & av.format.Flags.ts_discont)
 
 
 def known_end(container: InputContainer, stream: Stream, origin: int) -> float | None:

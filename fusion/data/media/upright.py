@@ -7,6 +7,7 @@ phones write one, with a mirror for the front camera.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import av
 import numpy as np
@@ -41,7 +42,7 @@ def upright(frame: av.VideoFrame) -> tuple[bool, Filters]:
 
 def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
     try:
-        data = frame.side_data.get("DISPLAYMATRIX")  # type: ignore[call-overload]
+        data: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # a kind of data that PyAV does not know is beside it
         turns = round(frame.rotation / 90) % 4
         return [(1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0)][turns]
