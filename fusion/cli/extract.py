@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   {prog} films/ --out features --weights-3d resnext101.pth
   {prog} a.mp4 b.mkv --out features --features-2d none --features-3d none
   {prog} films/ --out features --features-2d hf:CLIP --features-audio hf:WHISPER
+  {prog} films/ --out features --verify
   torchrun --nproc_per_node 4 {launch} films/ --out features           # four GPUs
   RANK=3 WORLD_SIZE=10 {prog} films/ --out features           # 1 of 10
 
@@ -22,8 +23,8 @@ the outcome of each file: ok, partial (a part of the film is missing) or failed.
 the networks of HowTo100M's features. 3D networks: resnext101, s3d; and of torchvision r3d_18,
 mc3_18, r2plus1d_18, tv_s3d, mvit_v1_b, mvit_v2_s, swin3d_t, swin3d_s, swin3d_b.
 
-Exit codes: 0, at least one file is in the store; 1, no file is; 2, an error in the command or in a
-file that it names; 130 and 143, stopped.
+Exit codes: 0, at least one file is in the store; 1, no file is, or --verify named one; 2, an error
+in the command or in a file that it names; 130 and 143, stopped.
 """
 DEFAULTS = {
     "2d": "resnet152.tv_in1k",
@@ -58,6 +59,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     for kind, what in {"audio": "sound", "video": "pictures"}.items():
         text = f"which {what} to take of several: number from 0, or language (default: best)"
         option(f"--{kind}-track", metavar="TRACK", help=text)
+    text = "name the videos of the store that an older version read otherwise, and end"
+    option("--verify", action="store_true", help=text)
     option("--root", metavar="FOLDER", help="names of videos are relative to it")
     text = "programs that decode (default: 1; GPU: up to 8)"
     option("--workers", type=positive, metavar="N", help=text)
@@ -81,6 +84,10 @@ def _extract(words: dict[str, Any], names: list[str]) -> None:
     from fusion.extract.job import extract
     from fusion.extract.settings import Features
 
+    if words.pop("verify"):
+        from fusion.extract.verify import verify
+
+        sys.exit(int(bool(verify(words["videos"], words["out"], words["root"]))))
     tracks = Tracks.of(words.pop("audio_track"), words.pop("video_track"))
     chosen = {name: words.pop(name) for name in names}
     features = Features(**chosen, audio=not words.pop("no_audio"), tracks=tracks)

@@ -32,7 +32,7 @@ class PacketClock:
     def __init__(self, container: InputContainer, streams: list[Any], origin: int) -> None:
         self._jumps = jumps(container)
         self._streams = {stream.index: _StreamClock(stream, origin) for stream in streams}
-        self._moved = 0  # microseconds, added to all stamps after a jump
+        self.moved = 0  # microseconds, added to all stamps after a jump
         self._last: int | None = None  # microseconds, of the packet before
 
     def correct(self, packet: Any) -> None:
@@ -45,7 +45,7 @@ class PacketClock:
             clock.drop_absurd(packet)
 
     def _continue(self, clock: _StreamClock, packet: Any) -> None:
-        clock.move(packet, self._moved)
+        clock.move(packet, self.moved)
         if packet.dts is not None:
             time = clock.micro(packet.dts)
             if clock.next is not None:
@@ -58,7 +58,7 @@ class PacketClock:
         clock.advance(packet)
 
     def _move(self, clock: _StreamClock, packet: Any, by: int) -> None:
-        self._moved += by
+        self.moved += by
         clock.move(packet, by)
 
 

@@ -95,15 +95,21 @@ class Decoder:
                 # With threads a damaged film is decoded differently every time
                 stream.thread_type = "NONE"
 
+        self._clock: PacketClock | None = None
         self._clocks: dict[int, Any] = {
             s.index: PictureClock(s) if s.type == "video" else SoundClock(s) for s in self.streams
         }
+
+    @property
+    def moved(self) -> bool:
+        """Whether time stamps that begin anew were continued so far."""
+        return self._clock is not None and self._clock.moved != 0
 
     def packets(self) -> Iterator[Any]:
         """Yield the packets of the wanted streams, with corrected times, to the end of the file."""
         if not self.streams:
             return
-        clock = PacketClock(self._container, self._followed, self.origin)
+        clock = self._clock = PacketClock(self._container, self._followed, self.origin)
         wanted = {stream.index for stream in self.streams}
         try:
             for packet in self._container.demux(*self._followed):

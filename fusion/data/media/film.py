@@ -111,11 +111,9 @@ class Film:
                     field: PictureTrack(s, aspect) for field, s in self._pictures.items()
                 }
                 continue
-            # FFmpeg versions differ in how much of AAC's last block they keep
             end = known_end(container, stream, decoder.origin)
             self._tracks[stream.index] = {
-                field: SoundTrack(rate, last=None if end is None else round(end * rate))
-                for field, rate in self._rates.items()
+                field: SoundTrack(rate, promised=end) for field, rate in self._rates.items()
             }
 
     def _take(self, decoder: Decoder, stream: Any, frame: Any, second: float) -> Iterator[Piece]:

@@ -38,21 +38,40 @@ class SoundTrack:
     Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. Before
     sound that starts late, and in gaps, there is silence; of sound that overlaps, what came first
     is kept. Time stamps that are less than 0.1 s off are not followed.
+
+    Args:
+        rate: samples per second.
+        first: number of the first sample to yield.
+        last: number of the first sample not to yield; None: there is none.
+        promised: second at which the file says that the sound ends. Up to 0.1 s beyond it are
+            dropped: FFmpeg versions differ in how much of the last block of AAC they keep.
     """
 
-    def __init__(self, rate: int = SAMPLE_RATE, first: int = 0, last: int | None = None) -> None:
+    def __init__(
+        self,
+        rate: int = SAMPLE_RATE,
+        first: int = 0,
+        last: int | None = None,
+        promised: float | None = None,
+    ) -> None:
         self._rate, self._last = rate, last
+        self._promised = None if promised is None else round(promised * rate)
+        self._slack = round(_OFF * rate)
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
         self._due = 0.0  # second at which the next frame should begin
         self._place = first  # number of the sample that the resampler gives next
         self._made = first  # number of the sample that is added next
+        self._reached = first  # number of the sample after all that the resampler gave
         self._parts: list[NDArray[Any]] = []
 
     @property
     def complete(self) -> bool:
-        """Whether the last sample was reached."""
-        return self._last is not None and self._made >= self._last
+        """Whether the last sample was reached, and whether it is to be dropped is known."""
+        if self._last is None or self._made < self._last:
+            return False
+        promised = self._promised
+        return promised is None or self._last <= promised or self._reached > promised + self._slack
 
     def push(self, frame: av.AudioFrame, second: float) -> Iterator[NDArray[np.float32]]:
         """Take a frame that begins at ``second``; yield samples, (S,), once there are enough."""
@@ -64,13 +83,18 @@ class SoundTrack:
         self._due += frame.samples / frame.sample_rate
         self._resample(frame)
         if sum(map(len, self._parts)) >= _PIECE:
-            yield self._joined()
+            samples = np.concatenate(self._parts)
+            self._parts = [samples[-self._slack :]]  # which may be dropped
+            yield samples[: -self._slack]
 
     def end(self) -> Iterator[NDArray[np.float32]]:
         """Yield the rest."""
         self._drain()
-        if self._parts:
-            yield self._joined()
+        samples = np.concatenate([np.empty(0, np.float32), *self._parts])
+        if self._promised is not None and self._reached <= self._promised + self._slack:
+            samples = samples[: max(0, len(samples) - max(0, self._made - self._promised))]
+        if len(samples):
+            yield samples
 
     def _begin(self, frame: av.AudioFrame, second: float) -> None:
         """Start where samples of both rates meet, so that a window equals that part of a film."""
@@ -94,6 +118,7 @@ class SoundTrack:
             samples = part.to_ndarray()[0]
             self._keep(samples[max(0, self._made - self._place) :])
             self._place += len(samples)
+            self._reached = max(self._reached, self._place)
 
     def _drain(self) -> None:
         if self._resampler is not None:
@@ -105,7 +130,3 @@ class SoundTrack:
         self._made += len(samples)
         if len(samples):
             self._parts.append(samples)
-
-    def _joined(self) -> NDArray[Any]:
-        samples, self._parts = np.concatenate(self._parts), []
-        return samples

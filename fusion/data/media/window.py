@@ -108,13 +108,8 @@ def read_audio(
     parts: list[NDArray[np.float32]] = []
     with open_media(path) as container:
         decoder = Decoder(container, ["audio"], tracks)
-        for stream in decoder.streams:
-            known = known_end(container, stream, decoder.origin)
-            if (
-                known is not None
-            ):  # FFmpeg versions differ in how much of AAC's last block they keep
-                last = round(known * rate) if last is None else min(round(known * rate), last)
-        track = SoundTrack(rate, first, last)
+        ends = [known_end(container, stream, decoder.origin) for stream in decoder.streams]
+        track = SoundTrack(rate, first, last, promised=next(iter(ends), None))
         with contextlib.suppress(av.FFmpegError, ValueError):  # not convertible from there on
             for _, frame, second in decoder.frames():
                 parts += track.push(frame, second)

@@ -62,7 +62,7 @@ def situations(container, pictures, sound):
     both = bool(pictures and sound)
     possible = {
         "plain": True,
-        "b_frames": any(codec in pictures for codec in B_FRAMES),
+        "b_frames": any(f"{codec} " in pictures for codec in B_FRAMES),
         "variable_rate": bool(pictures) and container not in ("avi", "mpg", "gif"),
         "late_sound": both and container not in ("avi", "wav"),
         "late_picture": both and container not in ("avi", "wav"),
@@ -107,6 +107,8 @@ class Maker:
         """Make a film; return its path."""
         pictures, sound = CODECS[container][number]
         path = self.folder / f"{situation}-{number}.{container}"
+        if path.exists():
+            return path
         if situation in ("cut", "headless", "damaged", "restart"):
             self._encode(path, container, pictures, sound, "plain")
             data = path.read_bytes()
@@ -154,6 +156,7 @@ class Maker:
             marks += ["-display_hflip:v:0"] if situation == "mirrored" else []
             self.run(*marks, "-i", plain, "-c", "copy", path)
             return
+        words += ["-movflags", "faststart"] if container in ("mp4", "mov", "m4a") else []
         self.run(*words, "-strict", "-2", path)
 
     def _cut(self, data):
