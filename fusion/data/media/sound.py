@@ -16,6 +16,7 @@ from fusion.data.media import SAMPLE_RATE
 
 _PIECE = 2 * SAMPLE_RATE  # samples yielded at a time
 _OFF = 0.1  # seconds; time stamps that are less off are inaccurate, as in FFmpeg's aresample
+_SETTLE = 0.5  # seconds that a resampler may need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,8 @@ class SoundTrack:
         self._slack = round(_OFF * rate)
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
+        self._needed = first / rate - _SETTLE  # frames that end before this second are not used
+        self._position = 0  # number of the next sample of the frames, until the resampler begins
         self._due = 0.0  # second at which the next frame should begin
         self._place = first  # number of the sample that the resampler gives next
         self._made = first  # number of the sample that is added next
@@ -78,9 +81,14 @@ class SoundTrack:
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if kind != self._format or abs(second - self._due) > _OFF:
             self._drain()
-            self._begin(frame, second)
             self._format, self._due = kind, second
+            self._position = round(Fraction(second) * frame.sample_rate)
         self._due += frame.samples / frame.sample_rate
+        if self._resampler is None and self._due < self._needed:
+            self._position += frame.samples
+            return
+        if self._resampler is None:
+            self._begin(frame)
         self._resample(frame)
         if sum(map(len, self._parts)) >= _PIECE:
             samples = np.concatenate(self._parts)
@@ -96,13 +104,12 @@ class SoundTrack:
         if len(samples):
             yield samples
 
-    def _begin(self, frame: av.AudioFrame, second: float) -> None:
+    def _begin(self, frame: av.AudioFrame) -> None:
         """Start where samples of both rates meet, so that a window equals that part of a film."""
         rate = frame.sample_rate
         step = rate // math.gcd(rate, self._rate)
-        position = round(Fraction(second) * rate)
-        rest = position % step
-        self._place = (position - rest) * self._rate // rate
+        rest = self._position % step
+        self._place = (self._position - rest) * self._rate // rate
         self._keep(np.zeros(max(0, self._place - self._made), np.float32))
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate)
         if rest:
