@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -98,11 +99,21 @@ def check_media(files: Sequence[str | Path], as_json: bool = False) -> int:
     """Compare files, and print a table of what differs, or all as JSON.
 
     Returns:
-        0: nothing differs; 1: something does, or a file was read by one of the two only.
+        0: nothing differs; 1: something does, or one of the two reads nothing.
+
+    Raises:
+        CheckError: there is no ffmpeg, or no such file.
     """
     program, rows = find_ffmpeg(), []
-    for file in files:
-        rows += compare(Path(file).expanduser(), program)
+    paths = [Path(file).expanduser() for file in files]
+    for path in paths:
+        if not path.is_file():
+            raise CheckError(f"{path}: no such file; name media files")
+    for path in paths:
+        found = compare(path, program)
+        if not found:
+            print(f"{path}: neither reads it", file=sys.stderr)
+        rows += found
     wrong = [row for row in rows if row.differ]
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
