@@ -30,7 +30,7 @@ from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.data.features import computed
 from fusion.data.features.problems import warn
 from fusion.data.features.readers import AUDIO, JoinedFeatures, Reader
-from fusion.data.features.store import FeatureStore, open_store
+from fusion.data.features.store import FeatureStore, open_fields, open_store
 from fusion.data.media.streams import Tracks
 from fusion.words import number_of
 
@@ -49,10 +49,7 @@ class CaptionedVideos(Source):
         max_video_tokens: video tokens of a clip; later ones are cut off. None: as many as the
             longest clip has, up to ``max_seconds``.
         max_audio_frames: the same for spectrogram frames, 100 per second.
-        audio_track: number from 0, or language, of the sound to take where a film has several;
-            None: that marked as default, or with the most channels. With ``store``, its settings
-            count.
-        video_track: the same for pictures; None: that marked as default, or the largest.
+        audio_track: of several, see :class:`.streams.Tracks`; as ``video_track``, for own films.
         max_tokens: the same for fields of the store that are modalities of their own, by name: a
             store may have any, and ``model.modalities.NAME`` reads field NAME. Others are not cut.
         fields: stores of such fields, by field, if they are not in ``store``; they name the videos
@@ -199,12 +196,9 @@ class CaptionedVideos(Source):
             reader = self._compute(self._folder(split), videos)
         return JoinedFeatures(reader, self._further) if self._further else reader
 
-    def _compute(self, folder: Path, videos: Sequence[str]) -> computed.ComputedFeatures:
-        made = computed.ComputedFeatures(folder, videos, self.video_features, self._tracks)
-        if (found := repr(sorted(made.unreadable) + sorted(made.videos))) not in self._said:
-            self._said.add(found)
-            made.report(self.max_bad)
-        return made
+    def _compute(self, folder: Path, videos: Sequence[str]) -> Reader:
+        settings = (self.video_features, self._tracks, self.max_bad, self._said)
+        return computed.open_computed(folder, videos, *settings)
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
@@ -285,14 +279,7 @@ class CaptionedVideos(Source):
 
     @functools.cached_property
     def _further(self) -> dict[str, FeatureStore]:
-        stores = {name: open_store(place) for name, place in (self.fields or {}).items()}
-        for name, store in stores.items():
-            if name not in store.fields:
-                raise ValueError(
-                    f"data.fields.{name}: {store.location} has no such field, but"
-                    f" {', '.join(store.fields)}"
-                )
-        return stores
+        return open_fields(self.fields or {})
 
     def _place(self, split: str) -> Path:
         return self._file(split, "caption file")

@@ -159,11 +159,15 @@ class ComputedFeatures:
         """Read some rows of a field."""
         return self._found[video].features[field][max(first, 0) : last]
 
-    def report(self, max_bad: float) -> None:
+    def report(self, max_bad: float, said_before: set[str]) -> None:
         """Name the films that are damaged, and those of which one of several tracks was taken.
 
-        ValueError: more than ``max_bad`` of the films lack picture or sound because of damage.
+        ``said_before`` is what is not said again; it is added to. ValueError: more than ``max_bad``
+        of the films lack picture or sound because of damage.
         """
+        if (names := " ".join(sorted(self._found))) in said_before:
+            return
+        said_before.add(names)
         said = {
             name: [p for p in made.problems if p.startswith(PARTIAL) or LOST in p]
             for name, made in self._found.items()
@@ -183,6 +187,20 @@ class ComputedFeatures:
                 f"{number_of(len(chosen), 'film')} with several tracks ({name_some(chosen, '; ')});"
                 " data.audio_track and data.video_track choose others"
             )
+
+
+def open_computed(
+    folder: Path,
+    videos: Iterable[str],
+    extractor: str,
+    tracks: Tracks,
+    max_bad: float,
+    said: set[str],
+) -> ComputedFeatures:
+    """Compute features, and report once what is wrong with the films."""
+    made = ComputedFeatures(folder, videos, extractor, tracks)
+    made.report(max_bad, said)
+    return made
 
 
 def _fill_cache(paths: list[Path], extractor: str, tracks: Tracks) -> None:

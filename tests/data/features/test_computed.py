@@ -67,7 +67,7 @@ def test_a_damaged_film_is_named_and_what_can_be_read_is_used(films, caplog):
     (films / "a.mp4").write_bytes(data)
     made = ComputedFeatures(films, ["a.mp4", "b.mp4"], "descriptors")
     with caplog.at_level(logging.WARNING):
-        made.report(0.0)
+        made.report(0.0, set())
     assert "1 film of 2 damaged (a.mp4: partial: " in caplog.text
     assert made.rows("a.mp4", "audio") and made.rows("a.mp4", "2d")
 
@@ -82,16 +82,16 @@ def test_films_that_lost_their_sound_are_counted_and_limited(films, caplog):
     made = ComputedFeatures(films, ["a.mp4", "b.mp4"], "descriptors")
     assert made.rows("a.mp4", "audio") == 0 and made.rows("a.mp4", "2d")
     with caplog.at_level(logging.WARNING):
-        made.report(0.5)
+        made.report(0.5, set())
     assert "of which 1 without picture or sound (a.mp4: " in caplog.text
     with pytest.raises(ValueError, match=r"no sound \(none that can be decoded\).* data.max_bad"):
-        made.report(0.1)
+        made.report(0.1, set())
 
 
 def test_the_track_that_was_taken_is_named_and_another_can_be_chosen(films, caplog):
     made = ComputedFeatures(CASES, ["second_sound_default.mkv"], "descriptors")
     with caplog.at_level(logging.WARNING):
-        made.report(0.0)
+        made.report(0.0, set())
     assert "mkv: sound of track 1 (of 0 to 1): default); data.audio_track" in caplog.text
     other = ComputedFeatures(CASES, made.videos, "descriptors", Tracks(audio=0))
     loud = [reader.read(made.videos[0], "audio")[50:750].mean(0) for reader in (made, other)]
