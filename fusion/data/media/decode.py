@@ -112,7 +112,7 @@ class Decoder:
         clock = self._clock = PacketClock(self._container, self._followed, self.origin)
         wanted = {stream.index for stream in self.streams}
         try:
-            for packet in self._container.demux(*self._followed):
+            for packet in self._demux():
                 if not packet.size:
                     continue
                 clock.correct(packet)
@@ -122,6 +122,15 @@ class Decoder:
                     break
         except av.FFmpegError as error:
             self.broken = error.strerror
+
+    def _demux(self) -> Iterator[Any]:
+        """Yield the packets; a stream that appears midway ends PyAV's iteration, not the file."""
+        while True:
+            try:
+                yield from self._container.demux(*self._followed)
+                return
+            except IndexError:
+                continue
 
     def decode(self, packet: Any) -> Iterator[tuple[Any, Any, float]]:
         """Yield the stream, the frames and their seconds of a packet.

@@ -121,8 +121,9 @@ class Film:
         if index in decoder.stopped:
             return
         before = self._ends.get(index)
-        if before is not None and second - before > _AHEAD:
-            self._stop(decoder, index, f"its time stamps jump from {before:.1f} to {second:.1f} s")
+        if second - (before or 0.0) > _AHEAD:
+            jump = f"from {before or 0.0:.1f} to {second:.1f} s"
+            self._stop(decoder, index, f"its time stamps jump {jump}")
             return
         if second > MOST_SECONDS:
             self._stop(decoder, index, f"of its {second / 3600:.0f} hours only the first are read")

@@ -69,12 +69,16 @@ class SoundTrack:
         self._parts: list[NDArray[Any]] = []
 
     @property
+    def _full(self) -> bool:
+        return self._last is not None and self._made >= self._last
+
+    @property
     def complete(self) -> bool:
         """Whether the last sample was reached, and whether it is to be dropped is known."""
-        if self._last is None or self._made < self._last:
+        if not self._full:
             return False
-        promised = self._promised
-        return promised is None or self._last <= promised or self._reached > promised + self._slack
+        promised, last = self._promised, self._last or 0
+        return promised is None or last <= promised or self._reached > promised + self._slack
 
     def push(self, frame: av.AudioFrame, second: float) -> Iterator[NDArray[np.float32]]:
         """Take a frame that begins at ``second``; yield samples, (S,), once there are enough."""
@@ -88,8 +92,12 @@ class SoundTrack:
             self._position += frame.samples
             return
         if self._resampler is None:
-            self._begin(frame)
+            for _ in self._begin(frame):
+                yield from self._ready()
         self._resample(frame)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[NDArray[np.float32]]:
         if sum(map(len, self._parts)) >= _PIECE:
             samples = np.concatenate(self._parts)
             self._parts = [samples[-self._slack :]]  # which may be dropped
@@ -104,13 +112,18 @@ class SoundTrack:
         if len(samples):
             yield samples
 
-    def _begin(self, frame: av.AudioFrame) -> None:
-        """Start where samples of both rates meet, so that a window equals that part of a film."""
+    def _begin(self, frame: av.AudioFrame) -> Iterator[None]:
+        """Start where samples of both rates meet, so that a window equals that part of a film.
+
+        It stops after each piece of the silence before, so that an hour of it is no array.
+        """
         rate = frame.sample_rate
         step = rate // math.gcd(rate, self._rate)
         rest = self._position % step
         self._place = (self._position - rest) * self._rate // rate
-        self._keep(np.zeros(max(0, self._place - self._made), np.float32))
+        while (silent := min(self._place - self._made, _PIECE)) > 0 and not self._full:
+            self._keep(np.zeros(silent, np.float32))
+            yield
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate)
         if rest:
             silence = av.AudioFrame(frame.format.name, frame.layout.name, rest)
