@@ -80,7 +80,7 @@ def command_lines(text):
     """Let a shell spell out the command lines of a bash block, without running any of them."""
     say = '{ printf "%s\\n" "$@"; echo ---; }'
     stubs = [f"{name}() {say};" for name in ("accelerate", "torchrun", "python")]
-    stubs += [f'fusion() {{ set -- "tools/$1.py" "${{@:2}}"; {say[1:]};']
+    stubs += [f'fusion() {{ set -- "tools/${{1//-/_}}.py" "${{@:2}}"; {say[1:]};']
     stubs += [f"{name}() {{ :; }};" for name in ("pip", "pytest", "mkdocs", "pre-commit", ".")]
     words = subprocess.run(
         [shutil.which("bash"), "-c", "\n".join([*stubs, text])],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from fusion.commands.arguments import positive, seconds, share
 
@@ -13,6 +14,7 @@ EXAMPLES = """examples:
   {prog} films/ --out features --weights-3d resnext101.pth
   {prog} a.mp4 b.mkv --out features --features-2d none --features-3d none
   {prog} films/ --out features --features-2d hf:CLIP --features-audio hf:WHISPER
+  {prog} films/ --out features --verify
   torchrun --nproc_per_node 4 {launch} films/ --out features           # four GPUs
   RANK=3 WORLD_SIZE=10 {prog} films/ --out features           # 1 of 10
   {prog} films/ --out features --engine ray --ray-address head:6379
@@ -22,8 +24,8 @@ the outcome of each file: ok, partial (a part of the film is missing) or failed.
 the networks of HowTo100M's features. 3D networks: resnext101, s3d; and of torchvision r3d_18,
 mc3_18, r2plus1d_18, tv_s3d, mvit_v1_b, mvit_v2_s, swin3d_t, swin3d_s, swin3d_b.
 
-Exit codes: 0, at least one file is in the store; 1, no file is; 2, an error in the command or in a
-file that it names; 130 and 143, stopped.
+Exit codes: 0, at least one file is in the store; 1, no file is, or --verify named one; 2, an error
+in the command or in a file that it names; 130 and 143, stopped.
 """
 DEFAULTS = {
     "2d": "resnet152.tv_in1k",
@@ -55,6 +57,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--no-audio", action="store_true", help="no spectrograms of the sound")
     text = "largest share of captions that may be bad (default: 0.05)"
     option("--max-bad", type=share, default=0.05, metavar="SHARE", help=text)
+    for kind, what in {"audio": "sound", "video": "pictures"}.items():
+        text = f"which {what} to take of several: number from 0, or language (default: best)"
+        option(f"--{kind}-track", metavar="TRACK", help=text)
+    text = "name the videos of the store that an older version read otherwise, and end"
+    option("--verify", action="store_true", help=text)
     option("--root", metavar="FOLDER", help="names of videos are relative to it")
     text = "ray: on several machines, or in several processes of this one; see docs/cluster.md"
     option("--engine", choices=("ray",), metavar="NAME", help=text)
@@ -69,9 +76,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Extract."""
     from fusion.commands.errors import run
-    from fusion.extract.job import extract
-    from fusion.extract.ray_cluster import Cluster
-    from fusion.extract.settings import Features
 
     if given.ray_address and not given.engine:
         parser.error("--ray-address is for --engine ray")
@@ -79,7 +83,22 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     kinds = ("2d", "3d", "sound")
     names = [f"{what}_{field}" for what in ("features", "weights") for field in kinds]
     names.append("random_weights")
-    features = Features(**{n: words.pop(n) for n in names}, audio=not words.pop("no_audio"))
+    run(lambda: _extract(words, names))
+
+
+def _extract(words: dict[str, Any], names: list[str]) -> None:
+    from fusion.data.media.streams import Tracks
+    from fusion.extract.job import extract
+    from fusion.extract.ray_cluster import Cluster
+    from fusion.extract.settings import Features
+
+    if words.pop("verify"):
+        from fusion.extract.verify import verify
+
+        sys.exit(int(bool(verify(words["videos"], words["out"], words["root"]))))
+    tracks = Tracks.of(words.pop("audio_track"), words.pop("video_track"))
+    chosen = {name: words.pop(name) for name in names}
+    features = Features(**chosen, audio=not words.pop("no_audio"), tracks=tracks)
     engine, address = words.pop("engine"), words.pop("ray_address")
     cluster = Cluster(address, words["workers"]) if engine else None
-    run(lambda: sys.exit(extract(features=features, cluster=cluster, **words).exit_code))
+    sys.exit(extract(features=features, cluster=cluster, **words).exit_code)

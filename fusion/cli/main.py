@@ -10,7 +10,7 @@ from importlib import import_module
 import fusion
 from fusion.commands.arguments import Parser
 
-COMMANDS = {  # each is a module of this folder
+COMMANDS = {  # each is a module of this folder, with _ for -
     "train": "train a model as a config says, evaluate it, write a report",
     "evaluate": "evaluate a trained model on any split or data set",
     "compare": "compare trained runs in one table and one picture",
@@ -19,6 +19,7 @@ COMMANDS = {  # each is a module of this folder
     "serve": "search an index in the browser, and by an API",
     "extract": "compute features of films with networks",
     "check": "list every mistake of a caption file",
+    "check-media": "compare how films are read with what ffmpeg reads",
     "convert": "convert published weights or word vectors",
     "pack": "pack published features into a feature store, or verify a store",
 }
@@ -37,7 +38,7 @@ In Python: fusion.load("runs/eao").encode("a dog barks")
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command that the first word names; ``words`` None: those of the program."""
     given = list(sys.argv[1:] if words is None else words)
-    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
     parser = Parser(
         prog="fusion",
         usage="fusion COMMAND ...",
@@ -59,9 +60,10 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def call(name: str, words: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Read the words of a command and run it; ``prog`` is what the user typed for it."""
-    module = import_module(f"fusion.cli.{name}")
-    prog = prog or f"python tools/{name}.py"
-    launched = f"-m {prog}" if prog.startswith("fusion") else f"tools/{name}.py"
+    file = name.replace("-", "_")
+    module = import_module(f"fusion.cli.{file}")
+    prog = prog or f"python tools/{file}.py"
+    launched = f"-m {prog}" if prog.startswith("fusion") else f"tools/{file}.py"
     examples = module.EXAMPLES.replace("{launch}", launched).replace("{prog}", prog)
     parser = Parser(prog=prog, description=module.__doc__, epilog=examples)
     module.add(parser)

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple, cast
 from fusion.data.media.film import Piece
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.sound import Hearing
+from fusion.data.media.streams import BEST, Tracks
 from fusion.extract.worker import read_message
 
 COMMAND = (sys.executable, "-P", "-m", "fusion.extract.worker")
@@ -43,6 +44,7 @@ class End(NamedTuple):
     problems: tuple[str, ...]  # see :class:`.film.Film`
     size: int  # bytes
     mtime: int  # of its last change, in seconds since 1970
+    notes: tuple[str, ...] = ()
 
 
 class Failed(NamedTuple):
@@ -85,13 +87,20 @@ class _Worker:
                     inbox.put((self, message), timeout=_LOOK)
                     break
 
-    def begin(self, task: Task, samplings: Mapping[str, Sampling | Hearing], audio: bool) -> None:
+    def begin(
+        self,
+        task: Task,
+        samplings: Mapping[str, Sampling | Hearing],
+        audio: bool,
+        tracks: Tracks,
+    ) -> None:
         """Give it a file."""
         self.task, self.silent, self.waited, self.seconds = task, 0.0, 0.0, 0.0
         content = {
             "path": os.fspath(task.path),
             "samplings": {f: dataclasses.asdict(s) for f, s in samplings.items()},
             "audio": audio,
+            "tracks": tracks.as_settings(),
         }
         pipe = cast(IO[bytes], self._process.stdin)
         with contextlib.suppress(OSError):  # it has ended, which its thread will report
@@ -133,6 +142,7 @@ class DecoderPool:
         count: number of programs.
         time_limit: seconds to wait for the next piece of a file; for the whole file, as long plus
             ten times its duration.
+        tracks: which of several tracks to take.
     """
 
     def __init__(
@@ -141,12 +151,13 @@ class DecoderPool:
         audio: bool,
         count: int,
         time_limit: float,
+        tracks: Tracks = BEST,
     ) -> None:
         if count < 1 or not time_limit > 0:
             raise ValueError(
                 f"workers must be at least 1 and the time limit above 0; got {count}, {time_limit}"
             )
-        self.samplings, self.audio = dict(samplings), audio
+        self.samplings, self.audio, self.tracks = dict(samplings), audio, tracks
         self.count, self.time_limit = count, time_limit
         self._inbox: queue.Queue[tuple[_Worker, Any]] = queue.Queue(_AHEAD * count)
         self._workers: list[_Worker] = []
@@ -199,7 +210,8 @@ class DecoderPool:
         worker.ready = True
         if values["kind"] == "end" and task:
             problems = tuple(values["problems"])
-            yield task, End(values["seconds"], problems, values["size"], values["mtime"])
+            state = (values["size"], values["mtime"], tuple(values["notes"]))
+            yield task, End(values["seconds"], problems, *state)
         elif values["kind"] == "failed" and task:
             yield task, Failed(values["problem"])
         following = next(waiting, None)
@@ -207,7 +219,7 @@ class DecoderPool:
             self._workers.remove(worker)
             worker.stop()
         else:
-            worker.begin(following, self.samplings, self.audio)
+            worker.begin(following, self.samplings, self.audio, self.tracks)
 
     def _give_up(self, worker: _Worker, wrong: str) -> Iterator[tuple[Task, Event]]:
         """End a worker and start another one; its file has failed."""

@@ -169,7 +169,8 @@ class Extractor:
         if features is None:
             return Extracted({}, {}, self._problems.pop(task.name))
         facts = {"duration": round(event.seconds, 3), "size": event.size, "mtime": event.mtime}
-        return Extracted(features, facts | {"problems": list(event.problems)} | self._facts)
+        facts |= {"problems": list(event.problems), "notes": list(event.notes)} | self._facts
+        return Extracted(features, facts)
 
 
 def own_device() -> torch.device:

@@ -129,7 +129,7 @@ def _extract_share(
     if cluster and world_size > 1:
         raise ValueError("--engine ray divides the films itself; unset RANK and WORLD_SIZE")
     backbones = features.build()
-    settings = describe(backbones, features.audio)
+    settings = describe(backbones, features.audio, features.tracks)
     if cluster is None:
         extract_films = _here(backbones, features, workers, time_limit)
     else:
@@ -158,7 +158,8 @@ def _here(
     if workers is None:
         workers = _cores() if device.type == "cuda" else 1
     samplings = {field: backbone.sampling for field, backbone in moved.items()}
-    return Extractor(moved, DecoderPool(samplings, features.audio, workers, limit)).extract
+    decoders = DecoderPool(samplings, features.audio, workers, limit, features.tracks)
+    return Extractor(moved, decoders).extract
 
 
 def _ways(base: Path, captions: str | Path) -> Ways:

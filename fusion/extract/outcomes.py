@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fusion.data.features.store import FeatureStore
+from fusion.data.media.film import PARTIAL
 from fusion.files import write_atomically
 from fusion.words import number_of
 
-PARTIAL = "partial: "  # begins a problem of a video of which a part is missing
 CHANGED = "changed since: "  # begins a problem of a file other than the one in the store
 _ON_SCREEN = 60  # files; all are in report.txt
 
@@ -30,6 +30,7 @@ class Outcome:
     rows: Mapping[str, int]  # of each field; empty if the video is not in the store
     seconds: float  # decoded
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # which of several tracks were taken
 
     @property
     def state(self) -> str:
@@ -75,7 +76,7 @@ class Outcomes:
         body = [
             [_printable(file.video), file.state, f"{file.seconds:.1f}"]
             + [str(file.rows.get(field, "-")) for field in self.fields]
-            + [_printable("; ".join(file.problems))]
+            + [_printable("; ".join([*file.problems, *file.notes]))]
             for file in files
         ]
         rows = [["file", "state", "seconds", *self.fields, "problems"], *body]
@@ -126,7 +127,8 @@ def _outcome(features: FeatureStore, video: str, failure: str | None) -> Outcome
     facts = features.facts(video)
     rows = {field: features.rows(video, field) for field in features.fields}
     problems = [*facts.get("problems", ()), *([failure] if failure else [])]
-    return Outcome(video, rows, facts.get("duration", 0.0), tuple(problems))
+    notes = tuple(facts.get("notes", ()))
+    return Outcome(video, rows, facts.get("duration", 0.0), tuple(problems), notes)
 
 
 def _write(store: Path, outcomes: Outcomes) -> None:

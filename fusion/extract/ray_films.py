@@ -44,14 +44,14 @@ class Films:
 
     def __init__(self, features: Features, settings: Mapping[str, Any], time_limit: float) -> None:
         backbones = {field: b.to(own_device()) for field, b in features.build().items()}
-        if (ours := describe(backbones, features.audio)) != settings:
+        if (ours := describe(backbones, features.audio, features.tracks)) != settings:
             differ = next(k for k in {**settings, **ours} if settings.get(k) != ours.get(k))
             raise ValueError(
                 f"a worker has other settings of {differ}: {ours.get(differ)}, and not"
                 f" {settings.get(differ)}; install the same versions and weights on all machines"
             )
         samplings = {field: backbone.sampling for field, backbone in backbones.items()}
-        decoders = DecoderPool(samplings, features.audio, 1, time_limit)
+        decoders = DecoderPool(samplings, features.audio, 1, time_limit, features.tracks)
         self._task: Task | None = None
         self._events = Extractor(backbones, decoders).extract(self._tasks())
 

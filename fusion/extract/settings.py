@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fusion.data.features.computed import SPECTROGRAM_VERSION
 from fusion.data.features.format import Field
-from fusion.data.features.readers import SPECTROGRAM_VERSION
 from fusion.data.media.film import VERSION
 from fusion.data.media.log_mel import HOP, NUM_MELS, RATE
+from fusion.data.media.streams import BEST, Tracks
 from fusion.extract.backbone import NONE, Backbone, Source
 from fusion.extract.networks import build_backbone
 from fusion.extract.transformers_models import SoundBackbone
@@ -35,6 +36,7 @@ class Features:
     weights_3d: str | Path | None = None
     random_weights: bool = False  # where there is no file
     audio: bool = True  # whether to compute spectrograms
+    tracks: Tracks = BEST  # which of several tracks to take
     features_sound: str = NONE  # network for sound, ``hf:`` and a model of transformers; or none
     weights_sound: str | Path | None = None
 
@@ -60,9 +62,17 @@ def fields_of(backbones: Mapping[str, AnyBackbone], audio: bool) -> dict[str, Fi
     return fields | ({AUDIO: Field(NUM_MELS, RATE / HOP)} if audio else {})
 
 
-def describe(backbones: Mapping[str, AnyBackbone], audio: bool) -> dict[str, Any]:
-    """Describe, ready for JSON, all settings that change the values of the features."""
+def describe(
+    backbones: Mapping[str, AnyBackbone], audio: bool, tracks: Tracks = BEST
+) -> dict[str, Any]:
+    """Describe, ready for JSON, all settings that change the values of the features.
+
+    ``decoding`` is the version of the film reader: it differs for few films, see
+    :mod:`fusion.extract.verify`.
+    """
     settings: dict[str, Any] = {"format": 1, "decoding": VERSION}
+    if wishes := tracks.as_settings():
+        settings["tracks"] = wishes
     for field, b in backbones.items():
         sampling = dataclasses.asdict(b.sampling)
         settings[field] = {"network": b.name, "weights": b.weights, "sampling": sampling}
@@ -74,6 +84,7 @@ def describe(backbones: Mapping[str, AnyBackbone], audio: bool) -> dict[str, Any
 def facts_of(backbones: Mapping[str, AnyBackbone]) -> dict[str, Any]:
     """Return the facts that the store keeps of each video about its networks and weights."""
     return {
+        "reader": VERSION,
         "networks": {f: b.name for f, b in backbones.items()},
         "weights": {f: b.weights for f, b in backbones.items()},
     } | _warning(backbones)
@@ -96,7 +107,8 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
         write_once(path, json.dumps(settings, indent=1) + "\n")
     try:
         found = json.loads(path.read_text())
-        differ = [k for k in {**found, **settings} if found.get(k) != settings.get(k)]
+        keys = [k for k in {**found, **settings} if k != "decoding"]  # each video has its own
+        differ = [k for k in keys if found.get(k) != settings.get(k)]
     except (ValueError, AttributeError):
         raise ValueError(f"{path} is damaged; restore it, or choose another --out") from None
     if differ:

@@ -5,7 +5,7 @@
 It is a program and not a process of a pool: a pool would fork its caller with all its threads, or
 import the caller's main program again. It imports no torch, and starts in a third of a second.
 
-It reads tasks from its standard input, one line of JSON each: ``path``, ``audio``, and in
+It reads tasks from its standard input, one line of JSON each: ``path``, ``audio``, ``tracks``, in
 ``samplings`` the arguments of a :class:`.Sampling` or a :class:`.Hearing` by field. It writes
 messages, see :func:`write_message`, to its standard output: "ready"; then for each task any number
 of "piece", and one "end" or "failed".
@@ -31,6 +31,7 @@ from fusion.data.media.decode import MediaError
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.sound import Hearing
+from fusion.data.media.streams import Tracks
 
 
 def write_message(file: BinaryIO, values: dict[str, Any], data: NDArray[Any] | None = None) -> None:
@@ -72,7 +73,8 @@ def main() -> None:
             field: Hearing(**arguments) if "rate" in arguments else Sampling(**arguments)
             for field, arguments in task["samplings"].items()
         }
-        _send(Film(task["path"], samplings, task["audio"]), output)
+        tracks = Tracks(**task["tracks"])
+        _send(Film(task["path"], samplings, task["audio"], tracks), output)
 
 
 def _listen(tasks: queue.SimpleQueue[str]) -> None:
@@ -93,6 +95,7 @@ def _send(film: Film, output: BinaryIO) -> None:
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise MediaError(f"{path}: it changed while it was read; run this again")
         end = {"kind": "end", "seconds": film.seconds, "problems": film.problems}
+        end["notes"] = film.notes
         write_message(output, end | {"size": after.st_size, "mtime": int(after.st_mtime)})
         return
     except BrokenPipeError:

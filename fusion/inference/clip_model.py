@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion.data.media.decode import largest_video_stream, open_media
+from fusion.data.media.decode import open_media
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling, seen_size
+from fusion.data.media.streams import choose
 from fusion.extract.weights import name_weights
 from fusion.inference.clip_files import features_of, open_model
 from fusion.inference.embedder import CUT, Embedded
@@ -278,8 +279,8 @@ class ClipModel:
 def _shorter_side(path: Path) -> int:
     """Return the pixels of the shorter side of a film's pictures, at most ``LARGEST``."""
     with open_media(path) as container:
-        stream = largest_video_stream(container)
+        stream = choose(container, "video")
         if stream is None:
             return 1  # reading it will say that there is no picture
-        width, height = seen_size(stream.width, stream.height, stream.sample_aspect_ratio, 0)
+        width, height = seen_size(stream.width, stream.height, stream.sample_aspect_ratio, False)
     return max(1, min(LARGEST, round(min(width, height))))

@@ -14,17 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.checkpoint import CheckpointError, check_recipe
-from fusion.data.features import readers
+from fusion.data.features import computed
 from fusion.data.features.format import Field
 from fusion.data.media.film import Film, Piece
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.sound import Hearing
+from fusion.data.media.streams import Tracks
 from fusion.extract.films import FilmRows
 from fusion.extract.settings import NETWORKS, Features, describe, fields_of
 from fusion.extract.weights import RANDOM
@@ -39,12 +38,6 @@ class Reading(Protocol):
         self, path: Path, samplings: Mapping[str, Sampling | Hearing], audio: bool
     ) -> Iterator[Piece]:
         """Do what :meth:`.Film.pieces` does."""
-
-    def frames(self, path: Path, fps: float, height: int, width: int) -> NDArray[np.uint8]:
-        """Do what :func:`.read_frames` does."""
-
-    def sound(self, path: Path) -> NDArray[np.float32]:
-        """Do what :func:`.read_audio` does."""
 
 
 class FilmFeatures:
@@ -73,14 +66,16 @@ class FilmFeatures:
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
         self.readings: dict[Path, Reading] = {}
         self._extractor: str | None = recipe.get("extractor")
+        self._tracks = Tracks(**recipe.get("tracks", {}))
         if self._extractor is not None:
-            if self._extractor not in readers.EXTRACTORS:
+            if self._extractor not in computed.EXTRACTORS:
                 raise CheckpointError(
                     f"the model was trained with features of {self._extractor!r}, and this version"
-                    f" of fusion makes {', '.join(readers.EXTRACTORS)}; use the version of then"
+                    f" of fusion makes {', '.join(computed.EXTRACTORS)}; use the version of then"
                 )
-            self.fields: Mapping[str, Field] = readers.fields_of(self._extractor)
-            _check(recipe, readers.recipe_of(self._extractor), "this version of fusion")
+            self.fields: Mapping[str, Field] = computed.fields_of(self._extractor)
+            made = computed.recipe_of(self._extractor, self._tracks)
+            _check(recipe, made, "this version of fusion")
             return
         self._audio = "audio" in recipe
         chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
@@ -93,7 +88,7 @@ class FilmFeatures:
         backbones = features.build()
         self._backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}
         self.fields = fields_of(self._backbones, self._audio)
-        _check(recipe, describe(self._backbones, self._audio), "the weights here")
+        _check(recipe, describe(self._backbones, self._audio, self._tracks), "the weights here")
 
     def rows(self, path: Path) -> dict[str, Tensor]:
         """Compute the features of a film by field, (R, D); R is 0 for what it lacks.
@@ -114,13 +109,14 @@ class FilmFeatures:
     def _compute(self, path: Path) -> dict[str, Tensor]:
         there = self.readings.get(path)
         if self._extractor is not None and there is not None:
-            return readers.compute_elsewhere(path, self._extractor, there.frames, there.sound)
+            return computed.compute_elsewhere(path, self._extractor, there.pieces)
         if self._extractor is not None:
-            return readers.compute_features(path, self._extractor)
+            return computed.compute_features(path, self._extractor, self._tracks)
         samplings = {field: backbone.sampling for field, backbone in self._backbones.items()}
-        read = there.pieces if there else lambda *given: Film(*given).pieces()
+        wanted = (path, samplings, self._audio)
+        pieces = there.pieces(*wanted) if there else Film(*wanted, self._tracks).pieces()
         made = FilmRows(self._backbones)
-        for piece in read(path, samplings, self._audio):
+        for piece in pieces:
             made.push(piece)
         return {field: rows for field, rows in made.end().items() if field in self.fields}
 

@@ -13,7 +13,7 @@ import torch
 
 from fusion.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, read_recipe
 from fusion.data.datasets import DATASETS
-from fusion.data.features.readers import EXTRACTORS, recipe_of
+from fusion.data.features.computed import EXTRACTORS, recipe_of
 from fusion.data.features.store import open_store
 from fusion.inference.card import read_facts
 from fusion.inference.clip_files import is_pretrained

@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from fusion.data.media.decode import decode_from, open_media, video_stream
+from fusion.data.media.decode import Decoder, open_media
 from fusion.data.media.encode import encode_jpeg, write_clip
-from fusion.data.media.film import read_audio, read_frames
 from fusion.data.media.log_mel import log_mel
+from fusion.data.media.pictures import seen_size
+from fusion.data.media.upright import upright
+from fusion.data.media.window import read_audio, read_frames
 from fusion.report.page import render
 from fusion.words import number_of
 
@@ -210,12 +211,11 @@ def _frame_size(path: str | Path) -> tuple[int, int]:
     """Height and width with the proportions of the film: multiples of 4, about ``AREA``."""
     proportion = 4 / 3
     with open_media(path) as container:
-        stream = video_stream(container)
-        frame = next(decode_from(container, stream, 0.0, path), None) if stream else None
-        if stream and isinstance(frame, av.VideoFrame):
-            proportion = frame.width / frame.height * float(stream.sample_aspect_ratio or 1)
-            if round(frame.rotation) % 180:
-                proportion = 1 / proportion
+        for stream, frame, _ in Decoder(container, ["video"]).frames():
+            turned, _ = upright(frame)
+            seen = seen_size(frame.width, frame.height, stream.sample_aspect_ratio, turned)
+            proportion = seen[0] / seen[1]
+            break
     proportion = min(max(proportion, 0.4), 2.5)
     height = math.sqrt(AREA / proportion)
     return round(height / 4) * 4, round(height * proportion / 4) * 4

@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.data.media.decode import MediaError, open_media
-from fusion.data.media.film import Film, read_audio, read_frames
+from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.sound import Hearing
+from fusion.data.media.window import read_audio, read_frames
 from fusion.extract.worker import write_message
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")  # of pictures; no other is tried

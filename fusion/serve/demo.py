@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.media.decode import MediaError, largest_video_stream, open_media
+from fusion.data.media.decode import MediaError, open_media
 from fusion.data.media.encode import write_clip
-from fusion.data.media.film import read_audio, read_frames
+from fusion.data.media.streams import choose
+from fusion.data.media.window import read_audio, read_frames
 from fusion.modalities import members
 from fusion.search.index import Index
 from fusion.serve.decoding import LimitedDecoder, Limits
@@ -147,7 +148,7 @@ def cut(film: Path, start: float, end: float, target: Path) -> Path:
         ValueError: it has nothing in these seconds.
     """
     with open_media(film) as container:
-        stream = largest_video_stream(container)
+        stream = choose(container, "video")
         size = (stream.height, stream.width) if stream is not None else None
     frames = None
     if size is not None:

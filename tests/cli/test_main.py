@@ -34,8 +34,9 @@ def test_every_command_has_help_with_examples_of_its_name(name, capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_a_tool_too(name, tool):
-    code, text, _ = tool(f"tools/{name}.py", "--help")
-    assert code == 0 and f"usage: python tools/{name}.py" in text
+    file = name.replace("-", "_")
+    code, text, _ = tool(f"tools/{file}.py", "--help")
+    assert code == 0 and f"usage: python tools/{file}.py" in text
 
 
 def test_a_misspelt_command_is_named(capsys):

@@ -137,7 +137,7 @@ def test_processes_that_do_not_start_are_an_error(film, tmp_path, monkeypatch):
 def test_a_process_ends_with_the_one_that_started_it(film, tmp_path):
     hanging = tmp_path / "hang.mp4"
     os.link(film, hanging)
-    task = f'{{"path": "{hanging}", "samplings": {{}}, "audio": true}}\n'
+    task = f'{{"path": "{hanging}", "samplings": {{}}, "audio": true, "tracks": {{}}}}\n'
     with subprocess.Popen(
         BAD, cwd=ROOT, stdin=-1, stdout=-1, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as process:

@@ -10,8 +10,9 @@ import torch
 
 from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
-from fusion.data.media.film import Film, read_audio
+from fusion.data.media.film import Film
 from fusion.data.media.log_mel import log_mel
+from fusion.data.media.window import read_audio
 from fusion.extract import job
 from fusion.extract.films import FilmRows
 from fusion.extract.job import extract, find_videos

@@ -13,7 +13,7 @@ from fusion.checkpoint import CheckpointError
 from fusion.commands.train import train
 from fusion.config import load_config, to_yaml
 from fusion.data.features.store import FeatureStore
-from fusion.data.media.film import read_audio, read_frames
+from fusion.data.media.window import read_audio, read_frames
 from fusion.extract.backbone import Source
 from fusion.extract.job import extract
 from fusion.extract.settings import Features

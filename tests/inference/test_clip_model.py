@@ -13,7 +13,7 @@ from PIL import Image
 
 import fusion
 from fusion.data.media.decode import MediaError
-from fusion.data.media.film import read_frames
+from fusion.data.media.window import read_frames
 from fusion.inference import clip_model
 from fusion.inference.clip_model import ClipModel
 from tests.data.media.films import write_film

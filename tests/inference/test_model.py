@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import fusion
-from fusion.data.media.film import read_audio, read_frames
+from fusion.data.media.window import read_audio, read_frames
 from fusion.tokens import Tokens
 from tests.inference.compare import (
     COMBINATIONS,

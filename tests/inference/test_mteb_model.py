@@ -8,7 +8,7 @@ import torch
 
 import fusion
 from fusion.data.media.encode import write_clip
-from fusion.data.media.film import read_audio
+from fusion.data.media.window import read_audio
 from fusion.inference import mteb_model
 from fusion.inference.mteb_model import MtebModel
 from tests.inference.tiny_clip import write_model

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusion.data.media.film import Film, read_audio, read_frames
+from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.sound import Hearing
+from fusion.data.media.window import read_audio, read_frames
 from fusion.serve import decoding
 from fusion.serve.decoding import LimitedDecoder, Limits
 from fusion.serve.schemas import Refused

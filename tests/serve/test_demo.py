@@ -3,7 +3,7 @@
 import av
 import pytest
 
-from fusion.data.media.film import read_audio, read_frames
+from fusion.data.media.window import read_audio, read_frames
 from fusion.serve.demo import ANYTHING, EVERY_FILM, Demo, build, cut, launch
 from tests.data.media.films import write_film
 

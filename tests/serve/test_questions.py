@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.data.media.film import read_audio
+from fusion.data.media.window import read_audio
 from fusion.extract.settings import describe
 from fusion.inference.clips import ClipMaker
 from fusion.inference.features import FilmFeatures
@@ -39,8 +39,8 @@ def test_networks_make_the_same_features_of_an_upload(decoder, films, monkeypatc
 
 def test_only_the_film_of_a_stranger_is_read_elsewhere(decoder, films, model, monkeypatch):
     asked = []
-    frames = decoder.frames
-    monkeypatch.setattr(decoder, "frames", lambda path, *a: asked.append(path) or frames(path, *a))
+    pieces = decoder.pieces
+    monkeypatch.setattr(decoder, "pieces", lambda path, *a: asked.append(path) or pieces(path, *a))
     maker = ClipMaker(model.modalities, {}, {}, None, model.recipe, torch.device("cpu"), None)
     with maker.reading(films / "a.mp4", decoder):
         maker._films.rows(films / "silent.mp4")

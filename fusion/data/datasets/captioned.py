@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from fusion.data.datasets.clips import (
 )
 from fusion.data.datasets.dataset import SPLITS, Source, TextEncoder, check_settings, paths_of
 from fusion.data.datasets.protocols import PROTOCOLS
-from fusion.data.features import readers
+from fusion.data.features import computed
 from fusion.data.features.problems import warn
-from fusion.data.features.readers import AUDIO, Reader
-from fusion.data.features.store import FeatureStore, open_store
+from fusion.data.features.readers import AUDIO, JoinedFeatures, Reader
+from fusion.data.features.store import FeatureStore, open_fields, open_store
+from fusion.data.media.streams import Tracks
 from fusion.words import number_of
 
 
@@ -45,10 +46,11 @@ class CaptionedVideos(Source):
             are relative to the file or folder and need no ending. Training needs it.
         validation: the same, for choosing the best checkpoint. Training needs it.
         test: the same, for the table at the end of a run.
-        video_features: one of :data:`fusion.data.features.readers.EXTRACTORS`.
+        video_features: one of :data:`fusion.data.features.computed.EXTRACTORS`.
         max_video_tokens: video tokens of a clip; later ones are cut off. None: as many as the
             longest clip has, up to ``max_seconds``.
         max_audio_frames: the same for spectrogram frames, 100 per second.
+        audio_track: of several, see :class:`.streams.Tracks`; as ``video_track``, for own films.
         max_tokens: the same for fields of the store that are modalities of their own, by name: a
             store may have any, and ``model.modalities.NAME`` reads field NAME. Others are not cut.
         fields: stores of such fields, by field, if they are not in ``store``; they name the videos
@@ -97,6 +99,8 @@ class CaptionedVideos(Source):
     held_out: float = 0.0
     max_tokens: Mapping[str, int] | None = None
     fields: Mapping[str, str] | None = None
+    audio_track: int | str | None = None
+    video_track: int | str | None = None
 
     def __post_init__(self) -> None:
         self._is_built_in = self.ceilings is not None  # the demo corpus alone has some
@@ -107,7 +111,7 @@ class CaptionedVideos(Source):
         check_settings(
             self.bad,
             self.max_bad,
-            video_features=(self.video_features, readers.EXTRACTORS),
+            video_features=(self.video_features, computed.EXTRACTORS),
             protocol=(self.protocol, PROTOCOLS),
             **{f"only.{split}": (split, SPLITS) for split in self._lists},
         )
@@ -116,11 +120,12 @@ class CaptionedVideos(Source):
                 f"data.held_out ({self.held_out}) is a share, such as 0.15, and data.max_seconds"
                 f" ({self.max_seconds}) more than 0"
             )
+        self._tracks = Tracks.of(self.audio_track, self.video_track)
         self.tested_by = PROTOCOLS[self.protocol]
         self._read: dict[str, list[Caption]] = {}
         self._kept: dict[str, list[Caption]] = {}
         self._files: dict[Path, tuple[list[Caption], Path]] = {}  # captions, and their folder
-        self._said: set[str] = set()  # splits whose cut clips are named
+        self._said: set[str] = set()  # what was said once
 
     def extract(self) -> None:
         """Compute the features of all splits; with a store, only check the captions."""
@@ -129,7 +134,7 @@ class CaptionedVideos(Source):
             for folder in dict.fromkeys(map(self._folder, self.files)):
                 splits = [split for split in self.files if self._folder(split) == folder]
                 videos = [caption.video for split in splits for caption in captions[split]]
-                readers.ComputedFeatures(folder, videos, self.video_features)
+                self._compute(folder, videos)
 
     def texts(self, split: str) -> list[str]:
         """The captions' texts."""
@@ -189,8 +194,12 @@ class CaptionedVideos(Source):
         reader: Reader | None = self._stored
         if reader is None:
             videos = [caption.video for caption in self._captions(split)]
-            reader = readers.ComputedFeatures(self._folder(split), videos, self.video_features)
-        return readers.JoinedFeatures(reader, self._further) if self._further else reader
+            reader = self._compute(self._folder(split), videos)
+        return JoinedFeatures(reader, self._further) if self._further else reader
+
+    def _compute(self, folder: Path, videos: Sequence[str]) -> Reader:
+        settings = (self.video_features, self._tracks, self.max_bad, self._said)
+        return computed.open_computed(folder, videos, *settings)
 
     def describe(self, split: str) -> str:
         """Say what the clips of a split are."""
@@ -205,7 +214,8 @@ class CaptionedVideos(Source):
     def recipe(self) -> dict[str, Any] | None:
         """Say how a clip's input is made; None if the store does not say it."""
         store = self._stored
-        features = readers.recipe_of(self.video_features) if store is None else store.recipe()
+        own = computed.recipe_of(self.video_features, self._tracks)
+        features = own if store is None else store.recipe()
         if features is None:
             return None
         self.fit()
@@ -270,14 +280,7 @@ class CaptionedVideos(Source):
 
     @functools.cached_property
     def _further(self) -> dict[str, FeatureStore]:
-        stores = {name: open_store(place) for name, place in (self.fields or {}).items()}
-        for name, store in stores.items():
-            if name not in store.fields:
-                raise ValueError(
-                    f"data.fields.{name}: {store.location} has no such field, but"
-                    f" {', '.join(store.fields)}"
-                )
-        return stores
+        return open_fields(self.fields or {})
 
     def _place(self, split: str) -> Path:
         return self._file(split, "caption file")

@@ -171,7 +171,13 @@ def without_lost(
     if not absent and not late:
         return list(captions)
     parts = []
-    if absent:
+    if absent and (reasons := unreadable_in(reader)):
+        named = [f"{name}: {reasons[name]}" for name in gone if name in reasons]
+        parts.append(
+            f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'film')} that"
+            f" cannot be read ({name_some(named, '; ')})"
+        )
+    elif absent:
         parts.append(
             f"{len(absent)} of {len(captions)} clips are of {number_of(len(gone), 'video')} that"
             f" {place} does not have ({name_some(gone)})"
@@ -201,6 +207,11 @@ def _name_overlong(
         names = name_some([f"{c.name}, its film at {seconds[c.video]:.2f} s" for c in over], "; ")
         said = f"{len(over)} of {len(captions)} clips end after their film"
         warn(f"{file}: {said}, and are taken up to its end ({names})")
+
+
+def unreadable_in(reader: Reader) -> Mapping[str, str]:
+    """Return why films of a reader that computes features cannot be read, by name."""
+    return getattr(getattr(reader, "main", reader), "unreadable", {})
 
 
 def clip_seconds(captions: Sequence[Caption], reader: Reader) -> list[float]:

@@ -196,6 +196,16 @@ def open_store(location: str | Path) -> FeatureStore:
     return store
 
 
+def open_fields(places: Mapping[str, str]) -> dict[str, FeatureStore]:
+    """Open the store of each field; ValueError: one has no such field."""
+    stores = {name: open_store(place) for name, place in places.items()}
+    for name, store in stores.items():
+        if name not in store.fields:
+            has = ", ".join(store.fields)
+            raise ValueError(f"data.fields.{name}: {store.location} has no such field, but {has}")
+    return stores
+
+
 class DamagedShard(NamedTuple):
     """A damaged shard, what is wrong and what to do, and its videos as far as known."""
 

@@ -1,4 +1,4 @@
-"""Open media files, choose streams, decode frames; second 0 is the first sound or picture.
+"""Open media files and decode them: every frame with its time, from second 0 of the film.
 
 All films are read through this file. It opens only local files in a container from ``_FORMATS``; it
 refuses playlists, links and text files that are named like a film.
@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
-import re
-from collections.abc import Callable, Container, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
+
+from fusion.data.media.clock import PacketClock, PictureClock, SoundClock
+from fusion.data.media.streams import BEST, Tracks, choose, jumps, origin_of
 
 # FFmpeg's names of the containers that hold pictures and sound and refer to no other file
 _FORMATS = (
@@ -31,12 +29,10 @@ if int(av.__version__.split(".")[0]) < 19:
     _LENIENT: dict[str, Any] = {"metadata_errors": "replace"}  # accept titles in any encoding
 else:
     _LENIENT = {}
-_MANY_PIXELS = 320 * 240  # smaller pictures are decoded faster without threads
-_DEFAULT_STREAM = 5_000_000  # FFmpeg counts the mark "default" as this many pixels
-MAY_LACK = 1.0  # seconds that may be missing at the end of a stream
+
+_MADE_UP_TIMES = av.container.Flags.gen_pts.value  # wrong ones in AVI; PyAV asks for them
 
 Frame = av.VideoFrame | av.AudioFrame
-Stream = VideoStream | AudioStream
 
 
 class MediaError(ValueError):
@@ -59,158 +55,110 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
             f"{path}: {reason} ({error.strerror}); copy it again, or convert it to mp4"
         ) from error
     with container:
+        container.flags &= ~_MADE_UP_TIMES
         yield container
 
 
-def video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first video stream; the cover picture of a song does not count."""
-    return next(iter(_video_streams(container)), None)
+class Decoder:
+    """Decodes streams of an open file from its beginning; each frame comes with its time.
 
+    Args:
+        container: an open file.
+        kinds: "video", "audio" or both: what is wanted.
+        tracks: which of several tracks.
 
-def largest_video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the video stream that FFmpeg would choose: marked as default, or the largest."""
-
-    def merit(stream: VideoStream) -> int:
-        default = bool(stream.disposition & Disposition.default)
-        return stream.width * stream.height + _DEFAULT_STREAM * default
-
-    return max(_video_streams(container), key=merit, default=None)
-
-
-def audio_stream(container: InputContainer) -> AudioStream | None:
-    """Return the first audio stream."""
-    return next((s for s in container.streams.audio if s.codec_context is not None), None)
-
-
-def _video_streams(container: InputContainer) -> list[VideoStream]:
-    streams = (s for s in container.streams.video if s.codec_context is not None)
-    return [s for s in streams if not s.disposition & Disposition.attached_pic]
-
-
-def known_end(container: InputContainer, stream: Stream) -> float | None:
-    """Return the second at which a stream of mp4 or mov ends; other formats estimate it: None."""
-    if "mp4" not in container.format.name.split(",") or stream.duration is None:
-        return None
-    end = (stream.start_time or 0) + stream.duration
-    return float(end * (stream.time_base or 0) - _origin(container))
-
-
-def promised_end(
-    container: InputContainer, stream: Stream, estimated: bool = False
-) -> float | None:
-    """Return the second at which a stream ends, as an mp4, mov, Matroska or WebM file states it.
-
-    ``estimated``: also use the number of pictures in AVI and the duration in FLV.
+    Attributes:
+        chosen: the stream of each kind, also of those that are not wanted; None: there is none.
+        streams: those that are decoded.
+        origin: the time stamp that is second 0, in microseconds.
+        stopped: indices of streams that are not decoded further; the caller may add to it.
+        failures: of each packet that could not be decoded, its stream and the second reached.
+        broken: why the file could not be read to its end; None: it could.
     """
-    if end := known_end(container, stream):
-        return end
-    if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-        hours, minutes, rest = map(float, match.groups())
-        return 3600 * hours + 60 * minutes + rest - float(_origin(container))
-    if not estimated:
-        return None
-    name = container.format.name
-    if name == "avi" and stream.type == "video" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)
-    return container.duration / av.time_base if name == "flv" and container.duration else None
 
+    def __init__(
+        self, container: InputContainer, kinds: Sequence[str], tracks: Tracks = BEST
+    ) -> None:
+        self._container = container
+        self.chosen = {kind: choose(container, kind, tracks) for kind in ("video", "audio")}
+        found = {kind: stream for kind, stream in self.chosen.items() if stream is not None}
+        self.streams = [found[kind] for kind in kinds if kind in found]
+        self.origin = origin_of(container, list(found.values()))
+        # Where time stamps may begin anew, both streams together say when
+        self._followed = list(found.values()) if jumps(container) else self.streams
+        self.stopped: set[int] = set()
+        self.failures: list[tuple[Any, float]] = []
+        self.broken: str | None = None
+        self._ends: dict[int, float] = {}
+        for stream in self.streams:
+            if isinstance(stream, VideoStream) and not stream.codec_context.is_open:
+                # With threads a damaged film is decoded differently every time
+                stream.thread_type = "NONE"
 
-def _origin(container: InputContainer) -> Fraction:
-    return Fraction(container.start_time or 0, av.time_base)
+        self._clock: PacketClock | None = None
+        self._clocks: dict[int, Any] = {
+            s.index: PictureClock(s) if s.type == "video" else SoundClock(s) for s in self.streams
+        }
 
+    @property
+    def moved(self) -> bool:
+        """Whether time stamps that begin anew were continued so far."""
+        return self._clock is not None and self._clock.moved != 0
 
-def seconds(frame: Frame) -> float:
-    """Return the time stamp of a frame."""
-    return float((frame.pts or 0) * (frame.time_base or 0))
+    def packets(self) -> Iterator[Any]:
+        """Yield the packets of the wanted streams, with corrected times, to the end of the file."""
+        if not self.streams:
+            return
+        clock = self._clock = PacketClock(self._container, self._followed, self.origin)
+        wanted = {stream.index for stream in self.streams}
+        try:
+            for packet in self._demux():
+                if not packet.size:
+                    continue
+                clock.correct(packet)
+                if packet.stream_index in wanted and packet.stream_index not in self.stopped:
+                    yield packet
+                if wanted <= self.stopped:
+                    break
+        except av.FFmpegError as error:
+            self.broken = error.strerror
 
+    def _demux(self) -> Iterator[Any]:
+        """Yield the packets; a stream that appears midway ends PyAV's iteration, not the file."""
+        while True:
+            try:
+                yield from self._container.demux(*self._followed)
+                return
+            except IndexError:
+                continue
 
-def decode(
-    container: InputContainer,
-    streams: Sequence[Any],
-    failed: Callable[[Any, av.FFmpegError], None],
-    stopped: Container[int] = frozenset(),
-) -> Iterator[tuple[Any, Any]]:
-    """Yield streams and their frames from the container's position; time starts at second 0.
+    def decode(self, packet: Any) -> Iterator[tuple[Any, Any, float]]:
+        """Yield the stream, the frames and their seconds of a packet.
 
-    Frames without a time stamp are dropped. ``failed`` is called with the stream of a packet that
-    cannot be decoded, or with None when the file cannot be read further; if it returns, decoding
-    continues. ``stopped`` has the indices of streams to skip; the caller may add to it.
-    """
-    origin = _origin(container)
+        A packet that cannot be decoded gives none, and is noted in ``failures``.
+        """
+        return self._decode(packet.stream, packet)
 
-    def frames_of(stream: Any, packet: av.Packet | None) -> Iterator[tuple[Any, Any]]:
+    def drain(self) -> Iterator[tuple[Any, Any, float]]:
+        """Yield the frames that the decoders still have after the last packet."""
+        for stream in self.streams:
+            if stream.index not in self.stopped:
+                yield from self._decode(stream, None)
+
+    def frames(self) -> Iterator[tuple[Any, Any, float]]:
+        """Yield all frames of the streams."""
+        for packet in self.packets():
+            yield from self.decode(packet)
+        yield from self.drain()
+
+    def _decode(self, stream: Any, packet: Any) -> Iterator[tuple[Any, Any, float]]:
+        clock = self._clocks[stream.index]
         try:
             frames = stream.decode(packet)
-        except av.FFmpegError as error:
-            failed(stream, error)
+        except (av.FFmpegError, ValueError):  # ValueError: a kind of data that PyAV does not know
+            self.failures.append((stream, self._ends.get(stream.index, 0.0)))
             return
         for frame in frames:
-            base = frame.time_base = frame.time_base or stream.time_base  # the last ones have none
-            if frame.pts is not None and base is not None:
-                frame.pts -= round(origin / base)
-                yield stream, frame
-
-    try:
-        for packet in container.demux(*streams):
-            if packet.size and packet.stream.index not in stopped:
-                yield from frames_of(packet.stream, packet)
-            if all(stream.index in stopped for stream in streams):
-                break
-    except av.FFmpegError as error:
-        failed(None, error)
-    for stream in streams:
-        yield from frames_of(stream, None)
-
-
-def decode_from(
-    container: InputContainer, stream: Stream, start: float, path: str | Path
-) -> Iterator[Frame]:
-    """Decode a stream from at least one frame before ``start`` seconds on.
-
-    A file in which FFmpeg cannot seek is decoded from its beginning. A stream that is damaged, or
-    ends more than a second too early, is a MediaError.
-    """
-    if start > 0 and container.format.name != "avi":  # AVI counts frames from the seek position
-        if _seek(container, stream, start):
-            frames = _decode_strictly(container, stream, path, start)
-            head = next(frames, None)
-            if head is not None and seconds(head) <= start:
-                yield head
-                yield from frames
-                return
-        _seek(container, stream, -1.0)  # before 0: AAC begins with a block of no sound
-    yield from _decode_strictly(container, stream, path, 0.0)
-
-
-def _seek(container: InputContainer, stream: Stream, start: float) -> bool:
-    """Seek to a key frame before ``start`` seconds; return whether that was possible."""
-    target = math.floor((Fraction(start) + _origin(container)) / (stream.time_base or 1))
-    with contextlib.suppress(av.FFmpegError):
-        container.seek(target, stream=stream)
-        return True
-    return False
-
-
-def _decode_strictly(
-    container: InputContainer, stream: Stream, path: str | Path, latest: float
-) -> Iterator[Frame]:
-    """Decode a stream from the container's position, ``latest`` seconds; raise at damage."""
-    if isinstance(stream, VideoStream) and not stream.codec_context.is_open:
-        many = stream.width * stream.height >= _MANY_PIXELS
-        stream.thread_type = "AUTO" if many else "NONE"
-
-    def refuse(_: Any, error: av.FFmpegError) -> NoReturn:
-        raise MediaError(
-            f"{path}: damaged after {latest:.2f} s ({error.strerror}); copy it again, or convert it"
-            " to mp4"
-        ) from error
-
-    for _, frame in decode(container, [stream], refuse):
-        latest = max(latest, float((frame.pts + (frame.duration or 0)) * frame.time_base))
-        yield frame
-    promised = promised_end(container, stream)
-    if promised is not None and latest < promised - MAY_LACK:
-        raise MediaError(
-            f"{path}: truncated, its {stream.type} ends after {latest:.2f} of {promised:.2f} s; "
-            "copy it again, or convert what there is to mp4"
-        )
+            second = clock.place(frame)
+            self._ends[stream.index] = second
+            yield stream, frame, second

@@ -20,15 +20,11 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from fusion.data.media.upright import upright
+
 LONGEST = 8  # times the shorter side; a film of 10,000 x 10 pixels would need gigabytes
 _ALMOST_SQUARE = Fraction(1, 50)
 _AT_A_TIME = 5  # pictures yielded at a time, where each is a feature
-_UPRIGHT: list[list[tuple[str, str]]] = [  # by quarters of a turn counterclockwise
-    [],
-    [("transpose", "cclock")],
-    [("hflip", ""), ("vflip", "")],
-    [("transpose", "clock")],
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,17 +79,17 @@ class Sampling:
 
 
 def seen_size(
-    width: int, height: int, pixel_aspect: Fraction | None, turns: int
+    width: int, height: int, pixel_aspect: Fraction | None, turned: bool
 ) -> tuple[float, float]:
     """Return the width and height of a picture, upright and with square pixels.
 
     Pixels whose width and height differ by less than 2 % count as square: such values come from
     sizes that an encoder rounded, and the published extractor knows only square pixels.
-    ``pixel_aspect``: width of a pixel by its height; None or 0: unknown. ``turns``: quarters.
+    ``pixel_aspect``: width of a pixel by its height; None or 0: unknown. ``turned``: by a quarter.
     """
     aspect = pixel_aspect or Fraction(1)
     seen_width = width if abs(aspect - 1) < _ALMOST_SQUARE else float(width * aspect)
-    return (height, seen_width) if turns % 2 else (seen_width, height)
+    return (height, seen_width) if turned else (seen_width, height)
 
 
 def every(frames_per_second: float, options: str = "") -> tuple[str, str]:
@@ -128,11 +124,11 @@ class PictureFilter:
                 yield self._graph.vpull()
 
     def _build(self, frame: av.VideoFrame) -> Graph:
-        turns = round(frame.rotation / 90) % 4
-        seen = seen_size(frame.width, frame.height, self._pixel_aspect, turns)
+        turned, filters = upright(frame)
+        seen = seen_size(frame.width, frame.height, self._pixel_aspect, turned)
         width, height = self._sampling.scaled_size(*seen)
         scale = f"{width}:{height}:flags={self._sampling.interpolation}"
-        filters = [*_UPRIGHT[turns], *self._choose, ("scale", scale)]
+        filters += [*self._choose, ("scale", scale)]
         if (crop := self._sampling.crop) is not None:
             x, y = int((width - crop) / 2), int((height - crop) / 2)
             filters.append(("crop", f"{crop}:{crop}:{x}:{y}"))
@@ -149,37 +145,64 @@ class PictureFilter:
 
 
 class PictureTrack:
-    """Take all frames of a film and yield its pictures, a few at a time."""
+    """Take the frames of a film and yield its pictures, a few at a time.
 
-    def __init__(self, sampling: Sampling, pixel_aspect: Fraction | None) -> None:
+    Args:
+        sampling: which pictures.
+        pixel_aspect: width of a pixel by its height; None: unknown.
+        first: number of the first picture to yield. Frames of half a second before it must come.
+        count: pictures to yield at most; None: all.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        pixel_aspect: Fraction | None,
+        first: int = 0,
+        count: int | None = None,
+    ) -> None:
         self._sampling, self._pixel_aspect = sampling, pixel_aspect
-        self._filter = PictureFilter(sampling, [every(sampling.frames_per_second)], pixel_aspect)
+        chosen = [every(sampling.frames_per_second)]
+        chosen += [("trim", f"start_pts={first}")] if first else []
+        self._filter = PictureFilter(sampling, chosen, pixel_aspect)
         self._shape: tuple[int, int, str] | None = None  # of the first frame
         self._last: av.VideoFrame | None = None
-        self._made = 0
+        self._first, self._made, self._count = first, 0, count
         self._pictures: list[NDArray[Any]] = []
         self._at_a_time = sampling.stride if sampling.frames > 1 else _AT_A_TIME
 
-    def push(self, frame: av.VideoFrame, second: float = 0.0) -> Iterator[NDArray[Any]]:
+    @property
+    def complete(self) -> bool:
+        """Whether the last picture was made."""
+        return self._count is not None and self._made >= self._count
+
+    def push(self, frame: av.VideoFrame) -> Iterator[NDArray[Any]]:
         """Take a frame; yield (N, H, W, 3) uint8 RGB pictures once there are enough."""
         self._last = frame = self._alike(frame)
         yield from self._add(self._filter.push(frame))
 
     def end(self) -> Iterator[NDArray[Any]]:
-        """Yield the rest; a film of less than half a step has one picture, its last frame."""
+        """Yield the rest; what ends less than half a step after the last has one more picture."""
         yield from self._add(self._filter.push(None))
-        if not self._made and self._last is not None:
+        if not self._made and self._last is not None and self._reaches(self._last):
             self._last.pts = 0
             unsampled = PictureFilter(self._sampling, [], self._pixel_aspect)
             yield from self._add(unsampled.push(self._last))
         if self._pictures:
             yield self._stacked()
 
+    def _reaches(self, frame: av.VideoFrame) -> bool:
+        end = float(((frame.pts or 0) + (frame.duration or 0)) * (frame.time_base or 0))
+        return not self._first or end * self._sampling.frames_per_second > self._first
+
     def _add(self, frames: Iterator[av.VideoFrame]) -> Iterator[NDArray[Any]]:
         """Keep pictures; the first one is repeated for the time before it, as in FFmpeg."""
         for frame in frames:
             picture = frame.to_ndarray()
-            for _ in range(1 if self._made else 1 + (frame.pts or 0)):  # none before second 0
+            before = (frame.pts or 0) - self._first
+            for _ in range(1 if self._made else 1 + before):  # none before second 0
+                if self.complete:
+                    return
                 self._pictures.append(picture)
                 self._made += 1
                 if len(self._pictures) >= self._at_a_time:
@@ -197,4 +220,5 @@ class PictureTrack:
             return frame
         changed = frame.reformat(*self._shape)
         changed.pts, changed.time_base = frame.pts, frame.time_base
+        changed.duration = frame.duration
         return changed

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from fusion.data.media import SAMPLE_RATE
 
 _PIECE = 2 * SAMPLE_RATE  # samples yielded at a time
-_GAP = 0.25  # seconds between two frames; a shorter gap is an inaccurate time stamp
+_OFF = 0.1  # seconds; time stamps that are less off are inaccurate, as in FFmpeg's aresample
+_SETTLE = 0.5  # seconds that a resampler may need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,52 +36,94 @@ class Hearing:
 class SoundTrack:
     """Take the frames of one stream and yield its sound, from sample ``first`` up to ``last``.
 
-    Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. If sound
-    starts late, silence comes before it. ``restart``: fill gaps in the time stamps with silence,
-    and accept a change of format; otherwise frames are joined, and a change is a ValueError.
+    Sample i lies at ``i / rate`` seconds; the channels are mixed to one of the same power. Before
+    sound that starts late, and in gaps, there is silence; of sound that overlaps, what came first
+    is kept. Time stamps that are less than 0.1 s off are not followed.
+
+    Args:
+        rate: samples per second.
+        first: number of the first sample to yield.
+        last: number of the first sample not to yield; None: there is none.
+        promised: second at which the file says that the sound ends. Up to 0.1 s beyond it are
+            dropped: FFmpeg versions differ in how much of the last block of AAC they keep.
     """
 
     def __init__(
-        self, rate: int = SAMPLE_RATE, first: int = 0, last: int | None = None, restart: bool = True
+        self,
+        rate: int = SAMPLE_RATE,
+        first: int = 0,
+        last: int | None = None,
+        promised: float | None = None,
     ) -> None:
-        self._rate, self._last, self._restart = rate, last, restart
+        self._rate, self._last = rate, last
+        self._promised = None if promised is None else round(promised * rate)
+        self._slack = round(_OFF * rate)
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
+        self._needed = first / rate - _SETTLE  # frames that end before this second are not used
+        self._position = 0  # number of the next sample of the frames, until the resampler begins
+        self._due = 0.0  # second at which the next frame should begin
         self._place = first  # number of the sample that the resampler gives next
         self._made = first  # number of the sample that is added next
+        self._reached = first  # number of the sample after all that the resampler gave
         self._parts: list[NDArray[Any]] = []
 
     @property
+    def _full(self) -> bool:
+        return self._last is not None and self._made >= self._last
+
+    @property
     def complete(self) -> bool:
-        """Whether the last sample was reached."""
-        return self._last is not None and self._place >= self._last
+        """Whether the last sample was reached, and whether it is to be dropped is known."""
+        if not self._full:
+            return False
+        promised, last = self._promised, self._last or 0
+        return promised is None or last <= promised or self._reached > promised + self._slack
 
     def push(self, frame: av.AudioFrame, second: float) -> Iterator[NDArray[np.float32]]:
         """Take a frame that begins at ``second``; yield samples, (S,), once there are enough."""
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        late = second * self._rate > self._place + _GAP * self._rate
-        if self._format is None or (self._restart and (late or kind != self._format)):
+        if kind != self._format or abs(second - self._due) > _OFF:
             self._drain()
-            self._begin(frame, second)
-            self._format = kind
+            self._format, self._due = kind, second
+            self._position = round(Fraction(second) * frame.sample_rate)
+        self._due += frame.samples / frame.sample_rate
+        if self._resampler is None and self._due < self._needed:
+            self._position += frame.samples
+            return
+        if self._resampler is None:
+            for _ in self._begin(frame):
+                yield from self._ready()
         self._resample(frame)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[NDArray[np.float32]]:
         if sum(map(len, self._parts)) >= _PIECE:
-            yield self._joined()
+            samples = np.concatenate(self._parts)
+            self._parts = [samples[-self._slack :]]  # which may be dropped
+            yield samples[: -self._slack]
 
     def end(self) -> Iterator[NDArray[np.float32]]:
         """Yield the rest."""
         self._drain()
-        if self._parts:
-            yield self._joined()
+        samples = np.concatenate([np.empty(0, np.float32), *self._parts])
+        if self._promised is not None and self._reached <= self._promised + self._slack:
+            samples = samples[: max(0, len(samples) - max(0, self._made - self._promised))]
+        if len(samples):
+            yield samples
 
-    def _begin(self, frame: av.AudioFrame, second: float) -> None:
-        """Start where samples of both rates meet, so that a window equals that part of a film."""
+    def _begin(self, frame: av.AudioFrame) -> Iterator[None]:
+        """Start where samples of both rates meet, so that a window equals that part of a film.
+
+        It stops after each piece of the silence before, so that an hour of it is no array.
+        """
         rate = frame.sample_rate
         step = rate // math.gcd(rate, self._rate)
-        position = round(Fraction(second) * rate)
-        rest = position % step
-        self._place = (position - rest) * self._rate // rate
-        self._keep(np.zeros(max(0, self._place - self._made), np.float32))
+        rest = self._position % step
+        self._place = (self._position - rest) * self._rate // rate
+        while (silent := min(self._place - self._made, _PIECE)) > 0 and not self._full:
+            self._keep(np.zeros(silent, np.float32))
+            yield
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate)
         if rest:
             silence = av.AudioFrame(frame.format.name, frame.layout.name, rest)
@@ -95,6 +138,7 @@ class SoundTrack:
             samples = part.to_ndarray()[0]
             self._keep(samples[max(0, self._made - self._place) :])
             self._place += len(samples)
+            self._reached = max(self._reached, self._place)
 
     def _drain(self) -> None:
         if self._resampler is not None:
@@ -106,7 +150,3 @@ class SoundTrack:
         self._made += len(samples)
         if len(samples):
             self._parts.append(samples)
-
-    def _joined(self) -> NDArray[Any]:
-        samples, self._parts = np.concatenate(self._parts), []
-        return samples

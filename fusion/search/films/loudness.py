@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.data.media.decode import MediaError
-from fusion.data.media.film import read_audio
+from fusion.data.media.window import read_audio
 
 SAME = 0.95  # correlation; re-encoded and trimmed copies have 0.998, others 0.67 in 99 of 100 pairs
 _RATE, _STEP = 8_000, 160  # hertz, and samples of a moment: 20 ms

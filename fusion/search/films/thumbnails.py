@@ -13,9 +13,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.data.media import decode
+from fusion.data.media.decode import Decoder, MediaError, open_media
 from fusion.data.media.encode import encode_jpeg
 from fusion.data.media.pictures import PictureFilter, Sampling
+from fusion.data.media.window import INDEXED, frames_after
 
 SIDE = 90  # pixels of the shorter side; the longer one in proportion
 _FAR = 20.0  # seconds that are skipped by a seek; decoding them would take longer
@@ -38,7 +39,7 @@ def make_thumbnails(path: Path, seconds: Sequence[float]) -> list[bytes | None]:
     found: list[bytes | None] = [None] * len(seconds)
     for run in runs:
         pictures = _pictures(path, [seconds[i] for i in run])
-        with contextlib.suppress(decode.MediaError, av.FFmpegError):
+        with contextlib.suppress(MediaError, av.FFmpegError):
             for i, picture in zip(run, pictures, strict=False):
                 found[i] = encode_jpeg(picture)
     return found
@@ -46,17 +47,20 @@ def make_thumbnails(path: Path, seconds: Sequence[float]) -> list[bytes | None]:
 
 def _pictures(path: Path, seconds: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
     """Yield (H, W, 3) pictures at ascending seconds, as long as there are any."""
-    with decode.open_media(path) as container:
-        stream = decode.video_stream(container)
-        if stream is None:
+    with open_media(path) as container:
+        decoder = Decoder(container, ["video"])
+        if not decoder.streams:
             return
-        stream.codec_context.skip_frame = "NONREF"
-        wanted, last = deque(seconds), None
-        frames = decode.decode_from(container, stream, wanted[0], path)
-        for frame in itertools.chain(frames, [None]):
-            if isinstance(frame, av.VideoFrame):
-                last, second = frame, decode.seconds(frame)
-            elif frame is None and last is not None:
+        stream = decoder.streams[0]
+        if container.format.name in INDEXED:  # others may need all pictures to know their times
+            stream.codec_context.skip_frame = "NONREF"
+        wanted, last, second = deque(seconds), None, 0.0
+        for _, frame, time in itertools.chain(
+            frames_after(container, decoder, wanted[0]), [(stream, None, 0.0)]
+        ):
+            if frame is not None:
+                last, second = frame, time
+            elif last is not None:
                 second += _LATE
             if last is None or second < wanted[0]:
                 continue

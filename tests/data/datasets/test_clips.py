@@ -8,7 +8,7 @@ from fusion.data.datasets.captioned import CaptionedVideos
 from fusion.data.datasets.dataset import collate
 from fusion.data.datasets.howto100m import HowTo100M
 from fusion.data.datasets.msrvtt_youcook2 import msrvtt
-from fusion.data.features import readers as features_module
+from fusion.data.features import computed as features_module
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import write_clip
 from tests.data.captions.test_annotations import make_store, words, write
@@ -91,15 +91,15 @@ def test_features_are_computed_once_and_again_when_the_file_changes(videos, monk
     compute = features_module.EXTRACTORS["descriptors"].compute
     counting = dataclasses.replace(
         features_module.EXTRACTORS["descriptors"],
-        compute=lambda path: count.append(path.name) or compute(path),
+        compute=lambda frames: count.append(len(frames)) or compute(frames),
     )
     monkeypatch.setitem(features_module.EXTRACTORS, "descriptors", counting)
     before = open_clips(videos)[0]["video"]
     assert open_clips(videos)[0]["video"].equal(before)
-    assert sorted(count) == ["blind.mp4", "both.mp4", "mute.mp4"]
+    assert len(count) == 3
     write_film(videos / "both.mp4", seconds=5.0)
     open_clips(videos)
-    assert sorted(count) == ["blind.mp4", "both.mp4", "both.mp4", "mute.mp4"]
+    assert len(count) == 4
 
 
 def test_a_damaged_cache_is_made_again(videos):
@@ -112,7 +112,7 @@ def test_a_damaged_cache_is_made_again(videos):
 def test_features_that_are_not_finite_are_refused_with_the_clips_name(videos, monkeypatch):
     poisoned = dataclasses.replace(
         features_module.EXTRACTORS["descriptors"],
-        compute=lambda path: (torch.full((9, 75), float("nan")), torch.ones(14, 50)),
+        compute=lambda frames: (torch.full((9, 75), float("nan")), torch.ones(14, 50)),
     )
     monkeypatch.setitem(features_module.EXTRACTORS, "descriptors", poisoned)
     clips = open_clips(videos)

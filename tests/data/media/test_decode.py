@@ -7,7 +7,7 @@ import pytest
 
 from fusion.data.media.decode import MediaError
 from fusion.data.media.encode import write_clip
-from fusion.data.media.film import read_audio, read_frames
+from fusion.data.media.window import read_audio, read_frames
 from tests.data.media.films import make_cover, remux
 
 FRAMES = np.full((75, 32, 48, 3), 100, np.uint8)
@@ -91,28 +91,33 @@ def test_a_name_with_a_colon_is_a_name(film, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options"), [("film.mkv", {}), ("film.mp4", {"options": {"movflags": "faststart"}})]
 )
-def test_a_file_that_breaks_off_is_refused(film, tmp_path, name, options):
+def test_of_a_file_that_breaks_off_there_is_what_is_whole(film, tmp_path, name, options):
     remux(film, tmp_path / name, **options)
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) * 6 // 10])
-    for read in (read_audio, lambda path: read_frames(path, 5, 32, 48)):
-        with pytest.raises(MediaError, match=rf"{name}: (truncated, .* ends|damaged) after 1\.\d"):
-            read(tmp_path / name)
-    assert len(read_audio(tmp_path / name, end=1.0)) == 16_000  # what is whole can be read
+    assert 16_000 < len(read_audio(tmp_path / name)) < 40_000
+    assert 5 < len(read_frames(tmp_path / name, 5, 32, 48)) < 14
+    assert len(read_audio(tmp_path / name, end=1.0)) == 16_000
     assert len(read_frames(tmp_path / name, 5, 32, 48, end=1.0)) == 5
+    assert len(read_frames(tmp_path / name, 5, 32, 48, 2.5, 3.0)) == 0
 
 
-def test_damage_is_named_with_its_time_and_does_not_spread(film, tmp_path):
+def test_a_damaged_packet_of_sound_is_silence_and_does_not_spread(film, tmp_path):
     data = bytearray(film.read_bytes())
     with av.open(film) as container:
         packets = [p for p in container.demux(audio=0) if p.size]
-        place = next(p.pos for p in packets if float(p.pts * p.time_base) > 2.5)
-        size = next(p.size for p in packets if p.pos == place)
-    data[place : place + size] = b"\xff" * size
+        lost = [p for p in packets if 2.0 < float(p.pts * p.time_base) < 2.3]
+    for packet in lost:
+        data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     (tmp_path / "damaged.mp4").write_bytes(data)
-    with pytest.raises(MediaError, match=r"damaged.mp4: damaged after 2\.[45]\d s"):
-        read_audio(tmp_path / "damaged.mp4")
-    assert len(read_audio(tmp_path / "damaged.mp4", end=2.0)) == 32_000
+    whole, wave = read_audio(film), read_audio(tmp_path / "damaged.mp4")
+    assert wave.shape == whole.shape
+    assert np.abs(wave[:31_000] - whole[:31_000]).max() < 0.01
+    assert (wave[33_500:35_000] == 0).all()
+    assert np.abs(wave[-9_000:] - whole[-9_000:]).max() < 0.05
+    np.testing.assert_array_equal(
+        read_audio(tmp_path / "damaged.mp4", start=2.5), wave[round(2.5 * 16_000) :]
+    )
     assert len(read_frames(tmp_path / "damaged.mp4", 5, 32, 48)) == 15
 
 

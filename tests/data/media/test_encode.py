@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fusion.data.media.encode import encode_jpeg, write_clip
-from fusion.data.media.film import read_audio, read_frames
+from fusion.data.media.window import read_audio, read_frames
 
 GRADIENT = np.linspace(20, 220, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
 FRAMES = np.stack([np.roll(GRADIENT, shift, axis=0) for shift in range(10)])

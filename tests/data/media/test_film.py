@@ -6,11 +6,11 @@ import av
 import numpy as np
 import pytest
 
-from fusion.data.media import decode as decode_module
 from fusion.data.media import pictures as module
-from fusion.data.media.decode import MediaError
-from fusion.data.media.film import Film, read_audio
+from fusion.data.media.decode import Decoder, MediaError
+from fusion.data.media.film import Film
 from fusion.data.media.pictures import PictureTrack, Sampling
+from fusion.data.media.window import read_audio
 from tests.data.media.films import (
     RATE,
     SMALL,
@@ -108,7 +108,7 @@ def test_a_film_that_changes_its_size_midway_is_read_to_its_end(tmp_path):
 
 def test_a_turned_film_that_changes_its_size_stays_upright(monkeypatch):
     """Filters that turn pictures do not notice by themselves."""
-    monkeypatch.setattr(module, "_UPRIGHT", [module._UPRIGHT[1]] * 4)
+    monkeypatch.setattr(module, "upright", lambda frame: (True, [("transpose", "clock")]))
     sampler, shown = PictureTrack(Sampling(10, 24), None), []
     for number, size in enumerate([(36, 64), (72, 128)]):
         picture = av.VideoFrame.from_ndarray(next(pictures(1, *size)), format="rgb24")
@@ -211,11 +211,9 @@ def test_damaged_packets_are_passed_over_and_counted(tmp_path):
 
 
 def test_time_stamps_that_jump_are_not_filled_with_pictures(tmp_path, monkeypatch):
-    decoded, original = [], decode_module.decode
+    decoded, original = [], Decoder.decode
     monkeypatch.setattr(
-        decode_module,
-        "decode",
-        lambda *words: (decoded.append(f[0].type) or f for f in original(*words)),
+        Decoder, "decode", lambda self, p: decoded.append(p.stream.type) or original(self, p)
     )
     times = [*range(0, 200, 4), *range(9_000_000, 9_000_100, 4)]
     write_frames(tmp_path / "film.mkv", times, sound=True)

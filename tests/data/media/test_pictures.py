@@ -97,15 +97,15 @@ def test_rows_per_second_follow_from_rate_and_stride():
 
 
 def test_pixels_that_are_not_square_are_stretched_and_nearly_square_ones_are_not():
-    assert seen_size(720, 576, Fraction(16, 11), 0) == (pytest.approx(1047.27, abs=0.01), 576)
-    assert seen_size(720, 576, Fraction(2560, 2559), 0) == (720, 576)
-    assert seen_size(720, 576, None, 0) == seen_size(720, 576, Fraction(0), 0) == (720, 576)
+    assert seen_size(720, 576, Fraction(16, 11), False) == (pytest.approx(1047.27, abs=0.01), 576)
+    assert seen_size(720, 576, Fraction(2560, 2559), False) == (720, 576)
+    assert seen_size(720, 576, None, False) == seen_size(720, 576, Fraction(0), False) == (720, 576)
 
 
 def test_a_quarter_turn_swaps_width_and_height():
-    assert seen_size(640, 360, None, 1) == seen_size(640, 360, None, 3) == (360, 640)
-    assert seen_size(640, 360, None, 2) == (640, 360)
-    assert seen_size(640, 360, Fraction(2), 1) == (360, 1280)
+    assert seen_size(640, 360, None, True) == (360, 640)
+    assert seen_size(640, 360, None, False) == (640, 360)
+    assert seen_size(640, 360, Fraction(2), True) == (360, 1280)
 
 
 @pytest.mark.parametrize(
