@@ -7,9 +7,11 @@ import yaml
 from fusion.builders import check_config
 from fusion.config import flatten, load_config
 from fusion.models.batchnorm import batch_granularity
+from fusion.study.plan import overrides_of, read_plan, subsets
 
 ROOT = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(ROOT.rglob("*.yaml"))
+STUDIES = [ROOT / "study.yaml"]  # say what is trained in many ways
+CONFIGS = sorted({*ROOT.rglob("*.yaml")} - {*STUDIES})
 BASELINES = [p for p in CONFIGS if p.stem.startswith(("avlnet", "mcn", "spoken_digits_"))]
 PRETRAINING = [  # clips of a batch; GPUs, by AVLnet's training.md, MCN's scripts and EAO's configs
     ("avlnet", 128 * 32, 2),
@@ -81,3 +83,13 @@ def test_a_silent_clip_takes_part_in_published_baselines_alone(path):
 def test_there_are_configs():
     assert {path.name for path in CONFIGS} >= {"eao.yaml", "own_videos.yaml"}
     assert len(BASELINES) >= 17
+
+
+def test_every_set_of_terms_of_a_study_makes_a_config(tmp_path):
+    for path in STUDIES:
+        plan = read_plan(path)
+        for setting in subsets(plan.terms):
+            config = load_config(plan.config, overrides_of(plan, setting, 1, tmp_path / "a b"))
+            terms = check_config(config)["loss"](modalities=["text", "video", "audio"]).weights
+            assert {*terms} == {*setting.names(plan.terms)}
+            assert (config["seed"], config["output"]) == (1, str(tmp_path / "a b"))

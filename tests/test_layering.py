@@ -13,7 +13,7 @@ LAYERS = [
     {"builders"},
     {"extract", "convert", "report"},
     {"inference", "tasks"},
-    {"search"},
+    {"search", "study"},
     {"serve"},
     {"commands"},
     {"cli"},

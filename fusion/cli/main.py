@@ -14,6 +14,7 @@ COMMANDS = {  # each is a module of this folder, with _ for -
     "train": "train a model as a config says, evaluate it, write a report",
     "evaluate": "evaluate a trained model on any split or data set",
     "compare": "compare trained runs in one table and one picture",
+    "study": "train every subset of the terms of a loss, and say which to pull together",
     "index": "index films for search",
     "search": "search an index by words, sound, picture or any of them",
     "serve": "search an index in the browser, and by an API",

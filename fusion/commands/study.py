@@ -1,0 +1,47 @@
+"""Train every subset of the terms of a loss, and say which to pull together."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from fusion.config import ConfigError
+from fusion.files import num_cores
+from fusion.study.jobs import estimate, jobs_of, run_jobs, seconds_of
+from fusion.study.page import write_study
+from fusion.study.plan import read_plan, spread_out, subsets
+from fusion.study.result import read_study
+from fusion.tasks import complete_result
+
+
+def study(given: argparse.Namespace) -> None:
+    """Run a study, as the command line says."""
+    plan = read_plan(given.study, given.overrides)
+    if given.budget and not given.weights:
+        raise ConfigError("--budget is the number of settings with --weights; give both")
+    if given.weights:
+        settings = spread_out(plan.terms, given.weights, given.budget or 40)
+    else:
+        settings = subsets(plan.terms)
+    devices = torch.cuda.device_count()
+    at_once = given.at_once or devices or num_cores()
+    jobs = jobs_of(plan, settings)
+    print(
+        f"{len(settings)} settings x {len(plan.seeds)} seeds: {estimate(jobs, at_once, seconds_of)}"
+    )
+    if given.dry_run:
+        for job in jobs:
+            state = "done" if job.is_done else "left"
+            print(f"{state}  {job.setting.label(plan.terms)}, seed {job.seed}")
+        return
+    first = [job for job in jobs if not job.is_done][:at_once]
+    run_jobs(plan, first, at_once, devices)  # for the corpus, its features, and the estimate
+    if first:
+        print(estimate(jobs, at_once, seconds_of))
+    run_jobs(plan, jobs, at_once, devices)
+    folder = Path(plan.output)
+    for line in write_study(read_study(plan, settings, jobs, complete_result), folder):
+        print(f"* {line}")
+    print(f"\npage      {folder / 'study.html'}\nnumbers   {folder / 'study.json'}")

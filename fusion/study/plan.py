@@ -1,0 +1,142 @@
+"""What a study trains: a recipe with each subset of some terms, or with weights of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from fusion.config import ConfigError, check
+from fusion.modalities import Direction, parse_term
+from fusion.recipes import find_config
+
+MOST_COMPARED = 20_000  # combinations of weights among which a design chooses
+
+
+class Setting(NamedTuple):
+    """Weights of the terms of one training; 0 leaves a term out."""
+
+    weights: tuple[float, ...]  # in the order of the plan's terms
+
+    def names(self, terms: Sequence[str]) -> tuple[str, ...]:
+        """Return the terms that are trained."""
+        return tuple(term for term, weight in zip(terms, self.weights, strict=True) if weight)
+
+    def label(self, terms: Sequence[str]) -> str:
+        """Name the setting: ``t|v, v|a``, or with weights that are not 1, ``t|v 0.1, v|a``."""
+        pairs = zip(terms, self.weights, strict=True)
+        return ", ".join(t if w == 1 else f"{t} {w:g}" for t, w in pairs if w)
+
+    def folder(self, terms: Sequence[str]) -> str:
+        """Name a folder for it; bars are no letters of a file name on every system."""
+        return self.label(terms).replace("|", "~").replace(", ", "_").replace(" ", "=")
+
+    def covers(self, direction: Direction, terms: Sequence[str], names: Sequence[str]) -> bool:
+        """Return whether the terms train every modality of a direction."""
+        trained = {x for term in self.names(terms) for x in "".join(parse_term(term, names))}
+        return set("".join(direction.query + direction.gallery)) <= trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A study.
+
+    Attributes:
+        config: recipe or YAML file that is trained.
+        overrides: changes to it.
+        terms: of the combinatorial loss; every subset of them is trained.
+        seeds: each setting is trained once with each.
+        output: folder of the runs and of the result.
+    """
+
+    config: str
+    terms: list[str]
+    output: str
+    overrides: list[str] = dataclasses.field(default_factory=list)
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1])
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) != len(set(self.seeds)) or not self.seeds:
+            raise ConfigError(f"seeds must be different numbers, at least one; got {self.seeds}")
+        if len(self.terms) != len(set(self.terms)) or not 2 <= len(self.terms) <= 10:
+            raise ConfigError(f"terms must be 2 to 10 different terms; got {self.terms}")
+        if bad := [o for o in self.overrides if o.startswith(("loss.terms", "seed=", "output="))]:
+            raise ConfigError(f"overrides: {bad[0]} is set by the study itself; leave it out")
+
+
+def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """Read a study from a YAML file or by the name of a recipe; ``overrides`` are further ones.
+
+    Raises:
+        ConfigError: the file is missing or no study; one line.
+    """
+    file = find_config(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no study at {file}; begin with a copy of configs/study.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{file} is not a YAML file that can be read: {reason}") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{file} must hold `key: value` lines, see configs/study.yaml")
+    values = {str(key): value for key, value in values.items()}
+    try:
+        check("", values, Plan)
+        values["overrides"] = [*map(str, values.get("overrides", [])), *overrides]
+        return Plan(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def subsets(terms: Sequence[str]) -> list[Setting]:
+    """Return every subset of the terms but the empty one, small ones first."""
+    every = itertools.product((0.0, 1.0), repeat=len(terms))
+    return sorted((Setting(w) for w in every if any(w)), key=lambda s: (sum(s.weights), s.weights))
+
+
+def spread_out(terms: Sequence[str], levels: Sequence[float], budget: int) -> list[Setting]:
+    """Choose weights that are far from one another (a maximin design), the same every time.
+
+    The first setting has all terms at the highest level. Each further one is that whose nearest
+    among those before is farthest, by the difference of levels; of several the first.
+
+    Args:
+        terms: of the loss.
+        levels: weights that a term may have.
+        budget: how many settings.
+
+    Raises:
+        ConfigError: the levels are no weights, or there are too many combinations.
+    """
+    values = sorted(set(levels))
+    if len(values) < 2 or values[0] < 0:
+        raise ConfigError(f"--weights needs two or more numbers from 0 on; got {levels}")
+    if len(values) ** len(terms) > MOST_COMPARED:
+        raise ConfigError(
+            f"{len(values)} weights of {len(terms)} terms are {len(values) ** len(terms):,}"
+            f" combinations, and at most {MOST_COMPARED:,} are compared; name fewer weights"
+        )
+    grid = np.array(list(itertools.product(range(len(values)), repeat=len(terms))))
+    grid = grid[[any(values[i] for i in row) for row in grid]]
+    chosen = [len(grid) - 1]
+    distance = np.abs(grid - grid[-1]).sum(axis=1)
+    while len(chosen) < min(budget, len(grid)):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.abs(grid - grid[chosen[-1]]).sum(axis=1))
+    return [Setting(tuple(float(values[i]) for i in grid[place])) for place in chosen]
+
+
+def overrides_of(plan: Plan, setting: Setting, seed: int, folder: Path) -> list[str]:
+    """Return the overrides of one training of a study."""
+    pairs = zip(plan.terms, setting.weights, strict=True)
+    terms = ", ".join(f'"{term}": {weight:g}' for term, weight in pairs)
+    changes: dict[str, Any] = {"loss.terms": f"{{{terms}}}", "seed": seed, "resume": "true"}
+    # The last epoch counts: a subset may not train the direction that trainer.best names.
+    changes |= {"trainer.best": "null", "output": f'"{folder}"'}
+    return [*plan.overrides, *(f"{key}={value}" for key, value in changes.items())]
