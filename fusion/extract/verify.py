@@ -15,6 +15,7 @@ import av
 from av.container import InputContainer
 
 from fusion.data.features.store import FeatureStore
+from fusion.data.media.crop import crop_of
 from fusion.data.media.decode import Decoder, MediaError, open_media
 from fusion.data.media.film import VERSION
 from fusion.data.media.streams import BEST, tracks_of
@@ -78,15 +79,18 @@ def differences(path: Path, fields: Mapping[str, Any]) -> Iterator[str]:
     try:
         with open_media(path) as container:
             decoder = Decoder(container, kinds, BEST)
-            yield from _other_streams(container, decoder, kinds)
+            yield from _other_streams(path, container, decoder, kinds)
             yield from _other_times(decoder)
     except MediaError as error:
         yield f"cannot be read now ({str(error).removeprefix(f'{path}: ')})"
 
 
 def _other_streams(
-    container: InputContainer, decoder: Decoder, kinds: Sequence[str]
+    path: Path, container: InputContainer, decoder: Decoder, kinds: Sequence[str]
 ) -> Iterator[str]:
+    video = decoder.chosen["video"]
+    if "video" in kinds and video is not None and any(crop_of(path, container, video)):
+        yield "a border is cut off its pictures"
     sounds = tracks_of(container, "audio")
     if "audio" in kinds and sounds and decoder.chosen["audio"].index != sounds[0].index:
         yield "another sound track is taken"

@@ -20,6 +20,7 @@ _MICRO = av.time_base  # ticks per second
 _JUMP = 10 * _MICRO  # a decoding time that is farther ahead begins anew
 _BACK = _MICRO // 10  # and one that is farther before that of the packet before (FFmpeg 9)
 _ABSURD = 30 * 3600  # seconds; where time stamps may not jump, one that is farther off is none
+_LONGEST = 3600  # seconds that a picture is shown; more is damage
 _NEVER = -(2**63)
 
 
@@ -146,13 +147,14 @@ class PictureClock:
         self._before: int | None = None  # ticks, of the picture before
         self._length = 0  # ticks, that it is shown for, as far as known
         self._estimates: int | None = None
+        self._longest = half_up(_LONGEST / self._base)
 
     def place(self, frame: Any) -> float:
         """Set the time and the duration of a picture; return the time in seconds."""
         pts = self._guess(frame.pts, frame.dts)
         if pts is None:
             pts = 0 if self._before is None else self._before + self._length
-        self._length = frame.duration = self._duration(frame, pts)
+        self._length = frame.duration = min(self._duration(frame, pts), self._longest)
         frame.pts = self._before = pts
         frame.time_base = self._base
         return pts * self._base.numerator / self._base.denominator

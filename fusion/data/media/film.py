@@ -17,6 +17,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from fusion.data.media import SAMPLE_RATE
+from fusion.data.media.crop import crop_of
 from fusion.data.media.decode import Decoder, MediaError, open_media
 from fusion.data.media.pictures import PictureTrack, Sampling
 from fusion.data.media.sound import Hearing, SoundTrack
@@ -106,9 +107,10 @@ class Film:
                 self.notes.append(said)
         for stream in decoder.streams:
             if stream.type == "video":
-                aspect = stream.sample_aspect_ratio
+                aspect, border = stream.sample_aspect_ratio, crop_of(self.path, container, stream)
                 self._tracks[stream.index] = {
-                    field: PictureTrack(s, aspect) for field, s in self._pictures.items()
+                    field: PictureTrack(s, aspect, border=border)
+                    for field, s in self._pictures.items()
                 }
                 continue
             end = known_end(container, stream, decoder.origin)

@@ -20,6 +20,7 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from fusion.data.media.crop import NONE, Crop
 from fusion.data.media.upright import upright
 
 LONGEST = 8  # times the shorter side; a film of 10,000 x 10 pixels would need gigabytes
@@ -108,8 +109,10 @@ class PictureFilter:
         sampling: Sampling,
         choose: Sequence[tuple[str, str]],
         pixel_aspect: Fraction | None = None,
+        border: Crop = NONE,
     ) -> None:
         self._sampling, self._choose, self._pixel_aspect = sampling, choose, pixel_aspect
+        self._border = border
         self._graph: Graph | None = None
 
     def push(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
@@ -124,11 +127,15 @@ class PictureFilter:
                 yield self._graph.vpull()
 
     def _build(self, frame: av.VideoFrame) -> Graph:
-        turned, filters = upright(frame)
-        seen = seen_size(frame.width, frame.height, self._pixel_aspect, turned)
+        border, (turned, turns) = self._border, upright(frame)
+        shown = (
+            frame.width - border.left - border.right,
+            frame.height - border.top - border.bottom,
+        )
+        seen = seen_size(*shown, self._pixel_aspect, turned)
         width, height = self._sampling.scaled_size(*seen)
         scale = f"{width}:{height}:flags={self._sampling.interpolation}"
-        filters += [*self._choose, ("scale", scale)]
+        filters = [*border.filter(), *turns, *self._choose, ("scale", scale)]
         if (crop := self._sampling.crop) is not None:
             x, y = int((width - crop) / 2), int((height - crop) / 2)
             filters.append(("crop", f"{crop}:{crop}:{x}:{y}"))
@@ -152,6 +159,7 @@ class PictureTrack:
         pixel_aspect: width of a pixel by its height; None: unknown.
         first: number of the first picture to yield. Frames of half a second before it must come.
         count: pictures to yield at most; None: all.
+        border: what is cut off.
     """
 
     def __init__(
@@ -160,11 +168,12 @@ class PictureTrack:
         pixel_aspect: Fraction | None,
         first: int = 0,
         count: int | None = None,
+        border: Crop = NONE,
     ) -> None:
-        self._sampling, self._pixel_aspect = sampling, pixel_aspect
+        self._sampling, self._seen = sampling, (pixel_aspect, border)
         chosen = [every(sampling.frames_per_second)]
         chosen += [("trim", f"start_pts={first}")] if first else []
-        self._filter = PictureFilter(sampling, chosen, pixel_aspect)
+        self._filter = PictureFilter(sampling, chosen, *self._seen)
         self._shape: tuple[int, int, str] | None = None  # of the first frame
         self._last: av.VideoFrame | None = None
         self._first, self._made, self._count = first, 0, count
@@ -186,7 +195,7 @@ class PictureTrack:
         yield from self._add(self._filter.push(None))
         if not self._made and self._last is not None and self._reaches(self._last):
             self._last.pts = 0
-            unsampled = PictureFilter(self._sampling, [], self._pixel_aspect)
+            unsampled = PictureFilter(self._sampling, [], *self._seen)
             yield from self._add(unsampled.push(self._last))
         if self._pictures:
             yield self._stacked()

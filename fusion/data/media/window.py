@@ -21,6 +21,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from fusion.data.media import SAMPLE_RATE
+from fusion.data.media.crop import crop_of
 from fusion.data.media.decode import Decoder, open_media
 from fusion.data.media.pictures import PictureTrack, Sampling
 from fusion.data.media.sound import SoundTrack
@@ -139,7 +140,8 @@ def _pictures(
     blocks: list[NDArray[Any]] = []
     with open_media(path) as container:
         decoder = Decoder(container, ["video"], tracks)
-        track = PictureTrack(sampling, None, first, count)
+        borders = [crop_of(path, container, stream) for stream in decoder.streams]
+        track = PictureTrack(sampling, None, first, count, *borders)
         frames = decoder.frames() if after is None else frames_after(container, decoder, after)
         with contextlib.suppress(av.FFmpegError):  # not convertible from there on
             for _, frame, second in frames:

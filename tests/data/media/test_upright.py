@@ -7,6 +7,9 @@ import av
 import numpy as np
 import pytest
 
+from fusion.commands.check_media import compare, find_ffmpeg
+from fusion.data.media.crop import Crop, crop_of
+from fusion.data.media.decode import open_media
 from fusion.data.media.upright import upright
 from fusion.data.media.window import read_frames
 from tests.data.media.counter import corners, picture
@@ -78,3 +81,48 @@ def test_a_kind_of_data_that_pyav_does_not_know_leaves_the_angle():
             raise ValueError("37 is not a valid Type")
 
     assert upright(Frame()) == (True, [("transpose", "cclock")])
+
+
+@pytest.fixture(scope="module")
+def cropped(tmp_path_factory):
+    """A Matroska file whose sizes of display were made a border, and mp4 and mov files of it."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    folder = tmp_path_factory.mktemp("cropped")
+    raw = np.stack([picture(number) for number in range(5)]).tobytes()
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "160x120", "-r", "10", "-i", "pipe:"]
+    coding = ["-vf", "setsar=4/3", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
+    command = [ffmpeg, "-v", "error", *source, *coding, folder / "plain.mkv"]
+    subprocess.run(command, input=raw, check=True)
+    data = (folder / "plain.mkv").read_bytes()
+    for size, border, pixels in ((b"\x54\xb0", b"\x54\xbb", 20), (b"\x54\xba", b"\x54\xcc", 40)):
+        place = data.index(size)  # width and height of the display become top and left
+        length = data[place + 2] & 0x7F
+        value = bytes([data[place + 2]]) + pixels.to_bytes(length, "big")
+        data = data[:place] + border + value + data[place + 3 + length :]
+    (folder / "film.mkv").write_bytes(data)
+    for ending in ("mp4", "mov"):
+        copy = ["-i", folder / "film.mkv", "-c", "copy", folder / f"film.{ending}"]
+        subprocess.run([ffmpeg, "-v", "error", *copy], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "mov"])
+def test_a_border_that_the_container_states_is_cut_off(cropped, ending):
+    path = cropped / f"film.{ending}"
+    with open_media(path) as container:
+        assert crop_of(path, container, container.streams.video[0]) == Crop(top=20, left=40)
+    shown = read_frames(path, 10, 100, 120)[3]
+    whole = read_frames(cropped / "plain.mkv", 10, 120, 160)[3]
+    assert np.abs(shown.astype(int) - whole[20:, 40:]).mean() < 2
+    assert sum(row.differ for row in compare(path, find_ffmpeg())) == 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_aperture_of_zeros_is_none_and_one_of_a_pixel_leaves_a_pixel(cropped, tmp_path, number):
+    data = bytearray((cropped / "film.mp4").read_bytes())
+    place = data.index(b"clap") + 4
+    data[place : place + 32] = number.to_bytes(4, "big") * 8
+    (tmp_path / "film.mp4").write_bytes(data)
+    with open_media(tmp_path / "film.mp4") as container:
+        found = crop_of(tmp_path / "film.mp4", container, container.streams.video[0])
+    assert found == ((60, 58, 80, 78) if number == 1 else (0, 0, 0, 0))
