@@ -13,6 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.data.media.crop import Crop, crop_of
 from fusion.data.media.decode import Decoder, MediaError, open_media
 from fusion.data.media.encode import encode_jpeg
 from fusion.data.media.pictures import PictureFilter, Sampling
@@ -54,6 +55,7 @@ def _pictures(path: Path, seconds: Sequence[float]) -> Iterator[NDArray[np.uint8
         stream = decoder.streams[0]
         if container.format.name in INDEXED:  # others may need all pictures to know their times
             stream.codec_context.skip_frame = "NONREF"
+        border = crop_of(path, container, stream)
         wanted, last, second = deque(seconds), None, 0.0
         for _, frame, time in itertools.chain(
             frames_after(container, decoder, wanted[0]), [(stream, None, 0.0)]
@@ -64,7 +66,7 @@ def _pictures(path: Path, seconds: Sequence[float]) -> Iterator[NDArray[np.uint8
                 second += _LATE
             if last is None or second < wanted[0]:
                 continue
-            picture = _small(last, stream)
+            picture = _small(last, stream, border)
             while wanted and second >= wanted[0]:
                 wanted.popleft()
                 yield picture
@@ -72,10 +74,10 @@ def _pictures(path: Path, seconds: Sequence[float]) -> Iterator[NDArray[np.uint8
                 return
 
 
-def _small(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+def _small(frame: av.VideoFrame, stream: av.VideoStream, border: Crop) -> NDArray[np.uint8]:
     """Scale a frame, upright and with square pixels."""
     sampling = Sampling(1, SIDE, interpolation="bilinear")
-    scaled = PictureFilter(sampling, [], stream.sample_aspect_ratio)
+    scaled = PictureFilter(sampling, [], stream.sample_aspect_ratio, border)
     frame.pts = 0
     picture: Any = next(itertools.chain(scaled.push(frame), scaled.push(None))).to_ndarray()
     return picture
