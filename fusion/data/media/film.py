@@ -7,6 +7,7 @@ Shapes: N pictures, H x W pixels, S samples.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -92,9 +93,8 @@ class Film:
             self._prepare(container, decoder, wanted)
             for stream, frame, second in decoder.frames():
                 yield from self._take(decoder, stream, frame, second)
-            for tracks in self._tracks.values():
-                for field, track in tracks.items():
-                    yield from (Piece(field, data, self.seconds) for data in track.end())
+            for index in [index for index in self._tracks if index in self._ends]:
+                yield from self._end(decoder, index)
             self._note_what_is_missing(container, decoder)
 
     def _prepare(self, container: InputContainer, decoder: Decoder, wanted: list[str]) -> None:
@@ -139,18 +139,30 @@ class Film:
             )
         lasts = frame.samples / frame.sample_rate if stream.type == "audio" else _lasts(frame)
         self._ends[index] = max(second + lasts, before or 0.0)
-        try:
+        given = (frame, second) if stream.type == "audio" else (frame,)
+        with self._converting(decoder, index):
             for field, track in self._tracks[index].items():
-                pieces = track.push(frame, second) if stream.type == "audio" else track.push(frame)
-                for data in pieces:
+                for data in track.push(*given):
                     yield Piece(field, data, self.seconds)
+
+    def _end(self, decoder: Decoder, index: int) -> Iterator[Piece]:
+        for field, track in self._tracks[index].items():
+            with self._converting(decoder, index):
+                for data in track.end():
+                    yield Piece(field, data, self.seconds)
+
+    @contextlib.contextmanager
+    def _converting(self, decoder: Decoder, index: int) -> Iterator[None]:
+        try:
+            yield
         except (av.FFmpegError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
-            self._stop(decoder, index, f"not convertible at {second:.1f} s ({why})")
+            self._stop(decoder, index, f"not convertible at {self._ends[index]:.1f} s ({why})")
 
     def _stop(self, decoder: Decoder, index: int, why: str) -> None:
         decoder.stopped.add(index)
-        self.problems.append(f"{PARTIAL}{why}")
+        if (problem := f"{PARTIAL}{why}") not in self.problems:
+            self.problems.append(problem)
 
     def _note_what_is_missing(self, container: InputContainer, decoder: Decoder) -> None:
         if decoder.broken:

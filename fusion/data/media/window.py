@@ -116,7 +116,8 @@ def read_audio(
                 parts += track.push(frame, second)
                 if track.complete:
                     break
-        parts += track.end()
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            parts += track.end()
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
@@ -154,7 +155,8 @@ def _pictures(
                     break
         if decoder.streams and after not in (None, math.inf):
             return None
-        blocks += track.end()
+        with contextlib.suppress(av.FFmpegError):
+            blocks += track.end()
     return blocks
 
 

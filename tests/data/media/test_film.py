@@ -1,12 +1,14 @@
 """What comes out of one pass over a file, good or bad."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from fusion.data.media import pictures as module
+from fusion.data.media.clock import PictureClock
 from fusion.data.media.decode import Decoder, MediaError
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import PictureTrack, Sampling
@@ -228,3 +230,33 @@ def test_what_is_no_media_file_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "film.mp4").write_bytes(content)
     with pytest.raises(MediaError, match=r"^\S+film.mp4: [^\n]+; [^\n]+$"):
         decode(tmp_path / "film.mp4")
+
+
+def test_pictures_that_cannot_be_converted_at_the_end_cost_no_sound(tmp_path, monkeypatch):
+    def fail(self):
+        raise ValueError("no such conversion")
+        yield
+
+    monkeypatch.setattr(PictureTrack, "end", fail)
+    parts, film = decode(write_film(tmp_path / "film.mp4"))
+    assert len(parts["audio"]) == 2 * RATE
+    assert film.problems == ["partial: not convertible at 2.0 s (no such conversion)"]
+
+
+@pytest.mark.parametrize("times", [[0, 400_000], [400_000, 400_004]])
+def test_an_hour_before_a_picture_is_not_filled(tmp_path, times):
+    write_frames(tmp_path / "film.mkv", times, sound=True)
+    parts, film = decode(tmp_path / "film.mkv")
+    assert len(parts.get("2d", ())) <= 1
+    assert "partial: its time stamps jump from 0.0 to 4000.0 s" in film.problems
+
+
+def test_a_picture_is_shown_for_an_hour_at_most():
+    stream = SimpleNamespace(
+        time_base=Fraction(1, 1000),
+        average_rate=None,
+        codec_context=SimpleNamespace(framerate=None),
+    )
+    frame = SimpleNamespace(pts=0, dts=0, duration=10**12)
+    assert PictureClock(stream).place(frame) == 0.0
+    assert frame.duration == 3600 * 1000
