@@ -35,8 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--model", metavar="MODEL", help=text)
     text = "caption file or folder (default: those named like the films, if there are any)"
     option("--captions", metavar="PATH", help=text)
-    text = "where films are cut (default: at captions where there are any, else into windows)"
-    option("--cut", choices=("captions", "scenes", "windows"), help=text)
+    text = "at captions (default; into windows where there are none), at scenes, or into windows"
+    option("--cut", choices=("captions", "scenes", "windows"), metavar="AT", help=text)
     text = "longest clip that is not cut at captions (default: 10, if the model takes so much)"
     option("--windows", type=seconds, metavar="SECONDS", help=text)
     option("--step", type=seconds, metavar="SECONDS", help="from clip to clip (default: a half)")
