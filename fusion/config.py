@@ -30,7 +30,8 @@ Section = Mapping[str, Any]
 class TopLevel:
     """The top-level keys of a config, with their defaults.
 
-    ``max_clips`` takes only the first clips of each split, for a trial.
+    ``max_clips`` takes only the first clips of each split, for a trial. ``max_unknown`` is the
+    share of a split's texts that may hold no word that the text encoder knows.
     """
 
     output: str
@@ -47,6 +48,7 @@ class TopLevel:
     data_root: str | None = None
     init: str | None = None
     max_clips: int | None = None
+    max_unknown: float = 0.5
     trust: bool = False
 
 

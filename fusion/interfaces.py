@@ -61,7 +61,7 @@ class TextEncoder(Protocol):
     One that learns has ``learns = True`` and a class method ``train(sentences, seed, ...)`` that
     makes it. One with a state writes it by ``save(folder)`` and reads it by the class method
     ``load(folder)``; any other is built again from the config. ``unknown_words(sentence)`` may list
-    the words that it leaves out.
+    the words that it leaves out; training counts them before it begins.
     """
 
     def __call__(self, sentence: str, /) -> Tensor:

@@ -42,10 +42,12 @@ def tool():
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray():
-    """Keep a Ray of this machine with two workers: starting one takes seconds."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'fusion[cluster]'")
+    """Keep a Ray of this machine with two workers: starting one takes seconds.
+
+    It ends with the module: other tests look at the children of this process.
+    """
     from fusion.extract.ray_start import running
 
     with running(None, 2) as ray:

@@ -14,6 +14,7 @@ LAYERS = [
     {"extract", "convert", "report"},
     {"inference", "tasks"},
     {"search"},
+    {"serve"},
     {"commands"},
     {"cli"},
     {"__init__", "__main__"},

@@ -57,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--max-bad", type=share, default=0.05, metavar="SHARE", help=text)
     option("--root", metavar="FOLDER", help="names of videos are relative to it")
     text = "ray: on several machines, or in several processes of this one; see docs/cluster.md"
-    option("--engine", choices=("ray",), help=text)
+    option("--engine", choices=("ray",), metavar="NAME", help=text)
     text = "HOST:PORT of Ray's head (default: RAY_ADDRESS; without it this machine alone)"
     option("--ray-address", metavar="ADDRESS", help=text)
     text = "programs that decode (default: 1; GPU: up to 8); with Ray: films at a time"
@@ -73,6 +73,8 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.extract.ray_cluster import Cluster
     from fusion.extract.settings import Features
 
+    if given.ray_address and not given.engine:
+        parser.error("--ray-address is for --engine ray")
     words = vars(given)
     kinds = ("2d", "3d", "sound")
     names = [f"{what}_{field}" for what in ("features", "weights") for field in kinds]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 
-from fusion.commands.arguments import seconds, several
+from fusion.commands.arguments import positive, seconds, several
 from fusion.search.engines import NAMES
 
 EXAMPLES = """examples:
   {prog} films/ --out films.index
   {prog} films/ --out films.index --model runs/mine --windows 8 --step 4
   {prog} films/ --out films.index --captions captions.csv
+  {prog} films/ --out films.index --engine ray --ray-address head:6379
   {prog} films/ --out films.index --cut scenes
   {prog} films/ --out films.index --model clip:FOLDER    # a pre-trained model, no training
   {prog} --out films.index --duplicates                  # which films are there twice
@@ -35,8 +36,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--model", metavar="MODEL", help=text)
     text = "caption file or folder (default: those named like the films, if there are any)"
     option("--captions", metavar="PATH", help=text)
-    text = "at captions (default; into windows where there are none), at scenes, or into windows"
-    option("--cut", choices=("captions", "scenes", "windows"), metavar="AT", help=text)
+    text = "where films are cut (default: at captions where there are any, else into windows)"
+    option("--cut", choices=("captions", "scenes", "windows"), metavar="WAY", help=text)
     text = "longest clip that is not cut at captions (default: 10, if the model takes so much)"
     option("--windows", type=seconds, metavar="SECONDS", help=text)
     option("--step", type=seconds, metavar="SECONDS", help="from clip to clip (default: a half)")
@@ -45,9 +46,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "say which films are the same, wholly or in part; FILMS may be left out"
     option("--duplicates", action="store_true", help=text)
     option("--json", action="store_true", help="print the duplicates as JSON")
-    text = f"what finds neighbours: {', '.join(NAMES)} (default: faiss for large indexes)"
-    option("--engine", type=several(*NAMES), default=(), metavar="NAME", help=text)
+    text = (
+        f"what finds neighbours: {', '.join(NAMES)} (default: faiss for large indexes); and ray, to"
+        " embed on several machines, or in several processes of this one; such as ray,qdrant"
+    )
+    option("--engine", type=several(*NAMES, "ray"), default=(), metavar="NAMES", help=text)
     option("--url", metavar="URL", help="of the Qdrant server; its key is read from QDRANT_API_KEY")
+    text = "HOST:PORT of Ray's head (default: RAY_ADDRESS; without it this machine alone)"
+    option("--ray-address", metavar="ADDRESS", help=text)
+    option("--workers", type=positive, metavar="N", help="films that Ray embeds at a time")
     text = "import and run the user's own parts that the model names"
     option("--trust", action="store_true", help=text)
 
@@ -61,4 +68,6 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("name films, or give --duplicates or --prune")
     if given.json and not given.duplicates:
         parser.error("--json is for --duplicates")
+    if (given.ray_address or given.workers) and "ray" not in given.engine:
+        parser.error("--ray-address and --workers are for --engine ray")
     run(lambda: index(given))

@@ -16,6 +16,7 @@ COMMANDS = {  # each is a module of this folder
     "compare": "compare trained runs in one table and one picture",
     "index": "index films for search",
     "search": "search an index by words, sound, picture or any of them",
+    "serve": "search an index in the browser, and by an API",
     "extract": "compute features of films with networks",
     "check": "list every mistake of a caption file",
     "convert": "convert published weights or word vectors",

@@ -26,7 +26,7 @@ class Collector(CaptionParser):
         """Keep a mistake."""
         self.problems.append(problem)
 
-    def refuse(self, message: str) -> None:
+    def refuse(self, message: str, captions: int = 1) -> None:
         """Keep a mistake of the structure of a file."""
         self.note(message)
 

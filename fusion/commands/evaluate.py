@@ -96,6 +96,6 @@ def _choose_test(
         other["text_encoder"] = None  # the checkpoint has one
     sections = ("data", "evaluation", "text_encoder")
     config |= {name: other[name] for name in sections if other[name] is not None}
-    config["max_clips"] = other["max_clips"]
+    config |= {name: other[name] for name in ("max_clips", "max_unknown")}
     own_first = not any(override.startswith("text_encoder") for override in overrides)
     return config, "test", own_first

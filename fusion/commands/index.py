@@ -13,12 +13,14 @@ from pathlib import Path
 import fusion
 from fusion.commands.search import clock, printed
 from fusion.extract.job import find_videos
+from fusion.extract.ray_cluster import Cluster
 from fusion.inference.embedder import Embedder
 from fusion.search import engines
 from fusion.search.engines.choice import check_engine, prepare
 from fusion.search.films.duplicates import Group, find_duplicates
 from fusion.search.index import lasting
 from fusion.search.indexing import index_films, prune_films, summarise
+from fusion.search.ray_embedding import RayEmbedder
 from fusion.search.storage import DATABASE, SearchError, Storage
 from fusion.words import number_of
 
@@ -53,6 +55,10 @@ def _update(given: argparse.Namespace, places: Sequence[str], engine: str | None
             storage = stack.enter_context(contextlib.closing(Storage(given.out, write=True)))
         names = ("captions", "cut", "windows", "step", "prune")
         options = {name: getattr(given, name) for name in names}
+        if "ray" in given.engine:
+            cluster = Cluster(given.ray_address, given.workers)
+            place = lasting(chosen)
+            options["embed"] = RayEmbedder(cluster, place, model.digest, given.trust).embed
         counts = index_films(storage, model, places, model_path=lasting(chosen), **options)
         prepare(storage, engine, given.url)
         _say(summarise(counts, storage), given)
@@ -77,7 +83,8 @@ def _load(given: argparse.Namespace, storage: Storage | None) -> tuple[str, Embe
             f"there is no model at {DEFAULT}; train one in minutes by: fusion train eao; or name"
             " one: --model RUN; or take a pre-trained CLIP: --model clip:FOLDER"
         )
-    return chosen, fusion.load(chosen, trust=given.trust)
+    device = "cpu" if "ray" in given.engine else None  # GPUs are for Ray's workers
+    return chosen, fusion.load(chosen, device=device, trust=given.trust)
 
 
 def _prune(given: argparse.Namespace, places: Sequence[str]) -> None:

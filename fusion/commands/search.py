@@ -29,6 +29,13 @@ def _model_of(folder: str) -> str | None:
     return place
 
 
+def place_of_model(folder: str) -> str:
+    """Return where the model of an index is; SearchError: it does not say."""
+    if (place := _model_of(folder)) is None:
+        raise SearchError(f"{folder} does not say where its model is; name it: --model RUN")
+    return place
+
+
 def search(given: argparse.Namespace) -> None:
     """Answer a question, as the command line gives it."""
     how = {"engine": given.engine, "url": given.url}
@@ -38,11 +45,7 @@ def search(given: argparse.Namespace) -> None:
     if given.near is not None:
         hits = films.near(given.near, **which)
     else:
-        place = given.model or _model_of(given.index)
-        if place is None:
-            raise SearchError(
-                f"{given.index} does not say where its model is; name it: --model RUN"
-            )
+        place = given.model or place_of_model(given.index)
         films = Index(given.index, fusion.load(place, trust=given.trust), **how)
         hits = films.nearest(_question(films.model, given).numpy(), **which)
     if not hits and given.film:

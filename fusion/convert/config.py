@@ -8,6 +8,7 @@ from typing import Any
 from fusion.config import flatten
 from fusion.data.untrusted.unpickler import printable
 from fusion.models.language_model_files import PUBLISHED_CLIP as CLIP
+from fusion.words import PUBLISHED
 
 FEATURES = {1024: "s3d", 512: "clip"}  # by their width; 4096: of ResNets, the default
 CLIP_WIDTH = 512  # of its text tokens; word vectors are 300 wide
@@ -42,7 +43,7 @@ def make_config(name: str, model: Mapping[str, Any], word_vectors: str | None) -
     if model.get("positional"):  # a token without a position would be an error
         data["max_video_tokens"] = modalities["video"]["max_tokens"]
         max_words = min(max_words, modalities["text"]["max_tokens"])
-    text_encoder = {"name": "word2vec_file", "path": word_vectors}
+    text_encoder = {"name": "word2vec_file", "path": word_vectors, "tokenizer": PUBLISHED}
     if word_vectors is None and modalities.get("text", {}).get("dim") == CLIP_WIDTH:
         text_encoder = {"name": "clip", "path": CLIP}
     return {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.evaluation.ranking import Ranks
+from fusion.evaluation.ranking import Places, Ranks
 
 RECALLS = (1, 5, 10, 50)
 DRAWS, SEED = 10_000, 0  # of a paired test
@@ -48,6 +48,34 @@ def retrieval_metrics(ranks: Ranks, num_queries: int | None = None) -> dict[str,
     metrics["MedR"], metrics["MeanR"] = float(np.median(ranks)), float(np.mean(ranks))
     metrics["GeoMean"] = float(np.prod([metrics[f"R@{k}"] for k in (1, 5, 10)]) ** (1 / 3))
     return metrics
+
+
+def expected_recalls(places: Places, num_queries: int) -> dict[str, float]:
+    """Compute the recalls that are expected where ties are broken at random.
+
+    Let b rows be better than the best row of a query's clip, m rows of other clips tie with it, and
+    the clip have j such rows (one, unless it has several captions). In a random order of these
+    j + m rows the first of the j comes behind x others with the probability that the first x are
+    all others, so the clip is among the first k with the probability
+
+        1 - product for i from 0 to k - b - 1 of (m - i) / (m + j - i),
+
+    which is (k - b) / (m + 1), at most 1, for j = 1. A model that embeds all clips alike gets the
+    recalls of :func:`chance`, or of :func:`chance_among_captions`.
+
+    Args:
+        places: of the queries that were ranked.
+        num_queries: the denominator, see :func:`retrieval_metrics`.
+    """
+    tied, own = places.tied, places.own
+    better = np.rint(places.ranks - 1 - tied / 2)
+    missed, found = np.ones(len(tied)), {}
+    for k in range(1, max(RECALLS) + 1):
+        ahead = k - 1 - better  # i of the formula; below 0 only better rows are within k
+        factor = np.clip(tied - ahead, 0, None) / np.maximum(tied + own - ahead, 1)
+        missed *= np.where(ahead >= 0, factor, 1.0)
+        found[k] = len(tied) - float(missed.sum())
+    return {f"R@{k}": 100 * found[k] / num_queries for k in RECALLS}
 
 
 def chance(gallery: int, counted: int | None = None) -> dict[str, float]:

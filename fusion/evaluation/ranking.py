@@ -29,6 +29,7 @@ Shapes: Q queries, N rows of the gallery, E embedding width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +47,14 @@ Ranks = NDArray[np.float64]
 Rescore = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
+class Places(NamedTuple):
+    """Where the best row of each query's clip is among the rows of other clips."""
+
+    ranks: Ranks  # (Q,) from 1; rows that tie share the mean of their places, so halves occur
+    tied: NDArray[np.int64]  # (Q,) rows of other clips that tie with it
+    own: NDArray[np.int64]  # (Q,) rows of its own clip that are as good, with itself
+
+
 def ranks_of_pairs(
     queries: Tensor,
     gallery: Tensor,
@@ -53,7 +62,21 @@ def ranks_of_pairs(
     owners: tuple[Tensor, Tensor] | None = None,
     rescore: Rescore | None = None,
 ) -> Ranks:
-    """Rank, for each query, the clip of the gallery that is its pair, by cosine.
+    """Rank, for each query, the clip of the gallery that is its pair: the ranks of places_of_pairs.
+
+    The arguments and errors are those of :func:`places_of_pairs`.
+    """
+    return places_of_pairs(queries, gallery, block, owners, rescore).ranks
+
+
+def places_of_pairs(
+    queries: Tensor,
+    gallery: Tensor,
+    block: int | None = None,
+    owners: tuple[Tensor, Tensor] | None = None,
+    rescore: Rescore | None = None,
+) -> Places:
+    """Place, for each query, the clip of the gallery that is its pair, by cosine.
 
     Clips that tie (see the top of this file) share the mean of their places, as in the published
     code; otherwise a model that embeds all clips alike would be perfect. Where rows share a clip
@@ -68,9 +91,6 @@ def ranks_of_pairs(
             clip has a row. None: Q = N, and row i belongs to query i.
         rescore: makes scores of cosines.
 
-    Returns:
-        (Q,) ranks from 1; halves occur.
-
     Raises:
         ValueError: an embedding is not finite, or without ``owners`` Q is not N.
     """
@@ -79,26 +99,37 @@ def ranks_of_pairs(
             f"{len(queries)} queries cannot be pairs of {len(gallery)} rows; give owners"
         )
     query_clips, row_clips = owners or (torch.arange(len(queries)), torch.arange(len(gallery)))
-    ranks = [np.zeros(0)]
+    none = np.zeros(0, np.int64)
+    parts = [Places(np.zeros(0), none, none)]
     for start, rows, columns in _grid_blocks(queries, gallery, block):
         own = query_clips[start : start + len(rows), None] == row_clips  # (block, N)
         if rescore is None:
-            ranks.append(_ranks_by_cosine(rows, columns, own))
+            parts.append(_places_by_cosine(rows, columns, own))
         else:
-            ranks.append(ranks_of_scores(*rescore(_cosines(rows, columns)), own))
-    return np.concatenate(ranks)
+            parts.append(places_of_scores(*rescore(_cosines(rows, columns)), own))
+    return Places(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def ranks_of_scores(scores: Tensor, slack: Tensor, own: Tensor) -> Ranks:
-    """Rank the best of a query's own rows, (block, N) bool, among all others.
+def places_of_scores(scores: Tensor, slack: Tensor, own: Tensor) -> Places:
+    """Place the best of a query's own rows, (block, N) bool, among all others.
 
     ``scores`` and ``slack`` are what a :data:`Rescore` returns.
     """
     best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
     reach = torch.where(own & (scores == best), slack, 0.0).amax(dim=1, keepdim=True)
+    return _make_places(*_count(scores, best, reach, own))
+
+
+def _count(scores: Tensor, best: Tensor, reach: Tensor | float, own: Tensor) -> tuple[Tensor, ...]:
+    """Count rows that are better than the best own one, others that tie with it, and own ones."""
+    at_least = scores >= best - reach
     better = (scores > best + reach).sum(dim=1)
-    at_least_ties = ((scores >= best - reach) & ~own).sum(dim=1)
-    return (1 + (better + at_least_ties) / 2).double().cpu().numpy()
+    return better, (at_least & ~own).sum(dim=1) - better, (at_least & own).sum(dim=1)
+
+
+def _make_places(better: Tensor, tied: Tensor, own: Tensor) -> Places:
+    ranks = (1 + better + tied / 2).double().cpu().numpy()
+    return Places(ranks, tied.cpu().numpy(), own.cpu().numpy())
 
 
 def dot_products(gallery: Tensor) -> Rescore:
@@ -141,13 +172,13 @@ def _pairs(queries: Tensor, gallery: Tensor, rows: Tensor, columns: Tensor) -> T
     return UNIT * torch.cat([(queries[i].double() * gallery[j]).sum(dim=1) for i, j in parts])
 
 
-def _ranks_by_cosine(queries: Tensor, gallery: Tensor, own: Tensor) -> Ranks:
-    """Do as :func:`ranks_of_scores` for the cosines of rows on the grids, most in float32."""
+def _places_by_cosine(queries: Tensor, gallery: Tensor, own: Tensor) -> Places:
+    """Do as :func:`places_of_scores` for the cosines of rows on the grids, most in float32."""
     rows, columns = own.nonzero(as_tuple=True)
     best = torch.full((len(queries),), -torch.inf, dtype=torch.float64)
     best.scatter_reduce_(0, rows, _pairs(queries, gallery, rows, columns), "amax")
     best, close = best[:, None], TOLERANCE + 2.0**-23 * (queries.shape[1] + 4)
-    places, rough = torch.zeros(len(queries), dtype=torch.float64), queries.float()
+    counts, rough = torch.zeros(3, len(queries), dtype=torch.int64), queries.float()
     for tile, mine in zip(gallery.split(TILE), own.split(TILE, dim=1), strict=True):
         cosines = (rough @ tile.float().T).double().mul_(UNIT)
         rows, columns = ((cosines - best).abs_() <= close).nonzero(as_tuple=True)
@@ -155,9 +186,8 @@ def _ranks_by_cosine(queries: Tensor, gallery: Tensor, own: Tensor) -> Ranks:
             cosines = _cosines(queries, tile)
         else:
             cosines[rows, columns] = _pairs(queries, tile, rows, columns)
-        places += (cosines > best + TOLERANCE).sum(dim=1)
-        places += ((cosines >= best - TOLERANCE) & ~mine).sum(dim=1)
-    return (1 + places / 2).numpy()
+        counts += torch.stack(_count(cosines, best, TOLERANCE, mine))
+    return _make_places(*counts)
 
 
 def _on_grid(embeddings: Tensor, bits: int) -> Tensor:

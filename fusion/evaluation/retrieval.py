@@ -13,13 +13,15 @@ from torch import Tensor
 
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.metrics import (
+    expected_recalls,
     interval_over_clips,
     interval_over_queries,
     retrieval_metrics,
 )
-from fusion.evaluation.ranking import Ranks, Rescore, dot_products, ranks_of_pairs
+from fusion.evaluation.ranking import Places, Ranks, Rescore, dot_products, places_of_pairs
 from fusion.modalities import Direction, directions, letters_of
 
+EXPECTED = "expected"  # in a row, the recalls with ties broken at random
 CAPTION = "text"  # the modality in which items of one clip differ
 
 # A direction, its (Q, E) queries and (M, E) gallery -> how to rescore, or None: not possible
@@ -34,13 +36,14 @@ class Ranked(NamedTuple):
     candidates: Tensor  # (M,) int64, the items that are the gallery
     clips: Tensor  # (Q,) int64, the clip of each query
     by_caption: bool  # whether every caption is a query; otherwise every clip is
+    places: Places  # the ranks, and what ties
 
 
 def rank_directions(embedded: Embedded, rescorer: Rescorer | None = None) -> dict[str, Ranked]:
     """Rank every direction whose combinations the model embeds.
 
     On a side with text, every caption is a query or a candidate; on a side without text, every clip
-    is. The best of a clip's captions counts, see :func:`fusion.evaluation.ranking.ranks_of_pairs`.
+    is. The best of a clip's captions counts, see :func:`fusion.evaluation.ranking.places_of_pairs`.
 
     Args:
         embedded: the data set.
@@ -65,9 +68,9 @@ def rank_directions(embedded: Embedded, rescorer: Rescorer | None = None) -> dic
         clips = embedded.clips[rows]
         # Rows i of both sides are a pair unless clips have several captions.
         owners = None if rows.equal(candidates) else (clips, embedded.clips[candidates])
-        ranks = ranks_of_pairs(query, gallery, owners=owners, rescore=rescore)
+        places = places_of_pairs(query, gallery, owners=owners, rescore=rescore)
         by_caption = has_captions(embedded, direction.query)
-        ranked[str(direction)] = Ranked(ranks, rows, candidates, clips, by_caption)
+        ranked[str(direction)] = Ranked(places.ranks, rows, candidates, clips, by_caption, places)
     return ranked
 
 
@@ -100,7 +103,7 @@ def retrieval_table(
     captions: Tensor | None = None,
     intervals: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Summarise the ranks of each direction that has any.
+    """Summarise the ranks of each direction that has any; ``EXPECTED``: see expected_recalls.
 
     Args:
         ranked: see :func:`rank_directions`.
@@ -110,12 +113,13 @@ def retrieval_table(
         intervals: whether to add ``R@1_interval``, see :mod:`fusion.evaluation.metrics`.
     """
     table: dict[str, dict[str, Any]] = {}
-    for direction, (ranks, _, candidates, clips, by_caption) in ranked.items():
+    for direction, (ranks, _, candidates, clips, by_caption, places) in ranked.items():
         if not len(ranks):
             continue
         counted = captions if by_caption else None
         queries = num_clips if counted is None else len(counted)
         row: dict[str, Any] = retrieval_metrics(ranks, queries)
+        row[EXPECTED] = expected_recalls(places, queries)
         if intervals and counted is not None:
             row["R@1_interval"] = interval_over_clips(ranks, clips.numpy(), counted.numpy())
         elif intervals:

@@ -2,7 +2,11 @@
 
 job.py           the whole job, which files it takes, and their captions
 settings.py      what is extracted; a store holds features of one kind only
-share.py         the files of one process: from films to rows in the store
+share.py         the files of one process: which are to be done, and what is written
+films.py         from a film to its rows, the same in every process
+ray_films.py     the same on a Ray cluster
+ray_cluster.py   computes anything for many films on a Ray cluster
+ray_start.py     connects to a cluster, or starts a Ray of this machine
 decoder_pool.py  starts, watches and replaces the programs that decode
 worker.py        the program that decodes, so that a crash of FFmpeg costs one file
 backbone.py      a network with its preprocessing

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from fusion.extract.ray_start import WORKER, connected
+from fusion.extract.ray_start import WORKER, connected, debugging
 from fusion.files import num_cores
 
 TRIES = 3  # workers that a film may end before it is given up
@@ -72,8 +72,9 @@ def compute_films(
     with connected(cluster.address, _local_workers(cluster.workers)) as ray:
         ledger = _ledger(ray)
         place = make, tuple(arguments), _Threads.here(), ledger
-        rows = [{"number": n, "task": pickle.dumps(task)} for n, task in enumerate(tasks)]
+        rows = [{"number": n, "film": pickle.dumps(task)} for n, task in enumerate(tasks)]
         films = ray.data.from_items(rows, override_num_blocks=len(rows))  # each is tried by itself
+        _settle(films.context)
         resources = _resources(ray, cluster, len(tasks))
         computed = films.map(_Worker, fn_constructor_args=place, **resources)
         for number, row in enumerate(computed.iter_rows()):
@@ -82,6 +83,15 @@ def compute_films(
             if isinstance(answer, BaseException):
                 raise answer
             yield answer
+
+
+def _settle(context: Any) -> None:
+    """Make Ray Data keep the order, wait for slow films, and show no bars: the caller has one."""
+    context.execution_options.preserve_order = True
+    context.execution_no_progress_timeout_s = -1  # a film may take hours
+    context.max_consecutive_actor_init_deaths = 3  # such as a machine that goes away
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # all workers have a film
+    context.enable_progress_bars = context.print_on_execution_start = debugging()
 
 
 def _local_workers(asked: int | None) -> int:
@@ -184,7 +194,7 @@ class _Worker:
             )
             answer: Answer | BaseException = Answer(problem=problem)
         else:
-            answer = self._broken or self._answer(pickle.loads(row["task"]))
+            answer = self._broken or self._answer(pickle.loads(row["film"]))
         self._ray.get(self._ledger.end.remote(number))
         return {"number": number, "answer": pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)}
 

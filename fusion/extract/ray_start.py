@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
+import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -17,20 +20,33 @@ from typing import Any, TextIO
 logger = logging.getLogger(__name__)
 
 WORKER = "fusion"  # a resource of Ray, by which a Ray that was started here is known
+_PATIENCE = 10.0  # seconds for a cluster to answer
 _LONGEST = 28  # letters of a folder in which Ray's sockets have names that fit
-_PRIVATE = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers that it is used
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone
-}
+
+
+@functools.cache
+def _private() -> dict[str, str]:
+    """Return the environment of a Ray that is for this program alone.
+
+    Ray reads most of it when it is imported: a program that has done so has a Ray as Ray makes it.
+    """
+    usage = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray would report to its makers that it is used
+    if sys.modules.get("ray") is not None:
+        return usage
+    return usage | {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for: listen on 127.0.0.1 alone
+        "RAY_AUTH_MODE": "token",  # other users of this machine cannot use it
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
 
 
 @contextlib.contextmanager
 def connected(address: str | None, workers: int) -> Iterator[Any]:
     """Give Ray, connected as :func:`running` says; quiet unless ``FUSION_DEBUG`` is set."""
     with running(address, workers) as ray, contextlib.ExitStack() as stack:
-        if not _debug():
+        if not debugging():
             stack.enter_context(contextlib.redirect_stdout(_Filter(sys.stdout)))
-        _settle(ray)
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         yield ray
 
 
@@ -46,24 +62,42 @@ def running(address: str | None, workers: int) -> Iterator[Any]:
     Raises:
         ValueError: Ray is not installed, or the cluster cannot be reached; one line.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address and "://" in address:
-        raise ValueError(
-            f"{address} is for Ray's clients; give HOST:PORT of the cluster's head, in a command on"
-            " one of its machines"
-        )
-    quiet = {} if _debug() else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    alone = address == "local"
+    if not alone:
+        _check_address(address)
+    quiet = {} if debugging() else {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(({} if address else _PRIVATE) | quiet))
+        stack.enter_context(_environment((_private() if alone else {}) | quiet))
         ray = _import_ray()
         if not ray.is_initialized():
-            options = {"address": address} if address else _local(stack, workers)
+            options = _local(stack, workers) if alone else {"address": address}
             stack.callback(ray.shutdown)
             _start(ray, options)
         yield ray
 
 
-def _debug() -> bool:
+def _check_address(address: str) -> None:
+    """Raise a ValueError if nothing answers there: Ray would try for many minutes."""
+    if "://" in address:
+        raise ValueError(
+            f"{address} is for Ray's clients; give HOST:PORT of the cluster's head, in a command on"
+            " one of its machines"
+        )
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"there is no Ray at {address} ({error}); give HOST:PORT of the cluster's head, which"
+            " ray start --head prints"
+        ) from None
+
+
+def debugging() -> bool:
+    """Return whether the user wants to see what Ray says."""
     return bool(os.environ.get("FUSION_DEBUG"))
 
 
@@ -99,29 +133,19 @@ def _start(ray: Any, options: dict[str, Any]) -> None:
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     logs = {
-        "log_to_driver": _debug(),
-        "logging_level": logging.INFO if _debug() else logging.CRITICAL,
+        "log_to_driver": debugging(),
+        "logging_level": logging.INFO if debugging() else logging.CRITICAL,
     }
     try:
-        with contextlib.nullcontext() if _debug() else _silence():
+        with contextlib.nullcontext() if debugging() else _silence():
             ray.init(**options, **logs)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         words = " ".join(str(error).split())
-        raise ValueError(f"Ray at {options['address']} cannot be used ({words})") from None
+        way = "; a token may be missing: see docs/cluster.md" if "_temp_dir" not in options else ""
+        raise ValueError(f"Ray at {options['address']} cannot be used ({words}){way}") from None
     finally:
         if main and handler is not None:
             signal.signal(signal.SIGTERM, handler)  # Ray's own would end without saving
-
-
-def _settle(ray: Any) -> None:
-    """Make Ray Data keep the order, wait for slow films, and show no bars: the caller has one."""
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.execution_no_progress_timeout_s = -1  # a film may take hours
-    context.max_consecutive_actor_init_deaths = 3  # such as a machine that goes away
-    context.enable_progress_bars = context.print_on_execution_start = _debug()
-    if not _debug():
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ def write_message(file: BinaryIO, values: dict[str, Any], data: NDArray[Any] | N
     if data is not None:
         values = values | {"shape": data.shape, "dtype": data.dtype.str}
     file.write(json.dumps(values).encode() + b"\n")
-    if data is not None:
+    if data is not None and data.size:  # memoryview cannot cast what is empty
         file.write(np.ascontiguousarray(data).data.cast("B"))
     file.flush()
 
@@ -52,7 +52,7 @@ def read_message(file: io.BufferedReader) -> tuple[dict[str, Any], NDArray[Any] 
     if "shape" not in values:
         return values, None
     data = np.empty(values["shape"], values["dtype"])
-    if file.readinto(data.data.cast("B")) < data.nbytes:
+    if data.size and file.readinto(data.data.cast("B")) < data.nbytes:
         raise EOFError
     return values, data
 

@@ -5,10 +5,11 @@ Shapes: L tokens of width D.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips
 from fusion.data.features.readers import VIDEO, seconds_of
 from fusion.data.media.log_mel import spectrogram_seconds
-from fusion.inference.features import FilmFeatures, ItemFeatures
+from fusion.inference.features import FilmFeatures, ItemFeatures, Reading
 from fusion.inference.items import Item
 from fusion.modalities import ORDER
 
@@ -68,6 +69,17 @@ class ClipMaker:
         """Return for how long an item has picture or sound."""
         reader = self._reader(item)
         return seconds_of(reader, _ONLY) if reader else 0.0
+
+    @contextlib.contextmanager
+    def reading(self, film: Path, reading: Reading) -> Iterator[None]:
+        """Let a film of a stranger be read by another process; its features are computed now."""
+        films = self._films
+        films.readings[film] = reading
+        try:
+            films.rows(film)
+            yield
+        finally:
+            films.readings.pop(film, None)
 
     @property
     def longest(self) -> float:

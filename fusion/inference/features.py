@@ -10,22 +10,41 @@ Shapes: R rows of width D.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.checkpoint import CheckpointError, check_recipe
 from fusion.data.features import readers
 from fusion.data.features.format import Field
-from fusion.data.media.film import Film
+from fusion.data.media.film import Film, Piece
+from fusion.data.media.pictures import Sampling
+from fusion.data.media.sound import Hearing
 from fusion.extract.films import FilmRows
 from fusion.extract.settings import NETWORKS, Features, describe, fields_of
 from fusion.extract.weights import RANDOM
 
 KEPT = 16  # films whose features stay in memory
+
+
+class Reading(Protocol):
+    """Reads media files in another process, for files of strangers."""
+
+    def pieces(
+        self, path: Path, samplings: Mapping[str, Sampling | Hearing], audio: bool
+    ) -> Iterator[Piece]:
+        """Do what :meth:`.Film.pieces` does."""
+
+    def frames(self, path: Path, fps: float, height: int, width: int) -> NDArray[np.uint8]:
+        """Do what :func:`.read_frames` does."""
+
+    def sound(self, path: Path) -> NDArray[np.float32]:
+        """Do what :func:`.read_audio` does."""
 
 
 class FilmFeatures:
@@ -39,6 +58,7 @@ class FilmFeatures:
 
     Attributes:
         fields: the kinds of features there are.
+        readings: who reads a film instead of this process, which would also cache descriptors.
 
     Raises:
         CheckpointError: the recipe is unknown here, or the weights are not those of the recipe.
@@ -51,6 +71,7 @@ class FilmFeatures:
         weights: Mapping[str, str | Path] | None = None,
     ) -> None:
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
+        self.readings: dict[Path, Reading] = {}
         self._extractor: str | None = recipe.get("extractor")
         if self._extractor is not None:
             if self._extractor not in readers.EXTRACTORS:
@@ -82,19 +103,24 @@ class FilmFeatures:
         """
         state = path.stat()
         key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
-        if key not in self._kept:
-            self._kept[key] = self._compute(path)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        found = self._kept.pop(key, None)  # one step: several threads may ask
+        if found is None:
+            found = self._compute(path)
+        self._kept[key] = found  # as the latest
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
 
     def _compute(self, path: Path) -> dict[str, Tensor]:
+        there = self.readings.get(path)
+        if self._extractor is not None and there is not None:
+            return readers.compute_elsewhere(path, self._extractor, there.frames, there.sound)
         if self._extractor is not None:
             return readers.compute_features(path, self._extractor)
-        film = Film(path, {f: b.sampling for f, b in self._backbones.items()}, self._audio)
+        samplings = {field: backbone.sampling for field, backbone in self._backbones.items()}
+        read = there.pieces if there else lambda *given: Film(*given).pieces()
         made = FilmRows(self._backbones)
-        for piece in film.pieces():
+        for piece in read(path, samplings, self._audio):
             made.push(piece)
         return {field: rows for field, rows in made.end().items() if field in self.fields}
 

@@ -16,6 +16,8 @@ from fusion.data.datasets import DATASETS
 from fusion.data.features.readers import EXTRACTORS, recipe_of
 from fusion.data.features.store import open_store
 from fusion.inference.card import read_facts
+from fusion.inference.clip_files import is_pretrained
+from fusion.inference.clip_model import ClipModel
 from fusion.inference.model import Model
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -84,12 +86,13 @@ def load(
     cache_dir: str | Path | None = None,
     force_download: bool = False,
     local_files_only: bool = False,
-) -> Model:
+) -> Any:
     """Load a trained model.
 
     Args:
         name: the folder of a run, of which the best checkpoint is taken; the folder of a
             checkpoint, such as ``Model.save_pretrained`` writes; or a name on the Hugging Face hub.
+            ``clip:`` before a folder or a name of the hub: a pre-trained model of picture and text.
         device: where it computes; None: the first GPU if there is one, else the CPU.
         weights: files of weights by field, ``2d``, ``3d``, ``sound``, of the networks that make
             its features, where they cannot be found: see :class:`.features.FilmFeatures`; and
@@ -101,17 +104,18 @@ def load(
         force_download: load it from the hub again.
         local_files_only: only take what was loaded from the hub before.
 
+    Returns:
+        A :class:`fusion.Model`; of ``clip:`` a :class:`.clip_model.ClipModel`, which embeds texts,
+        films and pictures in the same way.
+
     Raises:
         ValueError: there is no such model, or it cannot be read.
     """
-    folder = find_model(
-        name,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        force_download=force_download,
-        local_files_only=local_files_only,
-    )
+    download: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    download |= {"force_download": force_download, "local_files_only": local_files_only}
+    if is_pretrained(name):
+        return ClipModel(str(name), device, **download)
+    folder = find_model(name, **download)
     network, text_encoder, config = load_checkpoint(folder, trust, (weights or {}).get("text"))
     recipe = find_recipe(folder, config)
     return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

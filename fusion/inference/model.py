@@ -218,7 +218,8 @@ class Model:
         """Do the same as :func:`fusion.load`, with the same arguments."""
         from fusion.inference.loading import load  # which makes models
 
-        return load(name, **options)
+        model: Model = load(name, **options)
+        return model
 
     def _save(self, folder: Path, name: str, config: Any, recipe: Any) -> None:
         parts = (self.network, self.text_encoder, config, recipe, self.facts)

@@ -27,7 +27,7 @@ from fusion.models.language_model_files import (
 )
 from fusion.models.text_encoders import FromFile
 from fusion.models.trained_text import read_tokens, text_model, text_part, unknown_words
-from fusion.words import number_of, words_of
+from fusion.words import number_of, published_words, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,10 @@ class LanguageModel(FromFile):
         """Return the tokens that are read of each sentence, and which of their states to keep."""
         raise NotImplementedError
 
+    def _words(self, sentence: str) -> list[str]:
+        """Cut a sentence into words; one without words has no states."""
+        return words_of(sentence)
+
     def _states(self, ids: Tensor) -> Tensor:
         """Return the states (B, L, D) of tokens (B, L)."""
         raise NotImplementedError
@@ -105,7 +109,7 @@ class LanguageModel(FromFile):
             self.model.to(device)
         where = next(self.model.parameters()).device
         result = [torch.zeros(0, self.width) for _ in sentences]
-        spoken = [i for i, sentence in enumerate(sentences) if words_of(sentence)]
+        spoken = [i for i, sentence in enumerate(sentences) if self._words(sentence)]
         if not spoken:
             return result
         ids, kept = self._ids([sentences[i] for i in spoken])
@@ -242,8 +246,11 @@ class CLIPText(LanguageModel):
                 " its folder"
             ) from None
 
+    def _words(self, sentence: str) -> list[str]:
+        return published_words(sentence)
+
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
-        texts = [" ".join(words_of(sentence)) for sentence in sentences]
+        texts = [" ".join(self._words(sentence)) for sentence in sentences]
         ids: list[list[int]] = self.tokenizer(texts, truncation=True)["input_ids"]
         return ids, [[False, *[True] * (len(text) - 2), False] for text in ids]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,7 +18,8 @@ import torch
 from torch import Tensor
 
 from fusion.data.untrusted.word_vectors import read_word_vectors
-from fusion.words import words_of
+from fusion.models.cutting import Cutter, open_cutter, save_cutter
+from fusion.words import PUBLISHED, UNICODE, Found
 
 WORD_VECTOR_WIDTH = 64
 VECTORS, VOCABULARY = "word_vectors.safetensors", "vocabulary.txt"
@@ -28,12 +28,16 @@ VECTORS, VOCABULARY = "word_vectors.safetensors", "vocabulary.txt"
 class WordVectors:
     """A fixed (D,) vector for each word; a sentence keeps its first ``max_words`` known words.
 
-    With ``fold_case`` upper and lower case are the same word, and so are composed and decomposed
-    letters. The vocabulary must then be folded, as that of :meth:`train` is.
+    Args:
+        vocabulary: the words, in the order of the vectors.
+        vectors: (V, D).
+        max_words: later words of a sentence are cut off.
+        fold_case: with ``tokenizer`` "published": upper and lower case are the same word, and so
+            are composed and decomposed letters. The vocabulary must then be folded.
+        tokenizer: what cuts a sentence, a name of :func:`.cutting.open_cutter` or the cutter.
     """
 
     learns = True  # from the training captions; a checkpoint has its own vectors
-    fold_case = False
 
     def __init__(
         self,
@@ -41,23 +45,28 @@ class WordVectors:
         vectors: Tensor,
         max_words: int = 20,
         fold_case: bool = False,
+        tokenizer: str | Cutter = PUBLISHED,
     ) -> None:
         if len(vocabulary) != len(vectors):
             raise ValueError(f"{len(vocabulary)} words cannot have {len(vectors)} vectors")
         self.index: Mapping[str, int] = {word: i for i, word in enumerate(vocabulary)}
         self.vectors, self.max_words, self.fold_case = vectors, max_words, fold_case
+        if isinstance(tokenizer, str):
+            tokenizer = open_cutter(tokenizer, fold_case)
+        self.cutter: Cutter = tokenizer
 
     def __call__(self, sentence: str) -> Tensor:
         """Look up the known words of a sentence: (L, D), L = 0 if none is known."""
-        known = [self.index[word] for word in self._words(sentence) if word in self.index]
+        known = [number for _, number in self.look_up(sentence) if number is not None]
         return self.vectors[torch.tensor(known[: self.max_words], dtype=torch.int64)]
+
+    def look_up(self, sentence: str) -> Found:
+        """Cut a sentence into words, and find the numbers of their vectors; None: it has none."""
+        return self.cutter.look_up(sentence, self.index)
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Return the words of a sentence that have no vector."""
-        return [word for word in self._words(sentence) if word not in self.index]
-
-    def _words(self, sentence: str) -> list[str]:
-        return words_of(_fold(sentence) if self.fold_case else sentence)
+        return [word for word, number in self.look_up(sentence) if number is None]
 
     @classmethod
     def train(
@@ -67,6 +76,7 @@ class WordVectors:
         epochs: int = 10,
         max_words: int = 20,
         seed: int = 0,
+        tokenizer: str = UNICODE,
     ) -> WordVectors:
         """Learn vectors from sentences with word2vec (Mikolov et al., arXiv:1310.4546).
 
@@ -81,10 +91,13 @@ class WordVectors:
             epochs: passes over the sentences.
             max_words: later words of a sentence are cut off.
             seed: of the initial vectors and the sampling.
+            tokenizer: what cuts the sentences, see :func:`.cutting.open_cutter`. In scripts
+                without spaces words are single characters.
         """
         from gensim.models import Word2Vec  # slow to import
 
-        corpus = [words for sentence in sentences if (words := words_of(_fold(sentence)))]
+        cutter = open_cutter(tokenizer, folds=True)
+        corpus = [words for sentence in sentences if (words := cutter.words(sentence))]
         if not corpus:
             raise ValueError("no training caption holds a word, so there are none to learn")
         model = Word2Vec(
@@ -93,13 +106,16 @@ class WordVectors:
         vectors = torch.from_numpy(model.wv.vectors.copy())
         u, s, vt = torch.linalg.svd(vectors - vectors.mean(dim=0), full_matrices=False)
         scale = (s > 1e-5 * s[0]) * len(vectors) ** 0.5  # V - 1 dimensions at most have any extent
-        return cls(model.wv.index_to_key, (u * scale) @ vt, max_words, fold_case=True)
+        found = model.wv.index_to_key, (u * scale) @ vt
+        return cls(*found, max_words, fold_case=True, tokenizer=cutter)
 
     def save(self, folder: Path) -> None:
         """Write the vectors into a checkpoint's folder."""
         metadata = {"max_words": str(self.max_words), "fold_case": str(self.fold_case)}
+        metadata["tokenizer"] = self.cutter.name
         safetensors.torch.save_file({"vectors": self.vectors}, folder / VECTORS, metadata)
         (folder / VOCABULARY).write_text("\n".join(self.index) + "\n", encoding="utf-8")
+        save_cutter(self.cutter, folder)
 
     @classmethod
     def load(cls, folder: Path, moved: None = None) -> WordVectors:
@@ -112,8 +128,10 @@ class WordVectors:
             vocabulary = (folder / VOCABULARY).read_text(encoding="utf-8").split("\n")[:-1]
         except (OSError, KeyError, safetensors.SafetensorError) as error:
             raise ValueError(f"{folder} has no word vectors that can be read: {error}") from None
-        # Older versions did not fold case and did not say so.
-        return cls(vocabulary, vectors, max_words, metadata.get("fold_case") == "True")
+        # Older versions did not fold case, or cut by the published rule, and did not say so.
+        folds, name = metadata.get("fold_case") == "True", metadata.get("tokenizer", PUBLISHED)
+        cutter = open_cutter(name, folds, folder)
+        return cls(vocabulary, vectors, max_words, folds, cutter)
 
 
 class FromFile:
@@ -123,6 +141,7 @@ class FromFile:
     place: ClassVar[str] = "path"  # the argument that says where it is
     has_digest: ClassVar[bool] = False  # a checkpoint knows whether it is still the same
     reference: ClassVar[str]  # file with the arguments in a checkpoint's folder
+    older: ClassVar[Mapping[str, Any]] = {}  # arguments that older checkpoints do not name
     arguments: Mapping[str, Any]  # ready for JSON
 
     @property
@@ -146,7 +165,8 @@ class FromFile:
         """
         try:
             arguments = json.loads((folder / cls.reference).read_text(encoding="utf-8"))
-            return cls(**arguments | ({cls.place: str(moved)} if moved else {}))
+            moves = {cls.place: str(moved)} if moved else {}
+            return cls(**{**cls.older, **arguments, **moves})
         except FileNotFoundError:
             raise ValueError(
                 f"{folder} has no {cls.reference}, which names the text encoder that it was"
@@ -167,15 +187,21 @@ class WordVectorFile(FromFile, WordVectors):
         limit: read only the first so many words: in published files the most frequent. Ignored for
             converted files, which are never read as a whole.
         max_words: later words of a sentence are cut off.
+        tokenizer: what cuts a sentence, see :func:`.cutting.open_cutter`.
 
     Raises:
         ValueError: there is no such file, or it is damaged.
     """
 
     reference = "word_vectors.json"
+    older: ClassVar[Mapping[str, Any]] = {"tokenizer": PUBLISHED}
 
     def __init__(
-        self, path: str | Path | None = None, limit: int | None = None, max_words: int = 20
+        self,
+        path: str | Path | None = None,
+        limit: int | None = None,
+        max_words: int = 20,
+        tokenizer: str = UNICODE,
     ) -> None:
         if path is None:
             raise ValueError("where are the word vectors? add text_encoder.path=FILE")
@@ -186,8 +212,15 @@ class WordVectorFile(FromFile, WordVectors):
                 " (GoogleNews-vectors-negative300.bin is at code.google.com/archive/p/word2vec)"
             )
         self.arguments = {"path": str(path), "limit": limit, "max_words": max_words}
+        self.arguments["tokenizer"] = tokenizer
+        self.cutter = open_cutter(tokenizer)
         self.index, self.vectors = read_word_vectors(path, limit)
 
-
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()
+    @classmethod
+    def tokenizer_of(cls, folder: Path) -> str:
+        """Return what cut the sentences of a checkpoint."""
+        try:
+            arguments = json.loads((folder / cls.reference).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            arguments = {}
+        return str({**cls.older, **arguments}["tokenizer"])

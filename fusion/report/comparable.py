@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,10 @@ def choose_baseline(methods: Sequence[Method], wanted: str | None) -> str:
     raise ConfigError(f"--baseline: {wanted!r} is none of the runs; choose from {names}")
 
 
-def find_warnings(methods: Sequence[Method]) -> list[str]:
+def find_warnings(methods: Sequence[Method], unfair: Mapping[str, str] = UNFAIR) -> list[str]:
     """List differences that make a comparison unfair although it is possible."""
     warnings = []
-    for key, text in UNFAIR.items():
+    for key, text in unfair.items():
         values = {method.name: known_values(method.runs, key) for method in methods}
         if len({value for several in values.values() for value in several}) > 1:
             each = "; ".join(f"{name}: {write_values(v)}" for name, v in values.items())

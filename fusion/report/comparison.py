@@ -109,8 +109,9 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
 def list_rows(comparison: Mapping[str, Any]) -> list[str]:
     """List the headline, if any method has it, and the rows."""
     layout = Layout.of(comparison)
-    headline = [layout.own_way] if any(rows_of(comparison, layout.own_way).values()) else []
-    return [*headline, *comparison[layout.rows]]
+    ways, own = comparison[layout.rows], layout.own_way
+    has_headline = own not in ways and any(rows_of(comparison, own).values())
+    return [*([own] if has_headline else []), *ways]
 
 
 def rows_of(
@@ -118,7 +119,7 @@ def rows_of(
 ) -> dict[str, dict[str, Any] | None]:
     """Give each method's row, or its headline; None where it has none."""
     layout, methods = Layout.of(comparison), comparison["methods"].items()
-    if way == layout.own_way:
+    if way == layout.own_way and way not in comparison[layout.rows]:
         return {name: method["headline"] for name, method in methods}
     return {name: method[part or layout.rows].get(way) for name, method in methods}
 
@@ -133,7 +134,7 @@ def ceiling_of(comparison: Mapping[str, Any], way: str) -> float | None:
     """Give the highest value that can be reached in a row, in per cent; None if it is not known."""
     layout, ways = Layout.of(comparison), [way]
     if way == layout.own_way:  # methods that use different rows share a ceiling if it is the same
-        ways = [row[layout.row] for row in rows_of(comparison, way).values() if row]
+        ways = [row.get(layout.row, way) for row in rows_of(comparison, way).values() if row]
     found = {(comparison["ceiling"] or {}).get(name, {}).get(layout.main) for name in ways}
     return found.pop() if len(found) == 1 else None
 

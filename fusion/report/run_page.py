@@ -71,4 +71,5 @@ def _numbers_of(result: Mapping[str, Any]) -> dict[str, Any]:
     layout = Layout.of(result)
     guesses = {name: result[key] for name, key in layout.guesses.items() if result.get(key)}
     values = {"layout": layout, "rows": result.get(layout.rows, {}), "guesses": guesses}
-    return values | {"ceilings": result.get("ceiling") or {}, "small": size_note(result)}
+    values |= {"ceilings": result.get("ceiling") or {}, "ties": result.get("ties")}
+    return values | {"small": size_note(result)}

@@ -139,6 +139,20 @@ def _read_evaluation(
     return Run(path, name, config["seed"], keys, result, cost, *scores)
 
 
+def run_of_scores(
+    path: str,
+    name: str | None,
+    config: Mapping[str, Any],
+    result: Mapping[str, Any],
+    scores: bytes,
+) -> Run:
+    """Make a run of a result and of what :func:`pack_scores` gives; its cost is not known."""
+    with np.load(io.BytesIO(scores)) as arrays:
+        read = _read_scores(arrays, result)
+    cost = dict.fromkeys((*COST, "training_seconds", "device"))
+    return Run(path, name, 0, config, result, cost, *read)
+
+
 def _read_scores(arrays: Mapping[str, NDArray[Any]], result: Mapping[str, Any]) -> tuple[Any, ...]:
     """Give the names of the items, the numbers of their clips, the digest and the scores."""
     ids, clips, test = arrays["ids"], arrays["clips"], str(arrays["test"])

@@ -38,6 +38,8 @@ def format_table(result: Mapping[str, Any]) -> str:
     layout = Layout.of(result)
     parts = [f"{name:<10}{text}" for name, text in facts_of(result).items()]
     parts += ["", *_plain_rows(layout, result, result[layout.rows])]
+    if ties := result.get("ties"):
+        parts += ["", *_tied_rows(layout, ties)]
     if by_cosine := result.get("by_cosine"):
         parts += ["", BY_COSINE, "", *_plain_rows(layout, result, by_cosine)]
     if rescored := result.get("rescored"):
@@ -62,6 +64,13 @@ def _plain_rows(
         if guess := result.get(key):
             lines.append([name, f"{guess[main]:.1f}", "", *_numbers(layout, guess)])
     return align(lines)
+
+
+def _tied_rows(layout: Layout, ties: Mapping[str, Any]) -> list[str]:
+    names = list(next(iter(ties["rows"].values())))
+    lines = [[layout.row, *names]]
+    lines += [[way, *(f"{row[name]:.1f}" for name in names)] for way, row in ties["rows"].items()]
+    return [f"{'ties':<10}{ties['rule']}", "", *align(lines)]
 
 
 def _rescored_rows(layout: Layout, rescored: Mapping[str, Any]) -> list[str]:
@@ -104,7 +113,8 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     lines = [*_write_facts(_facts(comparison)), "", *align(rows)]
     if len(cosine) > 1:
         lines += ["", COSINE_NOTE, "", *align(cosine)]
-    lines += ["", *_write_facts({"cost": COST_NOTES}), "", *align(_cost_rows(comparison))]
+    if _has_cost(comparison):
+        lines += ["", *_write_facts({"cost": COST_NOTES}), "", *align(_cost_rows(comparison))]
     return "\n".join(lines)
 
 
@@ -114,7 +124,6 @@ def comparison_page(comparison: Mapping[str, Any], picture: Markup) -> str:
     ways, methods = list_rows(comparison), comparison["methods"]
     plain = [(_title(comparison, way), _group(comparison, way)) for way in ways]
     cosine = [(_title(comparison, w), _group(comparison, w, "by_cosine")) for w in ways]
-    cost_head, *costs = _cost_rows(comparison)
     runs = {
         name: [f"{p} (seed {s})" for p, s in zip(m["runs"], m["seeds"], strict=True)]
         for name, m in methods.items()
@@ -124,9 +133,12 @@ def comparison_page(comparison: Mapping[str, Any], picture: Markup) -> str:
         "How it was measured": render("facts.html", facts=_facts(comparison)),
         f"Every {layout.row}": render("methods.html", head=[*head, *TESTED], groups=plain),
         "By cosine": render("methods.html", head=head, groups=cosine, notes=[COSINE_NOTE]),
-        "Cost": render("methods.html", head=cost_head, groups=[("", costs)], notes=COST_NOTES),
-        "Runs": render("facts.html", facts=runs),
     }
+    if _has_cost(comparison):
+        head, *costs = _cost_rows(comparison)
+        groups = [("", costs)]
+        sections["Cost"] = render("methods.html", head=head, groups=groups, notes=COST_NOTES)
+    sections["Runs"] = render("facts.html", facts=runs)
     rows = {n: row for n, row in rows_of(comparison, layout.own_way).items() if row}
     highest = max((row[layout.main] for row in rows.values()), default=0.0)
     best = [n for n, row in rows.items() if math.isclose(row[layout.main], highest)]
@@ -202,6 +214,11 @@ def _difference_cells(difference: Mapping[str, Any] | None, layout: Layout) -> l
         "[{:+.1f}, {:+.1f}]".format(*difference["interval"]),
         "<0.001" if difference["p"] < 0.001 else f"{difference['p']:.3f}",
     ]
+
+
+def _has_cost(comparison: Mapping[str, Any]) -> bool:
+    """Return whether anything is known of what the methods cost; of indexes nothing is."""
+    return any(any(method["cost"].values()) for method in comparison["methods"].values())
 
 
 def _cost_rows(comparison: Mapping[str, Any]) -> list[list[str]]:

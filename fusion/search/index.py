@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.inference.clip_files import full_name, is_pretrained
 from fusion.inference.embedder import Embedder
 from fusion.inference.loading import load
 from fusion.modalities import members, spell
@@ -41,8 +42,8 @@ class Index:
 
     Args:
         folder: of the index.
-        model: that made it, or that makes it: a :class:`fusion.Model`, or what
-            :func:`fusion.load` takes; None: that which the index names, loaded when it is needed.
+        model: that made it, or that makes it: what :func:`fusion.load` returns, or
+            takes; None: that which the index names, loaded when it is needed.
         engine: that finds the neighbours: ``exact``, ``faiss`` or ``qdrant``; None: the one that
             the index was made for, or what fits its size. See :mod:`.engines`.
         url: of the Qdrant server, if it is another one than when the index was made.
@@ -70,12 +71,13 @@ class Index:
 
     def _take(self, model: Embedder | str | Path) -> Embedder:
         if isinstance(model, str | Path):
-            self._model_path, model = lasting(model), load(model)
+            self._model_path = lasting(model)
+        made: Embedder = load(model) if isinstance(model, str | Path) else model
         if (self.folder / DATABASE).exists():
             with self._live.storage() as storage:
-                check_model(storage, model)
-        self._model = model
-        return model
+                check_model(storage, made)
+        self._model = made
+        return made
 
     @property
     def model(self) -> Embedder:
@@ -270,6 +272,8 @@ class Index:
 
 def lasting(model: str | Path) -> str:
     """Return where a model is, for programs that run in another folder; a hub's name as it is."""
+    if is_pretrained(model):
+        return full_name(str(model))
     path = Path(model).expanduser()
     return str(path.absolute() if path.exists() else model)
 

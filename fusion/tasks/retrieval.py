@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from fusion.checkpoint import (
 )
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
-from fusion.data.features.problems import name_some, warn
+from fusion.data.features.problems import warn
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import rescored_tables
@@ -32,14 +31,15 @@ from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
 from fusion.modalities import ORDER, directions
 from fusion.models import TEXT_ENCODERS
+from fusion.models.text_encoders import WordVectorFile
 from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.report.runs import pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
+from fusion.tasks.vocabulary import KnownWords, count_words
 from fusion.tokens import Batch
-from fusion.words import number_of, words_of
 
 
 class Retrieval:
@@ -50,7 +50,7 @@ class Retrieval:
         check("evaluation", config["evaluation"], Settings)
         self.settings = Settings(**config["evaluation"])
         self.text_encoder: Any = None
-        self._named: set[str] = set()  # the splits whose unknown words are named
+        self._words: dict[str, KnownWords | None] = {}  # of each split that was read
         self.source: Source
 
     def build(self) -> tuple[nn.Module, Loss]:
@@ -80,6 +80,10 @@ class Retrieval:
 
     def open_data(self) -> None:
         """Open the data set."""
+        if not 0 <= (share := self.config["max_unknown"]) <= 1:
+            raise ConfigError(
+                f"max_unknown is {share:g}; it is a share of texts from 0 to 1, such as 0.5"
+            )
         self.source = self.builders["data"]()
         self.source.max_clips = self.config["max_clips"]
 
@@ -128,11 +132,13 @@ class Retrieval:
         """Read a split and check that its features fit the model."""
         clips = self._read(split)
         check_widths(self.config["model"], clips[0])
-        find = getattr(self.text_encoder, "unknown_words", None)
-        if find is not None and split not in self._named:  # once, however often it is read
-            self._named.add(split)
-            if said := _describe_unknown([caption.text for caption in clips.captions], find):
-                warn(f"{split}: {said}")
+        if split not in self._words:  # once, however often it is read
+            texts = (caption.text for caption in clips.captions)
+            self._words[split] = words = count_words(texts, self.text_encoder)
+            if words is not None:
+                words.check(split, self.config["max_unknown"])
+                if said := words.describe():
+                    warn(f"{split}: {said}")
         number = self.config["max_clips"]
         return clips if number is None else FirstClips(clips, number)
 
@@ -169,7 +175,8 @@ class Retrieval:
         embedded = embed_clips(model, clips, accelerator, settings.batch_size)
         if not accelerator.is_main_process:
             return None
-        result, gallery, ranked = describe_result(self.source, split, embedded, settings, bank)
+        about = (self.source, split, embedded, settings, bank, self._words.get(split))
+        result, gallery, ranked = describe_result(*about)
         examples, number = [], settings.queries_in_report
         for way in result["table"]["lead"][:1]:
             examples = find_examples(gallery, way, ranked[way], clips.folder, number)
@@ -206,9 +213,16 @@ def embed_clips(
 
 
 def describe_result(
-    source: Source, split: str, embedded: Embedded, settings: Settings, bank: Embedded | None
+    source: Source,
+    split: str,
+    embedded: Embedded,
+    settings: Settings,
+    bank: Embedded | None,
+    words: KnownWords | None = None,
 ) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
     """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
+
+    ``words`` are those of the split that the text encoder knows.
 
     Returns:
         The result, ready for JSON, the clips of the gallery, and the ranks of its rows. The result
@@ -227,7 +241,9 @@ def describe_result(
     if gallery.similarity != "cosine":
         by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
     ceiling = source.ceiling(split)
-    result = describe_evaluation(split, said, gallery, table, ceiling, counted, rescored, by_cosine)
+    known = words.as_json() if words else None
+    found = (gallery, table, ceiling, counted, rescored, by_cosine, known)
+    result = describe_evaluation(split, said, *found)
     return result | {"protocol_parts": parts}, gallery, ranked
 
 
@@ -248,23 +264,6 @@ def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, tru
                 raise
     if getattr(encoder, "has_digest", False):
         return load_text_encoder(path, trust, spec[encoder.place])
+    if encoder is WordVectorFile:  # a config may leave out what cut the sentences of the training
+        spec = {"tokenizer": encoder.tokenizer_of(path), **spec}
     return build_text_encoder(spec, sentences=(), seed=0)
-
-
-def _describe_unknown(texts: Sequence[str], find: Callable[[str], Sequence[str]]) -> str:
-    """Name the words that a text encoder does not know; empty if it knows all."""
-    counts = Counter(word for text in texts for word in dict.fromkeys(words_of(text)))
-    unknown = {word: None for word, _ in counts.most_common() if find(word)}
-    if not unknown:
-        return ""
-    said = (
-        f"the text encoder does not know {len(unknown):,} of {number_of(len(counts), 'word')}"
-        f" ({name_some(list(unknown))})"
-    )
-    lost = [text for text in texts if (words := words_of(text)) and unknown.keys() >= {*words}]
-    if lost:
-        said += (
-            f"; {len(lost):,} of {number_of(len(texts), 'text')} have no known word and count as"
-            f" missing ({name_some(lost)})"
-        )
-    return said

@@ -71,7 +71,7 @@ def find_examples(
         best: clips of each query.
     """
     items, sides = embedded.items or (), way.split("->")
-    ranks, rows, candidates, clips_of_queries, _ = ranked
+    ranks, rows, candidates, clips_of_queries, *_ = ranked
     chosen = choose_examples(ranks, number)
     if not chosen:
         return []

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from fusion.data.features.problems import name_some
 from fusion.evaluation.embed import Embedded
-from fusion.evaluation.metrics import chance, chance_among_captions
-from fusion.evaluation.retrieval import CAPTION
+from fusion.evaluation.metrics import RECALLS, chance, chance_among_captions
+from fusion.evaluation.retrieval import CAPTION, EXPECTED
 from fusion.modalities import directions
 from fusion.report.layout import FORMAT, Layout, arrow, is_number, number
 from fusion.words import number_of, words_of
@@ -19,6 +20,11 @@ MISSING_RULE = (
     "a clip with no modality on the query or on the gallery side is left out of the ranking of that"
     " direction and counts as a miss in each recall; median and mean rank are over the others; a"
     " clip that lacks only some of the modalities of a side stays in"
+)
+TIES_RULE = (
+    "clips that score alike share the mean of their places: of two that tie for the first place"
+    " each has place 1.5, which is no hit in R@1 but one in R@5, and if a model embeds all N clips"
+    " alike, each has place (N + 1) / 2; expected recalls if ties are broken at random:"
 )
 KEY = (
     "R@k: per cent of the queries whose clip is among the first k. Geo. mean: geometric mean of"
@@ -62,18 +68,21 @@ def describe_evaluation(
     counted: int,
     rescored: Mapping[str, Any] | None = None,
     by_cosine: Mapping[str, Any] | None = None,
+    words: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put the table of a split together with what is needed to read it, ready for JSON.
 
     ``protocol`` is one sentence, ``embedded`` are the clips in the gallery, ``ceiling`` holds the
     best recalls that can be reached, and recalls are shares of ``counted`` clips.
-    ``by_cosine`` is the table by cosine, where the model compares by dot product.
+    ``by_cosine`` is the table by cosine, where the model compares by dot product. ``words`` are
+    those that the text encoder knows, see :meth:`.vocabulary.KnownWords.as_json`.
     """
     total, captions = embedded.num_clips, embedded.captions
     clips = {
         "total": total,
         "captions": None if captions is None else len(captions),
         "without_known_words": _count_unknown(embedded) or None,
+        "words": words,
         "missing": _count_missing(embedded),
         "rule": MISSING_RULE,
     }
@@ -90,10 +99,22 @@ def describe_evaluation(
         "chance": chance(total, counted),
         **({"chance_among_captions": among} if among else {}),
         "ceiling": ceiling or None,
+        **_describe_ties(table),
         **({"by_cosine": by_cosine} if by_cosine else {}),
         **({"rescored": rescored} if rescored else {}),
     }
     return result | {"table": retrieval_layout(result).as_json()}
+
+
+def _describe_ties(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the expected recalls of the rows in which they differ from the plain ones visibly."""
+    names = [f"R@{k}" for k in RECALLS]
+    rows = {
+        way: row[EXPECTED]
+        for way, row in table.items()
+        if any(abs(row[name] - row[EXPECTED][name]) >= 0.05 for name in names)
+    }
+    return {"ties": {"rule": TIES_RULE, "rows": rows}} if rows else {}
 
 
 def retrieval_layout(result: Mapping[str, Any]) -> Layout:
@@ -153,10 +174,15 @@ def _count_in_words(result: Mapping[str, Any]) -> str:
     if counted and searched not in (None, counted):
         text += f" in the gallery, {counted:,} counted"
     text += "".join(f", {n:,} without {name}" for name, n in clips.get("missing", {}).items())
+    said = []
     if unknown := clips.get("without_known_words"):
         texts = number_of(clips.get("captions", clips["total"]), "text")
-        text += f" ({unknown:,} of {texts} have no known word)"
-    return text
+        said.append(f"{unknown:,} of {texts} have no known word")
+    words = clips.get("words") or {}
+    if unknown := words.get("unknown_words"):
+        named = name_some(words["examples"]["words"])
+        said.append(f"{unknown:,} of {number_of(words['words'], 'word')} are unknown: {named}")
+    return f"{text} ({'; '.join(said)})" if said else text
 
 
 def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:

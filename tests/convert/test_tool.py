@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 TOOL = "tools/convert.py"
 CASES = golden.case_names("eao_")
 LONG_AUDIO = golden.case_names("eao_long_audio_")
+PUBLISHED_WORDS = {"name": "word2vec_file", "tokenizer": "published", "max_words": 20}
 TEXT_VIDEO = "EverythingAtOnceModel_TV_Only"
 
 
@@ -150,7 +151,7 @@ def test_the_config_is_one_that_trains_and_evaluates(tva, tmp_path):
     loss = builders["loss"](modalities=["text", "video", "audio"])
     assert loss.weights == {"t|v": 1} | dict.fromkeys(["t|a", "v|a", "t|va", "v|ta", "a|tv"], 0.1)
     assert config["data"]["name"] == "msrvtt"
-    assert config["text_encoder"] == {"name": "word2vec_file", "path": None, "max_words": 20}
+    assert config["text_encoder"] == {"path": None, **PUBLISHED_WORDS}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_word_vectors_make_the_checkpoint_whole(tva, tmp_path):
     assert f"text      word2vec_file, {vectors}" in said
     model, words, config = load_checkpoint(tmp_path / "out")
     assert words("a red star").shape == (2, 20)
-    assert config["text_encoder"] == {"name": "word2vec_file", "path": vectors, "max_words": 20}
+    assert config["text_encoder"] == {"path": vectors, **PUBLISHED_WORDS}
     assert deviation("eao_tva", model) < 1e-5
     vectors = write_word2vec(tmp_path / "wide.txt", 21)
     with pytest.raises(ValueError, match="word vectors of width 21, but the model takes 20"):
@@ -252,7 +253,7 @@ def test_word_vectors_are_converted(tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         convert_word_vectors(vectors, out)
     (tmp_path / "no.txt").write_text("no vectors")
-    with pytest.raises(ValueError, match="is not in word2vec's format"):
+    with pytest.raises(ValueError, match="holds no word vectors"):
         convert_word_vectors(tmp_path / "no.txt", tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="there is no such file"):
         convert_word_vectors(tmp_path / "nowhere.txt", tmp_path / "b.safetensors")

@@ -1,11 +1,19 @@
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from fusion.evaluation.metrics import chance, interval_over_queries, retrieval_metrics
-from fusion.evaluation.ranking import ranks_of_pairs, ranks_of_scores
+from fusion.evaluation.metrics import (
+    RECALLS,
+    chance,
+    chance_among_captions,
+    expected_recalls,
+    interval_over_queries,
+    retrieval_metrics,
+)
+from fusion.evaluation.ranking import Places, places_of_pairs, places_of_scores, ranks_of_pairs
 from tests.evaluation.naive import ranks_of_matrix
 from tests.golden_cases import GOLDEN
 
@@ -19,7 +27,8 @@ def test_published_metrics(case):
     matrix, num_queries, _ = case.split(".")
     similarities = torch.from_numpy(np.load(GOLDEN / "metrics.npz")[matrix])
     total = None if num_queries == "None" else int(num_queries)
-    ranks = ranks_of_scores(similarities, torch.tensor(0.0), torch.eye(*similarities.shape) > 0)
+    own = torch.eye(*similarities.shape) > 0
+    ranks = places_of_scores(similarities, torch.tensor(0.0), own).ranks
     metrics = retrieval_metrics(ranks, total)
     for published, value in PUBLISHED[case].items():
         assert metrics[NAMES[published]] == pytest.approx(value, rel=1e-12), published
@@ -41,6 +50,46 @@ def test_blocks_change_nothing(block):
 def test_a_model_that_embeds_all_clips_alike_is_no_better_than_chance():
     same = torch.ones(9, 3)
     assert set(ranks_of_pairs(same, same).tolist()) == {5.0}
+
+
+def test_a_model_that_embeds_98_clips_alike_is_at_chance_with_ties_broken_at_random():
+    same = torch.ones(98, 4)
+    recalls = expected_recalls(places_of_pairs(same, same), 98)
+    assert [round(recalls[f"R@{k}"], 2) for k in RECALLS] == [1.02, 5.10, 10.20, 51.02]
+    guess = chance(98)
+    assert recalls == pytest.approx({name: guess[name] for name in recalls})
+
+
+def test_captions_that_are_all_alike_are_at_chance_among_captions():
+    """Clips have one, two and three captions; the best of a clip's captions counts."""
+    captions = np.repeat(np.arange(60), np.arange(60) % 3 + 1)
+    owners = torch.arange(60), torch.from_numpy(captions)
+    places = places_of_pairs(torch.ones(60, 4), torch.ones(len(captions), 4), owners=owners)
+    guess = chance_among_captions(captions)
+    expected = expected_recalls(places, 60)
+    assert expected == pytest.approx({name: guess[name] for name in expected})
+
+
+@pytest.mark.parametrize("better", [0, 3, 4])
+@pytest.mark.parametrize("tied", [0, 1, 2, 5])
+@pytest.mark.parametrize("own", [1, 2])
+def test_expected_recalls_are_the_share_of_all_orders_of_the_tied_rows(better, tied, own):
+    """The twin enumerates every order."""
+    orders = [*itertools.permutations([True] * own + [False] * tied)]
+    places = [better + order.index(True) + 1 for order in orders]
+    row = Places(*map(np.array, ([better + 1 + tied / 2], [tied], [own])))
+    recalls = expected_recalls(row, 1)
+    for k in RECALLS:
+        share = 100 * sum(place <= k for place in places) / len(places)
+        assert recalls[f"R@{k}"] == pytest.approx(share), k
+
+
+def test_without_ties_expected_recalls_are_the_plain_ones():
+    queries, gallery = torch.randn(2, 80, 8, generator=torch.Generator().manual_seed(0))
+    places = places_of_pairs(queries, gallery)
+    plain = retrieval_metrics(places.ranks, 90)
+    expected = expected_recalls(places, 90)
+    assert expected == pytest.approx({name: plain[name] for name in expected})
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])

@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.models import EAO
+from fusion.report import run_page
 from fusion.report.tables import BY_COSINE, format_table
 from fusion.tasks.retrieval_result import describe_evaluation
 from tests.evaluation.naive import ranks_of_matrix
@@ -180,3 +181,26 @@ def test_a_table_of_dot_products_has_that_of_cosines_beside_it():
     above, below = format_table(result).split(BY_COSINE)
     assert "compared  by dot product" in above
     assert "t->v   50.0" in above and "t->v  100.0" in below
+
+
+def test_a_table_shows_ties_broken_at_random_only_where_they_change_a_recall():
+    present = {m: torch.ones(98, dtype=torch.bool) for m in ("text", "video")}
+    names = tuple(map(str, range(98)))
+    clips = torch.randn(98, 8, generator=torch.Generator().manual_seed(0))
+    for video, shown in [(torch.ones(98, 8), True), (clips, False)]:
+        embedded = Embedded(names, {"t": clips, "v": video}, present)
+        table = retrieval_table(rank_directions(embedded), 98)
+        result = describe_evaluation("test", "all", embedded, table, None, 98)
+        assert ("if ties are broken at random" in format_table(result)) is shown
+        assert ("if ties are broken at random" in str(section_of(result))) is shown
+        plain = {name: table["t->v"][name] for name in ("R@1", "R@5", "R@10", "R@50")}
+        if shown:
+            assert plain == {"R@1": 0, "R@5": 0, "R@10": 0, "R@50": 100}
+            assert "t->v  1.0  5.1  10.2  51.0" in format_table(result)
+        else:
+            assert table["t->v"]["expected"] == pytest.approx(plain)
+
+
+def section_of(result):
+    """Write the part of a report that shows a result."""
+    return run_page._result(result)

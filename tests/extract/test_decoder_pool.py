@@ -1,5 +1,6 @@
 """A file that crashes, hangs or eats memory costs that file only."""
 
+import io
 import os
 import shutil
 import signal
@@ -15,11 +16,22 @@ from fusion.data.media.film import Film, Piece
 from fusion.data.media.pictures import Sampling
 from fusion.extract import decoder_pool
 from fusion.extract.decoder_pool import COMMAND, DecoderPool, End, Failed, Task
+from fusion.extract.worker import read_message, write_message
 from tests.conftest import ROOT
 from tests.data.media.films import write_film
 
 SAMPLINGS = {"2d": Sampling(5, 24), "3d": Sampling(10, 16, crop=16, frames=8, stride=8)}
 BAD = (sys.executable, "-P", "-m", "tests.extract.bad_worker")
+
+
+def test_an_empty_piece_comes_through_as_it_is():
+    stream = io.BytesIO()
+    write_message(stream, {"kind": "piece"}, np.zeros((0, 40), np.float32))
+    write_message(stream, {"kind": "end"})
+    stream.seek(0)
+    values, data = read_message(stream)
+    assert values["kind"] == "piece" and data.shape == (0, 40)
+    assert read_message(stream) == ({"kind": "end"}, None)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,7 @@ def test_bad_captions_are_said_once_and_limited_by_the_option(films, tmp_path, c
     rows = "".join(f"a.mp4,{i % 2},{i % 2 + 0.5},words\n" for i in range(9))
     path = tmp_path / "captions.csv"
     path.write_text(f"video,start,end,text\n{rows}a.mp4,1,0.5,backwards\n")
+    path.write_text(path.read_text() + "a.mp4,1,0.5,backwards\n" * 5)
     with pytest.raises(ValueError, match=r"more than --max-bad \(0.05\) .* or raise --max-bad$"):
         extract([films], tmp_path / "store", TINY, captions=path)
     extract([films], tmp_path / "store", TINY, captions=path, max_bad=0.5)

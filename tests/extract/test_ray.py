@@ -2,27 +2,30 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from subprocess import DEVNULL, PIPE, Popen
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
 from fusion.data.features.writer import StoreWriter
-from fusion.extract import ray_films
+from fusion.extract import ray_cluster, ray_films
 from fusion.extract.decoder_pool import Task
 from fusion.extract.job import extract
 from fusion.extract.ray_cluster import Answer, Cluster, compute_films
-from tests.extract.ray_workers import Shout, Threads, TinyFilms
+from tests.extract.ray_workers import Shout, TinyFilms
 from tests.extract.tiny import TINY, content
 from tests.processes import ROOT
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'fusion[cluster]'")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of its own settings
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install 'fusion[cluster]'"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # of Ray's own settings
+]
 ONE, TWO = Cluster(workers=1), Cluster(workers=2)
 
 
@@ -43,26 +46,26 @@ def files_of(store):
 def test_where_a_worker_is_killed_every_file_of_the_store_is_the_same(
     local_ray, done, films, tmp_path, capsys
 ):
-    """Among the films are two that cannot be read: their failures are the same, too."""
-    marks = [films / "a.mp4.kill", films / "b/long.mp4.kill"]
-    for mark in marks:
-        mark.touch()
+    """It has the first film, which so comes last. The failures of two films are the same, too."""
+    mark = films / "a.mp4.kill"
+    mark.touch()
     report = extract([films], tmp_path / "store", TINY, cluster=TWO)
-    assert not any(mark.exists() for mark in marks)  # so both workers were killed
+    assert not mark.exists()  # so a worker was killed
     assert report == done[1]
     assert files_of(tmp_path / "store") == files_of(done[0])
     assert "raylet" not in capsys.readouterr().out
 
 
-def test_a_film_that_ends_every_worker_fails_and_others_do_not(local_ray, films, tmp_path):
-    folder = tmp_path / "films"
-    folder.mkdir()
-    shutil.copy(films / "a.mp4", folder / "a deadly film.mp4")
-    shutil.copy(films / "a.mp4", folder / "b.mp4")
-    report = extract([folder], tmp_path / "store", TINY, cluster=TWO)
-    deadly, other = report.files
-    assert deadly.state == "failed" and other.state == "ok"
-    assert deadly.problems[0].startswith("each of 3 workers ended while it had this film")
+def test_a_film_for_which_ray_has_no_answer_fails_and_others_do_not(films, tmp_path, monkeypatch):
+    def answers(cluster, tasks, make, arguments):
+        yield Answer(problem="each of 3 workers ended")
+        yield Answer(make(*arguments)(tasks[1]))
+
+    monkeypatch.setattr(ray_films, "compute_films", answers)
+    two = [films / "a.mp4", films / "blind.mp4"]
+    lost, other = extract(two, tmp_path / "store", TINY, cluster=TWO).files
+    assert (lost.state, lost.problems) == ("failed", ("each of 3 workers ended",))
+    assert other.state == "ok"
 
 
 def test_a_run_that_is_stopped_keeps_what_is_done_and_goes_on(
@@ -83,18 +86,29 @@ def test_a_run_that_is_stopped_keeps_what_is_done_and_goes_on(
     assert content(tmp_path / "store") == content(done[0])
 
 
-def test_a_worker_says_what_is_wrong_in_one_line(local_ray, tmp_path):
-    there, lost, bad = (Task(name, tmp_path / name) for name in ("there", "lost", "bad"))
-    there.path.touch()
-    bad.path.touch()
+def test_a_film_that_ends_every_worker_is_given_up_and_errors_are_one_line(
+    local_ray, tmp_path, monkeypatch
+):
+    names = ("lost", "there", "deadly", "after", "bad")
+    tasks = {name: Task(name, tmp_path / name) for name in names}
+    for name in names[1:]:
+        tasks[name].path.touch()
     with pytest.raises(ValueError, match="no weights here") as error:
-        list(compute_films(ONE, [there], Shout, ["broken"]))
+        list(compute_films(ONE, [tasks["there"]], Shout, ["broken"]))
     assert str(error.value) == "no weights here"
-    answers = compute_films(ONE, [lost, there, bad], Shout, ["!"])
-    assert next(answers).problem.endswith("; all machines must have the films under the same path")
-    assert next(answers) == Answer("THERE!")
-    with pytest.raises(KeyError, match="a bug"):
-        next(answers)
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    torch.set_num_threads(3)  # on which the last bits of a convolution depend
+    try:
+        with contextlib.closing(compute_films(ONE, list(tasks.values()), Shout, ["!"])) as answers:
+            assert next(answers).problem.endswith("must have the films under the same path")
+            assert next(answers) == Answer(("THERE!", 3, "5"))
+            assert next(answers).problem.startswith("each of 3 workers ended while it had this")
+            assert next(answers).value[0] == "AFTER!"
+            with pytest.raises(KeyError, match="a bug"):
+                next(answers)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_worker_with_other_weights_is_refused():
@@ -102,21 +116,38 @@ def test_a_worker_with_other_weights_is_refused():
         TinyFilms(TINY, {"format": 1, "decoding": 0}, 60.0)
 
 
-def test_workers_compute_with_as_many_threads_as_this_process(local_ray, tmp_path, monkeypatch):
-    """The last bits of a convolution depend on it."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        (answer,) = compute_films(ONE, [Task("a", tmp_path)], Threads, [])
-    finally:
-        torch.set_num_threads(before)
-    assert answer.value == (3, "5")
+@pytest.mark.parametrize(
+    ("gpus", "asked", "expected"),
+    [
+        (0, None, {"num_cpus": 4, "min_size": 1, "max_size": 9}),  # 4 threads, as here
+        (0, 3, {"num_cpus": 4, "min_size": 3, "max_size": 3}),
+        (2, None, {"num_gpus": 1.0, "min_size": 1, "max_size": 9}),
+        (2, 2, {"num_gpus": 1.0, "min_size": 2, "max_size": 2}),
+        (2, 3, {"num_gpus": 0.5, "min_size": 3, "max_size": 3}),  # a part of one GPU, never of two
+        (1, 20, {"num_gpus": 1 / 20, "min_size": 9, "max_size": 9}),  # there are 9 films
+    ],
+)
+def test_a_worker_of_a_cluster_has_a_gpu_or_the_cores_of_its_threads(
+    monkeypatch, gpus, asked, expected
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    there = {"CPU": 64.0, "GPU": float(gpus)}
+    data = SimpleNamespace(ActorPoolStrategy=SimpleNamespace)
+    ray = SimpleNamespace(cluster_resources=lambda: there, data=data)
+    found = ray_cluster._resources(ray, Cluster("head:6379", asked), 9)
+    pool = vars(found.pop("compute"))
+    assert pool.pop("max_tasks_in_flight_per_actor") == 1
+    if size := pool.pop("size", None):
+        pool = {"min_size": size, "max_size": size}
+    assert found | pool == expected
 
 
 def test_what_cannot_be_asked_of_ray_is_said(films, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^ray://head:1 is for Ray's clients; give HOST:PORT"):
         extract([films], tmp_path / "store", TINY, cluster=Cluster("ray://head:1"))
+    for address in ("127.0.0.1:1", "head", "127.0.0.1:99999"):
+        with pytest.raises(ValueError, match=f"^there is no Ray at {address} .*give HOST:PORT"):
+            extract([films], tmp_path / "store", TINY, cluster=Cluster(address))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"install it by: pip install 'fusion\[cluster\]'$"):
         extract([films], tmp_path / "store", TINY, cluster=TWO)
@@ -127,7 +158,7 @@ def test_what_cannot_be_asked_of_ray_is_said(films, tmp_path, monkeypatch):
 
 def test_a_ray_of_this_machine_is_private_and_leaves_nothing(films, tmp_path):
     words = ["extract", films, "--out", tmp_path / "store", "--features-2d", "none"]
-    words += ["--features-3d", "none", "--engine", "ray", "--workers", "2"]
+    words += ["--features-3d", "none", "--engine", "ray", "--workers", "1"]
     command = [sys.executable, "-m", "fusion", *map(str, words)]
     with tempfile.TemporaryDirectory() as folder:  # of a name that is short enough for sockets
         place = {**os.environ, "TMPDIR": folder}

@@ -1,4 +1,6 @@
+import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from fusion.convert import convert_word_vectors
 from fusion.models import WordVectors
 from fusion.models.text_encoders import WordVectorFile
 from fusion.words import words_of
+from tests.models.test_language_models import save_tokenizer
 
 WORDS = ["the", "a", "Zürich", "犬", "it's", "thesaurus", "th", "x" * 300]
 SENTENCE = "the 犬 isn't in Zürich thesaurus the"
@@ -146,3 +149,66 @@ def test_a_file_that_is_not_there_is_explained(files, tmp_path):
         ValueError, match="has no word_vectors.json, which names .* add text_encoder.path="
     ):
         WordVectorFile.load(tmp_path)
+
+
+# --- What cuts the sentences ----------------------------------------------------------------------
+
+CHINESE = ["我听到第一个音", "我听到第二个音"]
+
+
+def test_learnt_vectors_know_the_characters_of_a_language_without_spaces(tmp_path):
+    words = WordVectors.train(CHINESE, dim=4)
+    assert sorted(words.index) == sorted({*"我听到第一二个音"})
+    assert len(words("这里是第一个音")) == 4
+    assert words.unknown_words("这里是第一个音") == ["这", "里", "是"]
+    words.save(tmp_path)
+    assert WordVectors.load(tmp_path)("第二个音").equal(words("第二个音"))
+
+
+def test_a_file_of_vectors_cuts_a_language_without_spaces_into_its_longest_words(tmp_path):
+    (tmp_path / "zh.vec").write_text("4 2\n听到 1 0\n听 2 0\n第一 3 0\n音 4 0\n", encoding="utf-8")
+    encoder = WordVectorFile(tmp_path / "zh.vec")
+    assert encoder("我听到第一个音")[:, 0].tolist() == [1, 3, 4]
+    assert encoder.unknown_words("我听到第一个音") == ["我", "个"]
+
+
+def test_the_published_rule_cuts_as_before_and_is_that_of_older_checkpoints(files, tmp_path):
+    encoder = WordVectorFile(files["bin"], tokenizer="published")
+    assert encoder.unknown_words("The don\u2019t 犬 Z\u0075\u0308rich") == [
+        "The",
+        "don",
+        "t",
+        "Zu",
+        "rich",
+    ]
+    assert len(WordVectorFile(files["bin"])("The 犬 Zu\u0308rich")) == 3
+    encoder.save(tmp_path)
+    assert WordVectorFile.load(tmp_path).cutter.name == "published"
+    file = tmp_path / WordVectorFile.reference
+    arguments = json.loads(file.read_text())
+    del arguments["tokenizer"]  # as an older version wrote it
+    file.write_text(json.dumps(arguments))
+    assert WordVectorFile.load(tmp_path).cutter.name == "published"
+    assert WordVectorFile.tokenizer_of(tmp_path) == "published"
+    assert WordVectorFile(files["bin"]).cutter.name == "unicode"
+
+
+def test_vectors_may_be_those_of_the_pieces_of_a_tokenizer_of_transformers(tmp_path):
+    save_tokenizer(tmp_path / "tokenizer_of_others")
+    name = str(tmp_path / "tokenizer_of_others")
+    words = WordVectors.train(["a red star", "a star"] * 9, dim=2, tokenizer=name)
+    pieces = words.cutter.words("a red star")
+    assert pieces and set(words.index) == {*pieces}
+    (tmp_path / "saved").mkdir()
+    words.save(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "tokenizer_of_others")
+    again = WordVectors.load(tmp_path / "saved")  # it has a copy
+    assert again("a red star").equal(words("a red star"))
+    assert again.unknown_words("zebra") == ["[UNK]"]
+
+
+def test_a_tokenizer_that_is_not_there_is_one_line():
+    with pytest.raises(
+        ValueError, match="text_encoder.tokenizer=unicod is neither unicode nor pub"
+    ):
+        WordVectors.train(["a"], tokenizer="unicod")

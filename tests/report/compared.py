@@ -10,6 +10,7 @@ import yaml
 from fusion.commands.compare import compare
 from fusion.config import ConfigError
 from fusion.evaluation.embed import Embedded
+from fusion.evaluation.ranking import Places
 from fusion.evaluation.retrieval import Ranked, retrieval_table
 from fusion.report.layout import FORMAT
 from fusion.report.runs import pack_scores
@@ -78,7 +79,9 @@ def write_run(
             rows = every if by_caption else embedded.one_per_clip(every)
             rows = torch.tensor(asked[way]) if asked and way in asked else rows
             assert len(rows) == len(places), way
-            found[way] = Ranked(np.asarray(places, float), rows, every, shows[rows], by_caption)
+            values = np.asarray(places, float)
+            ties = Places(values, np.rint(2 * (values % 1)), np.ones(len(values)))
+            found[way] = Ranked(values, rows, every, shows[rows], by_caption, ties)
         return found
 
     captions = embedded.captions

@@ -76,8 +76,8 @@ def test_a_model_of_the_hub_keeps_its_name(run, films, tmp_path, capsys, monkeyp
     monkeypatch.chdir(tmp_path)
     real = fusion.load
 
-    def load(name, **options):
-        return real(run if name == "me/model" else name, **options)
+    def load(name, *given, **options):
+        return real(run if name == "me/model" else name, *given, **options)
 
     monkeypatch.setattr(fusion, "load", load)
     main(["index", str(films), "--out", "i", "--model", "me/model"])

@@ -205,7 +205,10 @@ def test_an_index_goes_back_to_another_engine(client, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--engine", "fais"], "argument --engine: choose from exact, faiss, qdrant; got 'fais'"),
+        (
+            ["--engine", "fais"],
+            "argument --engine: choose from exact, faiss, qdrant, ray; got 'fais'",
+        ),
         (["--engine", "faiss,exact"], "one of faiss, exact can find neighbours; name one"),
         (["--url", URL], f"--url {URL} is for --engine qdrant; name that engine too"),
         (["--engine", "qdrant"], "needs the address of the server: --url URL"),

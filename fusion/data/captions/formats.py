@@ -106,7 +106,10 @@ def captions_by_video(
         try:
             rows = list(zip(*(columns[key] for key in ("start", "end", "text")), strict=True))
         except (TypeError, LookupError, ValueError):
-            parser.refuse(f"{where}: {short(columns)} must be lists start, end, text of one length")
+            what = f"{short(columns)} must be lists start, end, text of one length"
+            values = columns.values() if isinstance(columns, dict) else ()
+            lost = [len(column) for column in values if isinstance(column, list | tuple)]
+            parser.refuse(f"{where}: {what}", max([1, *lost]))
             continue
         place = f"{where}, caption"
         captions = parser.finish(
@@ -168,30 +171,31 @@ class _Cue:
 def read_subtitles(path: Path, parser: CaptionParser, video: str) -> list[Caption]:
     """Read the captions of one video, sorted by start.
 
-    Markup is removed, lines are joined by a space, captions without text are left out. Automatic
+    Markup is removed, lines are joined by a space, captions without text are left out and counted,
+    see :class:`.table.CaptionParser`, which also says what is done to bad ones. Automatic
     captions repeat lines while they roll; each line is kept once: lines that the cue before ended
     with are dropped, and a cue of a few hundredths of a second becomes part of it. A WebVTT file
     may have no captions.
     """
     text = read_text(path, parser.guesses)
     if not text.strip():
-        parser.refuse(f"{path}: the file is empty; make or download it again")
-        return []
+        raise CaptionError(f"{path}: the file is empty; make or download it again")
     is_vtt = text.startswith("WEBVTT")
     lines = re.split(r"\r\n|\r|\n", text)
     if path.suffix.lower() == ".vtt" and not is_vtt:
-        parser.refuse(
+        raise CaptionError(
             f"{path}, line 1: {short(lines[0])} is not WEBVTT, which such a file begins with; "
             "rename it if it is of another format"
         )
-        return []
     if "-->" not in text and not is_vtt:
-        parser.refuse(f"{path}: no times such as 00:00:01,000 --> 00:00:02,500; it is not SubRip")
+        raise CaptionError(
+            f"{path}: no times such as 00:00:01,000 --> 00:00:02,500; it is not SubRip"
+        )
     spoken = []
     for cue in _cues(lines, path, is_vtt, parser):
         cue.lines = _plain(cue.lines)
         raw = (cue.line, video, cue.start, cue.end, " ".join(cue.lines))
-        if cue.lines and parser.parse(f"{path}, line", *raw):
+        if parser.parse(f"{path}, line", *raw) and cue.lines:
             spoken.append(cue)
     spoken.sort(key=lambda cue: cue.start)
     once = _say_once(spoken, rolls=_WORD_TIME.search(text) is not None)
@@ -229,6 +233,8 @@ def _cues(lines: Sequence[str], path: Path, is_vtt: bool, parser: CaptionParser)
                 f"{path}, line {number}: {short(line)} are no times; write them like "
                 "00:00:01.000 --> 00:00:02.500"
             )
+            if part == "text" and before.isdecimal():
+                cues[-1].lines.pop()
             part = ""  # its lines are lost
         elif part == "text":
             cues[-1].lines.append(line)

@@ -164,10 +164,18 @@ def owner_of(name: str, owners: Owners, source: str | Path) -> str | None:
 
 
 def _read_folder(files: Mapping[str, Path], parser: CaptionParser) -> dict[str, list[Caption]]:
-    found = {}
+    """Read a file for each video; one that cannot be read counts as a bad caption."""
+    found: dict[str, list[Caption]] = {}
+    refused: list[str] = []
     for video, file in files.items():
         read = table.read_csv if file.suffix.lower() == ".csv" else formats.read_subtitles
-        found[video] = read(file, parser, video)
+        try:
+            found[video] = read(file, parser, video)
+        except CaptionError as error:
+            refused.append(str(error))
+            parser.refuse(str(error))
+    if refused and len(refused) == len(files):
+        raise NoCaptionsError(refused[0])
     parser.check()
     return found
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -58,7 +59,7 @@ def read_table(
     Args:
         path: the file.
         guesses: what is guessed is noted there.
-        refuse: gets the message of each line that has too many fields.
+        refuse: gets the message of each line that is no csv or has too many fields.
         lists: the first line may be a name, and no header.
     """
     text, encoding = _decoded(path, guesses)
@@ -71,29 +72,48 @@ def read_table(
     read_as = f"{encoding} with the separator {name}"
     if separator != ",":
         guesses.add(str(path), f"separator {name}")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[tuple[int, list[str]]] = []
-    try:
-        for row in reader:
-            width = len(rows[0][1]) if rows else len(row)
-            while len(row) > width and not row[-1].strip():
-                row.pop()
-            if not any(field.strip() for field in row) or (not rows and _says_separator(row)):
-                continue
-            if len(row) > width:
-                refuse(
-                    f"{path}, line {reader.line_num}: {len(row)} fields in {width} columns; put"
-                    f" texts with {'commas' if separator == ',' else name} in quotes (read as"
-                    f" {read_as})"
-                )
-            else:
-                rows.append((reader.line_num, row))
-    except csv.Error as error:
-        refuse(
-            f"{path}, line {reader.line_num}: not csv ({error}); put texts with commas or quotes "
-            f"in quotes (read as {read_as})"
-        )
+    for line, row in _split_rows(text, separator):
+        if isinstance(row, csv.Error):
+            refuse(
+                f"{path}, line {line}: not csv ({row}); put texts with commas or quotes in quotes"
+                f" (read as {read_as})"
+            )
+            continue
+        width = len(rows[0][1]) if rows else len(row)
+        while len(row) > width and not row[-1].strip():
+            row.pop()
+        if not any(field.strip() for field in row) or (not rows and _says_separator(row)):
+            continue
+        if len(row) > width:
+            refuse(
+                f"{path}, line {line}: {len(row)} fields in {width} columns; put"
+                f" texts with {'commas' if separator == ',' else name} in quotes (read as"
+                f" {read_as})"
+            )
+        else:
+            rows.append((line, row))
     return Table(rows, separator, read_as)
+
+
+def _split_rows(text: str, separator: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Give the fields of each row, or why it is none, and the line in which it ends.
+
+    A quote that is never closed does not take the lines after its own with it.
+    """
+    lines = list(io.StringIO(text, newline=""))
+    start = 0
+    while start < len(lines):
+        reader = csv.reader(itertools.islice(lines, start, None), delimiter=separator, strict=True)
+        before = 0
+        try:
+            for row in reader:
+                yield start + reader.line_num, row
+                before = reader.line_num
+            return
+        except csv.Error as error:
+            start += before + 1
+            yield start, error
 
 
 def read_text(path: str | Path, guesses: Guesses) -> str:

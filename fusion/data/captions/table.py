@@ -13,7 +13,8 @@ from typing import Any
 from fusion.data.captions.guess import Guesses, read_seconds
 from fusion.data.captions.rows import COLUMNS, find_columns, is_known, read_table
 from fusion.data.captions.rows import CaptionError as CaptionError
-from fusion.data.features.problems import MAX_BAD, NAMED, name_some, tolerate
+from fusion.data.features.problems import MAX_BAD, NAMED, name_some, tolerate, warn
+from fusion.words import number_of
 
 OPEN = "an end that is missing is the start of the film's next caption, or the end of the film"
 WHOLE = (0.0, math.inf)  # start and end of a caption about a whole video
@@ -52,9 +53,11 @@ class CaptionParser:
     """Makes captions from raw values of any file, with one rule for bad ones.
 
     A caption is bad if it has no video, a time that is not a number of seconds from 0 on, an end
-    that is not after its start, an end without a start, or a text that is neither a string nor a
-    finite number. It is left out, counted and named; :meth:`check` limits how many may be bad. If
-    the structure of a file is wrong, such as a missing column, its reader calls :meth:`refuse`.
+    that is not after its start, an end without a start, a text that is neither a string nor a
+    finite number, or a place in the file that cannot be read at all, see :meth:`refuse`. It is left
+    out, counted and named; :meth:`check` limits how many may be bad. A caption with an empty text
+    is not bad; it is counted and named too. If the structure of a whole file is wrong, such as a
+    missing column, its reader raises a CaptionError.
 
     Args:
         max_bad: the share of captions that may be bad.
@@ -66,6 +69,7 @@ class CaptionParser:
         self.max_bad, self.timed = max_bad, timed
         self.total = self.bad = 0
         self.problems: list[str] = []  # the first few bad captions, each with its place
+        self.silent: list[str] = []  # the places of captions without text
         self.guesses = Guesses()
         self.read_as: dict[str, None] = {}  # encodings and separators of the tables
 
@@ -80,6 +84,8 @@ class CaptionParser:
         The end is NaN where it is missing, until :meth:`finish`.
         """
         self.total += 1
+        if isinstance(text, str) and not text.strip():
+            self.silent.append(f"{where} {number}")
         try:
             return self._make(where.rpartition(",")[0], video, start, end, text, sep)
         except ValueError as error:
@@ -92,9 +98,11 @@ class CaptionParser:
         if len(self.problems) <= NAMED:
             self.problems.append(problem)
 
-    def refuse(self, message: str) -> None:
-        """Refuse a file."""
-        raise CaptionError(message)
+    def refuse(self, message: str, captions: int = 1) -> None:
+        """Count captions that cannot be read at all, such as a row with too few columns."""
+        self.total += captions
+        self.bad += captions
+        self.note(message)
 
     def finish(self, captions: Iterable[Caption | None]) -> list[Caption]:
         """Leave out the bad captions of a file, and set the ends that are missing.
@@ -115,17 +123,23 @@ class CaptionParser:
         return [close(caption) if math.isnan(caption.end) else caption for caption in good]
 
     def check(self) -> None:
-        """Say what was guessed, and warn of the bad captions.
+        """Say what was guessed, and warn of captions that are bad or have no text.
 
-        CaptionError: they are more than ``max_bad`` of all.
+        CaptionError: the bad ones are more than ``max_bad`` of all, and more than a message names.
         """
         self.guesses.say()
+        if self.silent:
+            warn(
+                f"{number_of(len(self.silent), 'caption')} without text ({name_some(self.silent)}):"
+                " such a clip of a table has no text, such a cue of subtitles is dropped"
+            )
         if self.bad:
             read_as = f" (read as {name_some(list(self.read_as))})" if self.read_as else ""
             said = name_some(self.problems, "; ") + read_as
-            said += f": {self.bad} of {self.total} captions cannot be used"
+            share = self.bad / self.total
+            said += f": {self.bad} of {self.total} captions cannot be used ({share:.0%})"
             try:
-                tolerate(said, self.bad / self.total, "leave_out", self.max_bad)
+                tolerate(said, share, "leave_out", self.max_bad, self.bad)
             except ValueError as error:
                 raise CaptionError(str(error)) from None
 

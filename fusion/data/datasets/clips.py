@@ -19,12 +19,13 @@ from torch import Tensor
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet, TextEncoder
 from fusion.data.datasets.sampling import check_finite, field_tokens, video_tokens
-from fusion.data.features.problems import name_some, tolerate
+from fusion.data.features.problems import name_some, tolerate, warn
 from fusion.data.features.readers import AUDIO, VIDEO, Reader, seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
 from fusion.words import number_of
 
 CUT = 0.1  # seconds that a clip may lose without a word
+OVER = 1.0  # seconds that a caption may last beyond its film without a word
 FILLED = 0.7  # share of a part's frames below which it is dropped, as published
 
 
@@ -166,6 +167,7 @@ def without_lost(
     gone = [video for video, length in seconds.items() if length is None]
     absent = [c for c in captions if seconds[c.video] is None]
     late = [c for c in captions if 0 < (seconds[c.video] or 0) <= c.start]
+    _name_overlong(captions, seconds, file)
     if not absent and not late:
         return list(captions)
     parts = []
@@ -181,11 +183,24 @@ def without_lost(
             f" ({name_some(names, '; ')}): a film was cut off, or their times are wrong"
         )
     said, lost = f"{file}: {'; '.join(parts)}", {*absent, *late}
-    tolerate(said, (len(absent) + len(late)) / len(captions), bad, max_bad)
+    few = None if absent else len(late)  # wrong times of a few captions end no run
+    tolerate(said, (len(absent) + len(late)) / len(captions), bad, max_bad, few)
     kept = [c for c in captions if c not in lost or (bad == "missing" and c.text)]
     if not kept:
         raise ValueError(f"{said}; no clip is left: name the store of these videos")
     return kept
+
+
+def _name_overlong(
+    captions: Sequence[Caption], seconds: Mapping[str, float | None], file: Path
+) -> None:
+    """Warn of captions that end more than a second after their film."""
+    lengths = ((c, seconds[c.video] or math.inf) for c in captions)
+    over = [c for c, length in lengths if c.start < length and length + OVER < c.end < math.inf]
+    if over:
+        names = name_some([f"{c.name}, its film at {seconds[c.video]:.2f} s" for c in over], "; ")
+        said = f"{len(over)} of {len(captions)} clips end after their film"
+        warn(f"{file}: {said}, and are taken up to its end ({names})")
 
 
 def clip_seconds(captions: Sequence[Caption], reader: Reader) -> list[float]:
@@ -243,11 +258,8 @@ def draw_films(
             " data.held_out=0 and trainer.best=null"
         )
     drawn = set(films[: min(max(1, round(share * len(films))), len(films) - 1)])
-    parts = (
-        [c for c in captions if c.video in drawn],
-        [c for c in captions if c.video not in drawn],
-    )
-    return parts
+    rest = [c for c in captions if c.video not in drawn]
+    return [c for c in captions if c.video in drawn], rest
 
 
 def join_captions(captions: Sequence[Caption]) -> tuple[list[Caption], list[list[str]]]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fusion.data.captions.table import Caption
 from fusion.data.features.format import Field
-from fusion.words import words_of
+from fusion.words import uncut_words
 
 STRATEGIES = ("clip", "nearest", "max_pool")
 
@@ -42,7 +42,7 @@ def caption_window(captions: Sequence[Caption], index: int, min_seconds: float) 
     """
     before, after = index - 1, index + 1
     start, end = captions[index].start, captions[index].end
-    words = words_of(captions[index].text)
+    words = uncut_words(captions[index].text)
     while end - start < min_seconds and (before >= 0 or after < len(captions)):
         with_previous = end - captions[before].start if before >= 0 else math.inf
         with_next = captions[after].end - start if after < len(captions) else math.inf
@@ -52,7 +52,7 @@ def caption_window(captions: Sequence[Caption], index: int, min_seconds: float) 
         else:
             added, before = captions[before], before - 1
             start = added.start
-        words.extend(words_of(added.text))
+        words.extend(uncut_words(added.text))
     return Window(start, end, tuple(words))
 
 

@@ -54,9 +54,16 @@ def common_width(shapes: Iterable[tuple[int, ...]]) -> int | None:
     return widths.most_common(1)[0][0] if widths else None
 
 
-def tolerate(said: str, share: float, policy: str, max_bad: float) -> None:
-    """Warn of data that cannot be used; ValueError: its ``share`` is more than ``max_bad``."""
-    if share > max_bad:
+def tolerate(
+    said: str, share: float, policy: str, max_bad: float, number: int | None = None
+) -> None:
+    """Warn of data that cannot be used; ValueError: its ``share`` is more than ``max_bad``.
+
+    Where ``number`` says how much it is, up to ``NAMED`` of it, which a message can name, are not
+    too many, unless it is all there is or ``max_bad`` is less than the default.
+    """
+    few = number is not None and number <= NAMED and share < 1 and max_bad >= MAX_BAD
+    if share > max_bad and not few:
         raise ValueError(
             f"{said}; that is more than data.max_bad ({max_bad:g}) allows: repair the file or raise"
             " data.max_bad"

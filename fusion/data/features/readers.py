@@ -158,17 +158,18 @@ class Extractor:
     """Turns the picture of a video into features.
 
     Raise ``version`` when the computed numbers change. ``compute`` maps a media file to (T2, D2)
-    and (T3, D3) float32 features, with no rows if there is no picture.
+    and (T3, D3) float32 features, with no rows if there is no picture; it may be given a function
+    that reads the pictures instead of :func:`.film.read_frames`.
     """
 
     version: str
     field_2d: Field
     field_3d: Field
-    compute: Callable[[Path], tuple[Tensor, Tensor]]
+    compute: Callable[..., tuple[Tensor, Tensor]]
 
 
-def _describe(path: Path) -> tuple[Tensor, Tensor]:
-    frames = read_frames(
+def _describe(path: Path, read: Any = read_frames) -> tuple[Tensor, Tensor]:
+    frames = read(
         path, descriptors.FRAMES_PER_SECOND, descriptors.FRAME_HEIGHT, descriptors.FRAME_WIDTH
     )
     appearance, motion = descriptors.appearance(frames), descriptors.motion(frames)
@@ -260,10 +261,20 @@ def _fill_cache(paths: list[Path], extractor: str) -> None:
             bar.update()
 
 
+def compute_elsewhere(path: Path, extractor: str, frames: Any, sound: Any) -> dict[str, Tensor]:
+    """Compute features with the caller's functions for read_frames and read_audio; no cache."""
+    features_2d, features_3d = EXTRACTORS[extractor].compute(path, frames)
+    return {"2d": features_2d, "3d": features_3d, "audio": _spectrogram(sound(path))}
+
+
+def _spectrogram(samples: Any) -> Tensor:
+    return log_mel(torch.from_numpy(samples)).half()
+
+
 def _compute_to_cache(path: Path, extractor: str) -> None:
     features_2d, features_3d = EXTRACTORS[extractor].compute(path)
-    spectrogram = log_mel(torch.from_numpy(read_audio(path))).half()
-    content = dict(zip(_CACHED_AS.values(), (features_2d, features_3d, spectrogram), strict=True))
+    features = features_2d, features_3d, _spectrogram(read_audio(path))
+    content = dict(zip(_CACHED_AS.values(), features, strict=True))
     write_atomically(_cache_file(path, extractor), safetensors.torch.save(content))
 
 

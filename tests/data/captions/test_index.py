@@ -276,10 +276,19 @@ def test_of_two_that_convert_at_once_the_first_is_kept(pickled, tmp_path, monkey
 
 
 def test_a_conversion_that_fails_leaves_nothing_behind(pickled, tmp_path):
-    pickled.write_bytes(pickle.dumps({"aaa": {"start": [1.0], "end": [], "text": []}}))
-    with pytest.raises(ValueError, match="must be lists start, end, text"):
+    pickled.write_bytes(pickle.dumps(["no captions of videos"]))
+    with pytest.raises(ValueError, match="does not hold the captions of each video"):
         open_captions(pickled)
     assert list((tmp_path / "cache" / "captions").iterdir()) == []
+
+
+def test_a_video_whose_lists_do_not_fit_loses_its_captions_and_no_others(pickled, caplog):
+    good = {"start": [1.0], "end": [2.0], "text": ["x"]}
+    pickled.write_bytes(pickle.dumps({"aaa": {**good, "end": []}, "bbb": good}))
+    store = open_captions(pickled)
+    assert list(store.videos) == ["bbb"]
+    assert "video 'aaa': {'end': [], " in caplog.text
+    assert "1 of 2 captions cannot be used (50%)" in caplog.text
 
 
 def test_a_cache_of_before_that_did_not_count_bad_captions_is_not_used(pickled, tmp_path):

@@ -89,7 +89,7 @@ def test_a_guess_is_said_in_one_line(tmp_path, caplog, content, start, end, text
 def test_what_cannot_be_guessed_is_refused(tmp_path, content, message):
     path = write(tmp_path, content)
     with pytest.raises(CaptionError) as error:
-        read_caption_file(path)
+        read_caption_file(path, max_bad=0)
     assert f"{path}, {message}" in str(error.value)
     separator = "';'" if ";" in content else "','"
     assert f"read as UTF-8 with the separator {separator}" in str(error.value)

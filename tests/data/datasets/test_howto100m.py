@@ -203,7 +203,7 @@ def test_captions_are_converted_once(root, tmp_path, caplog):
     assert "converting" in caplog.text
     assert [c.text for c in first.captions("bbb")] == ["hello"]  # the other ends before it begins
     bad = "caption.pickle, video 'bbb', caption 2: end (8.0) is not after start (9.0); correct one"
-    assert bad in caplog.text and ": 1 of 32 captions cannot be used; left out" in caplog.text
+    assert bad in caplog.text and ": 1 of 32 captions cannot be used (3%); left out" in caplog.text
     caplog.clear()
     open_captions(path)
     assert "converting" not in caplog.text and bad in caplog.text

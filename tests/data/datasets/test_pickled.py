@@ -78,8 +78,8 @@ def test_captions_that_are_no_text_are_left_out_and_named(tmp_path, caplog, bad)
     assert clips.texts[3] == ("a cat 3", "birds 3")
     assert clips.captions[4].text == "a cat 4"  # its first other caption
     said = "test.pkl, clip video3, caption 2: text is"
-    assert said in caplog.text and "2 of 80 captions cannot be used; left out" in caplog.text
-    with pytest.raises(ValueError, match=r"80 captions cannot be used; .* data.max_bad \(0.01\)"):
+    assert said in caplog.text and "2 of 80 captions cannot be used (2%); left out" in caplog.text
+    with pytest.raises(ValueError, match=r"80 captions cannot be used .* data.max_bad \(0.01\)"):
         open_test(tmp_path, entries, max_bad=0.01)
 
 

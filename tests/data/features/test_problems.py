@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fusion.data.features.format import Field
-from fusion.data.features.problems import find_problem
+from fusion.data.features.problems import find_problem, tolerate
 from fusion.data.features.readers import PublishedFolders
 
 
@@ -37,3 +37,16 @@ def test_published_files_are_read_even_if_values_are_not_finite(tmp_path):
     np.savez(tmp_path / "a" / "a_2d.npz", features=np.array([[np.inf, 1.0]]))
     reader = PublishedFolders(tmp_path / "list.csv", tmp_path, tmp_path, {"2d": Field(2, 1.0)})
     assert reader.read("a", "2d").tolist() == [[np.inf, 1.0]]
+
+
+def test_a_few_that_a_message_names_are_not_too_many_unless_the_limit_is_set_lower(caplog):
+    tolerate("3 of 4", 0.75, "leave_out", 0.05, number=3)
+    assert "3 of 4; left out" in caplog.text
+    for share, limit, number in [
+        (0.75, 0.05, None),
+        (0.75, 0.05, 6),
+        (1, 0.05, 3),
+        (0.75, 0.04, 3),
+    ]:
+        with pytest.raises(ValueError, match="that is more than data.max_bad"):
+            tolerate("bad", share, "leave_out", limit, number)
