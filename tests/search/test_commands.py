@@ -96,3 +96,10 @@ def test_own_parts_need_trust(films, tmp_path, capsys):
     main([*map(str, words), "--trust"])
     assert "if you trust this code" in fails(capsys, "search", tmp_path / "i", "red star")
     assert search(capsys, tmp_path / "i", "red star", "--trust")
+
+
+def test_without_a_model_a_line_says_what_to_run(films, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = fails(capsys, "index", films, "--out", "i")
+    assert "train one in minutes by: fusion train eao" in said and "--model clip:FOLDER" in said
+    assert not (tmp_path / "i").exists()
