@@ -144,8 +144,8 @@ def check_recipe(
     if trained is None or given is None:
         return
     theirs, ours = trained["features"], given["features"]
-    for key in {**theirs, **ours}.keys() - _READER:
-        if theirs.get(key) != ours.get(key):
+    for key in {**theirs, **ours}:
+        if key not in _READER and theirs.get(key) != ours.get(key):
             raise CheckpointError(
                 f"{path} was trained with features of {key}: {theirs.get(key)} ({here}:"
                 f" {ours.get(key)}); {way_out}"

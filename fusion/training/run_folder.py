@@ -24,7 +24,7 @@ LOCK = ".lock"
 FILES = ("config.yaml", "metrics.jsonl", "results.json", "ranks.npz", "cost.json", "report.html")
 # These keys may change when a run is resumed: they do not change the result.
 FREE_TO_CHANGE = (
-    *("output", "resume", "overwrite", "trust"),
+    *("output", "resume", "overwrite", "trust", "max_unknown"),
     *("trainer.chunk_size", "trainer.num_workers", "trainer.num_processes"),
     "evaluation.batch_size",
 )

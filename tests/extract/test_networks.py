@@ -227,15 +227,13 @@ def test_the_name_of_weights_follows_their_values_and_not_their_file(tmp_path):
 def test_files_that_are_no_weights_are_refused_and_not_run(tmp_path):
     bomb = Bomb(tmp_path / "exploded")
     (tmp_path / "code.pth").write_bytes(pickle.dumps({"weight": bomb}, protocol=2))
-    torch.save({"weight": bomb}, tmp_path / "object.pth")
     torch.save({"state_dict": {"weight": "words"}}, tmp_path / "words.pth")
     (tmp_path / "noise.safetensors").write_bytes(b"noise" * 99)
     for name, message in {
-        "code.pth": " is a pickle, but none that torch.save writes",
-        "object.pth": ": weight is no weight but of .*open",
+        "code.pth": " is no file of weights .it asks for .*open, which is refused",
         "words.pth": ": weight is no weight but of str",
         "noise.safetensors": " is no file of weights",
-        "none.pth": ": No such file",
+        "none.pth": " cannot be read",
     }.items():
         with pytest.raises(ValueError, match=rf"{name}{message}[^\n]*$"):
             read_weights(tmp_path / name)

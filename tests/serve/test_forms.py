@@ -11,6 +11,7 @@ from fusion.serve.app import Settings, create_app
 from fusion.serve.decoding import Limits
 from fusion.serve.schemas import Refused
 from tests.serve.conftest import asking
+from tests.serve.loops import run_async
 from tests.serve.test_uploads import ask, empty
 
 
@@ -118,7 +119,7 @@ def test_a_client_that_goes_away_leaves_nothing(index):
             assert empty(app.state.folder.path)
             assert app.state.uploads.inside == 0
 
-    asyncio.run(play())
+    run_async(play())
     assert kept[0]  # the file was there before
     assert sent[0]["status"] == 400
 

@@ -12,6 +12,7 @@ from fusion.serve.app import Settings, create_app
 from fusion.serve.load import Turnstile
 from fusion.serve.schemas import Refused
 from tests.serve.conftest import HOME, serving
+from tests.serve.loops import run_async
 
 FEW = Settings(questions=(2, 3))
 
@@ -28,7 +29,7 @@ def play(index, settings, story):
         ):
             return await story(client, app)
 
-    return asyncio.run(run())
+    return run_async(run())
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_a_turn_is_given_back_when_a_client_leaves():
         async with turnstile.turn():
             return True
 
-    assert asyncio.run(story())
+    assert run_async(story())
 
 
 def test_a_thousand_questions_at_once_are_all_answered(index):
@@ -147,7 +148,7 @@ def test_a_thousand_questions_at_once_are_all_answered(index):
         return await asyncio.gather(*(ask(port) for _ in range(1000)))
 
     with serving(index, Settings(questions=(2, 64))) as address:
-        answers = Counter(asyncio.run(ask_all(int(address.rpartition(":")[2]))))
+        answers = Counter(run_async(ask_all(int(address.rpartition(":")[2]))))
         assert httpx.get(f"{address}/healthz").status_code == 200
     assert set(answers) <= {(b"200", True), (b"503", True)}
     assert answers.total() == 1000 and answers[b"200", True] >= 66

@@ -37,7 +37,7 @@ def test_conclusions_name_the_best_and_what_is_enough():
     assert said[0] == "To find films by words (t → va), t|v, t|a is best: 80.0."
     assert "t|v, t|a is best: 50.2. t|v is enough: 50.0" in said[1]
     said = conclusions(made({"t->v": [None, 0.5, 0.6]}))
-    assert said[0] == "To find pictures by words (t→v), t|v, t|a is best: 60.0."
+    assert said[0] == "To find pictures by words (t → v), t|v, t|a is best: 60.0."
     assert "t|a helps t → v (+10.0)." in said
 
 
