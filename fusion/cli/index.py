@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--model", metavar="MODEL", help=text)
     text = "caption file or folder (default: those named like the films, if there are any)"
     option("--captions", metavar="PATH", help=text)
-    text = "where films are cut (default: at captions where there are any, else into windows)"
+    text = "at captions (default; others into windows), scenes or windows: where films are cut"
     option("--cut", choices=("captions", "scenes", "windows"), metavar="WAY", help=text)
     text = "longest clip that is not cut at captions (default: 10, if the model takes so much)"
     option("--windows", type=seconds, metavar="SECONDS", help=text)

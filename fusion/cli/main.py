@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -69,4 +70,8 @@ def call(name: str, words: Sequence[str] | None = None, prog: str | None = None)
     parser = Parser(prog=prog, description=module.__doc__, epilog=examples)
     module.add(parser)
     given = parser.parse_intermixed_args(words)
-    module.call(given, parser)
+    try:
+        module.call(given, parser)
+    except KeyboardInterrupt:  # before the work began
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("index", help="folder of the index")
     option("words", nargs="*", help="the question")
     option("--audio", metavar="FILE", help="a sound to ask with; FILE@12-19 is a part of it")
-    option("--video", metavar="FILE", help="a film to ask with, its picture alone; FILE@12-19")
+    option("--video", metavar="FILE", help="a film to ask with, its picture alone; FILE@0:12-0:19")
     option("--near", type=int, metavar="ID", help="clips like the clip of this number")
     text = "combinations to compare, such as v,a,va (default: the largest that a clip has)"
     option("--in", dest="within", metavar="COMBINATIONS", default="", help=text)
@@ -45,4 +45,6 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
     if given.near is None and not (given.words or given.audio or given.video):
         parser.error("ask something: words, --audio, --video or --near")
+    if given.near is not None and (given.words or given.audio or given.video):
+        parser.error("--near ID is a question of its own; leave out words, --audio and --video")
     run(lambda: search(given))

@@ -62,6 +62,8 @@ def _update(given: argparse.Namespace, places: Sequence[str], engine: str | None
         counts = index_films(storage, model, places, model_path=lasting(chosen), **options)
         prepare(storage, engine, given.url)
         _say(summarise(counts, storage), given)
+        if not storage.select("SELECT COUNT(*) FROM clips").fetchone()[0]:
+            raise SearchError(f"{given.out} has no clip; name films that can be read")
 
 
 def _neighbours(given: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import fusion
 from fusion.inference.embedder import Embedder
@@ -48,8 +49,8 @@ def search(given: argparse.Namespace) -> None:
         place = given.model or place_of_model(given.index)
         films = Index(given.index, fusion.load(place, trust=given.trust), **how)
         hits = films.nearest(_question(films.model, given).numpy(), **which)
-    if not hits and given.film:
-        raise SearchError(f"no film of {given.index} has {given.film!r} in its name")
+    if not hits:
+        _say_why_nothing(films, given)
     if given.json:
         rows = [hit._asdict() | {"there": os.path.exists(hit.video)} for hit in hits]
         print(json.dumps(rows, indent=1))
@@ -57,14 +58,40 @@ def search(given: argparse.Namespace) -> None:
         print(printed(format_hits(hits, films.about()["modalities"])))
 
 
-def _question(model: Embedder, given: argparse.Namespace):  # type: ignore[no-untyped-def]
-    """Embed the question; a part of a file is FILE@12-19, and all parts must be the same."""
-    parts, times = {}, set()
+def _say_why_nothing(films: Index, given: argparse.Namespace) -> None:
+    """Raise a SearchError that says why nothing was found; JSON is an empty list instead."""
+    named = [film for film in films.films() if given.film and given.film in film.name]
+    if given.film and not named:
+        raise SearchError(f"no film of {given.index} has {given.film!r} in its name")
+    if named:
+        what = f"--in {given.within}" if given.within else "a search compares"
+        raise SearchError(f"{named[0].name} has no clip with what {what}; leave out --film or --in")
+    if not given.json:
+        raise SearchError(f"{given.index} has no clip that can be compared")
+
+
+def _part(value: str) -> tuple[str, float, float | None]:
+    """Split FILE@12-19 or FILE@0:12-0:19 into the file, the start and the end in seconds."""
+    if found := re.fullmatch(r"(.+)@([\d.:]+)-([\d.:]+)", value):
+        with contextlib.suppress(ValueError):
+            return found[1], _seconds(found[2]), _seconds(found[3])
+    if "@" in value and not os.path.exists(value):
+        raise SearchError(f"{value}: a part of a file is FILE@12-19 or FILE@0:12-0:19")
+    return value, 0.0, None
+
+
+def _seconds(time: str) -> float:
+    return sum(float(part) * 60**i for i, part in enumerate(reversed(time.split(":"))))
+
+
+def _question(model: Embedder, given: argparse.Namespace) -> Any:
+    """Embed the question; all its files must be cut at the same seconds."""
+    parts: dict[str, str] = {}
+    times: set[tuple[float, float | None]] = set()
     for name in ("audio", "video"):
         if value := getattr(given, name):
-            found = re.fullmatch(r"(.+)@([\d.]+)-([\d.]+)", value)
-            parts[name] = found[1] if found else value
-            times.add((float(found[2]), float(found[3])) if found else (0.0, None))
+            parts[name], start, end = _part(value)
+            times.add((start, end))
     if len(times) > 1:
         raise SearchError("--audio and --video must name the same seconds")
     if given.words:
@@ -75,8 +102,6 @@ def _question(model: Embedder, given: argparse.Namespace):  # type: ignore[no-un
 
 def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
     """Write hits as a table: place, similarity, film, time, why, text."""
-    paths = {hit.video: Path(hit.video).name for hit in hits}
-    twice = len(set(paths.values())) < len(paths)  # films of one name in several folders
     lines = []
     for place, hit in enumerate(hits, start=1):
         why = "  ".join(
@@ -85,11 +110,10 @@ def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
         )
         time = f"{clock(hit.start)}-{clock(hit.end)}"
         text = f"  {hit.text}" if hit.text else ""
-        name = hit.video if twice else paths[hit.video]
         gone = "" if os.path.exists(hit.video) else "  (the film is not there)"
-        line = f"{place:>3}  {hit.score:5.2f}  {name}  {time}  {why}  id {hit.id}{text}{gone}"
+        line = f"{place:>3}  {hit.score:5.2f}  {hit.name}  {time}  {why}  id {hit.id}{text}{gone}"
         lines.append(line)
-    return "\n".join(lines) or "nothing is indexed that can be compared"
+    return "\n".join(lines)
 
 
 def printed(text: str) -> str:

@@ -204,7 +204,7 @@ class ClipMaker:
         if length > longest * 1.01 + 0.3:  # a token more or less is no loss
             warnings.warn(
                 f"{item.name}: a clip of {length:.1f} s is longer than the model takes"
-                f" ({longest:.1f} s), so its end is cut off; give start and end, or windows",
+                f" ({longest:.1f} s), so its end is cut off; give a shorter part, or windows",
                 stacklevel=6,
             )
 

@@ -226,6 +226,9 @@ def summarise(counts: Mapping[str, int], storage: Storage) -> str:
     """Say in one line what was done, and what the index holds."""
     numbers = {key: storage.select(f"SELECT COUNT(*) FROM {key}s") for key in ("film", "clip")}
     films, clips = (number_of(n.fetchone()[0], key) for key, n in numbers.items())
+    query = "SELECT COUNT(*) FROM films WHERE problem IS NOT NULL"
+    if without := storage.select(query).fetchone()[0]:
+        counts = {**counts, "unreadable": without}  # also those of earlier runs
     parts = [
         f"{number_of(n, 'caption')} {CAPTIONS[what]}"
         if what in CAPTIONS
