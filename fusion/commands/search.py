@@ -109,11 +109,16 @@ def format_hits(hits: Sequence[Hit], modalities: Sequence[str]) -> str:
             for name in letters_of(modalities).values()
         )
         time = f"{clock(hit.start)}-{clock(hit.end)}"
-        text = f"  {hit.text}" if hit.text else ""
+        text = f"  {_line(hit.text)}" if hit.text else ""
         gone = "" if os.path.exists(hit.video) else "  (the film is not there)"
-        line = f"{place:>3}  {hit.score:5.2f}  {hit.name}  {time}  {why}  id {hit.id}{text}{gone}"
-        lines.append(line)
+        film = f"{_line(hit.name)}  {time}"
+        lines.append(f"{place:>3}  {hit.score:5.2f}  {film}  {why}  id {hit.id}{text}{gone}")
     return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    """Replace control characters, which could write anywhere on a terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
 
 
 def printed(text: str) -> str:

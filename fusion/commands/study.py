@@ -36,8 +36,8 @@ def study(given: argparse.Namespace) -> None:
             state = "done" if job.is_done else "left"
             print(f"{state}  {job.setting.label(plan.terms)}, seed {job.seed}")
         return
-    first = [job for job in jobs if not job.is_done][:at_once]
-    run_jobs(plan, first, at_once, devices)  # for the corpus, its features, and the estimate
+    first = [job for job in jobs if not job.is_done][:1]
+    run_jobs(plan, first, 1, devices)  # it makes the corpus and its features, and gives an estimate
     if first:
         print(estimate(jobs, at_once, seconds_of))
     run_jobs(plan, jobs, at_once, devices)

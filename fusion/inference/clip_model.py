@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from fusion.data.media.decode import open_media
+from fusion.data.media.decode import MediaError, open_media
 from fusion.data.media.film import Film
 from fusion.data.media.pictures import Sampling, seen_size
 from fusion.data.media.streams import choose
@@ -262,6 +262,8 @@ class ClipModel:
         parts = []
         while batch := list(itertools.islice(pictures, BATCH)):
             parts.append(self._embed_pictures(batch))
+        if not parts:
+            raise MediaError(f"{path}: none of its pictures can be decoded")
         return torch.cat(parts), film.seconds
 
     def _mean(self, pictures: Tensor, start: float, end: float) -> Tensor:

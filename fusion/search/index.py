@@ -6,7 +6,7 @@ the other. Cosines of different combinations have different means, so they are c
 combination the mean over all clips that have it is subtracted. (They are not divided by their
 standard deviation: a picture tells nearly nothing about a sound that is asked for, so such cosines
 hardly vary, and noise would come out on top.) A clip without sound is thus compared by its picture
-with the pictures of all clips, and neither favoured nor lost.
+with the pictures of all clips.
 
 Shapes: E embedding width.
 """
@@ -160,9 +160,12 @@ class Index:
         return [FilmFacts(row[0], name, *row[1:]) for row, name in zip(found, names, strict=True)]
 
     def film_path(self, film: int) -> Path:
-        """Return the path of a film, by its number; SearchError: the index does not have it."""
+        """Return the path of a film, by its number; SearchError: the index does not have it.
+
+        A file that could not be read as a film is none.
+        """
         with self._live.storage() as storage:
-            query = "SELECT path FROM films WHERE id = ?"
+            query = "SELECT path FROM films WHERE id = ? AND problem IS NULL"
             found = storage.select(query, (film,)).fetchone()
         if found is None:
             raise SearchError(f"{self.folder} has no film {film}")
@@ -173,8 +176,10 @@ class Index:
         snapshot = self._live.snapshot()
         with self._live.storage() as storage:
             film, found = storage.clip(clip)
-            query = "SELECT film FROM clips WHERE id = ?"
-            number = storage.select(query, (clip,)).fetchone()[0]
+            row = storage.select("SELECT film FROM clips WHERE id = ?", (clip,)).fetchone()
+        if row is None:  # it has gone meanwhile
+            raise SearchError(f"{self.folder} has no clip {clip}")
+        number = row[0]
         name = snapshot.names.get(number, Path(film.path).name)
         return ClipFacts(clip, number, name, film.path, *found)
 

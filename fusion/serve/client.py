@@ -143,7 +143,9 @@ class Client:
         )
 
     def _get(self, path: str, fields: Mapping[str, str]) -> Any:
-        query = urllib.parse.urlencode({name: value for name, value in fields.items() if value})
+        query = urllib.parse.urlencode(
+            {name: value for name, value in fields.items() if value or name == "q"}
+        )
         return self._ask(urllib.request.Request(f"{self.address}{path}?{query}"))
 
     def _post(self, path: str, fields: Mapping[str, str], files: Mapping[str, Path]) -> Any:

@@ -104,6 +104,8 @@ class LimitedDecoder:
 
     def _one(self, path: Path, task: dict[str, Any]) -> NDArray[Any]:
         parts = [data for _, data in self._ask(path, task)]
+        if not parts:
+            raise Refused(422, "nothing in the file can be decoded")
         return parts[0]
 
     def _take(self) -> subprocess.Popen[bytes]:
@@ -155,7 +157,8 @@ class LimitedDecoder:
             if values["kind"] == "end":
                 return
             if values["kind"] == "failed":
-                raise Refused(int(values["status"]), str(values["problem"]))
+                status = values["status"] if values["status"] in (413, 415, 422) else 422
+                raise Refused(status, str(values["problem"]))
             if values["kind"] != "piece":
                 continue
             shape = [int(number) for number in values["shape"]]

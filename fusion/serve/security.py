@@ -107,8 +107,15 @@ class Guard:
         origin = headers.get("origin")
         if site not in ("same-origin", "none"):
             return 403, "pages of other sites may not use this server"
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        if origin is not None and _place(origin) != hosts[0].lower():
             return 403, "pages of other sites may not use this server"
+        return None
+
+
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[
         return None
 
 

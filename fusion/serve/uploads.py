@@ -24,6 +24,7 @@ from fusion.serve.schemas import Refused
 FILES = ("audio", "picture", "video")
 FIELDS = ("words", "start", "end", "in", "film", "top")
 FIELD_BYTES = 10_000  # of a field
+HEADER_BYTES, HEADERS = 4096, 16  # of a header, and headers of a part
 OVERHEAD = 65_536  # bytes of a form beside its files
 SLOWEST = 300.0  # seconds that an upload may take
 DRAINED = 2**30  # bytes that are read after a refusal: a browser shows no answer before it has sent
@@ -102,9 +103,15 @@ class Form:
 
     def _field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
+        self._check_headers()
 
     def _content(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check_headers()
+
+    def _check_headers(self) -> None:
+        if len(self._header) + len(self._value) > HEADER_BYTES or len(self._headers) > HEADERS:
+            raise Refused(413, "a part of the form has too many or too long headers")
 
     def _header_end(self) -> None:
         self._headers[self._header.decode("latin-1").lower()] = self._value.decode("latin-1")

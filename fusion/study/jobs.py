@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from fusion.config import ConfigError
+from fusion.config import ConfigError, load_config
 from fusion.study.plan import Plan, Setting, overrides_of
 
 DONE = "results.json"
@@ -42,8 +43,13 @@ class Job(NamedTuple):
 
 
 def jobs_of(plan: Plan, settings: Sequence[Setting]) -> list[Job]:
-    """List the trainings: all settings with the first seed, then with the next."""
-    runs = Path(plan.output).absolute() / "runs"
+    """List the trainings: all settings with the first seed, then with the next.
+
+    Their folders are named after the config, so that another one does not take them for its own.
+    """
+    config = load_config(plan.config, plan.overrides, own=False) | {"output": ""}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    runs = Path(plan.output).absolute() / f"runs-{digest}"
     return [
         Job(setting, seed, runs / f"{setting.folder(plan.terms)}-{seed}")
         for seed in plan.seeds

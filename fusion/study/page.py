@@ -47,14 +47,7 @@ def write_study(study: Study, folder: Path) -> list[str]:
     sections: dict[str, str] = {
         "What to pull together": Markup("<ul>{}</ul>").format(items),
         f"Every set of terms, the best for {arrow(lead)} first": overview(study, lead),
-        "Main effects": effect_chart(effects, study.plan.terms)
-        + Markup("<p class='note'>{}</p>").format(
-            "The mean change of R@1, in points, when a term is added to a set of the others, over"
-            " all sets that train the direction. Lines: 95 % interval over clips and seeds; empty"
-            " circles: it includes 0. The loss divides by the sum of weights, so a further term"
-            " takes weight from the others."
-        ),
-        "Effects of pairs of terms": _pairs(study, effects),
+        **(_effect_sections(study, effects) if effects else {}),
         "Cost": cost_chart(study, lead),
         "Table": _table(study, table),
     }
@@ -94,3 +87,16 @@ def _pairs(study: Study, effects: dict[str, Any]) -> Markup:
         return Markup("<p>{}</p>").format("No pair has a clear effect.")
     head = ["terms", "direction", "effect in points [95 %]"]
     return render("methods.html", head=head, groups=[("", rows)], notes=[note])
+
+
+def _effect_sections(study: Study, effects: dict[str, Any]) -> dict[str, Markup]:
+    return {
+        "Main effects": effect_chart(effects, study.plan.terms)
+        + Markup("<p class='note'>{}</p>").format(
+            "The mean change of R@1, in points, when a term is added to a set of the others, over"
+            " all sets that train the direction. Lines: 95 % interval over clips and seeds; empty"
+            " circles: it includes 0. The loss divides by the sum of weights, so a further term"
+            " takes weight from the others."
+        ),
+        "Effects of pairs of terms": _pairs(study, effects),
+    }

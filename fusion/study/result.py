@@ -59,6 +59,11 @@ class Study:
         """Which terms each setting trains, (S, terms)."""
         return np.array([[bool(w) for w in setting.weights] for setting in self.settings])
 
+    @property
+    def of_subsets(self) -> bool:
+        """Whether terms are in or out, with the same weight."""
+        return all(weight in (0, 1) for setting in self.settings for weight in setting.weights)
+
     def labels(self) -> list[str]:
         """Name the settings."""
         return [setting.label(self.plan.terms) for setting in self.settings]
@@ -76,10 +81,14 @@ class Study:
 
     def effects(self) -> dict[str, list[Effect]]:
         """Return the effects of terms and pairs; none where weights are not 0 or 1."""
+        if not self.of_subsets:
+            return {}
         return effects_of(self.plan.terms, self.present, self.found, self.valid)
 
     def halves(self) -> tuple[float, int, int] | None:
         """Compare two halves of the seeds, see :func:`.effects.agreement`."""
+        if not self.of_subsets:
+            return None
         return agreement(self.plan.terms, self.present, self.found, self.valid)
 
     def front(self, direction: str) -> list[int]:
@@ -123,11 +132,10 @@ def read_study(
 def _found(run: Run, row: str) -> NDArray[np.bool_]:
     """Return which items were found first in a direction (C,); items that did not ask are missed.
 
-    Where clips have several captions, each counts as one.
+    Each caption of a clip counts as one item.
     """
     scores = run.scores.get(row, {})
-    asked = {name: score for name, score in scores.items() if name in scores}
-    return np.array([asked.get(name, 0.0) == 1 for name in run.ids])
+    return np.array([scores.get(name, 0.0) == 1 for name in run.ids])
 
 
 def _mean_seconds(runs: Sequence[Run]) -> float:

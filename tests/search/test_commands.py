@@ -8,7 +8,9 @@ import pytest
 
 import fusion
 from fusion.cli.main import main
+from fusion.commands.search import format_hits
 from fusion.search.index import Index, lasting
+from fusion.search.records import Hit
 from fusion.search.storage import Storage
 from tests.search.conftest import train_tiny
 from tests.search.test_index import content
@@ -103,3 +105,41 @@ def test_without_a_model_a_line_says_what_to_run(films, tmp_path, capsys, monkey
     said = fails(capsys, "index", films, "--out", "i")
     assert "train one in minutes by: fusion train eao" in said and "--model clip:FOLDER" in said
     assert not (tmp_path / "i").exists()
+
+
+def test_what_cannot_be_asked_or_found_is_one_line(run, films, tmp_path, capsys):
+    (films / "broken.mp4").write_bytes(b"no film")
+    i = tmp_path / "i"
+    main(["index", str(films), "--out", str(i), "--model", str(run)])
+    assert "1 unreadable" in capsys.readouterr().out
+    main(["index", str(films), "--out", str(i)])  # it is not tried again, but still counted
+    assert "1 unreadable" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["search", str(i), "a red star", "--near", "1"])
+    assert "--near ID is a question of its own" in capsys.readouterr().err
+    said = fails(capsys, "search", i, "a red star", "--in", "a", "--film", "silent")
+    assert "silent.mp4 has no clip with what --in a; leave out --film or --in" in said
+    assert "no film of" in fails(capsys, "search", i, "a red star", "--film", "nowhere")
+    part = fails(capsys, "search", i, "--video", f"{films / 'a.mp4'}@x-y")
+    assert "a part of a file is FILE@12-19 or FILE@0:12-0:19" in part
+    plain, clock = (
+        search(capsys, i, "--video", f"{films / 'a.mp4'}@{time}", "--in", "v")
+        for time in ("0.5-1", "0:00.5-0:01")
+    )
+    assert plain == clock and plain[0]["name"] == "a.mp4"
+    unreadable = next(film.id for film in Index(i).films() if film.problem)
+    with pytest.raises(ValueError, match=f"has no film {unreadable}"):
+        Index(i).film_path(unreadable)  # so no server sends it
+
+
+def test_an_index_without_any_clip_is_an_error(run, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    said = fails(capsys, "index", tmp_path / "broken.mp4", "--out", tmp_path / "i", "--model", run)
+    assert "has no clip; name films that can be read" in said
+    assert "has no clip that can be compared" in fails(capsys, "search", tmp_path / "i", "red star")
+
+
+def test_captions_cannot_write_on_the_terminal():
+    hit = Hit("/f/a.mp4", 0, 1, 0.5, {}, "a\x1b[2J\nb", 1, 0.1, 1, "a\x07.mp4")
+    assert format_hits([hit], ["text"]).count("\n") == 0
+    assert format_hits([hit], ["text"]).isprintable()

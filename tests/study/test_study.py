@@ -12,7 +12,7 @@ from fusion.commands.study import study
 from fusion.config import ConfigError
 from fusion.study.jobs import Job, jobs_of, run_jobs
 from fusion.study.page import write_study
-from fusion.study.plan import Plan, subsets
+from fusion.study.plan import Plan, spread_out, subsets
 from fusion.study.result import Study, direction_of
 from fusion.study.words import conclusions
 from tests.tiny import write_config
@@ -39,6 +39,24 @@ def test_conclusions_name_the_best_and_what_is_enough():
     said = conclusions(made({"t->v": [None, 0.5, 0.6]}))
     assert said[0] == "To find pictures by words (t → v), t|v, t|a is best: 60.0."
     assert "t|a helps t → v (+10.0)." in said
+
+
+def test_weights_have_no_effects_of_in_and_out(tmp_path):
+    plan = Plan("eao", ["t|v", "t|a"], "x", seeds=[0])
+    settings = spread_out(plan.terms, [0, 0.1, 1], 3)
+    hits = np.zeros((3, 1, 10), bool)
+    study = Study(plan, settings, {"t->v": hits}, {"t->v": np.ones(3, bool)}, np.ones(3), "p", 1)
+    assert study.effects() == {} and study.halves() is None
+    write_study(study, tmp_path)
+    assert "Main effects" not in (tmp_path / "study.html").read_text()
+
+
+def test_another_config_has_other_folders():
+    plan = Plan("eao", ["t|v", "t|a"], "x", ["data.films=3"], [0])
+    first = jobs_of(plan, subsets(plan.terms))[0].folder
+    assert first == jobs_of(plan, subsets(plan.terms))[0].folder
+    plan.overrides[0] = "data.films=4"
+    assert first != jobs_of(plan, subsets(plan.terms))[0].folder
 
 
 def test_the_front_leaves_out_what_is_dearer_and_worse():

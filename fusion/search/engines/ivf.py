@@ -77,6 +77,7 @@ class Faiss:
         rows = snapshot.rows[:old][wanted.allowed[:old]] if share < 1 else None
         found = _look(index, wanted.query, wanted.hits, min(count, wanted.hits), lists, share, rows)
         places = np.searchsorted(snapshot.rows, np.sort(found))
+        places = places[wanted.allowed[np.minimum(places, len(wanted.allowed) - 1)]]
         if not wanted.allowed[old:].any():
             return places
         later = wanted.allowed.copy()
@@ -149,7 +150,7 @@ def make_lists(snapshot: Snapshot, combination: str, folder: Path) -> dict[str, 
     for block in blocks(rows):
         index.add_with_ids(vectors[block], block)
     probes, recall = _measure(index, snapshot, combination, rows, rng)
-    file = f"{combination}.{snapshot.generation}.{len(vectors)}.faiss"
+    file = f"{combination}.{snapshot.generation}.{snapshot.version}.faiss"
     path = folder / VECTORS / file
     new = path.with_suffix(".new")
     try:

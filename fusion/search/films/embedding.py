@@ -18,6 +18,7 @@ from fusion.inference.embedder import Embedder
 from fusion.search.films.cutting import Cut, Times, cut_film
 from fusion.search.films.thumbnails import make_thumbnails
 from fusion.search.records import Clip, Film
+from fusion.search.vectors import LARGEST
 
 LATE = "late"  # a note on captions, beside those of :mod:`fusion.inference.embedder`
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -85,6 +86,8 @@ def _embed(model: Embedder, film: FilmToEmbed) -> FilmEmbedded:
         if error.errno in NO_ROOM:  # for features that are kept; this is not the film's fault
             raise
         return _without_clips(film, 0.0, f"cannot be read ({error.strerror or error})")
+    if made and not all(np.all(np.abs(v) <= LARGEST) for v in made.vectors.values()):
+        return _without_clips(film, seconds, "its embeddings are not finite, or too large")
     kept = [i for i, has in enumerate(made.has) if has] if made else []
     if made is None or not kept:
         what = "shorter than a clip can be" if seconds > 0 else "neither picture nor sound"
