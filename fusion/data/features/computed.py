@@ -30,7 +30,7 @@ from fusion.data.features.problems import name_some, tolerate, warn
 from fusion.data.features.readers import AUDIO
 from fusion.data.media import descriptors
 from fusion.data.media.decode import MediaError
-from fusion.data.media.film import LOST, PARTIAL, VERSION, Film, Piece
+from fusion.data.media.film import LOST, PARTIAL, SILENT, VERSION, Film, Piece
 from fusion.data.media.log_mel import log_mel
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.streams import BEST, Tracks
@@ -185,6 +185,8 @@ class ComputedFeatures:
                 tolerate(words, lack / len(self._found), "missing", max_bad)
             else:
                 warn(f"{words}; what can be read of them is used")
+        if silent := [name for name, made in self._found.items() if SILENT in made.problems]:
+            warn(f"the sound of {number_of(len(silent), 'film')} is silent ({name_some(silent)})")
         if chosen := [f"{n}: {'; '.join(m.notes)}" for n, m in self._found.items() if m.notes]:
             warn(
                 f"{number_of(len(chosen), 'film')} with several tracks ({name_some(chosen, '; ')});"

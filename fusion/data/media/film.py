@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
@@ -28,6 +29,8 @@ VERSION = 2  # raise it when the pictures or the sound change
 MOST_SECONDS = 12 * 3600.0  # of a film; the rest is not read
 PARTIAL = "partial: "  # begins a problem of a film of which a part is missing
 LOST = "none that can be decoded"  # is in a problem of a film that lost its picture or sound
+SILENT = "its sound is silent throughout"  # such as of opposite channels, mixed to one
+SILENCE = 2.0**-15  # the smallest step of samples of 16 bits
 MAY_LACK = 1.0  # seconds that may be missing at the end of a stream
 _AHEAD, _BACK = 3600.0, 1.0  # seconds; time stamps that jump farther are damaged
 
@@ -75,6 +78,7 @@ class Film:
         self._tracks: dict[int, dict[str, Any]] = {}  # by stream and field
         self._ends: dict[int, float] = {}  # seconds decoded of each stream
         self._went_back: set[int] = set()  # streams
+        self._loudest: float | None = None  # of all samples; None: there are none
 
     @property
     def seconds(self) -> float:
@@ -143,13 +147,18 @@ class Film:
         with self._converting(decoder, index):
             for field, track in self._tracks[index].items():
                 for data in track.push(*given):
-                    yield Piece(field, data, self.seconds)
+                    yield self._piece(field, data)
 
     def _end(self, decoder: Decoder, index: int) -> Iterator[Piece]:
         for field, track in self._tracks[index].items():
             with self._converting(decoder, index):
                 for data in track.end():
-                    yield Piece(field, data, self.seconds)
+                    yield self._piece(field, data)
+
+    def _piece(self, field: str, data: NDArray[Any]) -> Piece:
+        if field in self._rates and data.size:
+            self._loudest = max(self._loudest or 0.0, float(np.abs(data).max()))
+        return Piece(field, data, self.seconds)
 
     @contextlib.contextmanager
     def _converting(self, decoder: Decoder, index: int) -> Iterator[None]:
@@ -181,6 +190,8 @@ class Film:
                 self.problems.append(
                     f"{PARTIAL}truncated, its {kind} ends after {end:.1f} of {promised:.1f} s"
                 )
+        if self._loudest is not None and self._loudest < SILENCE:
+            self.problems.append(SILENT)
         if not self._ends:
             reason = "; ".join(self.problems)
             raise MediaError(f"{self.path}: nothing to extract: {reason}; check the file")
