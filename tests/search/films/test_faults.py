@@ -203,6 +203,9 @@ def as_nobody(*words):
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     if os.geteuid() or shutil.which("setpriv") is None:
         pytest.skip("another user can only be taken by root, with setpriv")
+    look = [*nobody, sys.executable, "-c", "import fusion.config"]
+    if subprocess.run(look, env=env, capture_output=True, cwd="/tmp").returncode:
+        pytest.skip("another user may not read the packages of this environment")
     command = [*nobody, sys.executable, "-m", "fusion", *map(str, words)]
     return subprocess.run(command, env=env, capture_output=True, text=True, cwd="/tmp")
 
