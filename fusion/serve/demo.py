@@ -19,10 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fusion.data.media.decode import MediaError, open_media
+from fusion.data.media.decode import open_media
 from fusion.data.media.encode import write_clip
 from fusion.data.media.streams import choose
 from fusion.data.media.window import read_audio, read_frames
@@ -39,6 +36,7 @@ UPLOAD = "200mb"  # of each file
 KEPT = (3600, 3600)  # seconds: how often, and after how long, files of visitors are deleted
 FPS, RATE = 25.0, 16_000  # of the clips that are shown: pictures and samples a second
 SIDE = 360  # pixels of their shorter side, at most
+LONGEST = 60.0  # seconds of a clip that are shown
 PLAIN = (160, 90)  # width and height of the picture of a clip without one
 
 
@@ -141,12 +139,13 @@ class Demo:
 
 
 def cut(film: Path, start: float, end: float, target: Path) -> Path:
-    """Write some seconds of a film as a file that browsers play.
+    """Write some seconds of a film, at most LONGEST, as a file that browsers play.
 
     Raises:
         MediaError: the film cannot be read.
         ValueError: it has nothing in these seconds.
     """
+    end = min(end, start + LONGEST)
     with open_media(film) as container:
         stream = choose(container, "video")
         size = (stream.height, stream.width) if stream is not None else None
@@ -157,16 +156,9 @@ def cut(film: Path, start: float, end: float, target: Path) -> Path:
         frames = read_frames(film, FPS, height, width, start, end)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # others may read the target
         made = Path(folder) / target.name
-        write_clip(made, frames, FPS, _sound(film, start, end), RATE)
+        write_clip(made, frames, FPS, read_audio(film, RATE, start, end), RATE)
         made.replace(target)
     return target
-
-
-def _sound(film: Path, start: float, end: float) -> NDArray[np.float32]:
-    try:
-        return read_audio(film, RATE, start, end)
-    except MediaError:  # some files can only be decoded from their beginning
-        return read_audio(film, RATE, 0.0, end)[round(start * RATE) :]
 
 
 def clock(second: float) -> str:

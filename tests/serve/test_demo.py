@@ -19,7 +19,7 @@ def test_words_find_hits_with_their_reasons(demo):
     pictures, hits, told = demo.ask("a star xyzzy", None, None, None, *OPTIONS)
     assert told.startswith(f"{len(hits)} hits.") and "xyzzy" in told
     assert len(pictures) == len(hits) == 5
-    assert pictures[0][0].size == (160, 90)
+    assert pictures[0][0].size == (320, 180)
     assert "seen" in pictures[0][1] and hits[0]["film"]["name"] in pictures[0][1]
 
 

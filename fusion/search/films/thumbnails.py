@@ -19,7 +19,7 @@ from fusion.data.media.encode import encode_jpeg
 from fusion.data.media.pictures import PictureFilter, Sampling
 from fusion.data.media.window import INDEXED, frames_after
 
-SIDE = 90  # pixels of the shorter side; the longer one in proportion
+SIDE = 180  # pixels of the shorter side; the longer one in proportion
 _FAR = 20.0  # seconds that are skipped by a seek; decoding them would take longer
 _LATE = 0.5  # seconds that the last picture of a film may be before the one wanted
 

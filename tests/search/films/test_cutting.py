@@ -139,7 +139,7 @@ def test_thumbnails_are_of_their_seconds_and_upright(tmp_path):
     assert made[4] is None
     for jpeg, scene in zip(made, (2, 0, 1, 2), strict=False):
         picture = colour(jpeg)
-        assert picture.shape == (180, 90, 3)
+        assert picture.shape == (360, 180, 3)
         assert np.abs(picture.reshape(-1, 3).mean(0) - COLOURS[scene]).max() < 12
 
 
