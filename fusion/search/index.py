@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from fusion.inference.clip_files import full_name, is_pretrained
 from fusion.inference.embedder import Embedder
 from fusion.inference.loading import load
-from fusion.modalities import members, spell
 from fusion.search.engines.choice import Engines
 from fusion.search.engines.rank import Found, rank, why
 from fusion.search.indexing import check_model, index_films
+from fusion.search.narrowing import films_named, heard_and_seen, spell_as
 from fusion.search.records import ClipFacts, FilmFacts, Hit, name_films
 from fusion.search.snapshot import Live, Snapshot
 from fusion.search.storage import DATABASE, SearchError, Storage
@@ -230,9 +230,9 @@ class Index:
         film: str | int | None,
     ) -> tuple[NDArray[np.float32], list[Found]]:
         """Return the embedding that was searched for (E,), and what was found."""
-        combinations = _spelt(snapshot, within)
-        all_of_them = combinations or _heard_and_seen(snapshot.combinations)
-        films = None if film is None else _films(snapshot, film)
+        combinations = spell_as(snapshot, within)
+        all_of_them = combinations or heard_and_seen(snapshot.combinations)
+        films = None if film is None else films_named(snapshot, film)
         engine = self._engines.of(snapshot)
         if not isinstance(asked, int):
             if snapshot.width not in (0, *asked.shape):
@@ -281,28 +281,3 @@ def lasting(model: str | Path) -> str:
         return full_name(str(model))
     path = Path(model).expanduser()
     return str(path.absolute() if path.exists() else model)
-
-
-def _heard_and_seen(known: Sequence[str]) -> list[str]:
-    """Leave out combinations with text, unless there are no others: captions are optional."""
-    return [c for c in known if "t" not in c] or list(known)
-
-
-def _spelt(snapshot: Snapshot, within: Sequence[str]) -> list[str]:
-    """Spell combinations as the index does; SearchError: it does not have one of them."""
-    known = snapshot.combinations
-    asked = [spell(members(c, snapshot.modalities)) for c in within]
-    if unknown := [c for c in asked if c not in known]:
-        raise SearchError(
-            f"the index has no combination {unknown[0]!r}; choose from {', '.join(known)}"
-        )
-    return asked
-
-
-def _films(snapshot: Snapshot, film: str | int) -> tuple[int, ...]:
-    """Return the numbers of the films that a question is about."""
-    if isinstance(film, str):
-        return tuple(number for number, name in snapshot.names.items() if film in name)
-    if film not in snapshot.names:
-        raise SearchError(f"the index has no film {film}")
-    return (film,)

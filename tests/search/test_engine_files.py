@@ -244,3 +244,9 @@ def test_an_engine_is_chosen_on_the_command_line(client, run, films, tmp_path, c
         main(["search", str(folder), "a red star", "--json", *engine])
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1] and "a.mp4" in answers[0]
+
+
+def test_rows_that_have_gone_are_left_out():
+    rows = np.array([0, 2, 5])
+    assert ivf._places_of(np.array([0, 1, 2, 3, 5, 9]), rows).tolist() == [0, 1, 2]
+    assert ivf._places_of(np.array([7]), rows).tolist() == []

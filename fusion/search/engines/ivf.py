@@ -76,8 +76,8 @@ class Faiss:
         share = count / lists["clips"]
         rows = snapshot.rows[:old][wanted.allowed[:old]] if share < 1 else None
         found = _look(index, wanted.query, wanted.hits, min(count, wanted.hits), lists, share, rows)
-        places = np.searchsorted(snapshot.rows, np.sort(found))
-        places = places[wanted.allowed[np.minimum(places, len(wanted.allowed) - 1)]]
+        places = _places_of(np.sort(found), snapshot.rows)
+        places = places[wanted.allowed[places]]
         if not wanted.allowed[old:].any():
             return places
         later = wanted.allowed.copy()
@@ -106,6 +106,12 @@ class Faiss:
                 lists.prefetch_nthread = 0  # threads for each question take longer than it does
                 self._open[file] = index
             return self._open[file]
+
+
+def _places_of(found: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where rows are among ascending ones; rows that have gone are left out."""
+    places = np.searchsorted(rows, found)
+    return places[np.append(rows, -1)[places] == found]
 
 
 def made_lists(snapshot: Snapshot, combination: str) -> dict[str, Any]:
