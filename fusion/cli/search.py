@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fusion.commands.arguments import positive
-from fusion.search.engines import NAMES
+from fusion.commands.arguments import add_index_options, positive
 
 EXAMPLES = """examples:
   {prog} films.index "a kitten on a wall"
@@ -30,12 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--film", metavar="NAME", help="only in films with this in their name")
     option("--top", type=positive, default=10, metavar="N", help="hits to show (default: 10)")
     option("--json", action="store_true", help="print JSON")
-    option("--model", metavar="MODEL", help="that made the index, if it has moved")
-    text = f"what finds neighbours: {', '.join(NAMES)} (default: that of the index)"
-    option("--engine", choices=NAMES, metavar="NAME", help=text)
-    option("--url", metavar="URL", help="of the Qdrant server, if it has moved")
-    text = "import and run the user's own parts that the model names"
-    option("--trust", action="store_true", help=text)
+    add_index_options(parser)
 
 
 def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

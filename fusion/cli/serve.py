@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fusion.commands.arguments import positive, seconds
-from fusion.search.engines import NAMES
+from fusion.commands.arguments import add_index_options, positive, seconds
 
 EXAMPLES = """examples:
   {prog} films.index
@@ -23,12 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "address to listen at (default: 127.0.0.1, for programs of this machine alone)"
     option("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
     option("--port", type=int, default=8765, metavar="N", help="default: 8765; 0: any free one")
-    option("--model", metavar="MODEL", help="that made the index, if it has moved")
-    text = f"what finds neighbours: {', '.join(NAMES)} (default: that of the index)"
-    option("--engine", choices=NAMES, metavar="NAME", help=text)
-    option("--url", metavar="URL", help="of the Qdrant server, if it has moved")
-    text = "import and run the user's own parts that the model names"
-    option("--trust", action="store_true", help=text)
+    add_index_options(parser)
     text = "combinations to compare, such as v,a,va, where a question does not say"
     option("--in", dest="within", metavar="COMBINATIONS", default="", help=text)
     text = "largest upload in megabytes (default: 200)"

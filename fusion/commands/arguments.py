@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from fusion.search.engines import NAMES
 from fusion.typed import expand_all
 
 _NO_PATHS = {"words", "overrides"}  # a question; config.py reads overrides
@@ -86,3 +87,14 @@ def several(*known: str) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return read
+
+
+def add_index_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that open an index."""
+    option = parser.add_argument
+    option("--model", metavar="MODEL", help="that made the index, if it has moved")
+    text = f"what finds neighbours: {', '.join(NAMES)} (default: that of the index)"
+    option("--engine", choices=NAMES, metavar="NAME", help=text)
+    option("--url", metavar="URL", help="of the Qdrant server, if it has moved")
+    text = "import and run the user's own parts that the model names"
+    option("--trust", action="store_true", help=text)
