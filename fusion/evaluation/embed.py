@@ -180,7 +180,13 @@ def average_parts(embedded: Embedded, whole: Sequence[int]) -> Embedded:
 def keep_complete(embedded: Embedded, needs: Iterable[str]) -> Embedded:
     """Leave out the clips that lack one of these modalities."""
     everything = torch.ones(len(embedded.ids), dtype=torch.bool)
-    kept = torch.stack([everything, *(embedded.present[m] for m in needs)]).all(dim=0)
+    return keep(
+        embedded, torch.stack([everything, *(embedded.present[m] for m in needs)]).all(dim=0)
+    )
+
+
+def keep(embedded: Embedded, kept: Tensor) -> Embedded:
+    """Keep only the items of a mask, (N,) bool."""
     places = kept.nonzero()[:, 0].tolist()
     return dataclasses.replace(
         embedded,

@@ -137,8 +137,13 @@ def dot_products(gallery: Tensor) -> Rescore:
 
     The length of the query is left out: it changes no rank.
     """
-    lengths = torch.cat([_lengths(rows.double())[:, 0] for rows in gallery.split(TILE)])
+    lengths = lengths_of(gallery)
     return lambda cosines: (cosines * lengths, TOLERANCE * lengths)
+
+
+def lengths_of(embeddings: Tensor) -> Tensor:
+    """Return the lengths of (n, E) embeddings, (n,) float64, the same on every processor."""
+    return torch.cat([_lengths(rows.double())[:, 0] for rows in embeddings.split(TILE)])
 
 
 def cosine_blocks(queries: Tensor, gallery: Tensor, block: int | None = None) -> Iterator[Tensor]:

@@ -24,6 +24,8 @@ class Settings:
             temperature of 1 on the logits of CLIP, which are cosines times 100.
         qb_norm_scale: factor of the cosines in QB-Norm; 20 as published.
         qb_norm_bank: the most training clips that are embedded for the bank, evenly spaced.
+        tune_late_average: add a row for each late average, tuned on the validation split, see
+            :mod:`fusion.evaluation.late_fusion`.
 
     Raises:
         ConfigError: a name is unknown or repeated, or a number is out of its range.
@@ -36,6 +38,7 @@ class Settings:
     dual_softmax_scale: float = 100.0
     qb_norm_scale: float = 20.0
     qb_norm_bank: int = 5000
+    tune_late_average: bool = False
 
     def __post_init__(self) -> None:
         """Check names and ranges."""

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.evaluation.metrics import DRAWS, Floats, draw_recalls, interval_of, paired_test
+from fusion.evaluation.metrics import (
+    DRAWS,
+    SEED,
+    Floats,
+    draw_recalls,
+    draw_seeds,
+    interval_of,
+    paired_test,
+)
 from fusion.report.layout import Layout
 
 NO_DIFFERENCE = "~"  # beside a difference whose interval includes 0
@@ -70,8 +78,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
     """
     first, layout = methods[0].runs[0].result, _merge_layouts(methods)
     ways = list(layout.names)
-    columns = [(m.name, way) for m in methods for way in ways if m.rows(way)]
-    draws = dict(zip(columns, _draw(methods, columns, layout).T, strict=True))
+    draws = _draw(methods, ways, layout)
     base = next(m for m in methods if m.name == baseline)
     described = {}
     for method in methods:
@@ -87,6 +94,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
             "data": known_values(method.runs, "data"),
             "cost": _mean_cost(method.runs),
             "headline": _headline(method, base, layout, draws),
+            "rivals": _rivals(method, layout, draws),
             layout.rows: rows,
             "by_cosine": {way: row for way, row in cosine.items() if row},
         }
@@ -100,6 +108,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         layout.rows: ways,
         "baseline": baseline,
         "headline": layout.headline_rule,
+        "rivals": layout.rivals_rule,
         "test": _say_test(first, layout, baseline),
         "methods": described,
         "table": layout.as_json(),
@@ -158,28 +167,43 @@ def _merge_layouts(methods: Sequence[Method]) -> Layout:
     by_item = {way for one in layouts for way in one.asked_by_item}
     first = layouts[0]
     facts = {n: t for n, t in first.facts.items() if all(o.facts.get(n) == t for o in layouts)}
-    return dataclasses.replace(first, names=names, facts=facts, asked_by_item=sorted(by_item))
+    rivals: dict[str, list[str]] = {}
+    for way, other in ((w, o) for one in layouts for w, some in one.rivals.items() for o in some):
+        if other not in rivals.setdefault(way, []):
+            rivals[way].append(other)
+    longest = max(layouts, key=lambda one: len(one.headline))  # a run may lack a row of it
+    return dataclasses.replace(
+        longest, names=names, facts=facts, asked_by_item=sorted(by_item), rivals=rivals
+    )
 
 
-def _draw(methods: Sequence[Method], columns: Sequence[tuple[str, str]], layout: Layout) -> Floats:
+def _draw(methods: Sequence[Method], ways: Sequence[str], layout: Layout) -> Draws:
+    """Draw clips, the same for all methods, and seeds, for each method apart."""
     run = methods[0].runs[0]
     numbers, owner = np.unique(run.clips, return_inverse=True)
     place = {name: int(clip) for name, clip in zip(run.ids, owner, strict=True)}
     # Clips that count but are in no ranking: a miss of every method.
     missing = max(0, run.result["counted"] - len(numbers))
-    size, named = len(numbers) + missing, {method.name: method for method in methods}
+    size = len(numbers) + missing
+    columns = [(m, way, one) for m in methods for way in ways if m.rows(way) for one in m.runs]
     hits, asked = np.zeros((size, len(columns))), np.ones((size, len(columns)))
-    for column, (name, way) in enumerate(columns):
-        runs = named[name].runs
-        for scores in (one.scores[way] for one in runs):
-            clips = [place[query] for query in scores]
-            hits[:, column] += np.bincount(clips, [*scores.values()], size) / len(runs)
+    for column, (_, way, one) in enumerate(columns):
+        clips = [place[query] for query in one.scores[way]]
+        hits[:, column] = np.bincount(clips, [*one.scores[way].values()], size)
         if way in layout.asked_by_item:
             asked[:, column] = np.bincount(owner, minlength=size)
             # How the captions of missing clips are shared among these is not known.
-            queries = runs[0].rows[way]["queries"]
+            queries = one.rows[way]["queries"]
             asked[len(numbers) :, column] = (queries - len(owner)) / max(1, missing)
-    return draw_recalls(hits, asked)
+    recalls, draws, start = draw_recalls(hits, asked), {}, 0
+    for number, method in enumerate(methods):
+        rows, seeds = [way for way in ways if method.rows(way)], len(method.runs)
+        mine = recalls[:, start : start + len(rows) * seeds]
+        start += mine.shape[1]
+        by_seed = mine.reshape(len(mine), len(rows), seeds).swapaxes(1, 2)
+        means = draw_seeds(by_seed, SEED + 1 + number)
+        draws |= {(method.name, way): means[:, i] for i, way in enumerate(rows)}
+    return draws
 
 
 def _row(method: Method, way: str, layout: Layout, draws: Draws, part: str = "") -> dict[str, Any]:
@@ -205,6 +229,22 @@ def _difference(
     pairs = list(zip((method, base), ways, strict=True))
     ours, theirs = (statistics.fmean(r[layout.main] for r in m.rows(way)) for m, way in pairs)
     return {layout.main: ours - theirs, **paired_test(*(draws[m.name, way] for m, way in pairs))}
+
+
+def _rivals(method: Method, layout: Layout, draws: Draws) -> list[dict[str, Any]]:
+    """Test rows of a method against others of its own, over the same clips and seeds."""
+    return [
+        {
+            layout.row: way,
+            "against": other,
+            layout.main: statistics.fmean(row[layout.main] for row in method.rows(way)),
+            f"{layout.main}_against": statistics.fmean(r[layout.main] for r in method.rows(other)),
+            "difference": _difference(method, method, (way, other), layout, draws),
+        }
+        for way, others in layout.rivals.items()
+        for other in others
+        if method.rows(way) and method.rows(other)
+    ]
 
 
 def _headline(method: Method, base: Method, layout: Layout, draws: Draws) -> dict[str, Any] | None:
@@ -244,8 +284,8 @@ def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> str:
         f"A difference is {layout.main} minus that of {baseline}, over the same queries.\n"
         f"Intervals and p come from a bootstrap over clips, the same for all methods:"
         f" {DRAWS:,} times, {result['counted']:,} clips with replacement{whole}.\n"
-        "The scores of each query are averaged over a method's seeds first, so an interval covers"
-        " the choice of clips, not the choice of seeds.\n"
+        "Each time, n - 1 of a method's n seeds are drawn with replacement as well, so an interval"
+        " covers the choice of clips and the choice of seeds; of one seed, that of clips alone.\n"
         f"A query that a {layout.row} of one run lacks is a miss.\n"
         "p is two-sided and not corrected for the number of comparisons.\n"
         "The interval in the report of a run has its own draws and may differ a little."

@@ -44,6 +44,10 @@ class Layout:
     headline: Sequence[str] = ()  # the first of these that a method has stands for it
     headline_title: str = ""  # what these rows are in words
     headline_rule: str = ""  # how the row of a method is chosen
+    # Rows that a comparison tests against others of the same method, and what they are in words.
+    rivals: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    rivals_title: str = ""
+    rivals_rule: str = ""
     pictured: Sequence[str] = ()  # rows in the picture of a comparison, beside the headline
     asked_by_item: Sequence[str] = ()  # rows where each item is a query; in others each clip is one
 

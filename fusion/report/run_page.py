@@ -72,4 +72,5 @@ def _numbers_of(result: Mapping[str, Any]) -> dict[str, Any]:
     guesses = {name: result[key] for name, key in layout.guesses.items() if result.get(key)}
     values = {"layout": layout, "rows": result.get(layout.rows, {}), "guesses": guesses}
     values |= {"ceilings": result.get("ceiling") or {}, "ties": result.get("ties")}
+    values["late"] = result.get("late_fusion")
     return values | {"small": size_note(result)}

@@ -27,6 +27,7 @@ from fusion.training.run_folder import FILES, FREE_TO_CHANGE
 NO_MATTER = (  # keys of a config that change no number that is compared
     *FREE_TO_CHANGE,
     *("data_root", "trainer.log_every", "trainer.save_every", "evaluation.queries_in_report"),
+    "evaluation.tune_late_average",  # it adds rows and changes none
 )
 NUMBER = (int, float)
 GIVE = "give the output=FOLDER of training, or a file that fusion evaluate --json FILE wrote"

@@ -40,6 +40,8 @@ def format_table(result: Mapping[str, Any]) -> str:
     parts += ["", *_plain_rows(layout, result, result[layout.rows])]
     if ties := result.get("ties"):
         parts += ["", *_tied_rows(layout, ties)]
+    if late := result.get("late_fusion"):
+        parts += ["", *_tuned_rows(late, layout.rows)]
     if by_cosine := result.get("by_cosine"):
         parts += ["", BY_COSINE, "", *_plain_rows(layout, result, by_cosine)]
     if rescored := result.get("rescored"):
@@ -97,6 +99,13 @@ def align(lines: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def _tuned_rows(late: Mapping[str, Any], rows: str) -> list[str]:
+    said = {way: row["said"] for way, row in late[rows].items()}
+    wide = max(map(len, said))
+    lines = [f"{way:>{wide}}  {text}" for way, text in said.items()]
+    return [f"{'tuned':<10}{late['rule']} ({late['clips']:,} clips):", "", *lines]
+
+
 def format_comparison(comparison: Mapping[str, Any]) -> str:
     """Write what :func:`fusion.report.comparison.compare_methods` gives for a terminal."""
     layout = Layout.of(comparison)
@@ -111,6 +120,10 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
     for way in comparison[layout.rows]:
         cosine += [[way, *cells] for cells in _group(comparison, way, "by_cosine")]
     lines = [*_write_facts(_facts(comparison)), "", *align(rows)]
+    rivals = _rival_rows(comparison, layout.headline)
+    if len(rivals) > 1:
+        rule = f"{layout.rivals_rule}; further ones are on the page"
+        lines += ["", f"{layout.rivals_title}: {rule}", "", *align(rivals)]
     if len(cosine) > 1:
         lines += ["", COSINE_NOTE, "", *align(cosine)]
     if _has_cost(comparison):
@@ -134,6 +147,11 @@ def comparison_page(comparison: Mapping[str, Any], picture: Markup) -> str:
         f"Every {layout.row}": render("methods.html", head=[*head, *TESTED], groups=plain),
         "By cosine": render("methods.html", head=head, groups=cosine, notes=[COSINE_NOTE]),
     }
+    head, *rivals = _rival_rows(comparison)
+    if rivals:
+        by_method = [(name, [r for r in rivals if r[0] == name]) for name in methods]
+        values = {"head": head, "groups": by_method, "notes": [layout.rivals_rule]}
+        sections[layout.rivals_title] = render("methods.html", **values)
     if _has_cost(comparison):
         head, *costs = _cost_rows(comparison)
         groups = [("", costs)]
@@ -214,6 +232,24 @@ def _difference_cells(difference: Mapping[str, Any] | None, layout: Layout) -> l
         "[{:+.1f}, {:+.1f}]".format(*difference["interval"]),
         "<0.001" if difference["p"] < 0.001 else f"{difference['p']:.3f}",
     ]
+
+
+def _rival_rows(
+    comparison: Mapping[str, Any], only: Sequence[str] | None = None
+) -> list[list[str]]:
+    """Write what methods gain over rows of their own: a head, and a line for each pair of rows.
+
+    ``only`` names the rows that are shown; None: all.
+    """
+    layout, main = Layout.of(comparison), Layout.of(comparison).main
+    lines = [["method", layout.row, main, "against", f"its {main}", *TESTED]]
+    for name, method in comparison["methods"].items():
+        for pair in method.get("rivals", []):
+            if only is None or pair[layout.row] in only:
+                scores = (f"{pair[key]:.1f}" for key in (main, f"{main}_against"))
+                line = [name, pair[layout.row], next(scores), pair["against"], next(scores)]
+                lines.append([*line, *_difference_cells(pair["difference"], layout)])
+    return lines
 
 
 def _has_cost(comparison: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.config import ConfigError
+from fusion.evaluation.late_fusion import plain_name
 from fusion.modalities import Direction
 from fusion.report.comparison import Run
 from fusion.report.layout import Layout
@@ -118,7 +119,7 @@ def read_study(
         if run.test != first.test or run.result["protocol"] != first.result["protocol"]:
             raise ConfigError(f"{run.path} was tested on other clips than {first.path}")
     found, valid = {}, {}
-    for name in first.rows:
+    for name in (row for row in first.rows if row == plain_name(row)):  # tuned rows are left out
         hits = [[_found(runs[s, seed], name) for seed in plan.seeds] for s in settings]
         found[name] = np.array(hits)
         way = direction_of(name)

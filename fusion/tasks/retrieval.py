@@ -37,6 +37,13 @@ from fusion.report.runs import pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_result import describe_evaluation
+from fusion.tasks.retrieval_tuning import (
+    LEAVE_OUT,
+    add_tuned_rows,
+    can_tune,
+    check_validation,
+    with_tuned_ceilings,
+)
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tasks.vocabulary import KnownWords, count_words
 from fusion.tokens import Batch
@@ -119,6 +126,8 @@ class Retrieval:
 
     def fit(self, processes: int) -> Mapping[str, Any]:
         """Fill in widths, lengths and the size of a batch, see :func:`.fit.fit_config`."""
+        if self.settings.tune_late_average:
+            check_validation(self.source)
         config = fit_config(self.config, self.source, self._read, processes)
         if config is not self.config:
             self.config, self.builders = config, check_config(config)
@@ -173,9 +182,14 @@ class Retrieval:
             queries = self._bank_clips(accelerator, settings.qb_norm_bank)
             bank = embed(model, queries, accelerator, settings.batch_size)
         embedded = embed_clips(model, clips, accelerator, settings.batch_size)
+        validation = None
+        if settings.tune_late_average and can_tune(self.source, split):
+            held = self._validation_clips(accelerator)
+            validation = embed_clips(model, held, accelerator, settings.batch_size)
         if not accelerator.is_main_process:
             return None
-        about = (self.source, split, embedded, settings, bank, self._words.get(split))
+        known = self._words.get(split)
+        about = (self.source, split, embedded, settings, bank, known, validation)
         result, gallery, ranked = describe_result(*about)
         examples, number = [], settings.queries_in_report
         for way in result["table"]["lead"][:1]:
@@ -184,6 +198,13 @@ class Retrieval:
         texts = [item.text for item in gallery.items or ()]
         scores = pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")
         return Evaluation(result, scores, examples, EVENLY_CHOSEN)
+
+    def _validation_clips(self, accelerator: Accelerator) -> ClipSet:
+        try:
+            with accelerator.local_main_process_first():
+                return self.clips("validation")
+        except ValueError as error:
+            raise ConfigError(f"validation cannot be read: {error}; {LEAVE_OUT}") from None
 
     def _bank_clips(self, accelerator: Accelerator, most: int) -> Subset[Any]:
         """Read at most ``most`` training clips, evenly spaced."""
@@ -219,10 +240,12 @@ def describe_result(
     settings: Settings,
     bank: Embedded | None,
     words: KnownWords | None = None,
+    validation: Embedded | None = None,
 ) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
     """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
 
-    ``words`` are those of the split that the text encoder knows.
+    ``words`` are those of the split that the text encoder knows. Late averages are tuned on
+    ``validation``; None: they are not.
 
     Returns:
         The result, ready for JSON, the clips of the gallery, and the ranks of its rows. The result
@@ -232,7 +255,7 @@ def describe_result(
     protocol = source.protocol_of(split)
     counted, captions = protocol.counted or embedded.num_clips, embedded.captions
     gallery = keep_complete(embedded, protocol.needs)
-    ranked = rank_directions(gallery)
+    ranked, tuning = add_tuned_rows(gallery, rank_directions(gallery), split, validation)
     table = retrieval_table(ranked, counted, captions)
     rescored = rescored_tables(gallery, settings, bank, counted, captions)
     parts = {"rule": protocol.describe(gallery.num_clips), "data": source.describe(split)}
@@ -240,11 +263,11 @@ def describe_result(
     by_cosine = None
     if gallery.similarity != "cosine":
         by_cosine = retrieval_table(rank_directions(gallery.by_cosine()), counted, captions)
-    ceiling = source.ceiling(split)
+    ceiling = with_tuned_ceilings(source.ceiling(split), table)
     known = words.as_json() if words else None
     found = (gallery, table, ceiling, counted, rescored, by_cosine, known)
     result = describe_evaluation(split, said, *found)
-    return result | {"protocol_parts": parts}, gallery, ranked
+    return result | {"protocol_parts": parts, **tuning}, gallery, ranked
 
 
 def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, trust: Trust) -> Any:

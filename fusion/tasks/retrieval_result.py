@@ -10,6 +10,7 @@ import torch
 
 from fusion.data.features.problems import name_some
 from fusion.evaluation.embed import Embedded
+from fusion.evaluation.late_fusion import TUNED, plain_name
 from fusion.evaluation.metrics import RECALLS, chance, chance_among_captions
 from fusion.evaluation.retrieval import CAPTION, EXPECTED
 from fusion.modalities import directions
@@ -31,10 +32,14 @@ KEY = (
     " R@1, R@5 and R@10. {letters}: {names}. va: one embedding of both; v+a: average of"
     " two single embeddings."
 )
+KEY_OF_TUNED = (
+    " (tuned): the scores of single modalities are added in the way that finds most on validation."
+)
 COLUMNS = {
     **{name: name for name in ("R@5", "R@10", "R@50")},
     **{"MedR": "Median rank", "MeanR": "Mean rank", "GeoMean": "Geo. mean"},
 }
+TUNED_LATE = f"t->v+a{TUNED}"
 LAYOUT = Layout(
     title="Retrieval",
     row="direction",
@@ -49,11 +54,14 @@ LAYOUT = Layout(
     ceiling_note="the score of a perfect perceiver of the same modalities; it is below 100 because"
     " different clips can look or sound alike",
     bars_title="R@1 in per cent: each modality alone, then together",
-    headline=("t->va", "t->v+a"),
+    headline=("t->va", TUNED_LATE, "t->v+a"),
     headline_title="text → video and audio",
     headline_rule="text to video and audio, each method's own way: t->va where the method embeds"
-    " va as one, otherwise t->v+a",
-    pictured=("t->v+a", "t->v", "t->a", "va->t", "v->t", "a->t"),
+    " va as one, otherwise the late average, tuned on validation where it was tuned",
+    rivals_title="Fused against late average",
+    rivals_rule="within a method: one embedding of several modalities against the late average of"
+    " its own single embeddings",
+    pictured=("t->v+a", TUNED_LATE, "t->v", "t->a", "va->t", "v->t", "a->t"),
     names={},
     groups={},
 )
@@ -122,15 +130,17 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
     rows, clips = result.get("directions", {}), result.get("clips", {})
     modalities = clips.get("missing", {})
     letters = {"t": "text", "v": "video", "a": "audio"} | {name[:1]: name for name in modalities}
-    every = list(map(str, directions(modalities))) if modalities else []
-    every += [way for way in rows if way not in every]
+    ways = list(map(str, directions(modalities))) if modalities else []
+    ways += [way for way in rows if way not in ways and way == plain_name(way)]
+    every = [row for way in ways for row in (way, way + TUNED) if row == way or row in rows]
     groups: dict[str, list[str]] = {"Text asks": [], "Text is found": [], "Other directions": []}
     for way in every:
-        query, _, found = way.partition("->")
+        query, _, found = plain_name(way).partition("->")
         kind = 0 if query == "t" else 1 if found == "t" else 2
         list(groups.values())[kind].append(way)
     bars = [way for way in groups["Text asks"] if way in rows]
-    bars.sort(key=lambda way: (len(way.replace("+", "")), "+" not in way))
+    bars.sort(key=lambda way: (len(plain_name(way).replace("+", "")), "+" not in way))
+    is_tuned = any(way != plain_name(way) for way in rows)
     several = "captions" in clips
     among = {"chance": result.get("gallery"), "chance, captions": clips.get("captions")}
     by_dot = result.get("similarity") == "dot"
@@ -141,14 +151,14 @@ def retrieval_layout(result: Mapping[str, Any]) -> Layout:
     return dataclasses.replace(
         LAYOUT,
         tested=_count_in_words(result),
-        key=KEY.format(letters=", ".join(letters), names=", ".join(letters.values())),
+        key=KEY.format(letters=", ".join(letters), names=", ".join(letters.values()))
+        + KEY_OF_TUNED * is_tuned,
         facts={name: text for name, text in facts.items() if text},
-        names={
-            way: " → ".join(_side_in_words(side, letters) for side in way.split("->"))
-            for way in every
-        },
+        names={way: _row_in_words(way, letters) for way in every},
         groups=groups,
         guessed_among={name: count for name, count in among.items() if count is not None},
+        headline=[w for w in LAYOUT.headline if w != TUNED_LATE or w in rows],
+        rivals=_rivals(rows),
         lead=_lead(rows, letters),
         bars=bars if len(bars) > 1 else [],
         bars_note=_compare_bars(rows, bars),
@@ -189,7 +199,8 @@ def _lead(rows: Mapping[str, Any], letters: Mapping[str, str]) -> Sequence[str]:
     """Choose the direction from text to the most modalities, if possible in one embedding."""
     if not rows:
         return ()
-    way = max(rows, key=lambda way: (way.startswith("t->"), "+" not in way, len(way)))
+    plain = [way for way in rows if way == plain_name(way)]
+    way = max(plain, key=lambda way: (way.startswith("t->"), "+" not in way, len(way)))
     asked, found = (_side_in_words(side, letters) for side in way.split("->"))
     among, score = rows[way].get("gallery"), number(rows[way].get("R@1"))
     return way, (
@@ -212,6 +223,21 @@ def _compare_bars(rows: Mapping[str, Any], bars: Sequence[str]) -> str:
         elif is_number(other) and other > 0:
             parts.append(f"{score / other:.2f} \N{MULTIPLICATION SIGN} {arrow(way)}")
     return f"{arrow(best)} is {', '.join(parts)}." if parts else ""
+
+
+def _rivals(rows: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Give the late averages of each embedding of several modalities: ``t->va``: ``t->v+a``."""
+    late: dict[str, list[str]] = {}
+    for row in rows:
+        fused = plain_name(row).replace("+", "")
+        if fused != plain_name(row) and fused in rows:
+            late.setdefault(fused, []).append(row)
+    return late
+
+
+def _row_in_words(row: str, letters: Mapping[str, str]) -> str:
+    words = " → ".join(_side_in_words(side, letters) for side in plain_name(row).split("->"))
+    return words + ", tuned" * (row != plain_name(row))
 
 
 def _side_in_words(side: str, letters: Mapping[str, str]) -> str:
