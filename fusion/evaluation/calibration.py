@@ -35,7 +35,7 @@ class Curve(NamedTuple):
         x, y = (torch.as_tensor(values, dtype=torch.float64) for values in (self.x, self.y))
         end = torch.tensor([self.slope], dtype=torch.float64)
         slopes = torch.cat([end, y.diff() / x.diff(), end])  # (K + 1,)
-        place = torch.searchsorted(x, scores, right=True)
+        place = torch.searchsorted(x, scores.contiguous(), right=True)
         knot, slope = (place - 1).clamp(min=0), slopes[place]
         return y[knot] + slope * (scores - x[knot]), slope
 
@@ -103,7 +103,7 @@ def linear_curve(weight: float, others: Floats) -> Curve:
     return Curve(np.zeros(1), np.array([round(-offset, 6)]), weight)
 
 
-def fit_weights(parts: Sequence[Floats], own: NDArray[np.bool_]) -> list[float]:
+def fit_weights(parts: Sequence[Floats], own: NDArray[np.bool_]) -> tuple[list[float], float]:
     """Fit weights of at least 0 to scores that are added, by the cross-entropy of matching pairs.
 
     The loss is the mean over matching pairs of two cross-entropies of a softmax: of the pair among
@@ -115,32 +115,35 @@ def fit_weights(parts: Sequence[Floats], own: NDArray[np.bool_]) -> list[float]:
         own: (Q, M) which pairs match.
 
     Returns:
-        A weight for each part, rounded to ``DIGITS`` digits.
+        A weight for each part, rounded to ``DIGITS`` digits, and the loss in nats.
     """
-    from scipy.optimize import minimize
+    from scipy.optimize import minimize  # takes half a second to import
 
-    deviations = [float(part[~own].std()) if (~own).any() else 0.0 for part in parts]
+    deviations = [float(part[~own].std()) if not own.all() else 0.0 for part in parts]
+    # A score that is the same for all pairs says nothing.
     used = [i for i, deviation in enumerate(deviations) if deviation > 1e-9]
-    if not used:
-        return [0.0] * len(parts)
-    scaled = [parts[i] / deviations[i] for i in used]
     found = minimize(
-        lambda weights: cross_entropy(weights, scaled, own),
+        cross_entropy,
         np.ones(len(used)),
+        args=([parts[i] / deviations[i] for i in used], own),
         jac=True,
         method="L-BFGS-B",
         bounds=[(0, None)] * len(used),
-        options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
+        options={"ftol": 1e-13, "gtol": 1e-8, "maxiter": 1000},
     )
-    weights = dict(zip(used, found.x.tolist(), strict=True))
-    return [float(f"{weights.get(i, 0) / (d or 1):.{DIGITS}g}") for i, d in enumerate(deviations)]
+    weights = [0.0] * len(parts)
+    for i, weight in zip(used, found.x.tolist(), strict=True):
+        weights[i] = float(f"{weight / deviations[i]:.{DIGITS}g}")
+    return weights, float(found.fun)
 
 
 def cross_entropy(
     weights: Floats, parts: Sequence[Floats], own: NDArray[np.bool_]
 ) -> tuple[float, Floats]:
     """Return the loss of :func:`fit_weights`, in nats, and its gradient by the weights."""
-    total = sum(w * part for w, part in zip(weights, parts, strict=True))
+    total = np.zeros(own.shape)
+    for weight, part in zip(weights, parts, strict=True):
+        total += weight * part
     rows, columns = np.nonzero(own)
     loss, gradient = 0.0, np.zeros(len(parts))
     for axis, line in ((1, rows), (0, columns)):

@@ -1,14 +1,17 @@
-"""The best late average: how the scores of single modalities are added, tuned on validation.
+"""The best late average: how single modalities are put together, tuned on validation.
 
-The plain row ``t->v+a`` averages the embeddings of v and a. The row ``t->v+a (tuned)`` adds the
-scores of t with v and of t with a, in the way that finds most on the validation split:
+The plain row ``t->v+a`` ranks by the average of the embeddings of v and a. The row
+``t->v+a (tuned)`` ranks in the way that finds most on the validation split:
 
-* ``equal``: the plain row itself, untuned;
-* ``weighted``: a weight for each score, fitted by the cross-entropy of matching pairs;
-* ``calibrated``: each score is mapped to a log-likelihood ratio (LLR) by isotonic regression.
+* ``equal``: as the plain row;
+* ``weighted``: the average has weights;
+* ``summed``: the scores of t with v and of t with a are added, with weights;
+* ``calibrated``: they are added after each was mapped to a log-likelihood ratio (LLR) by isotonic
+  regression.
 
-In the last two a modality that a clip lacks contributes an LLR of 0, so clips with one score and
-clips with two can be compared. In the plain row the embedding of the masking token takes its place.
+Only the validation split is read to fit and to choose. In the last three a modality that a clip
+lacks takes no part, and scores are LLRs, so that clips of one modality and of two can be compared.
+In the plain row the embedding of the masking token takes its place.
 
 Shapes: N items, Q queries, M rows of the gallery.
 """
@@ -16,45 +19,27 @@ Shapes: N items, Q queries, M rows of the gallery.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from fusion.evaluation.calibration import Curve, Floats, fit_weights, isotonic_curve, linear_curve
 from fusion.evaluation.embed import Embedded, keep, keep_complete
+from fusion.evaluation.late_scores import ScoreSum, WeightedAverage, fit_average, fit_sums
 from fusion.evaluation.metrics import retrieval_metrics
-from fusion.evaluation.ranking import (
-    TOLERANCE,
-    Places,
-    cosine_blocks,
-    lengths_of,
-    places_of_scores,
-)
-from fusion.evaluation.retrieval import Ranked, rank_directions, side_rows
+from fusion.evaluation.ranking import Places, places_of_scores
+from fusion.evaluation.retrieval import Ranked, rank_directions
 from fusion.modalities import Direction, directions, letters_of
 
 TUNED = " (tuned)"  # behind the name of a direction
-WAYS = ("equal", "weighted", "calibrated")  # of two that find as much, the first is taken
-MOST_PAIRS = 2**22  # of validation; of more clips some are taken, evenly spaced
+WAYS = ("equal", "weighted", "summed", "calibrated")
+MOST_PAIRS = 2**20  # of validation; of more clips some are taken, evenly spaced
 FEWEST_CLIPS = 10  # of validation, with every modality of the direction
 RULE = (
-    "the way of adding the scores of single modalities that finds most (R@1) on the validation"
-    " split; of ways that find as much the first of equal, weighted, calibrated"
+    "the late average in the way that finds most (R@1) on the validation split; of ways that find"
+    f" as much, the first of {', '.join(WAYS)}"
 )
-
-
-class Part(NamedTuple):
-    """The scores of one modality with another, for a block of queries and the gallery."""
-
-    name: str  # such as t->v
-    scores: Tensor  # (block, M) float64 cosines or dot products
-    slack: Tensor  # the distance up to which scores tie, of a shape that broadcasts to theirs
-    there: Tensor  # (block, M) bool: both clips have the modality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,32 +48,33 @@ class Tuned:
 
     Attributes:
         chosen: one of ``WAYS``.
-        recalls: R@1 on validation in per cent, by way; without ``equal`` only where too few clips
-            could be fitted to.
-        curves: of each part, by its name, for the ways that could be fitted.
-        weights: of each part, by its name, in ``weighted``.
+        recalls: R@1 on validation in per cent, by way.
+        fitted: the ways that were fitted: all but ``equal``, or none if there were too few clips.
         clips: of validation that have every modality of the direction.
     """
 
     chosen: str
     recalls: Mapping[str, float]
-    curves: Mapping[str, Mapping[str, Curve]]
-    weights: Mapping[str, float]
+    fitted: Mapping[str, ScoreSum | WeightedAverage]
     clips: int
+
+    @property
+    def weights(self) -> dict[str, dict[str, float]]:
+        """The weights of each way that has some, by letter or by pair."""
+        return {way: dict(one.weights) for way, one in self.fitted.items() if one.weights}
 
     def as_json(self) -> dict[str, Any]:
         """Write it; ``said`` is the same in one line."""
+        weights = self.weights.get(self.chosen, {})
+        which = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
         found = ", ".join(f"{way} {recall:.1f}" for way, recall in self.recalls.items())
-        weights = ", ".join(f"{part} {weight:g}" for part, weight in self.weights.items())
-        said = f"{self.chosen}; R@1 on validation: {found}"
-        if weights:
-            said += f"; weights: {weights}"
-        else:
+        said = f"{self.chosen}{f' ({which})' if which else ''}; R@1 on validation: {found}"
+        if not self.fitted:
             said += f"; only {self.clips} clips to fit to, and {FEWEST_CLIPS} are needed"
         return {
             "chosen": self.chosen,
             "R@1": dict(self.recalls),
-            "weights": dict(self.weights),
+            "weights": self.weights,
             "clips": self.clips,
             "said": said,
         }
@@ -114,10 +100,25 @@ def rank_tuned(
     rows, late = {}, late_directions(embedded)
     for way, plain in ranked.items():
         rows[way] = plain
-        if one := tuned.get(way):
-            curves = one.curves.get(one.chosen)
-            rows[way + TUNED] = _rank(embedded, late[way], plain, curves) if curves else plain
+        if way in tuned:
+            fitted = tuned[way].fitted.get(tuned[way].chosen)
+            rows[way + TUNED] = rank_late(embedded, late[way], plain, fitted) if fitted else plain
     return rows
+
+
+def rank_late(
+    embedded: Embedded, direction: Direction, plain: Ranked, fitted: ScoreSum | WeightedAverage
+) -> Ranked:
+    """Rank the queries of the ``plain`` row among its candidates, in a way that was fitted."""
+    found, start = [], 0
+    for scores, slack in fitted.blocks(embedded, direction, plain.rows, plain.candidates):
+        clips = plain.clips[start : start + len(scores), None]
+        found.append(places_of_scores(scores, slack, clips == embedded.clips[plain.candidates]))
+        start += len(scores)
+    if not found:
+        return plain
+    places = Places(*map(np.concatenate, zip(*found, strict=True)))
+    return plain._replace(ranks=places.ranks, places=places)
 
 
 def late_directions(embedded: Embedded) -> dict[str, Direction]:
@@ -138,86 +139,15 @@ def plain_name(row: str) -> str:
 def _tune(validation: Embedded, direction: Direction, plain: Ranked) -> Tuned:
     letters = letters_of(validation.present)
     complete = keep_complete(validation, [letters[x] for x in direction.query + direction.gallery])
-    curves: dict[str, Mapping[str, Curve]] = {}
-    weights: dict[str, float] = {}
+    fitted: dict[str, ScoreSum | WeightedAverage] = {}
     if complete.num_clips >= FEWEST_CLIPS:
-        parts, own = _matrices(complete, direction)
-        weights = dict(zip(parts, fit_weights([*parts.values()], own), strict=True))
-        curves["weighted"] = {n: linear_curve(weights[n], part[~own]) for n, part in parts.items()}
-        curves["calibrated"] = {n: isotonic_curve(p[own], p[~own]) for n, p in parts.items()}
+        fitted["weighted"] = fit_average(complete, direction)
+        fitted["summed"], fitted["calibrated"] = fit_sums(complete, direction)
     ranks = {"equal": plain.ranks}
-    ranks |= {way: _rank(validation, direction, plain, fit).ranks for way, fit in curves.items()}
+    ranks |= {way: rank_late(validation, direction, plain, f).ranks for way, f in fitted.items()}
     recalls = {way: retrieval_metrics(found)["R@1"] for way, found in ranks.items()}
-    chosen = max(WAYS, key=lambda way: recalls.get(way, -1.0))  # max takes the first of equal ones
-    return Tuned(chosen, recalls, curves, weights, complete.num_clips)
-
-
-def _matrices(
-    embedded: Embedded, direction: Direction
-) -> tuple[dict[str, Floats], NDArray[np.bool_]]:
-    """Return the (Q, M) scores of each part of complete clips, and which pairs match."""
-    every = torch.ones(len(embedded.ids), dtype=torch.bool)
-    rows, candidates = (
-        side_rows(embedded, side, every) for side in (direction.query, direction.gallery)
-    )
-    blocks: dict[str, list[Tensor]] = {}
-    for parts in _score_blocks(embedded, direction, rows, candidates):
-        for part in parts:
-            blocks.setdefault(part.name, []).append(part.scores)
-    own = embedded.clips[rows, None] == embedded.clips[candidates]
-    return {name: torch.cat(some).numpy() for name, some in blocks.items()}, own.numpy()
-
-
-def _rank(
-    embedded: Embedded, direction: Direction, plain: Ranked, curves: Mapping[str, Curve]
-) -> Ranked:
-    """Rank the queries of the plain row among its candidates by the sum of the curves."""
-    found, start = [], 0
-    for parts in _score_blocks(embedded, direction, plain.rows, plain.candidates):
-        total = reach = torch.zeros(1, dtype=torch.float64)
-        for part in parts:
-            values, slopes = curves[part.name](part.scores)
-            total = total + values.where(part.there, 0.0)
-            reach = reach + (slopes * part.slack).where(part.there, 0.0)
-        clips = plain.clips[start : start + len(total), None]
-        found.append(places_of_scores(total, reach, clips == embedded.clips[plain.candidates]))
-        start += len(total)
-    if not found:
-        return plain
-    places = Places(*map(np.concatenate, zip(*found, strict=True)))
-    return plain._replace(ranks=places.ranks, places=places)
-
-
-def _score_blocks(
-    embedded: Embedded, direction: Direction, rows: Tensor, candidates: Tensor
-) -> Iterator[list[Part]]:
-    """Yield the scores of every part of a direction, some queries at a time.
-
-    Args:
-        embedded: the data set.
-        direction: a late average; each modality of its query is compared with each of its gallery.
-        rows: (Q,) items that are queries.
-        candidates: (M,) items that are the gallery.
-    """
-    letters, pairs = (
-        letters_of(embedded.present),
-        [*itertools.product(*dataclasses.astuple(direction))],
-    )
-    sides = [(embedded.embeddings[q][rows], embedded.embeddings[g][candidates]) for q, g in pairs]
-    lengths = [tuple(map(lengths_of, side)) for side in sides]
-    start = 0
-    for blocks in zip(*(cosine_blocks(*side) for side in sides), strict=True):
-        some = slice(start, start + len(blocks[0]))
-        parts = []
-        for (q, g), (long, wide), cosines in zip(pairs, lengths, blocks, strict=True):
-            there = embedded.present[letters[q]][rows[some], None]
-            there = there & embedded.present[letters[g]][candidates]
-            scale = torch.ones(1, dtype=torch.float64)
-            if embedded.similarity == "dot":
-                scale = long[some, None] * wide
-            parts.append(Part(f"{q}->{g}", cosines * scale, TOLERANCE * scale, there))
-        yield parts
-        start = some.stop
+    chosen = max(WAYS, key=lambda way: recalls.get(way, -1.0))  # the first of those that are equal
+    return Tuned(chosen, recalls, fitted, complete.num_clips)
 
 
 def _thin(validation: Embedded) -> Embedded:
@@ -226,6 +156,5 @@ def _thin(validation: Embedded) -> Embedded:
     most = max(1, int((MOST_PAIRS * size / max(1, len(clips))) ** 0.5))
     if size <= most:
         return validation
-    numbers = clips.unique()
-    chosen = numbers[torch.arange(most) * size // most]
+    chosen = clips.unique()[torch.arange(most) * size // most]
     return keep(validation, torch.isin(clips, chosen))

@@ -195,7 +195,8 @@ def _draw(methods: Sequence[Method], ways: Sequence[str], layout: Layout) -> Dra
             # How the captions of missing clips are shared among these is not known.
             queries = one.rows[way]["queries"]
             asked[len(numbers) :, column] = (queries - len(owner)) / max(1, missing)
-    recalls, draws, start = draw_recalls(hits, asked), {}, 0
+    recalls, start = draw_recalls(hits, asked), 0
+    draws: dict[tuple[str, str], Floats] = {}
     for number, method in enumerate(methods):
         rows, seeds = [way for way in ways if method.rows(way)], len(method.runs)
         mine = recalls[:, start : start + len(rows) * seeds]

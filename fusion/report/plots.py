@@ -200,8 +200,8 @@ def comparison_figure(comparison: Mapping[str, Any]) -> Figure:
     notes = (
         f"Bars: {layout.main} in per cent, the mean over seeds; circles: single seeds. Each panel"
         " has its own scale.\n"
-        f"Lines: 95 % interval over clips and seeds; dashed: chance. {NO_DIFFERENCE} beside a number: the"
-        f" interval of its difference to {comparison['baseline']} includes 0."
+        f"Lines: 95 % interval over clips and seeds; dashed: chance. {NO_DIFFERENCE} beside a"
+        f" number: the interval of its difference to {comparison['baseline']} includes 0."
     )
     figure.text(20 / WIDTH, 14 / height, notes, size=10, color=QUIET)
     return figure
