@@ -122,6 +122,8 @@ def fit_weights(parts: Sequence[Floats], own: NDArray[np.bool_]) -> tuple[list[f
     deviations = [float(part[~own].std()) if not own.all() else 0.0 for part in parts]
     # A score that is the same for all pairs says nothing.
     used = [i for i, deviation in enumerate(deviations) if deviation > 1e-9]
+    if not used:
+        return [0.0] * len(parts), cross_entropy(np.zeros(len(parts)), parts, own)[0]
     found = minimize(
         cross_entropy,
         np.ones(len(used)),

@@ -63,7 +63,7 @@ class WeightedAverage:
     share a scale and an offset.
 
     Attributes:
-        weights: of each modality, by its letter; those of a side sum to 1.
+        weights: of the modalities of a side that has several, by letter; they sum to 1.
         scales: scale and offset, by the letters of the modalities that a candidate has.
     """
 
@@ -95,10 +95,10 @@ class WeightedAverage:
     def _average(self, embedded: Embedded, side: Sequence[str], rows: Tensor) -> Tensor:
         letters = letters_of(embedded.present)
         there = torch.stack([embedded.present[letters[x]][rows] for x in side]).double()
-        weights = torch.tensor([self.weights[x] for x in side]).double()[:, None] * there
+        weights = torch.tensor([self.weights.get(x, 1.0) for x in side]).double()[:, None] * there
         # Where only modalities of weight 0 are there, they count alike.
         weights = torch.where(weights.sum(dim=0) > 0, weights, there)
-        weights = weights / weights.sum(dim=0).clamp(min=1)  # sums are at most 1, or counts
+        weights = weights / weights.sum(dim=0).clamp(min=1e-9)
         parts = zip(weights, side, strict=True)
         return sum(w[:, None] * embedded.embeddings[x][rows].double() for w, x in parts)
 
@@ -131,18 +131,19 @@ def fit_average(complete: Embedded, direction: Direction) -> WeightedAverage:
     moves = [pair for side, _ in sides for pair in itertools.permutations(side, 2)]
     loss = fit_weights([products.scores(weights)], own)[1]
     for step in STEPS:
-        moved = True
-        while moved:
-            tried = [
-                weights | {x: weights[x] - step, y: weights[y] + step}
-                for x, y in moves
-                if weights[x] >= step
-            ]
+        while tried := [
+            weights | {x: weights[x] - step, y: weights[y] + step}
+            for x, y in moves
+            if weights[x] >= step
+        ]:
             losses = [fit_weights([products.scores(one)], own)[1] for one in tried]
             best = int(np.argmin(losses))
-            if moved := losses[best] < loss - 1e-6:
-                weights, loss = tried[best], losses[best]
-    return WeightedAverage(weights, _fit_scales(products, weights, direction, own))
+            if losses[best] > loss - 1e-6:
+                break
+            weights, loss = tried[best], losses[best]
+    scales = _fit_scales(products, weights, direction, own)
+    kept = {x: weights[x] for side, _ in sides for x in side if len(side) > 1}
+    return WeightedAverage(kept, scales)
 
 
 class _Products(NamedTuple):
