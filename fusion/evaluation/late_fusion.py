@@ -35,7 +35,7 @@ from fusion.modalities import Direction, directions, letters_of
 TUNED = " (tuned)"  # behind the name of a direction
 WAYS = ("equal", "weighted", "summed", "calibrated")
 MOST_PAIRS = 2**20  # of validation; of more clips some are taken, evenly spaced
-FEWEST_CLIPS = 10  # of validation, with every modality of the direction
+FEWEST_CLIPS = 5  # of validation, with every modality of the direction
 RULE = (
     "the late average in the way that finds most (R@1) on the validation split; of ways that find"
     f" as much, the first of {', '.join(WAYS)}"

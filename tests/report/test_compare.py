@@ -104,18 +104,58 @@ def test_a_name_that_was_given_is_kept(compared):
     assert list(compared()["methods"]) == ["mcn", two]
 
 
-def test_hits_are_averaged_over_seeds_before_clips_are_drawn(compared):
-    """Of two seeds each finds the half that the other misses: no draw of clips changes that."""
+def test_seeds_are_drawn_as_well_as_clips(compared):
+    """Seeds that find the same are one run; seeds that differ make the interval wider."""
     half = first(0.5)
-    compared.run("eao-0", {"t->v": half}, seed=0)
-    compared.run("eao-1", {"t->v": half[::-1]}, seed=1)
-    compared.run("mcn", {"t->v": first(0.25)}, model=OTHER)
-    methods = compared()["methods"]
-    assert methods["eao"]["directions"]["t->v"]["R@1_interval"] == [50.0, 50.0]
-    low, high = methods["mcn"]["directions"]["t->v"]["R@1_interval"]
-    difference = methods["mcn"]["directions"]["t->v"]["difference"]
-    assert difference["interval"] == pytest.approx([low - 50, high - 50])
-    assert not difference["includes_zero"]
+    compared.run("one", {"t->v": half}, model={"num_heads": 8})
+    for seed in range(3):
+        compared.run(f"same-{seed}", {"t->v": half}, seed=seed)
+        compared.run(f"apart-{seed}", {"t->v": first(0.2 + 0.3 * seed)}, seed=seed, model=OTHER)
+    one, same, apart = (m["directions"]["t->v"] for m in compared()["methods"].values())
+    assert same["R@1_interval"] == pytest.approx(one["R@1_interval"])
+    assert same["difference"]["interval"] == [0, 0]
+    assert apart["R@1"] == pytest.approx(50)
+    low, high = apart["R@1_interval"]
+    assert low < one["R@1_interval"][0] - 5 and high > one["R@1_interval"][1] + 5
+    assert apart["difference"]["includes_zero"]
+
+
+def test_fused_is_tested_against_the_late_averages_of_the_same_method(compared, capsys):
+    """Over the same clips and seeds: each seed is 10 points better, so every draw of seeds is."""
+    fused, late, tuned = (np.roll(first(s), 3) for s in (0.7, 0.5, 0.6))
+    for seed in range(2):
+        turn = 20 * seed
+        ranks = {"t->va": fused, "t->v+a": late, "t->v+a (tuned)": tuned, "va->t": fused}
+        compared.run(f"eao-{seed}", {w: np.roll(r, turn) for w, r in ranks.items()}, seed=seed)
+    compared.run("mcn", {"t->v+a": 0.65, "t->v+a (tuned)": 0.4}, model=OTHER)
+    compared.run("old", {"t->v+a": 0.65}, model={"num_heads": 8})
+    comparison = compared()
+    eao, mcn, old = comparison["methods"].values()
+    assert [(p["direction"], p["against"]) for p in eao["rivals"]] == [
+        ("t->va", "t->v+a"),
+        ("t->va", "t->v+a (tuned)"),
+    ]
+    for pair, points in zip(eao["rivals"], (20, 10), strict=True):
+        assert pair["difference"]["R@1"] == pytest.approx(points)
+        assert pair["R@1"] - pair["R@1_against"] == pytest.approx(points)
+        assert 0 < pair["difference"]["interval"][0] < points < pair["difference"]["interval"][1]
+    assert mcn["rivals"] == old["rivals"] == []
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["eao", "t->va", "70.0", "t->v+a", "(tuned)", "60.0", "+10.0"] in [x[:7] for x in lines]
+    page = (compared.folder / "out" / "comparison.html").read_text()
+    assert "Fused against late average" in page
+
+
+def test_a_method_that_does_not_fuse_is_stood_for_by_its_tuned_late_average(compared, capsys):
+    compared.run("old", {"t->v+a": 0.65}, model={"num_heads": 8})
+    compared.run("eao", {"t->va": 0.8, "t->v+a": 0.5, "t->v+a (tuned)": 0.6})
+    compared.run("mcn", {"t->v+a": 0.3, "t->v+a (tuned)": 0.4}, model=OTHER)
+    methods = compared(baseline="eao")["methods"]
+    ways = {name: method["headline"]["direction"] for name, method in methods.items()}
+    assert ways == {"old": "t->v+a", "eao": "t->va", "mcn": "t->v+a (tuned)"}
+    assert methods["mcn"]["headline"]["difference"]["R@1"] == pytest.approx(-40)
+    assert "t->va or t->v+a (tuned) or t->v+a" in (said := capsys.readouterr().out)
+    assert "mcn (t->v+a (tuned))" in said
 
 
 def test_differences_are_paired_by_the_names_of_queries(compared):

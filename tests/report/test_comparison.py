@@ -5,6 +5,7 @@ import pytest
 
 from fusion.evaluation.metrics import (
     draw_recalls,
+    draw_seeds,
     interval_of,
     interval_over_clips,
     paired_test,
@@ -36,6 +37,22 @@ def test_draws_are_those_of_a_naive_loop():
     fast, naive = two_methods()
     assert fast.shape == (350, 2)
     np.testing.assert_allclose(fast, naive, rtol=1e-12)
+
+
+def test_drawn_seeds_are_those_of_a_naive_loop_and_the_same_for_all_rows():
+    draw = np.random.default_rng(0)
+    recalls = draw.random((200, 3, 2))
+    drawn = np.random.default_rng(4).integers(3, size=(200, 2))
+    naive = [[recalls[d, drawn[d], k].mean() for k in range(2)] for d in range(200)]
+    np.testing.assert_allclose(draw_seeds(recalls, seed=4), naive)
+    np.testing.assert_array_equal(draw_seeds(recalls[:, :1]), recalls[:, 0])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_variance_of_drawn_seeds_is_that_of_their_mean(seeds):
+    values = np.random.default_rng(seeds).normal(size=seeds)
+    means = draw_seeds(np.broadcast_to(values[:, None], (40_000, seeds, 1)))
+    assert means.var() == pytest.approx(values.var(ddof=1) / seeds, rel=0.05)
 
 
 def test_p_and_interval_are_those_of_a_naive_loop():
