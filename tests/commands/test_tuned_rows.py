@@ -35,7 +35,7 @@ def test_a_run_shows_the_row_and_says_what_was_chosen(finished):
     assert list(section["t->v+a"]["R@1"]) == ["equal", "weighted", "summed", "calibrated"]
     assert result["ceiling"][ROW] == result["ceiling"]["t->v+a"]
     assert f"t->v+a  {section['t->v+a']['said']}" in output
-    assert f" {ROW} " in output
+    assert f"{ROW} " in output
     report = (run / "report.html").read_text()
     assert "t → v+a (tuned)" in report and "R@1 on validation" in report
     assert result["table"]["lead"][0] == "t->va"
