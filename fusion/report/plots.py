@@ -24,7 +24,8 @@ Point = tuple[float, float]
 MAX_POINTS = 300  # of a curve; longer ones are averaged
 DOTS = 40  # points up to which each is marked
 WIDTH = 860  # of the picture of a comparison, in pixels
-NAMES, WAYS, VALUES = 140, 66, 58  # widths of the columns beside the bars of a panel
+NAMES, VALUES = 140, 58  # widths of the columns beside the bars of a panel
+LETTER = 7  # width of a letter of the name of a row, between them where methods have their own
 HEAD, AXIS = 54, 24  # heights above and below them
 NAME_LENGTH = 20  # letters of a method that fit there
 CSS = importlib.resources.files("fusion.report").joinpath("templates/report.css").read_text("utf-8")
@@ -184,6 +185,8 @@ def comparison_figure(comparison: Mapping[str, Any]) -> Figure:
     layout = Layout.of(comparison)
     ways = [w for w in (layout.own_way, *layout.pictured) if any(rows_of(comparison, w).values())]
     has_headline = layout.own_way in ways
+    headlines = filter(None, rows_of(comparison, layout.own_way).values())
+    own = LETTER * max((2 + len(row.get(layout.row, "")) for row in headlines), default=0)
     bars = 25 * len(comparison["methods"])
     panel = HEAD + bars + AXIS
     height = panel * math.ceil((len(ways) + has_headline) / 2) + 44
@@ -192,7 +195,7 @@ def comparison_figure(comparison: Mapping[str, Any]) -> Figure:
     for place, way in enumerate(ways):
         is_wide = way == layout.own_way
         row, column = (0, 0) if is_wide else divmod(place + has_headline, 2)
-        left = column * WIDTH / 2 + NAMES + WAYS * is_wide
+        left = column * WIDTH / 2 + NAMES + own * is_wide
         right = WIDTH / (1 if is_wide else 2 - column) - VALUES
         bottom = height - row * panel - HEAD - bars
         box = (left / WIDTH, bottom / height, (right - left) / WIDTH, bars / height)
