@@ -103,6 +103,16 @@ def test_ranks_are_those_of_a_naive_loop_also_where_sound_is_missing(way, simila
     assert len(set(map(tuple, found))) > 1
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_clips_that_differ_by_rounding_tie(similarity):
+    validation, test = (clips(30, seed, similarity=similarity) for seed in range(2))
+    for letter in "va":
+        test.embeddings[letter][8] = test.embeddings[letter][3] * (1 + 1e-7)
+    late, plain = direction("t->v+a", test), rank_directions(test)["t->v+a"]
+    for fitted in [fit_average(validation, late), *fit_sums(validation, late)]:
+        assert rank_late(test, late, plain, fitted).places.tied[[3, 8]].tolist() == [1, 1]
+
+
 def test_the_weights_of_an_average_are_the_best_of_a_grid():
     validation = clips(40)
     late = direction("t->v+a", validation)
