@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
 
-from fusion.builders import build_text_encoder, check_config, learns
+from fusion.builders import build_text_encoder, check_config, learns, modalities_of
 from fusion.checkpoint import (
     Trust,
     load_text_encoder,
@@ -22,6 +22,8 @@ from fusion.checkpoint import (
 )
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
+from fusion.data.datasets.dropping import KEY as DROP
+from fusion.data.datasets.dropping import DroppedModalities
 from fusion.data.features.problems import warn
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
@@ -139,8 +141,16 @@ class Retrieval:
                 words.check(split, self.config["max_unknown"])
                 if said := words.describe():
                     warn(f"{split}: {said}")
-        number = self.config["max_clips"]
-        return clips if number is None else FirstClips(clips, number)
+        if (number := self.config["max_clips"]) is not None:
+            clips = FirstClips(clips, number)
+        return self._with_dropping(clips) if split == "train" else clips
+
+    def _with_dropping(self, clips: ClipSet) -> ClipSet:
+        """Let training clips lose modalities at random, see ``data.drop_modalities``."""
+        if not (shares := self.config["data"].get(DROP)):
+            return clips
+        names = modalities_of(self.config["model"])
+        return DroppedModalities(clips, shares, names or [k for k in clips[0] if k in ORDER])
 
     def _read(self, split: str) -> ClipSet:
         clips = self.source.clips(split, self.text_encoder)
