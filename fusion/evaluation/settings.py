@@ -24,6 +24,10 @@ class Settings:
             temperature of 1 on the logits of CLIP, which are cosines times 100.
         qb_norm_scale: factor of the cosines in QB-Norm; 20 as published.
         qb_norm_bank: the most training clips that are embedded for the bank, evenly spaced.
+        missing: modalities that are taken away from more and more clips, see
+            :mod:`fusion.evaluation.missing`; also ``fusion evaluate --missing``.
+        missing_direction: in which direction, such as ``t->va``. None: the first of text, video and
+            audio that is not taken away asks, and all the others are found.
 
     Raises:
         ConfigError: a name is unknown or repeated, or a number is out of its range.
@@ -36,6 +40,8 @@ class Settings:
     dual_softmax_scale: float = 100.0
     qb_norm_scale: float = 20.0
     qb_norm_bank: int = 5000
+    missing: list[str] | None = None
+    missing_direction: str | None = None
 
     def __post_init__(self) -> None:
         """Check names and ranges."""

@@ -70,6 +70,15 @@ def pack_scores(
     return file.getvalue()
 
 
+def add_arrays(scores: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Add arrays to packed scores, or replace those of the same name."""
+    with np.load(io.BytesIO(scores)) as opened:
+        packed: dict[str, Any] = dict(opened)
+    file = io.BytesIO()
+    np.savez_compressed(file, **(packed | dict(arrays)))
+    return file.getvalue()
+
+
 def add_model(
     scores: bytes, config: Mapping[str, Any], checkpoint: str | Path, parameters: int
 ) -> bytes:
@@ -78,11 +87,7 @@ def add_model(
     in_a_run = (path.parent / "config.yaml").exists()  # where seeds have checkpoints of one name
     about: dict[str, Any] = {"config": config, "parameters": parameters}
     about["checkpoint"] = path.name if in_a_run else str(path)
-    with np.load(io.BytesIO(scores)) as opened:
-        arrays: dict[str, Any] = dict(opened)
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays, model=np.asarray(json.dumps(about)))
-    return file.getvalue()
+    return add_arrays(scores, {"model": np.asarray(json.dumps(about))})
 
 
 def read_run(

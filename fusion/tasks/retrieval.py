@@ -35,9 +35,10 @@ from fusion.modalities import ORDER, directions
 from fusion.models import TEXT_ENCODERS
 from fusion.models.text_encoders import WordVectorFile
 from fusion.models.trained_text import TextTokens, TrainedText
-from fusion.report.runs import pack_scores
+from fusion.report.runs import add_arrays, pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
+from fusion.tasks.retrieval_missing import check_missing, embed_without, measure_missing
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tasks.vocabulary import KnownWords, count_words
@@ -51,6 +52,8 @@ class Retrieval:
         self.config, self.builders = config, check_config(config)
         check("evaluation", config["evaluation"], Settings)
         self.settings = Settings(**config["evaluation"])
+        if names := modalities_of(config["model"]):
+            check_missing(self.settings, names)
         self.text_encoder: Any = None
         self._words: dict[str, KnownWords | None] = {}  # of each split that was read
         self.source: Source
@@ -183,6 +186,10 @@ class Retrieval:
             queries = self._bank_clips(accelerator, settings.qb_norm_bank)
             bank = embed(model, queries, accelerator, settings.batch_size)
         embedded = embed_clips(model, clips, accelerator, settings.batch_size)
+        names = modalities_of(self.config["model"]) or list(embedded.present)
+        losing = check_missing(settings, names)
+        where = (accelerator, settings.batch_size)
+        without = embed_without(model, clips, *where, losing, embedded)
         if not accelerator.is_main_process:
             return None
         about = (self.source, split, embedded, settings, bank, self._words.get(split))
@@ -193,6 +200,10 @@ class Retrieval:
         rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
         texts = [item.text for item in gallery.items or ()]
         scores = pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")
+        if losing:
+            protocol = self.source.protocol_of(split)
+            result["missing"], arrays = measure_missing(embedded, without, losing, protocol)
+            scores = add_arrays(scores, arrays)
         return Evaluation(result, scores, examples, EVENLY_CHOSEN)
 
     def _bank_clips(self, accelerator: Accelerator, most: int) -> Subset[Any]:
