@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from fusion.evaluation.embed import Embedded
 from fusion.evaluation.metrics import RECALLS, Floats, is_hit
-from fusion.evaluation.ranking import (
-    TOLERANCE,
-    Ranks,
-    cosine_blocks,
-    dot_products,
-    places_of_scores,
-)
+from fusion.evaluation.ranking import TOLERANCE, Ranks, cosine_blocks, dot_products
 from fusion.evaluation.retrieval import has_any, has_captions, side_rows
 from fusion.modalities import Direction, letters_of
 
 SHARES = tuple(range(0, 101, 10))  # per cent of the clips that have the modality
+SCORES = 2**20  # at a time
 ORDERS = 5  # random orders in which clips lose it; recalls are means over them
 FUSED, LATE = "fused", "late average"
 MASKED, LEFT_OUT = "masking token", "left out"
@@ -83,14 +79,15 @@ def missing_curves(
         ValueError: no clip has the modality, or the model embeds too few combinations.
     """
     test = _Test(embedded, modality, direction)
-    found = {}
-    for way, sides in _ways(embedded, without, modality, direction).items():
-        found[way] = test.search(*sides)
-    if not found:
+    ways = _ways(embedded, without, modality, direction)
+    if not ways:
         raise ValueError(
             f"{direction} cannot be evaluated: the model embeds neither {direction.query[0]} and"
             f" {direction.gallery[0]} nor each of their modalities alone"
         )
+    total = len(ways) * len(test.rows)
+    with tqdm(total=total, desc=f"without {modality}", unit="query", leave=False) as bar:
+        found = {way: test.search(*sides, bar) for way, sides in ways.items()}
     return test.by_clip(found, counted, captions)
 
 
@@ -101,85 +98,96 @@ def order_of_clips(names: Sequence[str], seed: int) -> NDArray[np.int64]:
 
 
 class _Test:
-    """Which items ask and are searched, and from which each order and share takes the modality."""
+    """Which items ask and are searched, and from which each order and share takes the modality.
+
+    A clip has two states, 0 as it is and 1 without the modality. The state of a query's clip is
+    also that of the rows of the gallery that it looks for.
+    """
 
     def __init__(self, embedded: Embedded, modality: str, direction: Direction) -> None:
         self.embedded, self.direction = embedded, direction
         self.asks = modality[0] in direction.query[0]  # the modality is in the query
         gone = {**embedded.present, modality: torch.zeros(len(embedded.ids), dtype=torch.bool)}
-        bare = Embedded(embedded.ids, {}, gone, embedded.shows)
-        able = [
-            has_any(e, direction.query) & has_any(e, direction.gallery) for e in (embedded, bare)
-        ]
-        self.able, self.able_without = able
-        self.rows = side_rows(embedded, direction.query, self.able)  # (Q,)
-        self.columns = side_rows(embedded, direction.gallery, self.able)  # (M,)
+        states = (embedded, Embedded(embedded.ids, {}, gone, embedded.shows))
+        able = [has_any(e, direction.query) & has_any(e, direction.gallery) for e in states]
+        self.rows = side_rows(embedded, direction.query, able[0])  # (Q,)
+        self.columns = side_rows(embedded, direction.gallery, able[0])  # (M,)
         _, self.numbers = np.unique(embedded.clips.numpy(), return_inverse=True)  # (N,) from 0
         first = embedded.one_per_clip(torch.arange(len(embedded.ids)))
-        self.clips = self.numbers[first.numpy()]
-        self.names = tuple(embedded.ids[i] for i in first.tolist())
+        in_order = first[np.argsort(self.numbers[first.numpy()])]
+        self.names = tuple(embedded.ids[i] for i in in_order.tolist())
+        sides = ((direction.query, self.rows), (direction.gallery, self.columns))
+        alive = [[self._alive(side, able[state])[rows] for state in (0, 1)] for side, rows in sides]
+        self.asking, self.there = alive  # by state, (Q,) and (M,)
         having = np.unique(self.numbers[embedded.present[modality].numpy()])
         if not len(having):
             raise ValueError(f"no clip of the test has {modality}, so it cannot be taken away")
         self.has = len(having)
-        self.losers = self._losers(having)
+        self.taken = self._losers(having)  # (N, orders x S)
+        self.block = min(1024, max(1, SCORES // max(1, len(self.columns))))  # queries at a time
 
-    def _losers(self, having: NDArray[np.int64]) -> list[tuple[int, Tensor]]:
-        """For each order and share the number of the share and the items, (N,) bool."""
-        name_of = dict(zip(self.clips.tolist(), self.names, strict=True))
-        names = [name_of[clip] for clip in having.tolist()]
+    def _alive(self, side: Sequence[str], able: Tensor) -> Tensor:
+        """Return which items stand for something on a side: themselves, or their clip."""
+        if has_captions(self.embedded, side):
+            return able
+        clips = np.zeros(len(self.names), bool)
+        np.logical_or.at(clips, self.numbers, able.numpy())
+        return torch.from_numpy(clips[self.numbers])
+
+    def _losers(self, having: NDArray[np.int64]) -> Tensor:
+        """For each order and share the items that lose the modality: (N, orders x S) bool."""
         losers = []
         for seed in range(ORDERS):
-            order = having[order_of_clips(names, seed)]
-            for place, share in enumerate(SHARES):
-                count = int(share * len(order) / 100 + 0.5)
-                taken = np.isin(self.numbers, order[:count])
-                losers.append((place, torch.from_numpy(taken)))
-        return losers
+            order = having[order_of_clips([self.names[clip] for clip in having], seed)]
+            counts = (int(share * len(order) / 100 + 0.5) for share in SHARES)
+            losers += [np.isin(self.numbers, order[:count]) for count in counts]
+        return torch.from_numpy(np.stack(losers, axis=1))
 
-    def search(self, queries: Rows, gallery: Rows) -> Floats:
+    def search(self, queries: Rows, gallery: Rows, bar: Any) -> Floats:
         """Return (Q, S, 4): whether R@k counts each query, a mean over the orders."""
-        found = np.zeros((len(self.rows), len(SHARES), len(RECALLS)))
-        alive = [self._alive(taken) for _, taken in self.losers]
-        start = 0
-        for scores, others in self._blocks(queries, gallery):
-            block = slice(start, start + len(scores[0]))
-            own = self.embedded.clips[self.rows[block], None] == self.embedded.clips[self.columns]
-            for (place, taken), (asking, there) in zip(self.losers, alive, strict=True):
-                chosen = taken[self.rows[block], None] if self.asks else taken[self.columns]
-                mixed = [torch.where(chosen, b, a) for a, b in zip(scores, others, strict=True)]
-                mixed[0] = mixed[0].masked_fill_(~there, -torch.inf)
-                ranks: Ranks = places_of_scores(mixed[0], mixed[1], own).ranks
-                ranks[~asking[block].numpy()] = np.inf
-                found[block, place] += np.stack([is_hit(ranks, k) for k in RECALLS], axis=1)
-            start = block.stop
-        return found / ORDERS
+        found = []
+        for start, scores in self._blocks(queries, gallery):
+            block = slice(start, start + len(scores[0][0]))
+            ranks = self._ranks(block, scores).reshape(-1, ORDERS, len(SHARES))
+            counted = [is_hit(ranks, k).mean(axis=1) for k in RECALLS]
+            found.append(np.stack(counted, axis=-1))
+            bar.update(len(ranks))
+        return np.concatenate([np.zeros((0, len(SHARES), len(RECALLS))), *found])
 
-    def _blocks(self, queries: Rows, gallery: Rows) -> Iterator[tuple[Rows, Rows]]:
-        """Yield scores and slacks of some queries: of clips as they are, and without."""
+    def _ranks(self, block: slice, scores: Sequence[Rows]) -> Ranks:
+        """Rank the targets of some queries for all orders and shares: (block, orders x S).
+
+        Whether a row of the gallery beats the target depends on the states of both alone, so rows
+        are compared once for each pair of states, and counted by a product of matrices.
+        """
+        rows = self.rows[block]
+        own = self.embedded.clips[rows, None] == self.embedded.clips[self.columns]
+        taken = self.taken[self.columns]
+        weights = [(~taken).float(), taken.float()]  # counts below 2^24 are exact
+        ranks = []
+        for state in (0, 1):
+            best, reach = _best(*scores[state], own & self.there[state])
+            total = torch.ones(len(rows), taken.shape[1], dtype=torch.float64)
+            for other in (0, 1):
+                values = scores[state if self.asks else other][0]
+                counts = ~own & self.there[other]
+                places = (values > best + reach).float() + (values >= best - reach).float()
+                total += (places.mul_(counts) @ weights[other]).double() / 2
+            total[~self.asking[state][block]] = torch.inf
+            ranks.append(total)
+        return torch.where(self.taken[rows], ranks[1], ranks[0]).numpy()
+
+    def _blocks(self, queries: Rows, gallery: Rows) -> Iterator[tuple[int, list[Rows]]]:
+        """Yield the first of some queries, and for each state their scores and slacks."""
         sides = [
             (queries[i][self.rows], gallery[0 if self.asks else i][self.columns]) for i in (0, 1)
         ]
         is_dot = self.embedded.similarity == "dot"
         rescores = [dot_products(columns) if is_dot else _plain for _, columns in sides]
-        for blocks in zip(*(cosine_blocks(*side) for side in sides), strict=True):
-            both = [rescore(cosines) for rescore, cosines in zip(rescores, blocks, strict=True)]
-            yield both[0], both[1]
-
-    def _alive(self, taken: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which queries (Q,) and candidates (M,) have a modality left on both sides."""
-        able = torch.where(taken, self.able_without, self.able)
-        clips = np.zeros(len(self.names), bool)
-        np.logical_or.at(clips, self.numbers, able.numpy())
-        by_clip = torch.from_numpy(clips)[torch.from_numpy(self.numbers)]
-        query, gallery = (
-            (able if has_captions(self.embedded, side) else by_clip)[rows]
-            for side, rows in (
-                (self.direction.query, self.rows),
-                (self.direction.gallery, self.columns),
-            )
-        )
-        return query, gallery
+        pairs = zip(*(cosine_blocks(*side, self.block) for side in sides), strict=True)
+        for number, cosines in enumerate(pairs):
+            scores = [rescore(x) for rescore, x in zip(rescores, cosines, strict=True)]
+            yield number * self.block, scores
 
     def by_clip(self, found: Mapping[str, Floats], counted: int, captions: Tensor | None) -> Curves:
         """Sum what the queries of each clip found."""
@@ -193,8 +201,14 @@ class _Test:
         for way, values in found.items():
             sums[way] = np.zeros((len(asked), *values.shape[1:]))
             np.add.at(sums[way], owners, values)
-        in_order = [name for _, name in sorted(zip(self.clips, self.names, strict=True))]
-        return Curves(str(self.direction), self.has, tuple(in_order), asked, sums)
+        return Curves(str(self.direction), self.has, self.names, asked, sums)
+
+
+def _best(scores: Tensor, slack: Tensor, own: Tensor) -> Rows:
+    """Return each query's best own score, and how far others may be that tie with it: (Q, 1)."""
+    best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
+    reach = torch.where(own & (scores == best), slack, 0.0).amax(dim=1, keepdim=True)
+    return best, reach
 
 
 def _plain(cosines: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,8 @@ def measure_missing(
     """
     counted, captions = protocol.counted or embedded.num_clips, embedded.captions
     gallery = keep_complete(embedded, protocol.needs)
-    described, arrays = {}, {}
+    described: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, direction in directions.items():
         rows = dataclasses.replace(embedded, embeddings=without[name])
         gone = keep_complete(rows, protocol.needs).embeddings
