@@ -165,7 +165,7 @@ class Retrieval:
         """Compute only the combinations that the loss reads, with the seeds of the clips."""
         return lambda clips: {
             "combinations": loss.combinations,
-            "skip_incomplete": True,
+            "skip_incomplete": not getattr(loss, "keep_incomplete", False),
             "seeds": clips.seeds,
         }
 
