@@ -17,9 +17,9 @@ from fusion.evaluation.missing import FUSED, LATE, LEFT_OUT, MASKED, ORDERS, SHA
 RULE = (
     "a modality is taken away from a share of the test clips that have it, in"
     f" {ORDERS} random orders that are the same for every model: a clip that lacks it at 30 % lacks"
-    " it at 60 % too; masking token: the model puts what it learnt, or nothing, in its place; left"
-    " out: the clip is embedded by what it still has; a clip with nothing left on a side is not"
-    " ranked and counts as a miss"
+    " it at 60 % too; masking token: EAO's masking token stands in its place, and zeros in MCN and"
+    " AVLnet; left out: the clip is embedded by what it still has; a clip with nothing left on a"
+    " side is not ranked and counts as a miss"
 )
 WAYS = tuple(f"{kind}, {treatment}" for kind in (FUSED, LATE) for treatment in (MASKED, LEFT_OUT))
 DIFFERENCES = {  # one way minus another

@@ -25,7 +25,7 @@ Line = tuple[str, Sequence[float], dict[str, Any], Sequence[Sequence[float]] | N
 
 def format_missing(section: Mapping[str, Any]) -> list[str]:
     """Write the section of a result for a terminal."""
-    lines = [f"{'missing':<10}{section['rule']}"]
+    lines = [f"{'curves':<10}{section['rule']}"]
     for name, curves in section["modalities"].items():
         places = [curves["shares"].index(share) for share in SHOWN if share in curves["shares"]]
         head = [f"{curves['shares'][place]} %" for place in places]
@@ -50,7 +50,7 @@ def missing_section(section: Mapping[str, Any] | None) -> Markup:
         tables.append((_title(name, curves), _table(curves)))
     first = next(iter(section["modalities"].values()))
     head = ["way", *(f"{share} %" for share in first["shares"])]
-    notes = [f"{section['rule'].capitalize()}.", "Bands: 95 % interval over clips, by bootstrap."]
+    notes = [_sentence(section["rule"]), "Bands: 95 % interval over clips, by bootstrap."]
     notes.append(
         f"{NO_DIFFERENCE} beside a difference: its interval, from the same draws, includes 0."
     )
@@ -74,14 +74,14 @@ def compared_section(section: Mapping[str, Any] | None) -> Markup:
         ]
     first = next(iter(section["modalities"].values()))
     head = ["way", *(f"{share} %" for share in first["shares"])]
-    notes = [f"{section['rule'].capitalize()}.", section["test"]]
+    notes = [_sentence(section["rule"]), section["test"]]
     shown = render("charts.html", charts=charts)
     return shown + render("methods.html", head=head, groups=tables, notes=notes)
 
 
 def format_compared(section: Mapping[str, Any]) -> list[str]:
     """Write the section of a comparison for a terminal."""
-    lines = [f"{'missing':<10}{section['rule']}", f"{'':<10}{section['test']}"]
+    lines = [f"{'curves':<10}{section['rule']}", f"{'':<10}{section['test']}"]
     for name, curves in section["modalities"].items():
         places = [curves["shares"].index(share) for share in SHOWN if share in curves["shares"]]
         rows = [["method", "way", *(f"{curves['shares'][place]} %" for place in places)]]
@@ -92,6 +92,10 @@ def format_compared(section: Mapping[str, Any]) -> list[str]:
                 rows.append([method, way, *(_with_interval(row, place) for place in places)])
         lines += ["", _title(name, curves), "", *_align(rows, left=2)]
     return lines
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _ways(curves: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -93,7 +93,7 @@ def test_methods_of_another_direction_are_not_in_one_plot(compared):
 def test_a_result_is_written_for_terminals_and_pages():
     section = {"rule": "the rule", "modalities": {"audio": describe_curves(curves(0.9))}}
     lines = format_missing(section)
-    assert lines[0] == "missing   the rule"
+    assert lines[0] == "curves    the rule"
     assert lines[4].split() == ["way", "0", "%", "30", "%", "60", "%", "90", "%", "100", "%"]
     page = missing_section(section)
     assert page.count("<svg") == 1
