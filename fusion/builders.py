@@ -8,6 +8,8 @@ from typing import Any
 
 from fusion.config import ConfigError, choose, merge
 from fusion.data.datasets import DATASETS
+from fusion.data.datasets.dropping import KEY as DROP
+from fusion.data.datasets.dropping import check_shares
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.models.language_model_files import default_text_encoder, language_model_width
@@ -28,12 +30,32 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
         ConfigError: a name, a key or a value is wrong.
     """
     spec = config["text_encoder"]
+    _check_dropping(config)
     return {
-        "data": choose("data", config["data"], DATASETS),
+        "data": choose("data", config["data"], DATASETS, further=[DROP]),
         "text_encoder": _choose_text_encoder(spec) if spec else lambda **given: None,
         "model": choose("model", _with_placeholders(config["model"]), MODELS),
         "loss": choose("loss", config["loss"], LOSSES, given=["modalities"]),
     }
+
+
+def _check_dropping(config: Mapping[str, Any]) -> None:
+    """Check ``data.drop_modalities``, which is the same for all data sets."""
+    shares = config["data"].get(DROP) or {}
+    if not isinstance(shares, Mapping):
+        raise ConfigError(
+            f"data.{DROP} must name modalities, each with a probability, such as {{audio: 0.2}};"
+            f" got {shares!r}"
+        )
+    try:
+        check_shares(shares, modalities_of(config["model"]))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def modalities_of(model: Mapping[str, Any]) -> list[str]:
+    """List the modalities that a ``model`` section names; none if a part of one's own says them."""
+    return [name for name, spec in (model.get("modalities") or {}).items() if spec is not None]
 
 
 def left_to_the_data(model: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -123,11 +123,18 @@ def changed_keys(section: str, path: str | Path, overrides: Iterable[str] = ()) 
     return [*(keys | dict.fromkeys(flatten(typed)))]
 
 
-def check(section: str, values: Any, target: Callable[..., Any], given: Sequence[str] = ()) -> None:
+def check(
+    section: str,
+    values: Any,
+    target: Callable[..., Any],
+    given: Sequence[str] = (),
+    further: Sequence[str] = (),
+) -> None:
     """Check a section of a config against the signature of ``target``, which is called with it.
 
     ``values`` is without ``name``; ``section`` is empty for top-level keys. The program itself
-    passes the arguments ``given``; a config cannot set them.
+    passes the arguments ``given``; a config cannot set them. ``further`` are keys that are read
+    elsewhere, and that a misspelt key may have meant.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type.
@@ -142,7 +149,8 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
     hints = hints_of(target)
     for key, value in values.items():
         if key not in names and (key in given or not takes_any):
-            raise ConfigError(f"{prefix}{key} is unknown{nearest(key, names)}")
+            known = [*names, *further]
+            raise ConfigError(f"{prefix}{key} is unknown{nearest(key, known)}")
         if (wanted := wanted_instead(value, hints.get(key, Any))) is not None:
             quoted = f"; if it is a text, write '{prefix}{key}=\"{value}\"'"
             way = quoted if "text" in wanted and isinstance(value, int | float) else ""
@@ -153,22 +161,27 @@ def check(section: str, values: Any, target: Callable[..., Any], given: Sequence
 
 
 def choose(
-    section: str, values: Mapping[str, Any], table: Mapping[str, Any], given: Sequence[str] = ()
+    section: str,
+    values: Mapping[str, Any],
+    table: Mapping[str, Any],
+    given: Sequence[str] = (),
+    further: Sequence[str] = (),
 ) -> Callable[..., Any]:
     """Find what a section names, in a table or by its import path, and check its arguments.
 
-    Returns the part with the section's values bound to it, see :func:`fusion.parts.find_part`.
+    Returns the part with the section's values bound to it, see :func:`fusion.parts.find_part`, but
+    not those of the keys ``further``.
 
     Raises:
         ConfigError: the name is missing or unknown, or an argument is wrong (:func:`check`).
     """
-    arguments = {str(k): v for k, v in values.items() if k != "name"}
+    arguments = {str(k): v for k, v in values.items() if k != "name" and k not in further}
     name = str(values.get("name"))
     try:
         part = find_part(f"{section}.name", name, table)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    check(section, arguments, part, given)
+    check(section, arguments, part, given, further)
 
     def build(**more: Any) -> Any:
         try:

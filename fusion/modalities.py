@@ -95,6 +95,27 @@ class Direction:
         return f"{'+'.join(self.query)}->{'+'.join(self.gallery)}"
 
 
+def parse_direction(text: str, names: Iterable[str]) -> Direction:
+    """Read ``t->va``, or ``t->v+a``.
+
+    Anything but two sides of known modalities, or an overlap, is a ValueError.
+    """
+    names = list(names)
+    sides = [tuple(side.strip() for side in half.split("+")) for half in text.split("->")]
+    if len(sides) != 2:
+        raise ValueError(
+            f"direction {text!r} must be two combinations with -> between them, such as t->va"
+        )
+    try:
+        parts = [tuple(spell(members(part, names)) for part in side) for side in sides]
+        query, gallery = (members("".join(side), names) for side in parts)
+    except ValueError as error:
+        raise ValueError(f"direction {text!r}: {error}") from None
+    if shared := set(query) & set(gallery):
+        raise ValueError(f"direction {text!r} has {', '.join(sorted(shared))} on both sides")
+    return Direction(*parts)
+
+
 def directions(names: Iterable[str]) -> list[Direction]:
     """List every direction between combinations that share no modality, then the late averages.
 

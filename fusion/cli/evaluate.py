@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   {prog} runs/eao --set validation --json validation.json
   {prog} runs/eao/last --set my_videos.yaml            # a config with the section data
   {prog} CHECKPOINT --set msrvtt/zero_shot data_root=FOLDER
+  {prog} runs/eao --missing audio,video                # what is found if clips lack them
 """
 
 
@@ -27,6 +28,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="key=value", help="changes to the config, as in training"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the result to FILE")
+    parser.add_argument(
+        "--missing",
+        metavar="NAMES",
+        help="modalities, such as audio,video, to take away from 0 to 100 %% of the clips: recalls"
+        " at each share, also in the report of the run",
+    )
+    parser.add_argument(
+        "--direction",
+        metavar="DIRECTION",
+        help="for --missing (default: t->va for audio and for video, v->ta for text)",
+    )
     text = "import and run the user's own parts that the checkpoint names"
     parser.add_argument("--trust", action="store_true", help=text)
 
@@ -37,4 +49,8 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     from fusion.commands.evaluate import evaluate
 
     given_words = (given.checkpoint, given.set, given.json, given.overrides)
-    run(lambda: evaluate(*given_words, trust=given.trust))
+    missing = [name.strip() for name in (given.missing or "").split(",") if name.strip()]
+    if given.missing is not None and not missing:
+        parser.error("--missing names no modality; give one or more, such as audio,video")
+    options = {"trust": given.trust, "missing": missing, "direction": given.direction}
+    run(lambda: evaluate(*given_words, **options))

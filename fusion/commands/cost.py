@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,22 @@ def describe_cost(
         "device": _device_name(next(model.parameters()).device),
         "processes": processes,
         "threads": torch.get_num_threads(),
+    }
+
+
+def describe_run(
+    model: nn.Module, config: Mapping[str, Any], folder: Path, time: str, processes: int
+) -> dict[str, str]:
+    """Say what a run was, by name, for its report; ``time`` is what its parts took."""
+    parameters = sum(p.numel() for p in model.parameters())
+    return {
+        "model": f"{config['model']['name']}, {parameters:,} parameters",
+        "seed": str(config["seed"]),
+        "time": time,
+        "batch size": str(config["trainer"]["batch_size"]),
+        "processes": str(processes),
+        "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
+        "config": str(folder / "config.yaml"),
     }
 
 

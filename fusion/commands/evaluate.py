@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
+from fusion.commands.cost import describe_run
 from fusion.config import ConfigError, change_config, load_config
 from fusion.files import write_atomically
 from fusion.recipes import find_config
-from fusion.report.runs import add_model
+from fusion.report.run_page import write_report
+from fusion.report.runs import add_missing, add_model
 from fusion.report.tables import format_table
-from fusion.tasks import SPLITS, check_same_task, make_task
+from fusion.tasks import SPLITS, Evaluation, check_same_task, complete_result, make_task
 from fusion.training.launch import end_processes, make_accelerator
+from fusion.training.log import read_metrics
 
 
 def evaluate(
@@ -25,6 +30,8 @@ def evaluate(
     overrides: Iterable[str] = (),
     quiet: bool = False,
     trust: bool = False,
+    missing: Sequence[str] = (),
+    direction: str | None = None,
 ) -> dict[str, Any] | None:
     """Evaluate a checkpoint and print the table.
 
@@ -37,6 +44,9 @@ def evaluate(
         overrides: changes to the config, such as ``data.protocol=all``.
         quiet: print nothing.
         trust: whether to import what the config of the checkpoint names by import path.
+        missing: modalities to take away from more and more clips; the curves are also added to the
+            results and the report of a run, if it is evaluated on the test of its own data.
+        direction: of these curves, see :class:`fusion.evaluation.settings.Settings`.
 
     Returns:
         The result, as in the JSON file; None on other processes than the main one.
@@ -48,7 +58,12 @@ def evaluate(
         raise ConfigError(
             f"--json {json_path}: scores go to a file .npz; name the result FILE.json"
         )
-    config, split, own_first = _choose_test(read_config(path, trust), chosen, list(overrides))
+    overrides = list(overrides)
+    config, split, own_first = _choose_test(read_config(path, trust), chosen, overrides)
+    if missing:
+        config["evaluation"] = {**config["evaluation"], "missing": list(missing)}
+    if direction is not None:
+        config["evaluation"] = {**config["evaluation"], "missing_direction": direction}
     task = make_task(config | {"trust": trust})
     encoders = task.open_encoders(find_checkpoint(path), own_first)
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
@@ -70,9 +85,48 @@ def evaluate(
             scores = add_model(evaluation.scores, config, find_checkpoint(path), parameters)
             write_atomically(Path(json_path).with_suffix(".npz"), scores)
             write_atomically(json_path, json.dumps(evaluation.result, indent=1))
+        if missing and chosen in (None, "test") and not overrides:
+            _add_to_run(Path(path), evaluation, model, config)
     del model
     end_processes(accelerator)
     return evaluation.result if evaluation else None
+
+
+def _add_to_run(
+    folder: Path, evaluation: Evaluation, model: nn.Module, config: Mapping[str, Any]
+) -> None:
+    """Add curves of missing modalities to the results and the report of a finished run."""
+    names = ("results.json", "ranks.npz", "cost.json", "config.yaml")
+    if not all((folder / name).is_file() for name in names):
+        return  # a checkpoint, or a run that is not finished
+    result, new = json.loads((folder / "results.json").read_text("utf-8")), evaluation.result
+    if any(result.get(key) != new[key] for key in ("set", "protocol", "gallery", "counted")):
+        print(f"curves    not added to {folder}: it was tested on other clips", file=sys.stderr)
+        return
+    old, curves = result.get("missing") or {}, new["missing"]
+    kept = old["modalities"] if old.get("rule") == curves["rule"] else {}
+    result["missing"] = curves | {"modalities": kept | curves["modalities"]}
+    cost = json.loads((folder / "cost.json").read_text("utf-8"))
+    seconds = cost.get("training_seconds")
+    time = "training time unknown" if seconds is None else f"training {seconds:.0f} s"
+    about = describe_run(model, config, folder, time, cost.get("processes", 1))
+    scores = add_missing((folder / "ranks.npz").read_bytes(), evaluation.scores)
+    try:
+        write_atomically(folder / "ranks.npz", scores)
+        write_atomically(folder / "results.json", json.dumps(result, indent=1))
+        write_report(
+            folder / "report.html",
+            title=folder.name,
+            results=[complete_result(result)],
+            metrics=read_metrics(folder / "metrics.jsonl"),
+            gallery=evaluation.gallery,
+            gallery_note=evaluation.gallery_note,
+            facts=about,
+        )
+    except OSError as error:
+        print(f"curves    not added to {folder}: {error}", file=sys.stderr)
+    else:
+        print(f"curves    {folder / 'report.html'}", file=sys.stderr)
 
 
 def _choose_test(

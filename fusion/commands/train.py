@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from fusion.checkpoint import (
     read_recipe,
     save_checkpoint,
 )
-from fusion.commands.cost import describe_cost, peak_memory
+from fusion.commands.cost import describe_cost, describe_run, peak_memory
 from fusion.commands.initial import find_initial, load_initial
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import collate
@@ -212,7 +211,9 @@ class Job:
                 metrics=read_metrics(self.folder.metrics),
                 gallery=evaluation.gallery if evaluation else [],
                 gallery_note=evaluation.gallery_note if evaluation else "",
-                facts=self._facts(model),
+                facts=describe_run(
+                    model, self.config, path, str(self.clock), self.accelerator.num_processes
+                ),
             )
         print(
             format_table(evaluation.result)
@@ -221,18 +222,6 @@ class Job:
             f" {self.folder.best}, for fusion evaluate --set CONFIG"
         )
         print(f"\ntime      {self.clock}\nreport    {path / 'report.html'}")
-
-    def _facts(self, model: nn.Module) -> dict[str, str]:
-        parameters = sum(p.numel() for p in model.parameters())
-        return {
-            "model": f"{self.config['model']['name']}, {parameters:,} parameters",
-            "seed": str(self.config["seed"]),
-            "time": str(self.clock),
-            "batch size": str(self.settings.batch_size),
-            "processes": str(self.accelerator.num_processes),
-            "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
-            "config": str(self.folder.path / "config.yaml"),
-        }
 
 
 def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:

@@ -18,12 +18,17 @@ BLOCK = 100  # draws at a time
 Floats = NDArray[np.float64]
 
 
-def hits(ranks: Ranks, k: int) -> int:
-    """Count the ranks that R@k counts as found.
+def is_hit(ranks: Ranks, k: int) -> NDArray[np.bool_]:
+    """Return which ranks R@k counts as found.
 
     As published, half a place counts for R@5 and up, but for R@1 only the first place does.
     """
-    return int((ranks == 1).sum() if k == 1 else (ranks < k + 1).sum())
+    return ranks == 1 if k == 1 else ranks < k + 1
+
+
+def hits(ranks: Ranks, k: int) -> int:
+    """Count the ranks that R@k counts as found, see :func:`is_hit`."""
+    return int(is_hit(ranks, k).sum())
 
 
 def retrieval_metrics(ranks: Ranks, num_queries: int | None = None) -> dict[str, float]:

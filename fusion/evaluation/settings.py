@@ -26,6 +26,10 @@ class Settings:
         qb_norm_bank: the most training clips that are embedded for the bank, evenly spaced.
         tune_late_average: add a row for each late average, tuned on the validation split, see
             :mod:`fusion.evaluation.late_fusion`.
+        missing: modalities that are taken away from more and more clips, see
+            :mod:`fusion.evaluation.missing`; also ``fusion evaluate --missing``.
+        missing_direction: in which direction, such as ``t->va``. None: the first of text, video and
+            audio that is not taken away asks, and all the others are found.
 
     Raises:
         ConfigError: a name is unknown or repeated, or a number is out of its range.
@@ -39,6 +43,8 @@ class Settings:
     qb_norm_scale: float = 20.0
     qb_norm_bank: int = 5000
     tune_late_average: bool = False
+    missing: list[str] | None = None
+    missing_direction: str | None = None
 
     def __post_init__(self) -> None:
         """Check names and ranges."""

@@ -18,8 +18,8 @@ CONTRASTIVE = ("nce", "mms", "mms_dot")
 class CombinatorialLoss(Loss):
     """Weighted mean of contrastive losses between pairs of combinations (EAO, arXiv:2112.04446).
 
-    A clip that lacks a modality is left out of every term that needs it; a term without any clip in
-    the batch is left out of the mean.
+    A clip that lacks a modality is left out of every term that needs it, see ``keep_incomplete``; a
+    term without any clip in the batch is left out of the mean.
 
     Args:
         modalities: names of the modalities, in the model's order.
@@ -31,6 +31,9 @@ class CombinatorialLoss(Loss):
         presence: ``{a: b}`` counts modality a as present where b is. The published numbers of
             AVLnet and MCN need ``{text: video, audio: video}``: the sound of a silent clip counts
             as silence. By default such a clip is left out of the terms that need sound.
+        keep_incomplete: keep a clip in a term if it has any modality on both sides, so that EAO
+            learns its masking token. As published, a clip that lacks one is left out of the term,
+            and the token gets no gradient.
 
     Raises:
         ValueError: a term or the kind of loss is unknown, or no term has a weight.
@@ -44,6 +47,7 @@ class CombinatorialLoss(Loss):
         temperature: float = 0.05,
         margin: float = 0.001,
         presence: Mapping[str, str] | None = None,
+        keep_incomplete: bool = False,
     ) -> None:
         if contrastive not in CONTRASTIVE:
             raise ValueError(
@@ -58,9 +62,10 @@ class CombinatorialLoss(Loss):
             raise ValueError(f"loss.terms {problem}; name at least one, such as t|v: 1.0")
         self.modalities = list(modalities)
         self.pairs = {term: parse_term(term, modalities) for term in self.weights}
-        self.needs = {
-            term: members(left + right, modalities) for term, (left, right) in self.pairs.items()
+        self.sides = {
+            term: [members(side, modalities) for side in pair] for term, pair in self.pairs.items()
         }
+        self.keep_incomplete = keep_incomplete
         self.combinations = sorted({c for pair in self.pairs.values() for c in pair})
         check_range(temperature, margin)
         self.presence = dict(presence or {})
@@ -94,6 +99,12 @@ class CombinatorialLoss(Loss):
             return dict.fromkeys(self.modalities, everywhere)
         return {m: present[self.presence.get(m, m)] for m in present}
 
+    def _counts(self, sides: Sequence[Sequence[str]], shown: Named) -> Tensor:
+        """Return which clips count in the term of two sides: (b,) bool."""
+        flags = [torch.stack([shown[m] for m in names]) for names in sides]
+        of_sides = [f.any(dim=0) if self.keep_incomplete else f.all(dim=0) for f in flags]
+        return torch.stack(of_sides).all(dim=0)
+
     def compare(self, embeddings: Named, present: Named | None) -> tuple[Tensor, Tensor, Parts]:
         """Compute (terms,) values and numbers of clips that these are means over, and a report."""
         if lacking := [c for c in self.combinations if c not in embeddings]:
@@ -102,9 +113,7 @@ class CombinatorialLoss(Loss):
                 f" {', '.join(embeddings)}, without {lacking[0]!r}"
             )
         shown = self.shown(embeddings, present)
-        complete = torch.stack(
-            [torch.stack([shown[m] for m in needs]).all(dim=0) for needs in self.needs.values()]
-        )  # (terms, b)
+        complete = torch.stack([self._counts(sides, shown) for sides in self.sides.values()])
         places = {c: place for place, c in enumerate(self.combinations)}
         sides = [embeddings[c] for c in self.combinations]
         pairs = [(places[left], places[right]) for left, right in self.pairs.values()]

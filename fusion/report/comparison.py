@@ -20,7 +20,9 @@ from fusion.evaluation.metrics import (
     interval_of,
     paired_test,
 )
+from fusion.evaluation.missing import Curves
 from fusion.report.layout import Layout
+from fusion.report.missing_compared import compare_missing
 
 NO_DIFFERENCE = "~"  # beside a difference whose interval includes 0
 Draws = Mapping[tuple[str, str], Floats]  # of a method in a row
@@ -40,6 +42,7 @@ class Run:
     clips: NDArray[np.int64]  # (N,) numbers of their clips; items of one clip share it
     test: str  # digest of the items' names and sentences
     scores: Mapping[str, Mapping[str, float]]  # by row, then by name of the query, from 0 to 1
+    curves: Mapping[str, Curves] = dataclasses.field(default_factory=dict)  # of missing modalities
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -98,6 +101,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
             layout.rows: rows,
             "by_cosine": {way: row for way, row in cosine.items() if row},
         }
+    missing = compare_missing(methods, baseline)
     protocols = {run.result["protocol"] for method in methods for run in method.runs}
     kept = ("set", "gallery", "counted", "clips", *layout.guesses.values())
     return {
@@ -111,6 +115,7 @@ def compare_methods(methods: Sequence[Method], baseline: str) -> dict[str, Any]:
         "rivals": layout.rivals_rule,
         "test": _say_test(first, layout, baseline),
         "methods": described,
+        **({"missing": missing} if missing else {}),
         "table": layout.as_json(),
     }
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from fusion.files import write_atomically
 from fusion.report.gallery import GalleryItem, make_gallery
 from fusion.report.layout import Layout, facts_of, size_note
+from fusion.report.missing import TITLE, missing_section
 from fusion.report.page import page, render
 from fusion.report.plots import bar_chart, learning_curves
 
@@ -49,6 +50,7 @@ def write_report(
     layout = Layout.of(results[0]) if results else None
     charts = learning_curves(metrics, layout)
     sections = {f"{r['table']['title']}: {r.get('set', 'results')}": _result(r) for r in results}
+    sections[TITLE] = missing_section(results[0].get("missing") if results else None)
     sections["Learning curves"] = render("charts.html", charts=charts)
     about = {"This run": render("facts.html", facts=facts)}
     first = headline(results[0]) if results else Markup("<h1>Not evaluated</h1>")

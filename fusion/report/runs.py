@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fusion.config import ConfigError, flatten, load_config
 from fusion.evaluation.metrics import retrieval_metrics
+from fusion.evaluation.missing_table import PREFIX, curves_of_arrays
 from fusion.report.comparison import Run
 from fusion.report.layout import FORMAT, Layout
 from fusion.training.run_folder import FILES, FREE_TO_CHANGE
@@ -71,6 +72,21 @@ def pack_scores(
     return file.getvalue()
 
 
+def add_arrays(scores: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Add arrays to packed scores, or replace those of the same name."""
+    with np.load(io.BytesIO(scores)) as opened:
+        packed: dict[str, Any] = dict(opened)
+    file = io.BytesIO()
+    np.savez_compressed(file, **(packed | dict(arrays)))
+    return file.getvalue()
+
+
+def add_missing(scores: bytes, measured: bytes) -> bytes:
+    """Add the curves of missing modalities of one evaluation to the packed scores of another."""
+    with np.load(io.BytesIO(measured)) as opened:
+        return add_arrays(scores, {k: opened[k] for k in opened if k.startswith(f"{PREFIX} ")})
+
+
 def add_model(
     scores: bytes, config: Mapping[str, Any], checkpoint: str | Path, parameters: int
 ) -> bytes:
@@ -79,11 +95,7 @@ def add_model(
     in_a_run = (path.parent / "config.yaml").exists()  # where seeds have checkpoints of one name
     about: dict[str, Any] = {"config": config, "parameters": parameters}
     about["checkpoint"] = path.name if in_a_run else str(path)
-    with np.load(io.BytesIO(scores)) as opened:
-        arrays: dict[str, Any] = dict(opened)
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays, model=np.asarray(json.dumps(about)))
-    return file.getvalue()
+    return add_arrays(scores, {"model": np.asarray(json.dumps(about))})
 
 
 def read_run(
@@ -155,7 +167,7 @@ def run_of_scores(
 
 
 def _read_scores(arrays: Mapping[str, NDArray[Any]], result: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Give the names of the items, the numbers of their clips, the digest and the scores."""
+    """Give the fields of a Run that are read from its scores, from ``ids`` on."""
     ids, clips, test = arrays["ids"], arrays["clips"], str(arrays["test"])
     if ids.ndim != 1 or clips.shape != ids.shape or clips.dtype.kind != "i":
         raise ValueError("its names and numbers do not fit")
@@ -166,7 +178,7 @@ def _read_scores(arrays: Mapping[str, NDArray[Any]], result: Mapping[str, Any]) 
         way: _scores_of_row(arrays, way, row, layout.main)
         for way, row in result[layout.rows].items()
     }
-    return ids.tolist(), clips, test, scores
+    return ids.tolist(), clips, test, scores, curves_of_arrays(arrays)
 
 
 def _compared_keys(config: Mapping[str, Any]) -> dict[str, Any]:

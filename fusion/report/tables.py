@@ -17,6 +17,7 @@ from fusion.report.comparison import (
     write_values,
 )
 from fusion.report.layout import Layout, arrow, facts_of, number, size_note
+from fusion.report.missing import TITLE, compared_section, format_compared, format_missing
 from fusion.report.page import page, render
 
 NOT_COMPARABLE = "rescored: not comparable with the rows above"
@@ -44,6 +45,8 @@ def format_table(result: Mapping[str, Any]) -> str:
         parts += ["", *_tuned_rows(late, layout.rows)]
     if by_cosine := result.get("by_cosine"):
         parts += ["", BY_COSINE, "", *_plain_rows(layout, result, by_cosine)]
+    if missing := result.get("missing"):
+        parts += ["", *format_missing(missing)]
     if rescored := result.get("rescored"):
         parts += ["", NOT_COMPARABLE, *_rescored_rows(layout, rescored)]
     return "\n".join(parts)
@@ -126,6 +129,8 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
         lines += ["", f"{layout.rivals_title}: {rule}", "", *align(rivals)]
     if len(cosine) > 1:
         lines += ["", COSINE_NOTE, "", *align(cosine)]
+    if missing := comparison.get("missing"):
+        lines += ["", *format_compared(missing)]
     if _has_cost(comparison):
         lines += ["", *_write_facts({"cost": COST_NOTES}), "", *align(_cost_rows(comparison))]
     return "\n".join(lines)
@@ -152,6 +157,7 @@ def comparison_page(comparison: Mapping[str, Any], picture: Markup) -> str:
         by_method = [(name, [r for r in rivals if r[0] == name]) for name in methods]
         values = {"head": head, "groups": by_method, "notes": [layout.rivals_rule]}
         sections[layout.rivals_title] = render("methods.html", **values)
+    sections[TITLE] = compared_section(comparison.get("missing"))
     if _has_cost(comparison):
         head, *costs = _cost_rows(comparison)
         groups = [("", costs)]

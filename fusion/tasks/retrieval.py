@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
 
-from fusion.builders import build_text_encoder, check_config, learns
+from fusion.builders import build_text_encoder, check_config, learns, modalities_of
 from fusion.checkpoint import (
     Trust,
     load_text_encoder,
@@ -22,6 +22,8 @@ from fusion.checkpoint import (
 )
 from fusion.config import ConfigError, check
 from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
+from fusion.data.datasets.dropping import KEY as DROP
+from fusion.data.datasets.dropping import DroppedModalities
 from fusion.data.features.problems import warn
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
@@ -33,9 +35,10 @@ from fusion.modalities import ORDER, directions
 from fusion.models import TEXT_ENCODERS
 from fusion.models.text_encoders import WordVectorFile
 from fusion.models.trained_text import TextTokens, TrainedText
-from fusion.report.runs import pack_scores
+from fusion.report.runs import add_arrays, pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
+from fusion.tasks.retrieval_missing import check_missing, embed_without, measure_missing
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.retrieval_tuning import (
     LEAVE_OUT,
@@ -56,6 +59,8 @@ class Retrieval:
         self.config, self.builders = config, check_config(config)
         check("evaluation", config["evaluation"], Settings)
         self.settings = Settings(**config["evaluation"])
+        if names := modalities_of(config["model"]):
+            check_missing(self.settings, names)
         self.text_encoder: Any = None
         self._words: dict[str, KnownWords | None] = {}  # of each split that was read
         self.source: Source
@@ -148,8 +153,16 @@ class Retrieval:
                 words.check(split, self.config["max_unknown"])
                 if said := words.describe():
                     warn(f"{split}: {said}")
-        number = self.config["max_clips"]
-        return clips if number is None else FirstClips(clips, number)
+        if (number := self.config["max_clips"]) is not None:
+            clips = FirstClips(clips, number)
+        return self._with_dropping(clips) if split == "train" else clips
+
+    def _with_dropping(self, clips: ClipSet) -> ClipSet:
+        """Let training clips lose modalities at random, see ``data.drop_modalities``."""
+        if not (shares := self.config["data"].get(DROP)):
+            return clips
+        names = modalities_of(self.config["model"])
+        return DroppedModalities(clips, shares, names or [k for k in clips[0] if k in ORDER])
 
     def _read(self, split: str) -> ClipSet:
         clips = self.source.clips(split, self.text_encoder)
@@ -161,7 +174,7 @@ class Retrieval:
         """Compute only the combinations that the loss reads, with the seeds of the clips."""
         return lambda clips: {
             "combinations": loss.combinations,
-            "skip_incomplete": True,
+            "skip_incomplete": not getattr(loss, "keep_incomplete", False),
             "seeds": clips.seeds,
         }
 
@@ -186,6 +199,10 @@ class Retrieval:
         if settings.tune_late_average and can_tune(self.source, split):
             held = self._validation_clips(accelerator)
             validation = embed_clips(model, held, accelerator, settings.batch_size)
+        names = modalities_of(self.config["model"]) or list(embedded.present)
+        losing = check_missing(settings, names)
+        where = (accelerator, settings.batch_size)
+        without = embed_without(model, clips, *where, losing, embedded)
         if not accelerator.is_main_process:
             return None
         known = self._words.get(split)
@@ -197,6 +214,10 @@ class Retrieval:
         rows = {way: (found.ranks, found.rows.numpy()) for way, found in ranked.items()}
         texts = [item.text for item in gallery.items or ()]
         scores = pack_scores(gallery.ids, gallery.clips.numpy(), texts, rows, kind="ranks")
+        if losing:
+            protocol = self.source.protocol_of(split)
+            result["missing"], arrays = measure_missing(embedded, without, losing, protocol)
+            scores = add_arrays(scores, arrays)
         return Evaluation(result, scores, examples, EVENLY_CHOSEN)
 
     def _validation_clips(self, accelerator: Accelerator) -> ClipSet:

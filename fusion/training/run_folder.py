@@ -22,11 +22,11 @@ from fusion.files import lock, recover_folder, write_atomically
 
 LOCK = ".lock"
 FILES = ("config.yaml", "metrics.jsonl", "results.json", "ranks.npz", "cost.json", "report.html")
-# These keys may change when a run is resumed: they do not change the result.
+# These keys may change when a run is resumed: they do not change the result, or only add to it.
 FREE_TO_CHANGE = (
     *("output", "resume", "overwrite", "trust", "max_unknown"),
     *("trainer.chunk_size", "trainer.num_workers", "trainer.num_processes"),
-    "evaluation.batch_size",
+    *("evaluation.batch_size", "evaluation.missing", "evaluation.missing_direction"),
 )
 
 

@@ -43,6 +43,19 @@ def test_a_clip_takes_part_in_exactly_the_terms_that_do_not_need_what_it_lacks(m
         assert takes_part == [not needed, not needed], term
 
 
+@pytest.mark.parametrize("missing", NAMES)
+def test_kept_a_clip_takes_part_in_each_term_if_it_has_something_on_both_sides(missing):
+    inputs = embeddings()
+    for term in TERMS:
+        alone = CombinatorialLoss(NAMES, {term: 1.0}, keep_incomplete=True)
+        left, right = alone.pairs[term]
+        value, _ = alone(inputs, presence(**{missing: [2]}))
+        gradients = torch.autograd.grad(value, (inputs[left], inputs[right]))
+        takes_part = [bool(gradient[2].any()) for gradient in gradients]
+        has_both = missing[0] not in (left, right)
+        assert takes_part == [has_both, has_both], term
+
+
 def test_a_term_that_no_clip_can_serve_leaves_sum_and_weights():
     inputs = embeddings()
     value, terms = CombinatorialLoss(NAMES, TERMS)(inputs, presence(audio=slice(None)))

@@ -61,9 +61,9 @@ def test_padding_never_reaches_an_embedding(model, modality):
 SIX = {"t|v": 1.0, "t|a": 0.5, "v|a": 0.5, "t|va": 1.0, "v|ta": 0.1, "a|tv": 0.1}
 
 
-def loss_and_gradients(model, skip_incomplete, inputs):
+def loss_and_gradients(model, skip_incomplete, inputs, keep_incomplete=False):
     model.zero_grad()
-    loss = CombinatorialLoss(model.modalities, SIX)
+    loss = CombinatorialLoss(model.modalities, SIX, keep_incomplete=keep_incomplete)
     embeddings = model(inputs, loss.combinations, skip_incomplete)
     value, _ = loss(embeddings, {m: tokens.present for m, tokens in inputs.items()})
     value.backward()
@@ -72,6 +72,12 @@ def loss_and_gradients(model, skip_incomplete, inputs):
         for n, p in model.named_parameters()
     }
     return embeddings, value.detach(), gradients
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_masking_token_learns_if_the_loss_keeps_incomplete_clips(keep):
+    _, _, gradients = loss_and_gradients(build(), False, batch(clips()), keep)
+    assert bool(gradients["masking_token"].any()) == keep
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_blocks": 2}, {"num_blocks": 0}], ids=str)
