@@ -114,6 +114,18 @@ def test_a_study_trains_what_is_left_and_writes_its_page(tiny, tmp_path, capsys)
     assert again.keys() == done.keys() and sum(again[f] != done[f] for f in done) == 1
 
 
+def test_a_mistake_is_found_before_the_first_training(tmp_path, capsys):
+    file = tmp_path / "s.yaml"
+    text = f"config: msrvtt/finetune\nterms: [t|v, t|a]\noutput: {tmp_path}/study\n"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="msrvtt/finetune begins with weights below data_root"):
+        study(arguments(file, dry_run=True))
+    assert capsys.readouterr().out.count("left  ") == 6
+    with pytest.raises(ConfigError, match="init: there is no checkpoint at .*/weights/everything"):
+        study(arguments(file, overrides=[f"data_root={tmp_path}"]))
+    assert os.listdir(tmp_path) == ["s.yaml"]
+
+
 def test_a_training_that_fails_is_named_with_its_log(tiny, tmp_path):
     plan = Plan("eao", ["t|v", "t|a"], str(tmp_path / "x"), ["data.films=-1"], [0])
     jobs = jobs_of(plan, subsets(plan.terms)[:1])
