@@ -7,7 +7,6 @@ the signature of the class or function, before anything slow begins.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fusion.parts import find_part, nearest
-from fusion.recipes import find_config, list_recipes
+from fusion.recipes import read_layers
 from fusion.typed import check_numbers, expand_all, read_override, variable_meant
 from fusion.value_types import hints_of, wanted_instead
 
@@ -78,6 +77,7 @@ def load_config(
         path: YAML file or recipe. ``base: other.yaml`` in it is relative to the file itself, or
             a recipe.
         overrides: changes such as ``trainer.epochs=1``; see :func:`fusion.typed.read_value`.
+            ``base=CONFIG`` puts the file on another base than its own.
         trained: the config of a trained model. A file without ``model`` is about an evaluation, and
             what it leaves out is as there.
         own: the config is the user's, and not one that a run wrote: paths are written in full, see
@@ -91,7 +91,8 @@ def load_config(
             unknown or missing.
     """
     try:
-        merged = functools.reduce(_merge, _read_files(find_config(path), ()))
+        layers, overrides = _read_layers(path, overrides)
+        merged = functools.reduce(_merge, layers)
         given = list(merged.keys())  # also those that are left to the user
         defaults = {k.name: k.default for k in KEYS if k.default is not dataclasses.MISSING}
         if trained is not None and "model" not in given:
@@ -113,7 +114,8 @@ def changed_keys(section: str, path: str | Path, overrides: Iterable[str] = ()) 
     """
     keys: dict[str, None] = {}
     before = None
-    for layer in _read_files(find_config(path), ()):
+    layers, overrides = _read_layers(path, overrides)
+    for layer in layers:
         own = _to_dict(layer).get(section) or {}
         if (name := own.get("name", before)) != before:
             keys, before = {}, name
@@ -231,26 +233,15 @@ def _to_dict(config: Any, **options: Any) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Any]:
-    """Read a config and its bases, the first of them first."""
-    path = path.expanduser().resolve()
-    if path in seen:
-        raise ConfigError(f"{path}: its bases lead back to itself")
+def _read_layers(path: str | Path, overrides: Iterable[str]) -> tuple[list[Any], list[str]]:
+    """Read a config and its bases, the first of them first; give also the overrides of keys."""
+    words = list(overrides)
+    bases = [word for word in words if word.partition("=")[0].strip() == "base"]
+    base = bases[-1].partition("=")[2].strip() if bases else None
     try:
-        own = OmegaConf.load(path)
-    except FileNotFoundError:
-        where = f" (base of {seen[-1]})" if seen else ""
-        near = difflib.get_close_matches(path.stem, list_recipes(), n=1)
-        hint = f"did you mean the recipe {near[0]}?" if near else "recipes are eao, mcn, own_videos"
-        raise ConfigError(f"no config at {path}{where}; {hint}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder; name a config, a .yaml file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is not a YAML file that can be read: {_where(error)}") from None
-    if not isinstance(own, DictConfig):
-        raise ConfigError(f"{path} must hold `key: value` lines")
-    base = own.pop("base", None)
-    return [*(_read_files(find_config(base, path.parent), (*seen, path)) if base else ()), own]
+        return read_layers(path, base), [word for word in words if word not in bases]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _merge(base: Any, changes: Any) -> Any:
@@ -301,12 +292,6 @@ def _checked(config: dict[str, Any], path: str | Path, own: bool = True) -> dict
         return expand_all(config) if own else config
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _where(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or _first_line(error)
-    return f"line {mark.line + 1}: {problem}" if mark else problem
 
 
 def _first_line(error: Exception) -> str:

@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,12 @@ PYTHON = (sys.executable,)
 # One thread, in the tests and in what they start: two cores run two tests. OMP_NUM_THREADS=2 is
 # obeyed: results must not depend on the number of threads.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
+
+def pytest_collection_finish():
+    """Nothing of what was imported is garbage; each training looks for some, at its end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

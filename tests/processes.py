@@ -4,6 +4,7 @@ A script runs in such a process as from a command line: with its own arguments, 
 and exit code. On systems where a fork after these imports is unsafe, each process is a new one.
 """
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -104,6 +105,7 @@ def _wait(started, timeout):
 
 def _run(words, output, errors, environment, start_method):
     """Run a script in this process as its only work."""
+    gc.freeze()  # what was imported is no garbage
     multiprocessing.set_start_method(start_method, force=True)  # not that of this process
     os.environ.clear()
     os.environ.update(environment)

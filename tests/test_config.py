@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fusion.config import ConfigError, check, choose, flatten, load_config, to_yaml
+from fusion.config import ConfigError, changed_keys, check, choose, flatten, load_config, to_yaml
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = {
@@ -104,6 +104,27 @@ def test_a_base_may_be_a_recipe_or_a_file_beside(write):
     assert load_config(path) == load_config("eao") | {"seed": 7}
     write("eao", MINIMAL | {"seed": 3})
     assert load_config(write("own.yaml", {"base": "eao"}))["seed"] == 3
+
+
+def test_an_override_puts_a_config_on_another_base(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    change = {"base": "none.yaml", "model": {"width": 3}, "output": "runs/changed"}
+    path = write("change.yaml", change)
+    first = write("first.yaml", MINIMAL | {"seed": 1})
+    (tmp_path / "other").mkdir()
+    write("other/second.yaml", {"base": str(first), "seed": 2, "model": {"name": "model", "d": 4}})
+    words = ["base=first.yaml", "base=other/second.yaml", "seed=5"]  # the last of a key counts
+    config = load_config(path, words)
+    assert (config["seed"], config["output"]) == (5, "runs/changed")
+    assert config["model"] == {"name": "model", "d": 4, "width": 3}
+    assert {*changed_keys("model", path, words)} == {"name", "d", "width"}
+    assert load_config(path, ["base=eao"])["model"] == load_config("eao")["model"] | {"width": 3}
+    with pytest.raises(ConfigError, match="did you mean the recipe eao"):
+        load_config(path, ["base=eaoo"])
+    with pytest.raises(ConfigError, match="is a folder; name a config"):
+        load_config(path, ["base="])
+    with pytest.raises(ConfigError, match="its bases lead back to itself"):
+        load_config(path, ["base=change.yaml"])
 
 
 def test_a_missing_file_is_explained(tmp_path):

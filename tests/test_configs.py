@@ -10,9 +10,25 @@ from fusion.models.batchnorm import batch_granularity
 from fusion.study.plan import overrides_of, read_plan, subsets
 
 ROOT = Path(__file__).parents[1] / "configs"
-STUDIES = [ROOT / "study.yaml"]  # say what is trained in many ways
+STUDIES = [ROOT / "study.yaml", *(ROOT / "studies").glob("*.yaml")]  # say what is trained
 CONFIGS = sorted({*ROOT.rglob("*.yaml")} - {*STUDIES})
 BASELINES = [p for p in CONFIGS if p.stem.startswith(("avlnet", "mcn", "spoken_digits_"))]
+ALONE = {"model.combinations": ["t", "v", "a"], "trainer.best": "t->v+a R@1"}
+ALONE |= dict.fromkeys(("loss.terms.t|va", "loss.terms.v|ta", "loss.terms.a|tv"))
+ABLATIONS = {  # what each changes of its base; None: a term without a weight
+    "cls_token": {"model.cls_token": True, "model.shared_head": True},
+    "equal_weights": {
+        f"loss.terms.{term}": 1 for term in ("t|v", "t|a", "v|a", "t|va", "v|ta", "a|tv")
+    },
+    "no_pairs": ALONE,
+    "no_transformer": ALONE | {"model.num_blocks": 0},
+    "positional": {"model.positional": True}
+    | {f"model.modalities.{name}.max_tokens": 72 for name in ("text", "video", "audio")},
+    "shared_head": {"model.shared_head": True},
+    "three_terms": dict.fromkeys(("loss.terms.v|a", "loss.terms.v|ta", "loss.terms.a|tv")),
+    "transformer_per_modality": ALONE | {"model.transformer_per_modality": True},
+    "two_blocks": {"model.num_blocks": 2},
+}
 PRETRAINING = [  # clips of a batch; GPUs, by AVLnet's training.md, MCN's scripts and EAO's configs
     ("avlnet", 128 * 32, 2),
     ("avlnet_text", 256 * 32, 4),
@@ -80,16 +96,49 @@ def test_a_silent_clip_takes_part_in_published_baselines_alone(path):
     assert config["loss"].get("presence", {}) == ({} if path.parent == ROOT else published)
 
 
+def values_of(config):
+    """The keys of a config; terms without a weight are as good as absent."""
+    flat = flatten(config)
+    return {k: None if k.startswith("loss.terms") and not v else v for k, v in flat.items()}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("base", ["eao", "spoken_digits", "msrvtt/finetune"])
+def test_an_ablation_changes_of_any_base_what_it_is_named_after(name, base):
+    plain = load_config(base, ["data_root=x"])
+    changed = load_config(ROOT / f"ablations/{name}.yaml", [f"base={base}", "data_root=x"])
+    before, after = map(values_of, (plain, changed))
+    keys = {k for k in before | after if before.get(k) != after.get(k)} - {"output"}
+    assert changed["output"] == f"runs/ablations/{name}"
+    expected = ABLATIONS[name]
+    assert {key: after.get(key) for key in keys} == {
+        key: value for key, value in expected.items() if before.get(key) != value
+    }
+    check_config(changed)
+
+
+def test_there_is_a_base_for_every_ablation():
+    assert {path.stem for path in (ROOT / "ablations").glob("*.yaml")} == ABLATIONS.keys()
+    for name in ABLATIONS:
+        assert load_config(f"ablations/{name}") == load_config(f"ablations/{name}", ["base=eao"])
+
+
 def test_there_are_configs():
     assert {path.name for path in CONFIGS} >= {"eao.yaml", "own_videos.yaml"}
     assert len(BASELINES) >= 17
 
 
-def test_every_set_of_terms_of_a_study_makes_a_config(tmp_path):
-    for path in STUDIES:
-        plan = read_plan(path)
-        for setting in subsets(plan.terms):
-            config = load_config(plan.config, overrides_of(plan, setting, 1, tmp_path / "a b"))
-            terms = check_config(config)["loss"](modalities=["text", "video", "audio"]).weights
-            assert {*terms} == {*setting.names(plan.terms)}
-            assert (config["seed"], config["output"]) == (1, str(tmp_path / "a b"))
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_sets_of_terms_of_a_study_make_configs(path, tmp_path):
+    plan = read_plan(path, ["data_root=x"])
+    every = subsets(plan.terms)
+    assert (len(every), plan.seeds) == (63, [0, 1])
+    for setting in (*every[::9], every[-1]):
+        config = load_config(plan.config, overrides_of(plan, setting, 1, tmp_path / "a b"))
+        terms = check_config(config)["loss"](modalities=["text", "video", "audio"]).weights
+        assert {*terms} == {*setting.names(plan.terms)}
+        assert (config["seed"], config["output"]) == (1, str(tmp_path / "a b"))
+
+
+def test_there_is_a_study_for_every_data_set():
+    assert {path.stem for path in STUDIES} == {"study", "spoken_digits", "msrvtt", "youcook2"}

@@ -20,6 +20,7 @@ frequent overrides:
   resume=true                      continue the run in output
   overwrite=true                   delete the run in output first
   init=CHECKPOINT                  begin with its weights and its architecture
+  base=spoken_digits               put the config, such as ablations/no_pairs, on another one
   trainer.epochs=1                 passes over the training clips
   trainer.batch_size=512           clips in a step, over all processes
   trainer.mixed_precision=bf16     or fp16, or no

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+from fusion.builders import check_config
+from fusion.commands.initial import read_training_config
 from fusion.config import ConfigError
 from fusion.files import num_cores
 from fusion.study.jobs import estimate, jobs_of, run_jobs, seconds_of
 from fusion.study.page import write_study
-from fusion.study.plan import read_plan, spread_out, subsets
+from fusion.study.plan import overrides_of, read_plan, spread_out, subsets
 from fusion.study.result import read_study
 from fusion.tasks import complete_result
 
@@ -35,8 +37,13 @@ def study(given: argparse.Namespace) -> None:
         for job in jobs:
             state = "done" if job.is_done else "left"
             print(f"{state}  {job.setting.label(plan.terms)}, seed {job.seed}")
-        return
     first = [job for job in jobs if not job.is_done][:1]
+    for job in first:  # a mistake is found at once, and not in the log of a training
+        check_config(
+            read_training_config(plan.config, overrides_of(plan, job.setting, job.seed, job.folder))
+        )
+    if given.dry_run:
+        return
     run_jobs(plan, first, 1, devices)  # it makes the corpus and its features, and gives an estimate
     if first:
         print(estimate(jobs, at_once, seconds_of))

@@ -1,8 +1,10 @@
 """A study of a tiny model, from the command to the page, and what a stop leaves."""
 
 import argparse
+import itertools
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fusion.study.page import write_study
 from fusion.study.plan import Plan, spread_out, subsets
 from fusion.study.result import Study, direction_of
 from fusion.study.words import conclusions
+from tests.processes import start
 from tests.tiny import write_config
 
 
@@ -78,6 +81,20 @@ def test_directions_are_read():
     assert str(direction_of("t->v+a")) == "t->v+a"
 
 
+class Forked:
+    """A training in a process that has imported torch, for one that starts anew."""
+
+    def __init__(self, words, stdout, env, **_):
+        assert words[1:4] == ["-m", "fusion", "train"]
+        self.process = start("tools/train.py", *words[4:], errors=stdout.name, **env)
+
+    def poll(self):
+        """Give the exit code; None while it runs."""
+        return self.process.exitcode
+
+    returncode = property(poll)
+
+
 def arguments(file, **changes):
     given = {"study": str(file), "overrides": [], "at_once": 2, "weights": None, "budget": None}
     return argparse.Namespace(**given | {"dry_run": False} | changes)
@@ -94,7 +111,9 @@ def tiny(tmp_path, monkeypatch):
     return file
 
 
-def test_a_study_trains_what_is_left_and_writes_its_page(tiny, tmp_path, capsys):
+def test_a_study_trains_what_is_left_and_writes_its_page(tiny, tmp_path, capsys, monkeypatch):
+    kinds = itertools.chain([subprocess.Popen], itertools.repeat(Forked))  # the first as in use
+    monkeypatch.setattr("fusion.study.jobs.subprocess.Popen", lambda *w, **k: next(kinds)(*w, **k))
     study(arguments(tiny))
     out = capsys.readouterr().out
     assert "3 settings x 1 seeds: 3 trainings are left; after the first one" in out
@@ -114,7 +133,20 @@ def test_a_study_trains_what_is_left_and_writes_its_page(tiny, tmp_path, capsys)
     assert again.keys() == done.keys() and sum(again[f] != done[f] for f in done) == 1
 
 
-def test_a_training_that_fails_is_named_with_its_log(tiny, tmp_path):
+def test_a_mistake_is_found_before_the_first_training(tmp_path, capsys):
+    file = tmp_path / "s.yaml"
+    text = f"config: msrvtt/finetune\nterms: [t|v, t|a]\noutput: {tmp_path}/study\n"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="msrvtt/finetune begins with weights below data_root"):
+        study(arguments(file, dry_run=True))
+    assert capsys.readouterr().out.count("left  ") == 6
+    with pytest.raises(ConfigError, match="init: there is no checkpoint at .*/weights/everything"):
+        study(arguments(file, overrides=[f"data_root={tmp_path}"]))
+    assert os.listdir(tmp_path) == ["s.yaml"]
+
+
+def test_a_training_that_fails_is_named_with_its_log(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("fusion.study.jobs.subprocess.Popen", Forked)
     plan = Plan("eao", ["t|v", "t|a"], str(tmp_path / "x"), ["data.films=-1"], [0])
     jobs = jobs_of(plan, subsets(plan.terms)[:1])
     with pytest.raises(ConfigError, match=r"a training failed \(.*films.*\); see .*t~a-0.log"):

@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 4 tests/training/cuts.py REFERENCE.pt [--thorough]
 
-compares what each of this many processes has after five steps with the run of one process that
+compares what each of this many processes has after four steps with the run of one process that
 takes its batches whole (:func:`write_reference`), prints the largest differences as JSON and ends
 with an error if one is too large.
 """
@@ -42,7 +42,7 @@ from fusion.training.trainer import Trainer
 from tests.losses import plain
 from tests.training.doubles import ClipList
 
-SEED, BATCH, STEPS, GROUP = 3, 32, 5, 2
+SEED, BATCH, STEPS, GROUP = 3, 32, 4, 2
 NAMES = ("text", "video", "audio")
 TERMS = {"t|v": 1.0, "t|a": 0.5, "v|a": 0.5, "t|va": 1.0, "v|ta": 0.1, "a|tv": 0.1}
 ALLOWED = {"float32": 1e-5, "float64": 1e-10}
@@ -119,7 +119,7 @@ def make_loss(kind):
 
 
 def make_trainer(folder, lacking, kind, dtype, chunk=None, loss=None, cpu=True):
-    """Build a run of five steps."""
+    """Build a run of four steps."""
     accelerator = Accelerator(cpu=cpu)
     share = BATCH // accelerator.num_processes
     loss = loss or make_loss(kind)
@@ -262,9 +262,9 @@ def cells(thorough=True):
     return [*few, ("something", "frozen", "float64"), ("something", "groups", "float32")]
 
 
-def write_reference(path):
+def write_reference(path, thorough):
     """Train every cell on one process with whole batches."""
-    torch.save({cell: run(*cell)[0] for cell in cells()}, path)
+    torch.save({cell: run(*cell)[0] for cell in cells(thorough)}, path)
 
 
 def compare(reference, thorough):
@@ -287,7 +287,7 @@ def compare(reference, thorough):
 def compare_with_faults(reference, thorough):
     """Train every cell while memory runs out at every stage, on the last rank alone and on all.
 
-    Unless ``thorough``, only chunks of half a share are tried, and the first or the last five
+    Unless ``thorough``, only chunks of half a share are tried, and the first or the last four
     stages by turns.
     """
     rank, world_size = place()

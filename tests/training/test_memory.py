@@ -1,8 +1,11 @@
 """The size of a chunk: its rules, the probe, and what counts as a lack of memory."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from fusion.data.datasets.dataset import collate
 from fusion.models.batchnorm import GroupedBatchNorm, batch_granularity
 from fusion.training import memory
 from fusion.training.memory import ChunkSize, free_bytes, is_out_of_memory, probe
@@ -105,7 +108,9 @@ def test_the_free_memory_is_less_than_all_of_it(monkeypatch, tmp_path):
 def test_a_probe_finds_the_clips_that_fit(monkeypatch, tmp_path, room):
     """Of as many clips as were found to fit, the activations do take as much memory as there is."""
     trainer = cuts.make_trainer(tmp_path, "nothing", "groups", "float32")
-    batch = next(trainer._rest_of_epoch())
+    clips = [trainer.train_set[0] | {"id": f"clip {i}"} for i in range(cuts.BATCH)]  # as long
+    seeds = next(trainer._rest_of_epoch()).seeds
+    batch = dataclasses.replace(collate(clips), seeds=seeds)
     monkeypatch.setattr(memory, "FEWEST", 2)
     cpu = torch.device("cpu")
     taken = {n: memory._bytes_of(trainer._embed, batch.chunks(n)[0], cpu)[0] for n in (4, 16, 32)}

@@ -1,5 +1,6 @@
 """The batch that was asked for, however it is cut and whatever memory does; see cuts.py."""
 
+import functools
 import itertools
 import json
 import signal
@@ -17,15 +18,26 @@ from tests.training import cuts
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    path = tmp_path_factory.mktemp("reference") / "reference.pt"
-    cuts.write_reference(path)
-    return path
+def references(tmp_path_factory):
+    """Give the file of the reference, of all cells or of few."""
+
+    @functools.cache
+    def write(thorough=False):
+        path = tmp_path_factory.mktemp("reference") / "reference.pt"
+        cuts.write_reference(path, thorough)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def reference(references):
+    return references()
 
 
 @pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference, thorough):
-    expected = torch.load(reference)
+def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(references, thorough):
+    expected = torch.load(references(thorough))
     print(cuts.compare(expected, thorough))
     print(cuts.compare_with_faults(expected, thorough))
     cell = ("nothing", "groups", "float64")  # that the negative control differs in nothing else
@@ -42,8 +54,8 @@ def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference
         pytest.param(4, ["--thorough"], marks=pytest.mark.slow),
     ],
 )
-def test_they_change_nothing_on_several_processes(tool, reference, world_size, words):
-    script = "tests/training/cuts.py"
+def test_they_change_nothing_on_several_processes(tool, references, world_size, words):
+    script, reference = "tests/training/cuts.py", references(bool(words))
     code, output, errors = tool(script, reference, *words, processes=world_size, timeout=580)
     assert code == 0, errors
     result = json.loads(output.splitlines()[-1])

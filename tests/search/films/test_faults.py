@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,21 +16,22 @@ import pytest
 from fusion.search.database import SearchError
 from fusion.search.index import Index
 from fusion.search.storage import Storage
+from tests import processes
 from tests.data.media.films import write_film
 from tests.search.test_index import content, index
 
 ROOT = Path(__file__).parents[3]
 
 
-def start(run, folder, films, **options):
-    """Start a writer; return it once its model is loaded."""
-    words = [sys.executable, "-m", "tests.search.films.writer", run, folder, films]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen(
-        [*map(str, words)], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, **options
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
+def start(run, folder, films):
+    """Start a writer; return it, once its model is loaded, and the file of what it prints."""
+    pipe = folder.with_name("pipe")
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    process = processes.start("tests/search/films/writer.py", run, folder, films, output=pipe)
+    lines = os.fdopen(os.open(pipe, os.O_RDONLY))  # waits for the writer
+    assert lines.readline() == "ready\n"
+    return process, lines
 
 
 class Folder:
@@ -69,22 +69,23 @@ def kill_at_random(run, model, films, folder, kills, seed):
     After each kill the index can be searched; at the end it is that of a run without kills.
     """
     rng, lost = random.Random(seed), []
-    process = start(run, folder, films.folder)
+    process, lines = start(run, folder, films.folder)
     began = time.monotonic()
-    process.communicate(timeout=600)
+    assert lines.read().endswith("done\n")
     whole = time.monotonic() - began
     for _ in range(kills):
         films.change()
-        process = start(run, folder, films.folder)
+        process, lines = start(run, folder, films.folder)
         last = [time.monotonic()]
         reader = threading.Thread(
-            target=lambda p=process, s=last: [s.append(time.monotonic()) for _ in p.stdout]
+            target=lambda p=lines, s=last: [s.append(time.monotonic()) for _ in p]
         )
         reader.start()
         time.sleep(rng.uniform(0, 0.7 * whole))
         process.kill()
         killed = time.monotonic()
-        ended = process.wait() != 0
+        process.join()
+        ended = process.exitcode != 0
         reader.join()
         lost.append(killed - max(t for t in last if t <= killed) if ended else 0.0)
         check_readable(folder, model)
@@ -125,14 +126,10 @@ def test_twenty_kills(run, model, sources, tmp_path):
     assert sum(seconds > 0 for seconds in lost) >= 10 and max(lost) < 60
 
 
-def limited(size):
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def run_command(*words, **options):
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "fusion", *map(str, words)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT, **options)
+def run_command(script, *words):
+    """Run a script in a process that has imported torch."""
+    code, _, errors = processes.run(script, *words)
+    return subprocess.CompletedProcess(words, code, stderr=errors)
 
 
 def one_line(done):
@@ -148,9 +145,8 @@ def test_files_that_cannot_grow_keep_what_is_there(run, model, films, tmp_path, 
     before = content(tmp_path / "i")
     for number in range(30):
         shutil.copy(films / "a.mp4", films / f"{number}.mp4")
-    words = ("index", films, "--out", tmp_path / "i")
-    done = run_command(*words, "--model", run, preexec_fn=limited(size))
-    said = one_line(done)
+    words = (films, "--out", tmp_path / "i", "--model", run)
+    said = one_line(run_command("tests/search/films/limited.py", size, *words))
     assert "cannot be written" in said and "make room there" in said
     known, clips = content(tmp_path / "i")
     assert set(before[0]) <= set(known) and set(map(str, before[1])) <= set(map(str, clips))
@@ -180,7 +176,7 @@ def test_a_full_disk_is_one_line_and_goes_on_with_room(run, model, films, tiny_d
     filler = tiny_disk / "filler"
     free = shutil.disk_usage(tiny_disk).free
     filler.write_bytes(bytes(max(0, free - 60_000)))
-    said = one_line(run_command("index", films, "--out", place, "--model", run))
+    said = one_line(run_command("tools/index.py", films, "--out", place, "--model", run))
     assert str(place) in said and "make room there" in said
     check_readable(place, model)
     filler.unlink()
@@ -228,7 +224,8 @@ def test_a_second_writer_ends_at_once(run, model, films, tmp_path):
         with pytest.raises(SearchError, match="another process is writing"):
             Index(tmp_path / "i", model).add(films)
         assert time.monotonic() - began < 20  # it does not wait
-        said = one_line(run_command("index", films, "--out", tmp_path / "i", "--model", "no/model"))
+        words = (films, "--out", tmp_path / "i", "--model", "no/model")
+        said = one_line(run_command("tools/index.py", *words))
         assert "another process is writing" in said  # before a model is looked for
 
 

@@ -4,8 +4,8 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from fusion.cli.main import main
 from fusion.search.films import embedding, progress
 from fusion.search.films.progress import Progress
 from fusion.search.index import Index
+from tests import processes
 from tests.data.media.films import write_film
 from tests.search.test_commands import fails, search
 from tests.search.test_index import content, index
@@ -254,16 +255,16 @@ def test_an_interrupt_says_what_is_kept(model, films, tmp_path, monkeypatch, cap
 def test_an_interrupted_command_ends_with_one_line(run, films, tmp_path):
     for number in range(40):
         shutil.copy(films / "a.mp4", films / f"{number}.mp4")
-    command = [sys.executable, "-m", "fusion", "index", films, "--out", tmp_path / "i"]
-    process = subprocess.Popen([*map(str, command), "--model", run], stderr=subprocess.PIPE)
+    words, told = [films, "--out", tmp_path / "i", "--model", run], tmp_path / "told"
+    process = processes.start("tools/index.py", *words, errors=told)
     database = tmp_path / "i" / "index.sqlite"
-    while process.poll() is None and not database.exists():
-        pass
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
-    lines = told.decode().splitlines()
-    assert lines[-1].startswith("interrupted") and "Traceback" not in told.decode()
+    while process.exitcode is None and not database.exists():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    lines = told.read_text().splitlines()
+    assert lines[-1].startswith("interrupted") and "Traceback" not in told.read_text()
 
 
 def test_progress_off_a_screen_is_a_line_from_time_to_time(capsys, monkeypatch):
