@@ -65,7 +65,7 @@ def modalities_of(case):
     return modalities
 
 
-def build_model(case, combinations):
+def build_model(case, combinations, **changes):
     kwargs, fusion = case["kwargs"], case["fusion"]
     model = EAO(
         modalities_of(case),
@@ -80,8 +80,14 @@ def build_model(case, combinations):
         cls_token=fusion["use_cls_token"],
         positional=kwargs.get("use_positional_emb", False),
         transformer_per_modality=case["model"] == "TransformerPerModalityModel",
+        **changes,
     )
-    model.load_state_dict(convert_weights(published_weights(case), model.modalities))
+    further = {  # of what no published model has
+        name: torch.as_tensor(weight(name, tensor.shape, case["seed"]))
+        for name, tensor in model.state_dict().items()
+        if "final_norm" in name
+    }
+    model.load_state_dict(convert_weights(published_weights(case), model.modalities) | further)
     return model
 
 

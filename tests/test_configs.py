@@ -22,6 +22,7 @@ ABLATIONS = {  # what each changes of its base; None: a term without a weight
     },
     "no_pairs": ALONE,
     "no_transformer": ALONE | {"model.num_blocks": 0},
+    "no_final_norm": {"model.final_norm": False},
     "positional": {"model.positional": True}
     | {f"model.modalities.{name}.max_tokens": 72 for name in ("text", "video", "audio")},
     "shared_head": {"model.shared_head": True},

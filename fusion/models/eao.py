@@ -57,6 +57,8 @@ class EAO(nn.Module):
         cls_token: read the embedding from a class token, through a shared head (ablation).
         positional: add a learned embedding of each token's position (ablation).
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
+        final_norm: normalise the transformer's output tokens, as in ViT (arXiv:2010.11929); the
+            published model does not.
         dropout: probability of a token's value to become zero in training.
 
     Raises:
@@ -79,6 +81,7 @@ class EAO(nn.Module):
         cls_token: bool = False,
         positional: bool = False,
         transformer_per_modality: bool = False,
+        final_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -103,7 +106,7 @@ class EAO(nn.Module):
         )
         self.transformers = _for_each(
             self.modalities if transformer_per_modality else shared,
-            lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio),
+            lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio, final_norm),
         )
         self.heads = _for_each(
             shared if shared_head else self.modalities, lambda _: project(token_dim, embedding_dim)

@@ -70,6 +70,8 @@ def embed_combination(model: EAO, tokens: Mapping[str, Padded]) -> Tensor:
     for block in transformer.blocks:
         x = x + attend(block.attention, block.norm1(x), mask)
         x = x + block.mlp(block.norm2(x))
+    if transformer.final_norm is not None:
+        x = transformer.final_norm(x)
     if model.cls_token is not None:
         return F.normalize(project(model.heads["shared"], x[:, 0]), dim=-1)
     parts = x.split([values.shape[1] for values, _ in tokens.values()], dim=1)

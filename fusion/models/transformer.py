@@ -123,13 +123,25 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A sequence of blocks, initialised as in ViT (arXiv:2010.11929)."""
+    """A sequence of blocks, initialised as in ViT (arXiv:2010.11929).
 
-    def __init__(self, num_blocks: int, dim: int, num_heads: int, mlp_ratio: float) -> None:
+    With ``final_norm`` each output token is normalised after the last block, as in ViT.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        final_norm: bool = False,
+    ) -> None:
         super().__init__()
         if num_blocks < 0:
             raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(num_blocks))
+        norm = final_norm and num_blocks > 0  # without blocks the tokens are normalised already
+        self.final_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if norm else None
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -146,7 +158,9 @@ class Transformer(nn.Module):
         source = tokens
         for block in self.blocks[:-1]:
             x, source = block(x, source, rows), rows
-        return self.blocks[-1](x, source, pooled, pool=True)
+        if self.final_norm is None:
+            return self.blocks[-1](x, source, pooled, pool=True)
+        return pooled.mean(self.final_norm(self.blocks[-1](x, source, pooled)))
 
 
 class ClipDropout(nn.Module):

@@ -17,7 +17,8 @@ class EpochBatchSampler(Sampler[list[int]]):
     The order of the clips is a permutation drawn from (seed, epoch). Each batch is the next
     ``batch_size`` clips, cut into ``world_size`` equal parts; the incomplete batch at the end is
     dropped. So a run on several processes sees the same batches as a run on one. ``group``
-    neighbouring clips, such as those of one video, are permuted as one and stay together.
+    neighbouring clips, such as those of one video, are permuted as one and follow one another; the
+    last ones may be fewer.
 
     Set ``epoch`` before iterating; ``first`` is the number of batches to skip, when a run resumes
     within an epoch.
@@ -47,17 +48,18 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
-        return self.num_clips // self.group * self.group // self.batch_size
+        return self.num_clips // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield this rank's clips of each batch, beginning with batch ``first``."""
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-        order = torch.randperm(self.num_clips // self.group, generator=generator)
+        order = torch.randperm(-(-self.num_clips // self.group), generator=generator)
+        clips = (order[:, None] * self.group + torch.arange(self.group)).flatten()
+        clips = clips[clips < self.num_clips]
         share = self.batch_size // self.world_size
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size + self.rank * share
-            places = torch.arange(start, start + share)
-            yield (order[places // self.group] * self.group + places % self.group).tolist()
+            yield clips[start : start + share].tolist()
 
 
 def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:

@@ -14,6 +14,7 @@ from fusion.checkpoint import load_model
 from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import load_config
+from fusion.data.demo import VERSION
 from tests.conftest import PYTHON
 from tests.processes import start
 from tests.tiny import write_config
@@ -71,13 +72,19 @@ def test_evaluation_prints_a_table_and_writes_json(finished, tool, tmp_path):
     assert result["protocol"] in output
 
 
+def test_a_version_of_the_corpus_that_there_is_not_is_one_line(tool, tmp_path):
+    code, _, errors = tool(TRAIN, "eao", "data.version=7", f"output={tmp_path / 'run'}")
+    assert (code, errors.strip()) == (2, "error: data.version is 7; choose from 2, 3")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_another_split_or_other_videos_can_be_evaluated(finished, tool, tmp_path):
     run, config, _ = finished
     code, output, _ = tool(EVALUATE, run / "last", "--set", "validation")
     assert code == 0
-    assert "validation: 15 clips" in output
+    assert "validation: 16 clips" in output
     other = tmp_path / "other.yaml"
-    demo = sorted(p for p in Path(os.environ["FUSION_CACHE"]).glob("demo-v*-2") if p.is_dir())[0]
+    demo = Path(os.environ["FUSION_CACHE"]) / f"demo-v{VERSION}-2"
     other.write_text(
         f"base: {config}\ndata: {{name: videos, films: null, test: {demo / 'validation.csv'}}}\n"
     )

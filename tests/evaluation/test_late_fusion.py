@@ -171,11 +171,12 @@ def test_of_ways_that_find_as_much_the_first_is_chosen():
 
 
 def test_a_bad_modality_loses_its_weight_and_the_tuned_row_is_better():
-    validation, test = clips(120, noise=(0.2, 0.5, 30)), clips(120, seed=1, noise=(0.2, 0.5, 30))
-    one = tune(validation)["t->v+a"]
+    validation, test = clips(60, noise=(0.2, 0.5, 30)), clips(60, seed=1, noise=(0.2, 0.5, 30))
+    tuned = tune(validation)
+    one = tuned["t->v+a"]
     assert one.chosen in ("weighted", "summed")
     assert one.weights["weighted"]["a"] < 0.2
-    rows = rank_tuned(test, rank_directions(test), tune(validation))
+    rows = rank_tuned(test, rank_directions(test), tuned)
     assert (rows[f"t->v+a{TUNED}"].ranks == 1).mean() > (rows["t->v+a"].ranks == 1).mean() + 0.1
     assert one.as_json()["said"].startswith(f"{one.chosen} (")
 
@@ -191,7 +192,7 @@ def test_plain_rows_do_not_change():
 
 
 def test_pairs_of_the_test_are_not_read_to_fit():
-    validation, test = clips(60), clips(50, seed=1)
+    validation, test = clips(30), clips(50, seed=1)
     shuffled = dict(test.embeddings)
     shuffled["t"] = shuffled["t"][torch.randperm(50, generator=torch.Generator().manual_seed(0))]
     found = []
@@ -236,19 +237,19 @@ def test_of_many_clips_some_are_taken_at_even_distances(monkeypatch):
     assert tune(clips(60))["t->v+a"].clips == 20
 
 
-def test_four_modalities_are_tuned_on_both_sides():
-    validation = clips(40, noise=(0.3, 0.5, 0.7, 0.9))
-    tuned = tune(validation)
-    assert {"t->v+a+d", "t+v->a+d"} <= set(tuned)
-    both = tuned["t+v->a+d"]
+def test_four_modalities_are_tuned_on_both_sides(monkeypatch):
+    validation = clips(30, noise=(0.3, 0.5, 0.7, 0.9))
+    ways = {way: direction(way, validation) for way in ("t->v+a+d", "t+v->a+d")}
+    monkeypatch.setattr(late_fusion, "late_directions", lambda _: ways)  # of 38
+    both = tune(validation)["t+v->a+d"]
     assert set(both.weights["summed"]) == {"t->a", "t->d", "v->a", "v->d"}
     assert set(both.weights["weighted"]) == {"t", "v", "a", "d"}
-    test = clips(30, seed=1, noise=(0.3, 0.5, 0.7, 0.9))
-    late, plain = direction("t+v->a+d", test), rank_directions(test)["t+v->a+d"]
+    test = clips(15, seed=1, noise=(0.3, 0.5, 0.7, 0.9))
+    late, plain = ways["t+v->a+d"], rank_directions(test)["t+v->a+d"]
     for fitted in both.fitted.values():
         scores = [
-            [naive_score(fitted, test, late.query, late.gallery, i, j) for j in range(30)]
-            for i in range(30)
+            [naive_score(fitted, test, late.query, late.gallery, i, j) for j in range(15)]
+            for i in range(15)
         ]
         ranks = rank_late(test, late, plain, fitted).ranks.tolist()
         assert ranks == ranks_of_matrix(torch.tensor(scores))

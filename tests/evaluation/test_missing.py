@@ -1,6 +1,7 @@
 """Curves of missing modalities, against clips that really lack them."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from fusion.data.datasets.dataset import collate
+from fusion.evaluation import missing_table
 from fusion.evaluation.embed import embed
 from fusion.evaluation.metrics import RECALLS, interval_over_clips, is_hit
 from fusion.evaluation.missing import ORDERS, SHARES, Chosen, missing_curves, order_of_clips
@@ -28,6 +30,13 @@ NAMES = ("text", "video", "audio")
 COUNT = 23
 MISSING = {(2, "audio"), (4, "video"), (7, "text"), (9, "audio"), (9, "video")}
 CASES = [("audio", "t->va"), ("video", "t->va"), ("text", "v->ta"), ("audio", "va->t")]
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """Intervals are drawn 500 times: the tests prove of what, not how finely."""
+    draw = functools.partial(missing_table.draw_recalls, draws=500)
+    monkeypatch.setattr(missing_table, "draw_recalls", draw)
 
 
 def model():
@@ -77,10 +86,20 @@ def losing(modality, share, seed):
     return items(MISSING | {(i, modality) for i in lost})
 
 
+@functools.cache
+def embedded_alone(number, *names):
+    """Embed a clip of which only some modalities are there."""
+    clip = {m: x if m in ("id", *names) else x[:0] for m, x in items(())[number].items()}
+    return model()(collate([clip]).inputs)
+
+
 def left_out(clips, way):
     """Embed each clip alone, by what it has: fused, and as the mean of single embeddings."""
-    network, rows = model(), {"fused": {}, "late average": {}}
-    alone = [network(collate([clip]).inputs) for clip in clips]
+    rows = {"fused": {}, "late average": {}}
+    alone = [
+        embedded_alone(number, *(name for name in NAMES if len(clip[name])))
+        for number, clip in enumerate(clips)
+    ]
     for side in (*way.query, *way.gallery):
         has = ["".join(n[0] for n in NAMES if n[0] in side and len(clip[n])) for clip in clips]
         pairs = list(zip(alone, has, strict=True))
@@ -203,7 +222,7 @@ def test_clips_with_several_captions_lose_a_modality_as_a_whole(modality, direct
             order = order_of_clips(first, seed)
             lost = [having[p] for p in order[: int(share * len(having) / 100 + 0.5)]]
             taken = torch.isin(clips.shows, torch.tensor(lost, dtype=torch.int64))
-            mixed = {c: x.clone() for c, x in clips.embeddings.items()}
+            mixed = {c: clips.embeddings[c].clone() for c in (*way.query, *way.gallery)}
             mixed[side][taken] = gone[side][taken]
             present = {n: flags & ~(taken & (n == modality)) for n, flags in clips.present.items()}
             changed = dataclasses.replace(clips, embeddings=mixed, present=present)

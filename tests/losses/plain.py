@@ -32,7 +32,10 @@ def combinatorial_loss(loss, embeddings, present):
             return nce(x, y, loss.temperature)
         return {"mms": mms, "mms_dot": mms_dot}[loss.contrastive](x, y, loss.margin)
 
-    terms = [(*loss.pairs[t], loss.needs[t], weight) for t, weight in loss.weights.items()]
+    needs = {
+        t: [loss.presence.get(m, m) for side in loss.sides[t] for m in side] for t in loss.sides
+    }
+    terms = [(*loss.pairs[t], needs[t], weight) for t, weight in loss.weights.items()]
     return eao_reference.combinatorial_loss(embeddings, present, terms, contrastive)
 
 

@@ -284,3 +284,32 @@ def test_more_tokens_than_positions_is_explained():
     model = build(modalities=modalities, combinations=["t"], positional=True)
     with pytest.raises(ValueError, match="5 text tokens, but there are positions for 4"):
         model({"text": batch(clips())["text"]})
+
+
+def test_a_final_norm_adds_its_weights_and_changes_nothing_else():
+    """So models and checkpoints from before stay as they were."""
+    plain, normed = build().state_dict(), build(final_norm=True).state_dict()
+    added = ["transformers.shared.final_norm.weight", "transformers.shared.final_norm.bias"]
+    assert [name for name in normed if name not in plain] == added
+    assert all(torch.equal(normed[name], tensor) for name, tensor in plain.items())
+    build(final_norm=False).load_state_dict(plain)
+
+
+def test_a_final_norm_takes_away_what_is_added_to_every_value_of_a_token():
+    one = batch(clips({"text": [1], "video": [0], "audio": [0]}))
+    for final_norm in (True, False):
+        model = build(final_norm=final_norm)
+        before = model(one, ["t"])["t"]
+        with torch.no_grad():
+            for name in ("attention.out", "mlp.2"):
+                model.get_submodule(f"transformers.shared.blocks.0.{name}").bias += 3.0
+        after = model(one, ["t"])["t"]  # each value of the token is larger by the same number
+        assert torch.allclose(before, after, atol=1e-5) == final_norm
+
+
+def test_without_blocks_there_is_nothing_more_to_normalise():
+    plain, normed = (build(num_blocks=0, final_norm=flag) for flag in (False, True))
+    assert plain.state_dict().keys() == normed.state_dict().keys()
+    inputs = batch(clips())
+    for combination, embedding in normed(inputs).items():
+        assert torch.equal(embedding, plain(inputs)[combination])

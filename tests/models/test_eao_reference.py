@@ -11,13 +11,17 @@ from tests import golden_cases as golden
 from tests.losses import plain
 
 ROUNDING = 2.0**-24  # of float32
-CASES = golden.case_names("eao_")
+NORMED = " with final_norm"
+PUBLISHED = golden.case_names("eao_")
+CASES = [*PUBLISHED, f"eao_depth2_mlp4{NORMED}", f"eao_cls_token{NORMED}"]
 
 
 @functools.cache
 def run(name, fast, dtype=torch.float32, precision=None, skip_incomplete=False, noise=0.0):
-    case, expected = golden.read_case(name)
-    model = golden.build_model(case, golden.combinations_of(expected, "eval")).to(dtype).train()
+    case, expected = golden.read_case(name.removesuffix(NORMED))
+    combinations = golden.combinations_of(expected, "eval")
+    model = golden.build_model(case, combinations, final_norm=name.endswith(NORMED))
+    model = model.to(dtype).train()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
@@ -52,7 +56,7 @@ def largest_deviation(ours, theirs):
 
 
 def test_the_cases_are_all_there():
-    assert len(CASES) == 17
+    assert len(PUBLISHED) == 17
 
 
 @pytest.mark.parametrize("name", CASES)

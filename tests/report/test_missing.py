@@ -1,12 +1,15 @@
 """Curves of missing modalities of several methods: means over seeds, paired tests, plots."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fusion.evaluation import missing_table
 from fusion.evaluation.missing import SHARES, Curves
 from fusion.evaluation.missing_table import WAYS, curves_to_arrays, describe_curves
+from fusion.report import comparison
 from fusion.report.missing import format_missing, missing_section
 from fusion.report.missing_compared import compare_missing
 from fusion.report.runs import add_arrays
@@ -14,6 +17,16 @@ from tests.report.compared import OTHER, SIZE
 from tests.report.test_run_page import Page
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """Intervals are drawn 500 times: the tests prove of what, not how finely."""
+    for module in (missing_table, comparison):
+        draw = functools.partial(module.draw_recalls, draws=500)
+        monkeypatch.setattr(module, "draw_recalls", draw)
+
+
 NAMES = tuple(f"clip{i}" for i in range(SIZE))
 
 

@@ -22,6 +22,23 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert epoch(one, 0) != epoch(one, 1)
 
 
+def test_groups_of_neighbours_stay_together_in_another_order_each_epoch():
+    batches = EpochBatchSampler(24, 8, seed=0, group=4)
+    for number in range(3):
+        groups = [batch[start : start + 4] for batch in epoch(batches, number) for start in (0, 4)]
+        assert all(group == list(range(group[0], group[0] + 4)) for group in groups)
+        assert sorted(group[0] for group in groups) == list(range(0, 24, 4))
+    assert epoch(batches, 0) != epoch(batches, 1)
+
+
+@pytest.mark.parametrize("num_clips", [3, 6, 7, 9])
+def test_clips_that_fill_no_group_are_trained_too(num_clips):
+    batches = EpochBatchSampler(num_clips, 3, seed=0, group=8)
+    chosen = [[clip for batch in epoch(batches, n) for clip in batch] for n in range(20)]
+    assert all(len(set(clips)) == num_clips // 3 * 3 == len(batches) * 3 for clips in chosen)
+    assert num_clips < 9 or set().union(*chosen) == set(range(num_clips))
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_ranks_share_each_batch(world_size):
     whole = epoch(EpochBatchSampler(23, 4, seed=3), 2)

@@ -68,6 +68,8 @@ class CaptionedVideos(Source):
             :func:`fusion.data.captions.lists.read_video_list`.
         group_captions: make one training clip of all captions of the same video and window, and
             draw one of them by seed, epoch and clip; otherwise each caption is a clip.
+        neighbours: so many training clips that follow one another in the caption file are in the
+            same batch, so that clips of one film are each other's negatives.
         protocol: how the test is counted, one of :data:`fusion.data.datasets.protocols.PROTOCOLS`.
         bad: ``leave_out`` clips whose video is not in the store, or ends before they begin; or
             ``missing``: they have text alone, and count as misses in a table.
@@ -90,6 +92,7 @@ class CaptionedVideos(Source):
     store: str | None = None
     only: Mapping[str, str] | None = None
     group_captions: bool = False
+    neighbours: int = 1
     protocol: str = "all"
     bad: str = "leave_out"
     max_bad: float = 0.05
@@ -115,6 +118,8 @@ class CaptionedVideos(Source):
             protocol=(self.protocol, PROTOCOLS),
             **{f"only.{split}": (split, SPLITS) for split in self._lists},
         )
+        if self.neighbours < 1:
+            raise ValueError(f"data.neighbours must be at least 1; got {self.neighbours}")
         if not 0 <= self.held_out < 1 or not self.max_seconds > 0:
             raise ValueError(
                 f"data.held_out ({self.held_out}) is a share, such as 0.15, and data.max_seconds"
@@ -182,6 +187,8 @@ class CaptionedVideos(Source):
         crop, stream = self.random_crop_seconds, (1,)  # draw texts independently of crops
         clips = Clips(folder, kept, *features, crop, texts, stream=stream, each_alone=alone)
         clips.max_tokens = self.max_tokens or {}
+        if split == "train":
+            clips.group = self.neighbours
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""
         protocol.check(len(set(clips.shows)), f"{self._place(split)}{hint}", len(clips))
         cut = describe_cut(clips.captions, reader, most)

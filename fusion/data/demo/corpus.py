@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from fusion.data.demo.film import write_film
 from fusion.data.demo.perceiver import ceilings
-from fusion.data.demo.plan import SPLITS, VERSION, Film, Scene, plan_corpus
+from fusion.data.demo.plan import SPLITS, Film, Scene, Shot
 from fusion.data.demo.sentences import ATTRIBUTES
+from fusion.data.demo.versions import VERSION, plan_corpus
 from fusion.files import cache_folder, lock, num_cores, recover_folder, replace_folder
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ class CorpusError(ValueError):
 
 
 def demo_corpus(
-    cache: str | Path | None = None, jobs: int | None = None, size: int | None = None
+    cache: str | Path | None = None,
+    jobs: int | None = None,
+    size: int | None = None,
+    version: int = VERSION,
 ) -> Path:
     """Return the folder of the built-in corpus; render it on first use.
 
@@ -49,16 +53,16 @@ def demo_corpus(
     scenes are black or silent, some files have no picture or no sound.
 
     ``cache`` is its parent folder. ``jobs`` processes render, one per core by default; the result
-    does not depend on it. ``size`` is that of :func:`plan_corpus`.
+    does not depend on it. ``size`` and ``version`` are those of :func:`plan_corpus`.
 
     Raises:
         CorpusError: the disk is full, or a process that renders has died.
-        ValueError: ``size`` is not a possible number of films.
+        ValueError: ``size`` is not a possible number of films, or there is no such ``version``.
     """
-    name = f"demo-v{VERSION}" if size is None else f"demo-v{VERSION}-{size}"
+    name = f"demo-v{version}" if size is None else f"demo-v{version}-{size}"
     folder = Path(cache or cache_folder()) / name
     if not (folder / "version.json").is_file():
-        films = plan_corpus(size)
+        films = plan_corpus(size, version)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _one_process_at_a_time(folder.with_name(f"{name}.lock")):
@@ -78,17 +82,18 @@ def _render(folder: Path, films: list[Film], size: int | None, jobs: int) -> Non
         write_tables(films, new)
         done: Iterator[None] = map(write_film, films, itertools.repeat(new))
         if jobs > 1:
-            done = _render_in_processes(new, size, jobs)
+            done = _render_in_processes(new, size, films[0].version, jobs)
         for _ in tqdm(done, desc="rendering the built-in corpus", total=len(films), unit="film"):
             pass
-        version = {"version": VERSION, "films": len(films)}
+        version = {"version": films[0].version, "films": len(films)}
         (new / "version.json").write_text(json.dumps(version))
 
 
-def _render_in_processes(folder: Path, size: int | None, jobs: int) -> Iterator[None]:
+def _render_in_processes(folder: Path, size: int | None, version: int, jobs: int) -> Iterator[None]:
     """Start ``jobs`` processes of `worker.py`; yield after each film."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "fusion.data.demo.worker", str(folder), str(size or 0)]
+    which = [str(folder), str(version), str(size or 0)]
+    command = [sys.executable, "-m", "fusion.data.demo.worker", *which]
     reader, writer = os.pipe()
     workers = [
         subprocess.Popen([*command, str(job), str(jobs)], stdout=writer, env=environment)
@@ -118,7 +123,9 @@ def write_tables(films: list[Film], folder: Path) -> None:
 
     ``attributes.csv`` has columns that name the clip; one column per attribute; ``has_picture``,
     ``has_sound``, ``has_narration``, 0 or 1, of the scene; ``has_video_stream`` and
-    ``has_audio_stream`` of the file; ``unsaid``, the attributes that the sentence leaves out.
+    ``has_audio_stream`` of the file; ``unsaid``, the attributes that the sentence leaves out;
+    ``place``, where the sound was recorded, and ``shots``: place, frames and visible attributes of
+    each (both empty in version 2).
     """
     rows = [_row(film, scene) for film in films for scene in film.scenes]
     _write_csv(folder / "attributes.csv", [name for name in rows[0] if name != "text"], rows)
@@ -142,8 +149,14 @@ def _row(film: Film, scene: Scene) -> dict[str, object]:
         "has_video_stream": int(film.has_video_stream),
         "has_audio_stream": int(film.has_audio_stream),
         "unsaid": " ".join(scene.unsaid),
+        "place": scene.place,
+        "shots": "; ".join(_describe(shot) for shot in scene.shots if shot.place),
         "text": scene.text,
     }
+
+
+def _describe(shot: Shot) -> str:
+    return f"{shot.place} {shot.num_frames} {' '.join(shot.values.values())}"
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: list[dict[str, object]]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from fusion.data.demo.pictures import HEIGHT, WIDTH, render_pictures
-from fusion.data.demo.plan import FRAMES_PER_SECOND, Film, Scene, film_generator
+from fusion.data.demo.plan import FRAMES_PER_SECOND, Film, Scene
 from fusion.data.demo.sounds import SAMPLE_RATE, render_sounds
 
 PICTURES, SOUNDS = 1, 2  # streams of random numbers
@@ -52,8 +52,9 @@ def scene_frames(film: Film, number: int, scene: Scene) -> np.ndarray:
     """Draw scene ``number``; black without a picture: (T, H, W, 3) uint8."""
     if not scene.has_picture:
         return np.zeros((scene.num_frames, HEIGHT, WIDTH, 3), np.uint8)
-    rng = film_generator(film.split, film.index, number, PICTURES)
-    return render_pictures(scene.values, scene.num_frames, rng)
+    rng = film.generator(number, PICTURES)
+    shots = [render_pictures(shot.values, shot.num_frames, rng, shot.place) for shot in scene.shots]
+    return np.concatenate(shots)
 
 
 def scene_wave(film: Film, number: int, scene: Scene) -> np.ndarray:
@@ -61,8 +62,8 @@ def scene_wave(film: Film, number: int, scene: Scene) -> np.ndarray:
     num_samples = scene.num_frames * SAMPLE_RATE // FRAMES_PER_SECOND
     if not scene.has_sound:
         return np.zeros(num_samples, np.float32)
-    rng = film_generator(film.split, film.index, number, SOUNDS)
-    return render_sounds(scene.values, num_samples, rng)
+    rng = film.generator(number, SOUNDS)
+    return render_sounds(scene.values, num_samples, rng, scene.place)
 
 
 def _add_video(container: av.container.OutputContainer) -> av.VideoStream:

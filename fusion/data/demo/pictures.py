@@ -26,17 +26,32 @@ OBJECT_SATURATION = (0.5, 0.95)
 OBJECT_VALUE = (0.6, 1.0)
 
 NUM_DISTRACTORS = (6, 12)
+NUM_DISTRACTORS_OF_PLACES = (4, 9)
 DISTRACTOR_SATURATION = (0.05, 0.4)
 DISTRACTOR_VALUE = (0.2, 0.8)
 NOISE = (2.0, 7.0)  # standard deviation, of 255
+
+HORIZON = (0.45, 0.65)  # of the height, from above
+PLACE_SATURATION = (0.05, 0.3)
+LIGHT, DARK = (0.68, 0.85), (0.2, 0.35)
+PLACES = {"outdoors": (LIGHT, DARK), "indoors": (DARK, LIGHT)}  # above and below the horizon
+
 DRIFT = 12  # twice the pixels by which the camera moves at most in a scene, along each axis
 
 
 def render_pictures(
-    values: Mapping[str, str], num_frames: int, rng: np.random.Generator
+    values: Mapping[str, str], num_frames: int, rng: np.random.Generator, place: str = ""
 ) -> np.ndarray:
-    """Draw a scene: (T, H, W, 3) uint8 RGB. ``rng`` draws all that is no attribute."""
-    still = _draw_background(HEIGHT + DRIFT, WIDTH + DRIFT, rng).astype(np.int16)
+    """Draw a shot: (T, H, W, 3) uint8 RGB. ``rng`` draws all that is neither attribute nor place.
+
+    Outdoors there is a light sky above dark ground, indoors a dark wall above a light floor.
+    """
+    size = HEIGHT + DRIFT, WIDTH + DRIFT
+    picture = _draw_halves(*size, place, rng) if place else _draw_slope(*size, rng)
+    fewest, most = NUM_DISTRACTORS_OF_PLACES if place else NUM_DISTRACTORS
+    for _ in range(rng.integers(fewest, most + 1)):
+        _draw_distractor(picture, rng)
+    still = picture.astype(np.int16)
     track = TRACKS[values["motion"]](num_frames, rng)
     # The camera's path: (T, 2), x and y of the upper left corner, 0 to ``DRIFT``
     way = np.linspace(-0.5, 0.5, num_frames)[:, None] * rng.uniform(-0.5, 0.5, 2)
@@ -67,15 +82,21 @@ def render_pictures(
     return frames
 
 
-def _draw_background(height: int, width: int, rng: np.random.Generator) -> Array:
-    """Draw a slope of two muted colours with muted blobs, boxes and lines: (H, W, 3) float32."""
+def _draw_slope(height: int, width: int, rng: np.random.Generator) -> Array:
+    """Draw a slope from one muted colour to another: (H, W, 3) float32."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     cos, sin = _direction(rng)
     slope = 0.5 + 0.5 * (cos * (2 * x / width - 1) + sin * (2 * y / height - 1))
     first, second = _muted(rng), _muted(rng)
-    picture = first + (second - first) * np.clip(slope, 0, 1)[..., None]
-    for _ in range(rng.integers(NUM_DISTRACTORS[0], NUM_DISTRACTORS[1] + 1)):
-        _draw_distractor(picture, rng)
+    return first + (second - first) * np.clip(slope, 0, 1)[..., None]
+
+
+def _draw_halves(height: int, width: int, place: str, rng: np.random.Generator) -> Array:
+    """Draw two muted colours, one above the other, as in ``PLACES``: (H, W, 3) float32."""
+    horizon = int(height * rng.uniform(*HORIZON))
+    picture = np.empty((height, width, 3), np.float32)
+    for rows, values in zip((slice(horizon), slice(horizon, None)), PLACES[place], strict=True):
+        picture[rows] = _rgb(rng.random(), rng.uniform(*PLACE_SATURATION), rng.uniform(*values))
     return picture
 
 

@@ -56,6 +56,11 @@ ATTRIBUTES = {attribute: tuple(wordings) for attribute, wordings in WORDINGS.ite
 VISIBLE = {attribute: ATTRIBUTES[attribute] for attribute in ("shape", "colour", "motion")}
 AUDIBLE = {attribute: ATTRIBUTES[attribute] for attribute in ("timbre", "rhythm", "contour")}
 
+PLACE_WORDS = {
+    "indoors": ("indoors", "inside", "in a room"),
+    "outdoors": ("outdoors", "outside", "in a field"),
+}
+
 OPENINGS = ("", "", "", "so", "okay", "now", "um", "well", "next", "you see", "look", "there")
 THINGS = ("thing", "object", "something")
 APPEARS = ("appears", "is there", "shows itself")
@@ -80,6 +85,12 @@ def write_sentence(
     seen = f"{subject} {said['motion'] or _pick(APPEARS, rng)}"
     body = pattern.format(seen=seen, heard=_heard(said, rng))
     return f"{_pick(OPENINGS, rng)} {body}".strip()
+
+
+def add_place(sentence: str, place: str, rng: np.random.Generator) -> str:
+    """Say before or after a sentence where it happens."""
+    words = _pick(PLACE_WORDS[place], rng)
+    return f"{words} {sentence}" if rng.random() < 0.5 else f"{sentence} {words}"
 
 
 def _heard(said: Mapping[str, str], rng: np.random.Generator) -> str:

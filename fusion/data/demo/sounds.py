@@ -14,6 +14,10 @@ TEMPO = (0.93, 1.07)
 LOUDNESS = (0.12, 0.35)  # of the loudest note; 1 is full scale
 SIGNAL_TO_NOISE_DB = (18.0, 35.0)
 
+AMBIENCE = (0.02, 0.035)  # level of a place, root mean square
+GUSTS = (0.3, 0.8)  # per second
+RUMBLE, LOUDER = 24, 1.4  # samples; level, as low sounds seem less loud
+
 
 @dataclasses.dataclass(frozen=True)
 class Instrument:
@@ -44,9 +48,13 @@ CONTOURS = {"rising": (0, 2, 4, 6, 8), "falling": (8, 6, 4, 2, 0), "zigzag": (0,
 
 
 def render_sounds(
-    values: Mapping[str, str], num_samples: int, rng: np.random.Generator
+    values: Mapping[str, str], num_samples: int, rng: np.random.Generator, place: str = ""
 ) -> np.ndarray:
-    """Play a scene: (num_samples,) float32, -1 to 1. ``rng`` draws all that is no attribute."""
+    """Play a scene: (num_samples,) float32, -1 to 1.
+
+    ``rng`` draws all that is neither attribute nor place. Outdoors the wind hisses, indoors a
+    machine rumbles.
+    """
     onsets = draw_onsets(values["rhythm"], num_samples / SAMPLE_RATE, rng).tolist()
     pitches = draw_pitches(values["contour"], len(onsets) - 1, rng).tolist()
     instrument = INSTRUMENTS[values["timbre"]]
@@ -56,9 +64,32 @@ def render_sounds(
         first = int(start * SAMPLE_RATE)
         wave[first : first + len(note)] += note[: num_samples - first]
     wave *= np.float32(rng.uniform(*LOUDNESS) / max(np.abs(wave).max(), 1e-6))
-    level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(*SIGNAL_TO_NOISE_DB) / 20)
-    wave += np.float32(level) * rng.standard_normal(num_samples, np.float32)
+    if place:
+        wave += AMBIENCES[place](num_samples, rng) * np.float32(rng.uniform(*AMBIENCE))
+    else:
+        level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(*SIGNAL_TO_NOISE_DB) / 20)
+        wave += np.float32(level) * rng.standard_normal(num_samples, np.float32)
     return np.clip(wave, -1, 1)
+
+
+def _hiss(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise that is louder the higher its frequency; it swells and fades."""
+    noise = np.diff(rng.standard_normal(num_samples + 1, np.float32)) / np.float32(2**0.5)
+    turns = rng.uniform(*GUSTS) * np.arange(num_samples, dtype=np.float32) / SAMPLE_RATE
+    return noise * (1 + 0.3 * np.sin(2 * np.pi * (turns + np.float32(rng.random()))))
+
+
+def _rumble(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise below about 400 Hz."""
+    noise = rng.standard_normal(num_samples + 2 * RUMBLE, np.float32)
+    total = noise.astype(np.float64)
+    for _ in range(2):  # running means
+        total = np.cumsum(total)
+        total = (total[RUMBLE:] - total[:-RUMBLE]) / RUMBLE
+    return (LOUDER * total / total.std()).astype(np.float32)
+
+
+AMBIENCES = {"outdoors": _hiss, "indoors": _rumble}
 
 
 def draw_onsets(rhythm: str, seconds: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Render some of the films: ``python -m fusion.data.demo.worker FOLDER SIZE FIRST STEP``.
+"""Render some of the films: ``python -m fusion.data.demo.worker FOLDER VERSION SIZE FIRST STEP``.
 
 Not a process of a pool: a pool would fork the caller with its threads, or import its main program.
 """
@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from fusion.data.demo.film import write_film
-from fusion.data.demo.plan import plan_corpus
+from fusion.data.demo.versions import plan_corpus
 
 
-def main(folder: str, size: str, first: str, step: str) -> None:
+def main(folder: str, version: str, size: str, first: str, step: str) -> None:
     """Render every ``step``-th film from ``first`` on; ``size`` 0 is the whole corpus."""
-    for film in plan_corpus(int(size) or None)[int(first) :: int(step)]:
+    for film in plan_corpus(int(size) or None, int(version))[int(first) :: int(step)]:
         try:
             write_film(film, Path(folder))
         except OSError as error:

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from fusion.data.datasets.captioned import CaptionedVideos
+from fusion.data.datasets.demo import demo
 from fusion.data.features.format import Field
 from fusion.data.features.writer import StoreWriter
+from fusion.training.sampler import EpochBatchSampler
 
 FIELDS = {"2d": Field(3, 1.0), "audio": Field(40, 100.0)}
 
@@ -124,3 +126,26 @@ def test_only_features_that_there_are_limit_a_clip(tmp_path, caplog, fields, tok
     data.clips("validation")
     cut = f"validation: 1 of 1 clips are longer than {ends[0]}.0 s and are cut"
     assert (cut in caplog.text) == (len(ends) > 1)
+
+
+def test_neighbours_are_in_the_same_batch_in_training_alone(store, tmp_path):
+    file = write(tmp_path, *(f"film{n // 4},{n % 4},{n % 4 + 1},x" for n in range(16)))
+    data = CaptionedVideos(train=file, validation=file, store=store, neighbours=4)
+    clips = data.clips("train")
+    assert (clips.group, data.clips("validation").group) == (4, 1)
+    for batch in EpochBatchSampler(len(clips), 8, 0, group=clips.group):
+        films = [clips.captions[i].video for i in batch]
+        assert sorted(map(films.count, {*films})) == [4, 4]
+    assert CaptionedVideos(train=file, store=store).clips("train").group == 1
+
+
+def test_clips_of_a_film_of_the_built_in_corpus_are_in_the_same_batch():
+    clips = demo(films=2, neighbours=8).clips("train")
+    for batch in EpochBatchSampler(len(clips), 8, 0, group=clips.group):
+        assert len({clips.captions[i].video for i in batch}) == 1
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_there_is_at_least_one_neighbour_the_clip_itself(number):
+    with pytest.raises(ValueError, match=f"data.neighbours must be at least 1; got {number}"):
+        CaptionedVideos(neighbours=number)

@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 
 from fusion.data.demo import CorpusError, corpus, demo_corpus
 from fusion.data.demo.film import scene_frames, write_film
-from fusion.data.demo.plan import SPLITS, VERSION, plan_corpus
+from fusion.data.demo.plan import SPLITS
 from fusion.data.demo.sounds import SAMPLE_RATE
+from fusion.data.demo.versions import RECIPES, VERSION, plan_corpus
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,21 @@ def small(tmp_path_factory):
     return demo_corpus(tmp_path_factory.mktemp("cache"), jobs=1, size=1)
 
 
+@pytest.fixture(scope="module", params=RECIPES, ids=lambda version: f"version {version}")
+def of_version(small, request):
+    if request.param == VERSION:
+        return small, request.param
+    return demo_corpus(small.parent, jobs=1, size=1, version=request.param), request.param
+
+
 def digests(folder):
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.md5(p.read_bytes()).digest() for p in files}
 
 
-def test_files_are_films_with_picture_and_sound_of_the_planned_length(small):
-    film = plan_corpus(1)[0]
+def test_files_are_films_with_picture_and_sound_of_the_planned_length(of_version):
+    small, version = of_version
+    film = plan_corpus(1, version)[0]
     seconds = sum(scene.num_frames for scene in film.scenes) / 10
     with av.open(str(small / film.path)) as container:
         assert container.streams.video[0].codec_context.name in ("h264", "mpeg4")
@@ -54,7 +64,8 @@ def test_films_without_a_stream_lack_it(tmp_path):
             assert [stream.type for stream in container.streams] == kinds
 
 
-def test_tables_name_the_files_and_agree_with_one_another(small):
+def test_tables_name_the_files_and_agree_with_one_another(of_version):
+    small, _ = of_version
     truth = list(csv.DictReader((small / "attributes.csv").open()))
     for split in SPLITS:
         rows = list(csv.DictReader((small / f"{split}.csv").open()))
@@ -65,9 +76,30 @@ def test_tables_name_the_files_and_agree_with_one_another(small):
         assert [r["has_narration"] == "1" for r in own] == [bool(r["text"]) for r in rows]
 
 
-def test_the_number_of_processes_changes_nothing(small, tmp_path):
-    again = demo_corpus(tmp_path, jobs=2, size=1)
-    assert digests(again) == digests(small)
+def test_the_table_of_attributes_names_places_and_shots(of_version):
+    small, version = of_version
+    rows = list(csv.DictReader((small / "attributes.csv").open()))
+    assert all(bool(row["place"]) == bool(row["shots"]) == (version == 3) for row in rows)
+    scenes = [scene for film in plan_corpus(1, version) for scene in film.scenes]
+    for row, scene in zip(rows, scenes, strict=True):
+        shots = [shot.split() for shot in row["shots"].split("; ") if shot]
+        assert shots == [
+            [shot.place, str(shot.num_frames), *shot.values.values()]
+            for shot in scene.shots
+            if shot.place
+        ]
+
+
+def test_each_version_has_a_folder_of_its_own(of_version):
+    folder, version = of_version
+    assert folder.name == f"demo-v{version}-1"
+    assert json.loads((folder / "version.json").read_text()) == {"version": version, "films": 3}
+
+
+def test_the_number_of_processes_changes_nothing(of_version, tmp_path):
+    folder, version = of_version
+    again = demo_corpus(tmp_path, jobs=2, size=1, version=version)
+    assert digests(again) == digests(folder)
 
 
 def test_the_second_use_renders_nothing(small, monkeypatch):
@@ -139,13 +171,13 @@ def test_a_disk_that_fills_up_is_one_line_with_place_and_way_out(tmp_path, monke
 def test_a_full_disk_is_noticed_before_rendering(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 3_000_000})
     monkeypatch.setattr(corpus.shutil, "disk_usage", lambda place: usage)
-    with pytest.raises(CorpusError, match="takes 107 MB, 3 MB are free"):
+    with pytest.raises(CorpusError, match="takes 138 MB, 3 MB are free"):
         demo_corpus(tmp_path)
 
 
 def test_a_worker_that_cannot_write_says_why(tmp_path):
     (tmp_path / "videos").write_text("not a folder")
-    command = [sys.executable, "-m", "fusion.data.demo.worker", str(tmp_path), "1", "0", "1"]
+    command = [sys.executable, "-m", "fusion.data.demo.worker", str(tmp_path), "3", "1", "0", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.stdout == f"error {errno.EEXIST}\n"
 

@@ -1,6 +1,5 @@
 """The plan of the built-in corpus, its words, its pictures and sounds."""
 
-import hashlib
 from collections import Counter
 
 import numpy as np
@@ -9,16 +8,22 @@ import pytest
 from fusion.data.demo import demo_corpus
 from fusion.data.demo.film import scene_frames, scene_wave
 from fusion.data.demo.pictures import HEIGHT, SHAPES, TRACKS, WIDTH, render_pictures
-from fusion.data.demo.plan import NUM_COMBINATIONS, NUM_VIDEOS, SPLITS, combination, plan_corpus
+from fusion.data.demo.plan import NUM_COMBINATIONS, SPLITS, combination
 from fusion.data.demo.sentences import ATTRIBUTES, AUDIBLE, VISIBLE, WORDINGS, write_sentence
 from fusion.data.demo.sounds import INSTRUMENTS, RHYTHMS, SAMPLE_RATE, render_sounds
+from fusion.data.demo.versions import RECIPES, plan_corpus
 
 VALUES = combination(0)
 
 
+@pytest.fixture(scope="module", params=RECIPES, ids=lambda version: f"version {version}")
+def recipe(request):
+    return RECIPES[request.param]
+
+
 @pytest.fixture(scope="module")
-def plan():
-    return plan_corpus()
+def plan(recipe):
+    return plan_corpus(version=recipe.version)
 
 
 def clips(plan, split):
@@ -64,39 +69,48 @@ def test_a_few_per_cent_of_clips_lack_something(plan):
     assert all(s.text for s in test + clips(plan, "validation"))
 
 
-def test_some_sentences_are_mistimed_by_up_to_a_second(plan):
+def test_some_sentences_are_mistimed_by_up_to_so_many_seconds(plan, recipe):
     shifts = []
     for film in plan:
         starts = np.cumsum([0] + [s.num_frames for s in film.scenes]) / 10
         shifts += [s.caption_start - start for s, start in zip(film.scenes, starts, strict=False)]
         assert all(0 <= s.caption_start < s.caption_end <= starts[-1] for s in film.scenes)
-    assert 0.1 < np.mean(np.abs(shifts) > 1e-6) < 0.2
-    assert 0.9 < np.abs(shifts).max() < 1.001
+    assert np.mean(np.abs(shifts) > 1e-6) == pytest.approx(recipe.mistimed, rel=0.2)
+    assert np.abs(shifts).max() == pytest.approx(recipe.mistimed_seconds, rel=0.05)
 
 
-def test_a_small_corpus_is_the_beginning_of_the_whole(plan):
+def test_a_small_corpus_is_the_beginning_of_the_whole(plan, recipe):
+    small = plan_corpus(2, recipe.version)
     for split in SPLITS:
         whole = [film for film in plan if film.split == split]
-        assert [film for film in plan_corpus(2) if film.split == split] == whole[:2]
-        assert len(whole) == NUM_VIDEOS[split]
+        assert [film for film in small if film.split == split] == whole[:2]
+        assert len(whole) == recipe.films[split]
 
 
-def test_a_larger_corpus_has_more_to_train_on_and_the_same_tests(plan):
-    larger = plan_corpus(400)
-    assert larger[:320] == plan[:320]
-    assert larger[400:] == plan[320:]
-    assert {film.split for film in larger[:400]} == {"train"}
+def test_a_larger_corpus_has_more_to_train_on_and_the_same_tests(plan, recipe):
+    usual, many = recipe.films["train"], recipe.films["train"] + 80
+    larger = plan_corpus(many, recipe.version)
+    assert larger[:usual] == plan[:usual]
+    assert larger[many:] == plan[usual:]
+    assert {film.split for film in larger[:many]} == {"train"}
 
 
-def test_the_plan_of_this_version_never_changes(plan):
-    """If this fails on purpose, raise ``VERSION``: caches hold the corpus under its number."""
-    assert hashlib.md5(repr(plan).encode()).hexdigest() == "a42eb19a63055788073eca4568c48a32"
+def test_scenes_are_as_long_as_their_shots(plan, recipe):
+    low, high = recipe.scene_frames
+    for scene in (scene for film in plan for scene in film.scenes):
+        assert sum(shot.num_frames for shot in scene.shots) == scene.num_frames
+        assert low <= scene.num_frames <= high
 
 
-@pytest.mark.parametrize("size", [0, -1, 726])
-def test_an_impossible_size_is_an_error_that_names_the_possible_ones(size, tmp_path):
-    with pytest.raises(ValueError, match=f"data.films is {size}; choose 1 to 725"):
-        demo_corpus(tmp_path, size=size)
+@pytest.mark.parametrize(("version", "most"), [(2, 725), (3, 870)])
+@pytest.mark.parametrize("change", [None, 1], ids=["none", "too many"])
+def test_an_impossible_size_is_an_error_that_names_the_possible_ones(
+    version, most, change, tmp_path
+):
+    size = most + change if change else 0
+    with pytest.raises(ValueError, match=f"data.films is {size}; choose 1 to {most}"):
+        demo_corpus(tmp_path, size=size, version=version)
+    assert not [*tmp_path.iterdir()]
 
 
 # What is said.
@@ -130,7 +144,7 @@ def test_a_sentence_says_all_but_what_is_left_out():
 
 def test_most_sentences_are_short(plan):
     lengths = [len(s.text.split()) for s in clips(plan, "train")]
-    assert np.quantile(lengths, 0.85) <= 16
+    assert np.quantile(lengths, 0.85) <= 17
     assert max(lengths) <= 22
 
 
