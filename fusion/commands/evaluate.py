@@ -60,10 +60,8 @@ def evaluate(
         )
     overrides = list(overrides)
     config, split, own_first = _choose_test(read_config(path, trust), chosen, overrides)
-    if missing:
-        config["evaluation"] = {**config["evaluation"], "missing": list(missing)}
-    if direction is not None:
-        config["evaluation"] = {**config["evaluation"], "missing_direction": direction}
+    asked = {"missing": list(missing) or None, "missing_direction": direction}
+    config["evaluation"] |= {key: value for key, value in asked.items() if value is not None}
     task = make_task(config | {"trust": trust})
     encoders = task.open_encoders(find_checkpoint(path), own_first)
     accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
@@ -81,15 +79,21 @@ def evaluate(
             for name, source in encoders.items():
                 print(f"{name:<10}{source}", file=sys.stderr)
         if json_path:
-            parameters = sum(p.numel() for p in model.parameters())
-            scores = add_model(evaluation.scores, config, find_checkpoint(path), parameters)
-            write_atomically(Path(json_path).with_suffix(".npz"), scores)
-            write_atomically(json_path, json.dumps(evaluation.result, indent=1))
+            _write_result(Path(json_path), evaluation, model, config, find_checkpoint(path))
         if missing and chosen in (None, "test") and not overrides:
             _add_to_run(Path(path), evaluation, model, config)
     del model
     end_processes(accelerator)
     return evaluation.result if evaluation else None
+
+
+def _write_result(
+    file: Path, evaluation: Evaluation, model: nn.Module, config: dict[str, Any], checkpoint: Path
+) -> None:
+    parameters = sum(p.numel() for p in model.parameters())
+    scores = add_model(evaluation.scores, config, checkpoint, parameters)
+    write_atomically(file.with_suffix(".npz"), scores)
+    write_atomically(file, json.dumps(evaluation.result, indent=1))
 
 
 def _add_to_run(

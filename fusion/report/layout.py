@@ -114,3 +114,18 @@ def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
         **layout.facts,
     }
     return {name: text for name, text in facts.items() if text}
+
+
+def align(lines: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Write rows of cells as lines, every column as wide as its widest cell.
+
+    The first ``left`` columns begin at their left, the others end at their right.
+    """
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=False))
+        )
+        for line in lines
+    ]

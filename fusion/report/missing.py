@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from fusion.evaluation.missing import FUSED, LEFT_OUT, MASKED
 from fusion.report.comparison import NO_DIFFERENCE
-from fusion.report.layout import arrow
+from fusion.report.layout import align, arrow
 from fusion.report.page import render
 from fusion.report.plots import CYCLE, STYLE, new_figure, to_svg
 
@@ -35,7 +35,11 @@ def format_missing(section: Mapping[str, Any]) -> list[str]:
         tests = [["difference [95 %]", *head]]
         for way, row in curves["differences"].items():
             tests.append([way, *(_with_interval(row, place) for place in places)])
-        lines += [*_align(rows), "", *_align(tests)] if len(tests) > 1 else _align(rows)
+        lines += (
+            [*align(rows, left=1), "", *align(tests, left=1)]
+            if len(tests) > 1
+            else align(rows, left=1)
+        )
     return lines
 
 
@@ -90,7 +94,7 @@ def format_compared(section: Mapping[str, Any]) -> list[str]:
                 rows.append([method, way, *(f"{row[MAIN][place]:.1f}" for place in places)])
             for way, row in found["differences"].items():
                 rows.append([method, way, *(_with_interval(row, place) for place in places)])
-        lines += ["", _title(name, curves), "", *_align(rows, left=2)]
+        lines += ["", _title(name, curves), "", *align(rows, left=2)]
     return lines
 
 
@@ -158,15 +162,3 @@ def _chart(title: str, curves: Mapping[str, Any], lines: Sequence[Line]) -> Mark
         axes.set_xlabel("clips without it, %", loc="right")
         figure.legend(loc="outside lower left")
         return to_svg(figure, title)
-
-
-def _align(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Write rows of cells as lines; the first ``left`` columns hold words."""
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]

@@ -16,7 +16,7 @@ from fusion.report.comparison import (
     rows_of,
     write_values,
 )
-from fusion.report.layout import Layout, arrow, facts_of, number, size_note
+from fusion.report.layout import Layout, align, arrow, facts_of, number, size_note
 from fusion.report.missing import TITLE, compared_section, format_compared, format_missing
 from fusion.report.page import page, render
 
@@ -92,14 +92,6 @@ def _rescored_rows(layout: Layout, rescored: Mapping[str, Any]) -> list[str]:
 def _numbers(layout: Layout, row: Mapping[str, Any]) -> list[str]:
     metrics = [f"{row[name]:.1f}" if name in row else "-" for name in layout.columns]
     return metrics + [str(row.get(name, "")) for name in layout.counts]
-
-
-def align(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Write rows of cells as lines, every column as wide as its widest cell."""
-    width = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
-    return [
-        "  ".join(cell.rjust(w) for cell, w in zip(line, width, strict=False)) for line in lines
-    ]
 
 
 def _tuned_rows(late: Mapping[str, Any], rows: str) -> list[str]:

@@ -60,12 +60,42 @@ class ClipSet(Dataset[dict[str, Any]]):
         """After each epoch of training: report on it. The default does nothing."""
 
 
-class FirstClips(ClipSet):
+class ChangedClips(ClipSet):
+    """Another set of clips, of which something is changed."""
+
+    def __init__(self, clips: ClipSet) -> None:
+        self.clips, self.folder = clips, clips.folder
+        self.whole, self.group, self.further = clips.whole, clips.group, clips.further
+
+    @property
+    def captions(self) -> Sequence[Caption]:  # type: ignore[override]
+        """The captions of the clips, read when they are asked for."""
+        return self.clips.captions
+
+    @property
+    def shows(self) -> Sequence[int]:
+        """For each caption the number of its clip."""
+        return self.clips.shows
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.clips)
+
+    def set_epoch(self, seed: int) -> None:
+        """Set the seed of the random draws."""
+        self.clips.set_epoch(seed)
+
+    def end_epoch(self) -> None:
+        """After each epoch of training: report on it."""
+        self.clips.end_epoch()
+
+
+class FirstClips(ChangedClips):
     """The first ``number`` clips of a set, or all if it has fewer."""
 
     def __init__(self, clips: ClipSet, number: int) -> None:
-        self.clips, self.number = clips, number
-        self.folder, self.group = clips.folder, clips.group
+        super().__init__(clips)
+        self.number = number
         if clips.whole is not None:
             self.whole = [caption for caption in clips.whole if caption < number]
 
@@ -88,14 +118,6 @@ class FirstClips(ClipSet):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.clips[index]
-
-    def set_epoch(self, seed: int) -> None:
-        """Set the seed of the random draws."""
-        self.clips.set_epoch(seed)
-
-    def end_epoch(self) -> None:
-        """After each epoch of training: report on it."""
-        self.clips.end_epoch()
 
 
 class Source:

@@ -8,45 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from fusion.data.captions.table import Caption
-from fusion.data.datasets.dataset import ClipSet
+from fusion.data.datasets.dataset import ChangedClips, ClipSet
 from fusion.parts import nearest
 
 KEY = "drop_modalities"  # of the section data
 KEPT = 2  # modalities that a training clip keeps: a contrastive loss needs a pair
 
 
-class _Around(ClipSet):
-    """Another set of clips, whose items are changed."""
-
-    def __init__(self, clips: ClipSet) -> None:
-        self.clips, self.folder = clips, clips.folder
-        self.whole, self.group, self.further = clips.whole, clips.group, clips.further
-
-    @property
-    def captions(self) -> Sequence[Caption]:  # type: ignore[override]
-        """The captions of the clips."""
-        return self.clips.captions
-
-    @property
-    def shows(self) -> Sequence[int]:
-        """For each caption the number of its clip."""
-        return self.clips.shows
-
-    def __len__(self) -> int:
-        """Number of items."""
-        return len(self.clips)
-
-    def set_epoch(self, seed: int) -> None:
-        """Set the seed of the random draws."""
-        self.clips.set_epoch(seed)
-
-    def end_epoch(self) -> None:
-        """After each epoch of training: report on it."""
-        self.clips.end_epoch()
-
-
-class DroppedModalities(_Around):
+class DroppedModalities(ChangedClips):
     """Training clips that lose modalities at random, other ones in each epoch.
 
     After :meth:`set_epoch` a clip loses each modality with its own probability, independently. A
@@ -101,7 +70,7 @@ def lose(shares: Mapping[str, float], has: Sequence[str], seed: int, index: int)
     return lost[: max(0, len(has) - KEPT)]
 
 
-class WithoutModality(_Around):
+class WithoutModality(ChangedClips):
     """Clips of which none has one modality."""
 
     def __init__(self, clips: ClipSet, modality: str) -> None:

@@ -8,7 +8,7 @@ is indoors or outdoors; the sound was recorded where the thing is that is spoken
 * who sees and hears knows: the shot whose place is that of the sound.
 
 The other thing is spoken of in other scenes of the same film, with the same tunes. So a film has
-clips that only this knowledge tells apart, unless the sentence says the place, which few do.
+clips that only this knowledge tells apart, unless the sentence says the place (one of three does).
 """
 
 from __future__ import annotations
