@@ -26,14 +26,28 @@ def fails(capsys, *words):
 
 
 @pytest.fixture(scope="module")
-def server(index):
-    """A server as a user starts it: the process, and the line that it printed."""
-    command = [sys.executable, "-m", "fusion", "serve", str(index.folder), "--port", "0"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=ROOT, **pipes)
-    yield process, process.stdout.readline().strip()
-    process.kill()
-    process.wait()
+def servers(index):
+    """Start servers as a user does; a list of each process and the line that it printed."""
+    started = []
+
+    def start():
+        command = [sys.executable, "-m", "fusion", "serve", str(index.folder), "--port", "0"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=ROOT, **pipes)
+        started.append((process, process.stdout.readline().strip()))
+        return started[-1]
+
+    yield started, start
+    for process, _ in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def server(servers):
+    """A server that runs: tests may come in any order, and one of them ends it."""
+    started, start = servers
+    return started[-1] if started and started[-1][0].poll() is None else start()
 
 
 def test_it_prints_one_line_and_answers_at_once(server):
