@@ -7,5 +7,9 @@ from fusion.cli.main import call
 
 if __name__ == "__main__":
     size = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    call("index", sys.argv[2:])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        call("index", sys.argv[2:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage writes a file at the end
