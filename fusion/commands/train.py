@@ -35,7 +35,7 @@ from fusion.tasks import make_task
 from fusion.training.launch import end_processes, make_accelerator
 from fusion.training.log import Clock, read_metrics, tracker_config
 from fusion.training.run_folder import LOCK, RunFolder
-from fusion.training.settings import Settings
+from fusion.training.settings import LAST, Settings
 from fusion.training.trainer import Trainer
 
 
@@ -87,7 +87,7 @@ class Job:
         self._fit(resumes)
         train_set = self.task.clips("train")
         validation_set = self._validation_clips()
-        split = next((name for name in ("test", "validation") if name in self.task.splits), None)
+        split = self._report_split()
         if split:  # a mistake in it is found before training
             self.task.clips(split)
         self._build()
@@ -176,12 +176,25 @@ class Job:
             if note := say_small(len(clips)):
                 warn(f"validation: {note}")
             return clips
-        if self.settings.best:
+        if self.settings.best not in (None, LAST):
             raise ConfigError(
-                "trainer.best needs a validation split, which the data lacks; set trainer.best=null"
+                "trainer.best needs a validation split, which the data lacks; set trainer.best=last"
                 " to take the last epoch"
             )
         return None
+
+    def _report_split(self) -> str | None:
+        """Return the split that is evaluated at the end; None: there is none."""
+        known = [name for name in ("test", "validation") if name in self.task.splits]
+        if (asked := self.settings.report_split) is None:
+            return next(iter(known), None)
+        if asked not in known:
+            have = f"the data has {' and '.join(known)}" if known else "the data has neither"
+            raise ConfigError(
+                f"trainer.report_split: {asked!r} is not test or validation, or the data lacks it;"
+                f" {have}"
+            )
+        return asked
 
     def _conclude(self, model: nn.Module, split: str | None, steps: int, resumed: bool) -> None:
         """Evaluate the best checkpoint and write the report."""

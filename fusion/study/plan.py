@@ -14,6 +14,7 @@ import yaml
 from fusion.config import ConfigError, check
 from fusion.modalities import Direction, parse_term
 from fusion.recipes import find_config
+from fusion.training.settings import LAST
 
 MOST_COMPARED = 20_000  # combinations of weights among which a design chooses
 
@@ -138,5 +139,5 @@ def overrides_of(plan: Plan, setting: Setting, seed: int, folder: Path) -> list[
     terms = ", ".join(f'"{term}": {weight:g}' for term, weight in pairs)
     changes: dict[str, Any] = {"loss.terms": f"{{{terms}}}", "seed": seed, "resume": "true"}
     # The last epoch counts: a subset may not train the direction that trainer.best names.
-    changes |= {"trainer.best": "null", "output": f'"{folder}"'}
+    changes |= {"trainer.best": LAST, "output": f'"{folder}"'}
     return [*plan.overrides, *(f"{key}={value}" for key, value in changes.items())]

@@ -50,6 +50,7 @@ from fusion.tasks.retrieval_tuning import (
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tasks.vocabulary import KnownWords, count_words
 from fusion.tokens import Batch
+from fusion.training.settings import LAST
 
 
 class Retrieval:
@@ -83,7 +84,9 @@ class Retrieval:
                 " add it there, or take its terms out by a weight of 0"
             )
         ways = [d for d in directions(model.modalities) if {*d.query, *d.gallery} <= embedded]
-        if best is not None and best not in [f"{way} R@{k}" for way in ways for k in RECALLS]:
+        if best not in (None, LAST) and best not in [
+            f"{way} R@{k}" for way in ways for k in RECALLS
+        ]:
             raise ConfigError(
                 f"trainer.best: {best!r} is not evaluated with these modalities and"
                 f" model.combinations; choose a direction of {', '.join(map(str, ways))} and a"

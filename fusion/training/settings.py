@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+LAST = "last"  # as Settings.best: no result is compared
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -31,7 +33,9 @@ class Settings:
         fit: take smaller batches where there are few clips, see
             :func:`fusion.tasks.fit.fit_trainer`.
         best: the result of the evaluation that selects the best checkpoint, larger is better;
-            null: the first result.
+            null: the first result; ``last``: the last epoch counts, whatever its results.
+        report_split: the split that is evaluated at the end; null: test, or validation where there
+            is none. Choose settings on validation.
 
     Raises:
         ValueError: a number is out of its range.
@@ -54,6 +58,7 @@ class Settings:
     save_every: int | None = None
     fit: bool = False
     best: str | None = None
+    report_split: str | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""

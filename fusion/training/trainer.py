@@ -37,7 +37,7 @@ from fusion.training.memory import ChunkSize
 from fusion.training.optim import NonFiniteGuard, allocate_state, make_optimizer, make_schedule
 from fusion.training.run_folder import RunFolder
 from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
-from fusion.training.settings import Settings
+from fusion.training.settings import LAST, Settings
 from fusion.training.step import ExactStep
 from fusion.words import number_of
 
@@ -253,11 +253,13 @@ class Trainer:
         epoch = self.epoch + 1
         self.log.validation(epoch, self.steps_done, results)
         name = self.settings.best or next(iter(results), "")
+        if name == LAST:
+            name = ""
         if name and name not in results:
             raise ValueError(
                 f"trainer.best: the evaluation has no {name!r}; choose from {', '.join(results)}"
             )
-        score = results[name] if name else float(epoch)  # without results the last is the best
+        score = results[name] if name else float(epoch)  # the last is the best
         self.log.say(f"epoch {epoch}: {name} {score:.1f}" if name else f"epoch {epoch}")
         self.epoch, self.batch = epoch, 0
         if score > self.best:

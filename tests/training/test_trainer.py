@@ -1,6 +1,7 @@
 import signal
 
 import pytest
+import safetensors.torch
 import torch
 from accelerate import Accelerator
 
@@ -74,7 +75,6 @@ def make(folder, resume=False, data=None, evaluate=None, **settings):
 
 
 def save(path, model):
-    import safetensors.torch
 
     safetensors.torch.save_file(model.state_dict(), path / "model.safetensors")
 
@@ -162,7 +162,6 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path):
 
     trainer = make(tmp_path, evaluate=evaluate)
     trainer.fit()
-    import safetensors.torch
 
     best = safetensors.torch.load_file(tmp_path / "best" / "model.safetensors")
     for name, tensor in best.items():
@@ -242,6 +241,14 @@ def test_the_first_result_picks_the_best_if_none_is_named(tmp_path):
     trainer = make(tmp_path, best=None, evaluate=lambda model: {"first": 3.0, "second": 9.0})
     trainer.fit()
     assert trainer.best == 3.0
+
+
+def test_the_last_epoch_counts_if_that_is_asked(tmp_path):
+    scores = iter([9.0, 3.0, 5.0])
+    make(tmp_path, best="last", evaluate=lambda model: {"score": next(scores)}).fit()
+    load = safetensors.torch.load_file
+    best, last = (load(tmp_path / name / "model.safetensors") for name in ("best", "last"))
+    assert best.keys() == last.keys() and all(torch.equal(best[k], last[k]) for k in best)
 
 
 @pytest.mark.parametrize(

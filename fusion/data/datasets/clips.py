@@ -266,7 +266,7 @@ def draw_films(
     if len(films) < 2:
         raise ValueError(
             f"{file} is about one film, so none can be held out; name data.validation, or set"
-            " data.held_out=0 and trainer.best=null"
+            " data.held_out=0 and trainer.best=last"
         )
     drawn = set(films[: min(max(1, round(share * len(films))), len(films) - 1)])
     rest = [c for c in captions if c.video not in drawn]
