@@ -7,7 +7,7 @@ import yaml
 from fusion.builders import check_config
 from fusion.config import flatten, load_config
 from fusion.models.batchnorm import batch_granularity
-from fusion.study.plan import overrides_of, read_plan, subsets
+from fusion.study.plan import overrides_of, read_plan
 
 ROOT = Path(__file__).parents[1] / "configs"
 STUDIES = [ROOT / "study.yaml", *(ROOT / "studies").glob("*.yaml")]  # say what is trained
@@ -132,8 +132,8 @@ def test_there_are_configs():
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_sets_of_terms_of_a_study_make_configs(path, tmp_path):
     plan = read_plan(path, ["data_root=x"])
-    every = subsets(plan.terms)
-    assert (len(every), plan.seeds) == (63, [0, 1])
+    every = plan.settings()
+    assert (len(every), plan.seeds) == (plan.budget or 63, [0, 1])
     for setting in (*every[::9], every[-1]):
         config = load_config(plan.config, overrides_of(plan, setting, 1, tmp_path / "a b"))
         terms = check_config(config)["loss"](modalities=["text", "video", "audio"]).weights
@@ -142,4 +142,10 @@ def test_the_sets_of_terms_of_a_study_make_configs(path, tmp_path):
 
 
 def test_there_is_a_study_for_every_data_set():
-    assert {path.stem for path in STUDIES} == {"study", "spoken_digits", "msrvtt", "youcook2"}
+    assert {path.stem for path in STUDIES} == {
+        "study",
+        "weights",
+        "spoken_digits",
+        "msrvtt",
+        "youcook2",
+    }

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   {prog} study --dry-run                      # what is done, what is left, and how long it takes
   {prog} study trainer.epochs=3 data.films=40 # other values of the recipe
   {prog} study --weights 0,0.1,1 --budget 40  # weights instead of subsets
+  {prog} studies/weights                      # weights for eao, chosen on validation
 """
 
 
@@ -28,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     option = parser.add_argument
     option("study", help="YAML file of a study, or a recipe such as study")
-    text = "changes to the config that is trained"
+    text = "changes to the config that is trained, or to the study: output, seeds, terms"
     option("overrides", nargs="*", default=[], metavar="key=value", help=text)
     text = "trainings at a time (default: one for each GPU, else for each core)"
     option("--at-once", type=positive, metavar="N", help=text)

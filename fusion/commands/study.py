@@ -9,24 +9,20 @@ import torch
 
 from fusion.builders import check_config
 from fusion.commands.initial import read_training_config
-from fusion.config import ConfigError
 from fusion.files import num_cores
 from fusion.study.jobs import estimate, jobs_of, run_jobs, seconds_of
 from fusion.study.page import write_study
-from fusion.study.plan import overrides_of, read_plan, spread_out, subsets
+from fusion.study.plan import overrides_of, read_plan
 from fusion.study.result import read_study
 from fusion.tasks import complete_result
 
 
 def study(given: argparse.Namespace) -> None:
     """Run a study, as the command line says."""
-    plan = read_plan(given.study, given.overrides)
-    if given.budget and not given.weights:
-        raise ConfigError("--budget is the number of settings with --weights; give both")
-    if given.weights:
-        settings = spread_out(plan.terms, given.weights, given.budget or 40)
-    else:
-        settings = subsets(plan.terms)
+    chosen = {"weights": given.weights, "budget": given.budget}
+    changes = [f"{key}={value}" for key, value in chosen.items() if value]
+    plan = read_plan(given.study, [*given.overrides, *changes])
+    settings = plan.settings()
     devices = torch.cuda.device_count()
     at_once = given.at_once or devices or num_cores()
     jobs = jobs_of(plan, settings)

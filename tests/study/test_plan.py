@@ -30,13 +30,16 @@ def test_weights_are_far_from_one_another():
     assert found[0].weights == (1, 1, 1) and len(set(found)) == 8
     assert found == spread_out(TERMS[:3], [1, 0, 0.5], 8)
     # Each is as far from those before as any other setting would be.
-    values = np.array([s.weights for s in spread_out(TERMS[:3], [0, 0.5, 1], 26)]) * 2
+    every = spread_out(TERMS[:3], [0, 0.5, 1], 100)
+    values = np.array([s.weights for s in every]) * 2
     for place in range(1, 8):
         before = values[:place]
         nearest = [min(np.abs(other - b).sum() for b in before) for other in values]
         assert min(np.abs(values[place] - b).sum() for b in before) == max(nearest)
-    assert len(spread_out(TERMS[:3], [0, 0.5, 1], 100)) == 26  # all but no term at all
-    with pytest.raises(ConfigError, match="two or more numbers from 0 on"):
+    # The loss divides by the sum of weights: 27 settings without the empty one are 19 losses.
+    shares = {tuple(w / sum(s.weights) for w in s.weights) for s in every}
+    assert len(every) == len(shares) == 19
+    with pytest.raises(ConfigError, match="must be two or more numbers from 0 on"):
         spread_out(TERMS, [1], 3)
     with pytest.raises(ConfigError, match="1,000,000 combinations, and at most 20,000"):
         spread_out(TERMS, range(10), 3)
@@ -50,6 +53,7 @@ def test_weights_are_far_from_one_another():
         ("config: eao\nterms: [t|v]\noutput: x\n", "terms must be 2 to 10 different terms"),
         ("config: eao\nterms: [t|v, t|a]\noutput: x\nseeds: [1, 1]\n", "seeds must be different"),
         ("config: eao\nterms: [a, b]\noutput: x\noverrides: [seed=1]\n", "seed=1 is set by the st"),
+        ("config: eao\nterms: [a, b]\noutput: x\nbudget: 3\n", "got 3 with weights None"),
         ("- a\n", "must hold `key: value` lines"),
         ("a: [\n", "is not a YAML file that can be read"),
     ],
@@ -69,3 +73,12 @@ def test_overrides_of_the_command_come_last(tmp_path):
     assert read_plan(tmp_path / "s.yaml", ["data.films=4"]) == Plan(
         "eao", ["t|v", "t|a"], "x", ["data.films=3", "data.films=4"], [0, 1]
     )
+
+
+def test_the_command_line_changes_the_study_and_the_config(tmp_path):
+    (tmp_path / "s.yaml").write_text("config: eao\nterms: [t|v, t|a]\noutput: x\n")
+    changes = ["output=y", "data.films=3", "seeds=[4]", "weights=[0, 1, 2]", "budget=5"]
+    plan = read_plan(tmp_path / "s.yaml", changes)
+    assert (plan.output, plan.seeds, plan.overrides) == ("y", [4], ["data.films=3"])
+    assert plan.settings() == spread_out(plan.terms, [0, 1, 2], 5)
+    assert read_plan(tmp_path / "s.yaml").settings() == subsets(plan.terms)

@@ -46,9 +46,9 @@ def test_conclusions_name_the_best_and_what_is_enough():
 
 def test_weights_have_no_effects_of_in_and_out(tmp_path):
     plan = Plan("eao", ["t|v", "t|a"], "x", seeds=[0])
-    settings = spread_out(plan.terms, [0, 0.1, 1], 3)
-    hits = np.zeros((3, 1, 10), bool)
-    study = Study(plan, settings, {"t->v": hits}, {"t->v": np.ones(3, bool)}, np.ones(3), "p", 1)
+    settings = spread_out(plan.terms, [0, 0.1, 1], 5)
+    hits = np.zeros((5, 1, 10), bool)
+    study = Study(plan, settings, {"t->v": hits}, {"t->v": np.ones(5, bool)}, np.ones(5), "p", 1)
     assert study.effects() == {} and study.halves() is None
     write_study(study, tmp_path)
     assert "Main effects" not in (tmp_path / "study.html").read_text()
