@@ -122,7 +122,7 @@ def run_scarce(tool, limit):
 @pytest.mark.parametrize("chunk", [None, 0.5])
 def test_an_exact_step_never_waits_for_the_device(tmp_path, chunk):
     trainer = cuts.make_trainer(tmp_path, "something", "groups", "float32", chunk, cpu=False)
-    batches = list(trainer._rest_of_epoch())
+    batches = list(trainer.rest_of_epoch())
     trainer.step(batches[0])
     torch.cuda.set_sync_debug_mode("error")
     try:

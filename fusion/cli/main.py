@@ -16,6 +16,7 @@ COMMANDS = {  # each is a module of this folder, with _ for -
     "evaluate": "evaluate a trained model on any split or data set",
     "compare": "compare trained runs in one table and one picture",
     "study": "train every subset of the terms of a loss, and say which to pull together",
+    "find-lr": "recommend learning rates for a config, by a short test",
     "index": "index films for search",
     "search": "search an index by words, sound, picture or any of them",
     "serve": "search an index in the browser, and by an API",

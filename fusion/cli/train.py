@@ -23,6 +23,7 @@ frequent overrides:
   base=spoken_digits               put the config, such as ablations/no_pairs, on another one
   trainer.epochs=1                 passes over the training clips
   trainer.batch_size=512           clips in a step, over all processes
+  trainer.learning_rate=1e-3       the highest; fusion find-lr CONFIG recommends one
   trainer.mixed_precision=bf16     or fp16, or no
 """
 

@@ -33,6 +33,7 @@ def write_report(
     gallery: Sequence[GalleryItem],
     facts: Mapping[str, str],
     gallery_note: str = "",
+    further: Mapping[str, Markup] | None = None,
     page_bytes: int = PAGE_BYTES,
 ) -> None:
     """Write the report of a run as one file that needs only a browser.
@@ -45,12 +46,14 @@ def write_report(
         gallery: examples with their clips, such as queries and what they found.
         facts: what else to know of the run (config, seed, time, versions), by name.
         gallery_note: how these examples were chosen.
+        further: sections of the task, by heading.
         page_bytes: players are left out of the gallery where the page would be larger.
     """
     layout = Layout.of(results[0]) if results else None
     charts = learning_curves(metrics, layout)
     sections = {f"{r['table']['title']}: {r.get('set', 'results')}": _result(r) for r in results}
     sections[TITLE] = missing_section(results[0].get("missing") if results else None)
+    sections |= further or {}
     sections["Learning curves"] = render("charts.html", charts=charts)
     about = {"This run": render("facts.html", facts=facts)}
     first = headline(results[0]) if results else Markup("<h1>Not evaluated</h1>")

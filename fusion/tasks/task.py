@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from accelerate import Accelerator
+from markupsafe import Markup
 from torch import nn
 
 from fusion.config import ConfigError
@@ -29,6 +30,7 @@ class Evaluation(NamedTuple):
     scores: bytes  # of every query, for paired tests, see fusion.report.runs.pack_scores
     gallery: Sequence[GalleryItem] = ()  # examples for the report
     gallery_note: str = ""  # how they were chosen, one sentence
+    sections: Mapping[str, Markup] = {}  # further ones of the report, by heading
 
 
 class Task(Protocol):

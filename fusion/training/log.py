@@ -16,30 +16,38 @@ from tqdm import tqdm
 from fusion.config import flatten
 from fusion.files import write_atomically
 
+AT_END = ("validation", "end")  # events at the end of an epoch
+
 
 class RunLog:
     """Log of one run; silent on all processes but the main one.
 
     Rows are kept in ``rows``, appended to ``path`` (``metrics.jsonl``; None: nowhere) and passed to
     the accelerator's trackers. If the run was interrupted after ``done`` steps and ``epochs_done``
-    epochs, later rows are dropped.
+    epochs, later rows are dropped. ``what`` is written before the progress bar.
     """
 
     def __init__(
-        self, path: Path | None, accelerator: Accelerator, steps: int, done: int, epochs_done: int
+        self,
+        path: Path | None,
+        accelerator: Accelerator,
+        steps: int,
+        done: int,
+        epochs_done: int,
+        what: str = "training",
     ) -> None:
         self.path, self.accelerator = path, accelerator
         self.rows: list[dict[str, Any]] = []
         self.on_main = accelerator.is_main_process
         if self.on_main and path is not None and path.exists():
             rows = [row for row in read_metrics(path) if row["step"] <= done]
-            kept = [r for r in rows if r["event"] != "validation" or r["epoch"] <= epochs_done]
+            kept = [r for r in rows if r["event"] not in AT_END or r["epoch"] <= epochs_done]
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.bar = tqdm(
             total=steps,
             initial=done,
             unit="step",
-            desc="training",
+            desc=what,
             disable=not self.on_main,
             mininterval=0.3 if sys.stderr.isatty() else 10,
             dynamic_ncols=True,
@@ -63,6 +71,11 @@ class RunLog:
         self._write("validation", epoch, step, values)
         self._since, self._clips = time.perf_counter(), 0
 
+    def end(self, epoch: int, step: int, reason: str) -> None:
+        """Log why training ended before its last epoch, and print it."""
+        self.say(reason)
+        self._write("end", epoch, step, {"reason": reason})
+
     def chunks(self, epoch: int, step: int, sizes: Sequence[int]) -> None:
         """Log how many clips each rank has in memory at a time."""
         self._write("memory", epoch, step, {f"chunk/{rank}": n for rank, n in enumerate(sizes)})
@@ -76,7 +89,7 @@ class RunLog:
         """End the progress bar."""
         self.bar.close()
 
-    def _write(self, event: str, epoch: int, step: int, values: Mapping[str, float]) -> None:
+    def _write(self, event: str, epoch: int, step: int, values: Mapping[str, Any]) -> None:
         row = {"event": event, "epoch": epoch, "step": step, **values}
         self.rows.append(row)
         if not self.on_main:

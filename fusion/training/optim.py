@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 MOST = 10  # steps in a row without a finite gradient
@@ -29,14 +30,79 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 
 
 def make_optimizer(
-    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+    name: str,
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+    learning_rate: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """Build an optimizer of ``OPTIMIZERS``; a ValueError says that the name is unknown."""
+    """Build an optimizer of ``OPTIMIZERS``; a ValueError says that the name is unknown.
+
+    ``parameters`` may be groups, see :func:`make_groups`.
+    """
     if name not in OPTIMIZERS:
         raise ValueError(f"trainer.optimizer: unknown {name!r}; choose from {list(OPTIMIZERS)}")
+    given = [p for p in parameters if not isinstance(p, nn.Parameter) or p.requires_grad]
     # Fused: faster, and it can skip a step without a device synchronisation.
-    parameters = [p for p in parameters if p.requires_grad]
-    return OPTIMIZERS[name](parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    return OPTIMIZERS[name](given, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def make_groups(
+    named: Iterable[tuple[str, nn.Parameter]], part_rates: Mapping[str, float], decays_all: bool
+) -> list[dict[str, Any]]:
+    """Sort a model's trained parameters into groups for :func:`make_optimizer`.
+
+    Args:
+        named: parameters and their names.
+        part_rates: the highest learning rate of each part, see :func:`part_of`; other parameters
+            have the main rate.
+        decays_all: all parameters decay; else only matrices, see :func:`is_matrix`.
+
+    Returns:
+        One group for each part and kind of decay, with its name as ``part``. Parameters with the
+        main rate come first, as the part ``""``, even if there are none. A model in one group has
+        its parameters in their own order.
+
+    Raises:
+        ValueError: a part has no trained parameter.
+    """
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    check_parts(part_rates, [name for name, _ in trained])
+    groups: dict[tuple[str, bool], dict[str, Any]] = {("", True): {"params": [], "part": ""}}
+    for name, parameter in trained:
+        part, decays = part_of(name, part_rates), decays_all or is_matrix(parameter)
+        if (part, decays) not in groups:
+            own: dict[str, Any] = {"lr": part_rates[part]} if part else {}
+            own |= {} if decays else {"weight_decay": 0.0}
+            groups[part, decays] = {"params": [], "part": part, **own}
+        groups[part, decays]["params"].append(parameter)
+    return list(groups.values())
+
+
+def part_of(name: str, parts: Iterable[str]) -> str:
+    """Return the longest of ``parts`` that a parameter's name begins with; "": there is none.
+
+    Words between dots are compared as a whole: ``encoders.image`` does not fit ``encoders.images``.
+    """
+    fitting = (part for part in parts if f"{name}.".startswith(f"{part}."))
+    return max(fitting, key=len, default="")
+
+
+def check_parts(
+    parts: Iterable[str], names: Iterable[str], key: str = "trainer.part_learning_rates"
+) -> None:
+    """Raise ValueError if a part that ``key`` names fits none of the parameters' names."""
+    names = list(names)
+    for part in parts:
+        if not any(part_of(name, [part]) for name in names):
+            known = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+            raise ValueError(
+                f"{key}: no trained parameter is in {part!r}; the parts are {', '.join(known)}"
+            )
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Return whether a tensor has two dimensions longer than one: no bias, norm or single token."""
+    return sum(size > 1 for size in parameter.shape) >= 2
 
 
 def allocate_state(optimizer: torch.optim.Optimizer) -> None:

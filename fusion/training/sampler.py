@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fusion.files import num_cores
+from fusion.interfaces import TrainingSet
+from fusion.tokens import Batch
+from fusion.words import number_of
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -60,6 +69,32 @@ class EpochBatchSampler(Sampler[list[int]]):
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size + self.rank * share
             yield clips[start : start + share].tolist()
+
+
+def make_loader(
+    train_set: TrainingSet,
+    batches: EpochBatchSampler,
+    collate: Callable[[Sequence[Any]], Batch],
+    workers: int,
+    accelerator: Accelerator,
+) -> DataLoader[Any]:
+    """Make what reads a rank's share of each batch, in so many worker processes; 0: in this one."""
+    if workers > (cores := num_cores()) and accelerator.is_main_process:
+        print(
+            f"trainer.num_workers={workers}, but this machine has {number_of(cores, 'core')}:"
+            " more workers only help where reading waits for the disk",
+            file=sys.stderr,
+        )
+    # torch would say the same in each epoch of each process.
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    return DataLoader(
+        cast(Dataset[Any], train_set),
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),  # else it would draw from the global one
+    )
 
 
 def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:

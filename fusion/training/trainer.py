@@ -11,35 +11,38 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import sys
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from fusion.checkpoint import load_weights, read_state, save_weights
 from fusion.distributed import broadcast_
-from fusion.files import num_cores, replace_folder
-from fusion.interfaces import Loss, TrainingSet
+from fusion.files import replace_folder
+from fusion.interfaces import Loss, Result, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
+from fusion.training.best import BestEpoch
 from fusion.training.gradcache import check_outputs
 from fusion.training.launch import Stopped, StopRequest
 from fusion.training.log import RunLog
 from fusion.training.memory import ChunkSize
-from fusion.training.optim import NonFiniteGuard, allocate_state, make_optimizer, make_schedule
+from fusion.training.optim import (
+    NonFiniteGuard,
+    allocate_state,
+    make_groups,
+    make_optimizer,
+    make_schedule,
+)
 from fusion.training.run_folder import RunFolder
-from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
-from fusion.training.settings import LAST, Settings
+from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix
+from fusion.training.settings import Settings
 from fusion.training.step import ExactStep
-from fusion.words import number_of
 
 STATE = "trainer.pt"
 
@@ -86,7 +89,9 @@ class Trainer:
         self.batches = EpochBatchSampler(
             len(train_set), settings.batch_size, seed, rank, world_size, train_set.group
         )
-        self.loader = self._make_loader(collate)
+        self.loader = make_loader(
+            train_set, self.batches, collate, settings.num_workers, accelerator
+        )
         self.steps = settings.epochs * len(self.batches)
         share = settings.batch_size // world_size
         self.chunk = ChunkSize(share, batch_granularity(model.train()), settings.chunk_size)
@@ -97,33 +102,17 @@ class Trainer:
         broadcast_([*model.parameters(), *model.buffers()])
         self._prepare_steps()
         self.epoch = self.batch = 0  # complete epochs, and batches of the current one
-        self.best = -math.inf
+        self.best = BestEpoch(settings.best, settings.patience)
         self.stop_request = StopRequest()
 
-    def _make_loader(self, collate: Callable[[Sequence[Any]], Batch]) -> DataLoader[Any]:
-        workers, cores = self.settings.num_workers, num_cores()
-        if workers > cores and self.accelerator.is_main_process:
-            print(
-                f"trainer.num_workers={workers}, but this machine has {number_of(cores, 'core')}:"
-                " more workers only help where reading waits for the disk",
-                file=sys.stderr,
-            )
-        # torch would say the same in each epoch of each process.
-        warnings.filterwarnings("ignore", "This DataLoader will create")
-        return DataLoader(
-            cast(Dataset[Any], self.train_set),
-            batch_sampler=self.batches,
-            collate_fn=collate,
-            num_workers=workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from the global one
-        )
-
     def _prepare_steps(self) -> None:
-        settings, parameters = self.settings, self.model.parameters()
-        optimizer = make_optimizer(
-            settings.optimizer, parameters, settings.learning_rate, settings.weight_decay
-        )
+        settings = self.settings
+        parameters: Any = self.unwrapped.parameters()
+        if settings.part_rates or settings.decay != "all":
+            named = self.unwrapped.named_parameters()
+            parameters = make_groups(named, settings.part_rates, settings.decay == "all")
+        given = (parameters, settings.learning_rate, settings.weight_decay)
+        optimizer = make_optimizer(settings.optimizer, *given)
         allocate_state(optimizer)
         self.schedule = make_schedule(
             settings.schedule, optimizer, settings.warmup_steps, self.steps, settings.epochs
@@ -151,6 +140,13 @@ class Trainer:
         """The model itself, without Accelerate's wrappers."""
         return self.accelerator.unwrap_model(self.model)
 
+    @property
+    def why_ended(self) -> str | None:
+        """Why training ended before the last epoch; None: it did not."""
+        if not self.best.is_over or self.epoch == self.settings.epochs:
+            return None
+        return self.best.explain(self.epoch, self.settings.epochs)
+
     def fit(self) -> None:
         """Train from the current position to the end.
 
@@ -162,7 +158,7 @@ class Trainer:
         self.log = RunLog(metrics, self.accelerator, self.steps, self.steps_done, self.epoch)
         stops = self.stop_request if self.folder else contextlib.nullcontext()
         with stops, contextlib.closing(self.log):
-            while self.epoch < self.settings.epochs:
+            while self.epoch < self.settings.epochs and not self.best.is_over:
                 self._train_epoch()
                 self._end_epoch()
 
@@ -177,7 +173,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.loss.load_state_dict(state["loss"] or {})
         self.epoch, self.batch = (state["position"][name] for name in ("epoch", "batch"))
-        self.best = float(state["best"])
+        self.best.score, self.best.waited = float(state["best"]), state.get("waited", 0)
         if state["chunk_size"] == self.settings.chunk_size:  # else the user has changed it
             self.chunk.limit(min(state["chunks"]))
             self.chunks = [self.chunk.size] * self.accelerator.num_processes
@@ -185,11 +181,8 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         self.model.train()
-        for batch in self._rest_of_epoch():
-            if not self.found_chunk:
-                self.step.probe(batch)
-                self.found_chunk = True
-            value, terms = self.step(batch)
+        for batch in self.rest_of_epoch():
+            value, terms = self.take_step(batch)
             del batch
             self.schedule.step()
             self.batch += 1
@@ -208,7 +201,15 @@ class Trainer:
             if received:
                 raise Stopped(received)
 
-    def _rest_of_epoch(self) -> Iterator[Batch]:
+    def take_step(self, batch: Batch) -> Result:
+        """Take a step on this process' share of a batch, the first one in chunks that fit."""
+        if not self.found_chunk:
+            self.step.probe(batch)
+            self.found_chunk = True
+        return self.step(batch)
+
+    def rest_of_epoch(self) -> Iterator[Batch]:
+        """Read the batches that are left of the current epoch, with the seeds of their clips."""
         self.batches.epoch, self.batches.first = self.epoch, self.batch
         self.train_set.set_epoch(mix(self.seed, self.epoch))
         for batch in self.loader:
@@ -252,19 +253,17 @@ class Trainer:
         results = self.evaluate(self.unwrapped)
         epoch = self.epoch + 1
         self.log.validation(epoch, self.steps_done, results)
-        name = self.settings.best or next(iter(results), "")
-        if name == LAST:
-            name = ""
-        if name and name not in results:
-            raise ValueError(
-                f"trainer.best: the evaluation has no {name!r}; choose from {', '.join(results)}"
-            )
-        score = results[name] if name else float(epoch)  # the last is the best
+        name, score = self.best.read(results, epoch)
         self.log.say(f"epoch {epoch}: {name} {score:.1f}" if name else f"epoch {epoch}")
         self.epoch, self.batch = epoch, 0
-        if score > self.best:
-            self.best = score
+        is_better = score > self.best.score
+        if self.accelerator.num_processes > 1:  # all do what the main one does
+            is_better = bool(self.step.agreement.gather(is_better)[0])
+        self.best.add(score, is_better)
+        if is_better:
             self._write("best", lambda folder: self.write_model(folder, self.unwrapped))
+        if (reason := self.why_ended) is not None:
+            self.log.end(epoch, self.steps_done, reason)
         self._save()
 
     def _save(self) -> None:
@@ -279,7 +278,8 @@ class Trainer:
             "scaler": scaler.state_dict() if scaler is not None else None,
             "loss": self.loss.state_dict(),
             "position": {"epoch": self.epoch, "batch": self.batch},
-            "best": self.best,
+            "best": self.best.score,
+            "waited": self.best.waited,
             "chunks": self.chunks,
             "chunk_size": self.settings.chunk_size,
         }

@@ -9,7 +9,8 @@ import torch
 
 from fusion.commands import evaluate as evaluate_module
 from fusion.commands.evaluate import evaluate
-from fusion.commands.train import Job, train
+from fusion.commands.job import Job
+from fusion.commands.train import train
 from fusion.config import load_config
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.protocols import PROTOCOLS

@@ -109,7 +109,7 @@ def test_a_probe_finds_the_clips_that_fit(monkeypatch, tmp_path, room):
     """Of as many clips as were found to fit, the activations do take as much memory as there is."""
     trainer = cuts.make_trainer(tmp_path, "nothing", "groups", "float32")
     clips = [trainer.train_set[0] | {"id": f"clip {i}"} for i in range(cuts.BATCH)]  # as long
-    seeds = next(trainer._rest_of_epoch()).seeds
+    seeds = next(trainer.rest_of_epoch()).seeds
     batch = dataclasses.replace(collate(clips), seeds=seeds)
     monkeypatch.setattr(memory, "FEWEST", 2)
     cpu = torch.device("cpu")

@@ -166,7 +166,7 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path):
     best = safetensors.torch.load_file(tmp_path / "best" / "model.safetensors")
     for name, tensor in best.items():
         assert tensor.equal(seen[1][name])
-    assert trainer.best == 5.0
+    assert trainer.best.score == 5.0
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_weights(tmp_path, capsys):
@@ -240,7 +240,7 @@ def test_a_best_that_is_not_evaluated_is_explained(tmp_path):
 def test_the_first_result_picks_the_best_if_none_is_named(tmp_path):
     trainer = make(tmp_path, best=None, evaluate=lambda model: {"first": 3.0, "second": 9.0})
     trainer.fit()
-    assert trainer.best == 3.0
+    assert trainer.best.score == 3.0
 
 
 def test_the_last_epoch_counts_if_that_is_asked(tmp_path):
@@ -321,7 +321,7 @@ def test_a_run_of_few_steps_has_a_loss_of_each_epoch(tmp_path):
 def test_too_many_workers_are_one_line_and_no_warning_of_torch(
     tmp_path, capsys, monkeypatch, recwarn
 ):
-    monkeypatch.setattr("fusion.training.trainer.num_cores", lambda: 1)
+    monkeypatch.setattr("fusion.training.sampler.num_cores", lambda: 1)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
     trainer = make(tmp_path, epochs=1, num_workers=2)
     said = "trainer.num_workers=2, but this machine has 1 core:"

@@ -92,7 +92,7 @@ def test_the_place_in_the_run_decides_what_is_lost_and_no_process(tmp_path):
         trainer = make(tmp_path, data=clips)
         trainer.batches.rank, trainer.batches.world_size = rank, processes
         trainer.epoch, trainer.batch = epoch, first
-        kept = list(trainer._rest_of_epoch())
+        kept = list(trainer.rest_of_epoch())
         return [
             list(zip(b.ids, *(b.present[n].tolist() for n in NAMES), strict=True)) for b in kept
         ]
