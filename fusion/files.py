@@ -9,8 +9,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+FLUSHES = 8  # files at a time; a disk takes several as fast as one
 
 
 @contextlib.contextmanager
@@ -27,9 +30,8 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.new-", dir=path.parent))
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                flush_to_disk(file)
+        with ThreadPoolExecutor(FLUSHES) as pool:
+            list(pool.map(flush_to_disk, (f for f in temporary.rglob("*") if f.is_file())))
         flush_to_disk(temporary)
         os.chmod(temporary, 0o755)  # mkdtemp made it private
         old = path.with_name(f"{path.name}.old")

@@ -19,7 +19,14 @@ LAYERS = [
     {"cli"},
     {"__init__", "__main__"},
 ]
-ROOMS_OF_DATA = [{"untrusted"}, {"media"}, {"features"}, {"captions", "demo"}, {"datasets"}]
+ROOMS_OF_DATA = [
+    {"untrusted"},
+    {"media"},
+    {"features"},
+    {"captions", "demo"},
+    {"datasets"},
+    {"questions"},
+]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 RANK_IN_DATA = {room: rank for rank, rooms in enumerate(ROOMS_OF_DATA) for room in rooms}
 PACKAGE = Path(__file__).parents[1] / "fusion"

@@ -7,9 +7,9 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fusion.data.captions.films import Media, look_below, ways_below
 from fusion.data.captions.lists import keep_listed
@@ -104,6 +104,7 @@ class CaptionedVideos(Source):
     fields: Mapping[str, str] | None = None
     audio_track: int | str | None = None
     video_track: int | str | None = None
+    _read_all: ClassVar[Callable[..., list[Caption]]] = staticmethod(read_all)  # of questions: own
 
     def __post_init__(self) -> None:
         self._is_built_in = self.ceilings is not None  # the demo corpus alone has some
@@ -274,9 +275,9 @@ class CaptionedVideos(Source):
         if place not in self._files:
             folder = place if place.is_dir() else place.parent
             if store is not None:
-                captions = read_all(place, store.videos, self.max_bad, self._ways(split))
+                captions = self._read_all(place, store.videos, self.max_bad, self._ways(split))
             else:
-                captions = read_all(place, Media(folder), self.max_bad)
+                captions = self._read_all(place, Media(folder), self.max_bad)
                 captions, folder = look_below(captions, place, folder, self._root)
             self._files[place] = captions, folder
         return self._files[place][0]

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -63,18 +63,30 @@ def demo_corpus(
     folder = Path(cache or cache_folder()) / name
     if not (folder / "version.json").is_file():
         films = plan_corpus(size, version)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with _one_process_at_a_time(folder.with_name(f"{name}.lock")):
-                # Another process may have rendered it by now.
-                if not (recover_folder(folder) / "version.json").is_file():
-                    _check_space(folder.parent, len(films))
-                    _render(folder, films, size, jobs or num_cores())
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise _no_space(folder.parent, len(films), "the disk filled up") from error
+        num_bytes = BYTES_PER_FILM * len(films)
+        render_once(folder, num_bytes, lambda: _render(folder, films, size, jobs or num_cores()))
     return folder
+
+
+def render_once(folder: Path, num_bytes: int, render: Callable[[], None]) -> None:
+    """Call ``render``, which makes a folder with a ``version.json``, unless another process did.
+
+    ``num_bytes``: at most what the folder takes.
+
+    Raises:
+        CorpusError: they are not free, or the disk filled up.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _one_process_at_a_time(folder.with_name(f"{folder.name}.lock")):
+            # Another process may have rendered it by now.
+            if not (recover_folder(folder) / "version.json").is_file():
+                _check_space(folder.parent, num_bytes)
+                render()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _no_space(folder.parent, num_bytes, "the disk filled up") from error
 
 
 def _render(folder: Path, films: list[Film], size: int | None, jobs: int) -> None:
@@ -128,10 +140,10 @@ def write_tables(films: list[Film], folder: Path) -> None:
     each (both empty in version 2).
     """
     rows = [_row(film, scene) for film in films for scene in film.scenes]
-    _write_csv(folder / "attributes.csv", [name for name in rows[0] if name != "text"], rows)
+    write_csv(folder / "attributes.csv", [name for name in rows[0] if name != "text"], rows)
     for split in SPLITS:
         mine = [row for row in rows if row["split"] == split]
-        _write_csv(folder / f"{split}.csv", ["video", "start", "end", "text"], mine)
+        write_csv(folder / f"{split}.csv", ["video", "start", "end", "text"], mine)
     scores = {split: ceilings([f for f in films if f.split == split]) for split in SPLITS[1:]}
     (folder / "ceilings.json").write_text(json.dumps(scores, indent=1))
 
@@ -159,7 +171,8 @@ def _describe(shot: Shot) -> str:
     return f"{shot.place} {shot.num_frames} {' '.join(shot.values.values())}"
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: list[dict[str, object]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Write the named columns of some rows."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -178,15 +191,14 @@ def _one_process_at_a_time(place: Path) -> Iterator[None]:
         yield
 
 
-def _check_space(place: Path, num_films: int) -> None:
+def _check_space(place: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(place).free
-    if free < num_films * BYTES_PER_FILM:
-        raise _no_space(place, num_films, f"{free / 1e6:.0f} MB are free")
+    if free < num_bytes:
+        raise _no_space(place, num_bytes, f"{free / 1e6:.0f} MB are free")
 
 
-def _no_space(place: Path, num_films: int, found: str) -> CorpusError:
-    needed = max(1, round(num_films * BYTES_PER_FILM / 1e6))
+def _no_space(place: Path, num_bytes: int, found: str) -> CorpusError:
     return CorpusError(
-        f"no space for the built-in corpus in {place}: it takes {needed} MB, {found};"
-        " free some or set FUSION_CACHE to a folder on another disk"
+        f"no space for the built-in corpus in {place}: it takes {max(1, round(num_bytes / 1e6))}"
+        f" MB, {found}; free some or set FUSION_CACHE to a folder on another disk"
     )

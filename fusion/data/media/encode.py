@@ -8,12 +8,13 @@ import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from os import PathLike, fspath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -68,14 +69,27 @@ def write_clip(
 
 def encode_jpeg(frame: NDArray[np.uint8]) -> bytes:
     """Encode an (H, W, 3) uint8 RGB picture as JPEG; another shape or type is a ValueError."""
+    options = {"qmin": _JPEG_QUALITY, "qmax": _JPEG_QUALITY}
+    return _encode_picture(frame, "mjpeg", "yuvj420p", options)
+
+
+def encode_png(frame: NDArray[np.uint8]) -> bytes:
+    """Encode an (H, W, 3) uint8 RGB picture as PNG; another shape or type is a ValueError."""
+    return _encode_picture(frame, "png", "rgb24", {"pred": "paeth"})
+
+
+def _encode_picture(
+    frame: NDArray[np.uint8], name: str, pixels: str, options: dict[str, str]
+) -> bytes:
     _check_picture(frame, frame.shape)
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    codec = av.CodecContext.create("mjpeg", "w")
+    codec = cast(VideoCodecContext, av.CodecContext.create(name, "w"))
     codec.width, codec.height = picture.width, picture.height
-    codec.pix_fmt = "yuvj420p"
+    codec.pix_fmt = pixels
     codec.time_base = Fraction(1)
-    codec.options = {"qmin": _JPEG_QUALITY, "qmax": _JPEG_QUALITY}
-    picture = picture.reformat(format="yuvj420p")
+    codec.options = options
+    if pixels != "rgb24":
+        picture = picture.reformat(format=pixels)
     picture.pts = 0
     return b"".join(bytes(packet) for packet in [*codec.encode(picture), *codec.encode(None)])
 

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from fusion.data.media.encode import encode_jpeg, write_clip
+from fusion.data.media.encode import encode_jpeg, encode_png, write_clip
 from fusion.data.media.window import read_audio, read_frames
 
 GRADIENT = np.linspace(20, 220, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
@@ -89,6 +89,19 @@ def test_a_jpeg_shows_its_picture(width):
     decoded = decoder.decode(av.Packet(data))[0].to_ndarray(format="rgb24")
     assert decoded.shape == picture.shape
     assert np.abs(decoded.astype(int) - picture).mean() < 4
+
+
+@pytest.mark.parametrize("width", [64, 33])
+def test_a_png_is_its_picture(width):
+    picture = GRADIENT[:, :width]
+    decoder = av.CodecContext.create("png", "r")
+    (frame,) = decoder.decode(av.Packet(encode_png(picture)))
+    np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), picture)
+
+
+def test_a_picture_of_floats_is_no_png():
+    with pytest.raises(ValueError, match="array of uint8"):
+        encode_png(GRADIENT / 255)
 
 
 def test_a_picture_of_floats_is_no_jpeg():

@@ -1,0 +1,1 @@
+from tests.data.questions.made import cache as cache
