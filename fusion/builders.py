@@ -10,6 +10,7 @@ from fusion.config import ConfigError, choose, merge
 from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dropping import KEY as DROP
 from fusion.data.datasets.dropping import check_shares
+from fusion.data.questions import QUESTION_SETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.models.language_model_files import default_text_encoder, language_model_width
@@ -32,7 +33,7 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
     spec = config["text_encoder"]
     _check_dropping(config)
     return {
-        "data": choose("data", config["data"], DATASETS, further=[DROP]),
+        "data": choose("data", config["data"], DATASETS | QUESTION_SETS, further=[DROP]),
         "text_encoder": _choose_text_encoder(spec) if spec else lambda **given: None,
         "model": choose("model", _with_placeholders(config["model"]), MODELS),
         "loss": choose("loss", config["loss"], LOSSES, given=["modalities"]),

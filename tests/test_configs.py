@@ -59,7 +59,8 @@ def test_every_config_builds_its_model_and_loss(path):
     with torch.device("meta"):
         model = builders["model"]()
     loss = builders["loss"](modalities=model.modalities)
-    assert set(loss.combinations) <= set(model.combinations)
+    embedded = getattr(model, "combinations", ())  # a model that answers questions has none
+    assert {*getattr(loss, "combinations", ())} <= {*embedded}
 
 
 @pytest.mark.parametrize(("name", "batch", "gpus"), PRETRAINING)

@@ -11,18 +11,20 @@ from fusion.commands.initial import read_training_config
 from fusion.config import change_config, flatten, merge
 from fusion.data.datasets import DATASETS
 from fusion.data.features.problems import warn
+from fusion.data.questions import QUESTION_SETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.models.davenet import WIDTHS
 
 CLIPS, BATCH, GROUP, WIDTH = 48, 16, 4, 32  # clips of a split, a step, a BatchNorm; model width
+SMALL_IMAGE = "test_resnet"  # of timm
 MOST = {  # values of a section that are lowered to these
     "model": {
         **dict.fromkeys(("token_dim", "embedding_dim", "reconstruction_dim"), WIDTH),
         **{"num_heads": 2, "num_blocks": 1},
     },
     "loss": {"clusters": 4, "queue_batches": 2, "every": 2},
-    "data": {"films": 6},
+    "data": {"films": 6, "pictures": 24},
     "text_encoder": {"limit": 20_000},
 }
 TRAINER = {"epochs": 1, "batch_size": BATCH, "log_every": 1, "num_workers": 0, "warmup_steps": 2}
@@ -30,7 +32,7 @@ TRAINER |= {"chunk_size": None, "save_every": None, "compile": False}  # type: i
 TABLES: dict[str, Mapping[str, Any]] = {
     "model": MODELS,
     "loss": LOSSES,
-    "data": DATASETS,
+    "data": DATASETS | QUESTION_SETS,
     "text_encoder": TEXT_ENCODERS,
 }
 
@@ -85,7 +87,7 @@ def _parameters(
 
 
 def _fit_encoders(model: Mapping[str, Any], narrow: bool) -> dict[str, Any]:
-    """Let the BatchNorm of every DAVEnet see groups of a few clips, and perhaps narrow it."""
+    """Let the BatchNorm of every DAVEnet see groups of a few clips, and perhaps take small ones."""
     changes: dict[str, Any] = {}
     for name, spec in model.get("modalities", {}).items():
         encoder = (spec or {}).get("encoder") or {}
@@ -95,4 +97,6 @@ def _fit_encoders(model: Mapping[str, Any], narrow: bool) -> dict[str, Any]:
             changes[name] = {"encoder": {"batchnorm_group": group}}
             if narrow:
                 changes[name]["encoder"]["widths"] = widths
+        elif encoder.get("name") == "timm" and narrow:
+            changes[name] = {"encoder": {"model": SMALL_IMAGE, "weights": None}}
     return merge(model, {"modalities": changes}) if changes else dict(model)

@@ -71,7 +71,7 @@ def _timm(name: str, source: Source) -> Backbone:
             f"--features-2d: {name} is no model of timm; did you mean {' or '.join(near)}?"
             f" ({NONE}: no 2D features)"
         )
-    network = _timm_network(timm, name, source)
+    network = timm_network(name, source)
     config: dict[str, Any] = timm.data.resolve_model_data_config(network)
     side, dim = config["input_size"][-1], _width(network, *config["input_size"][1:])
     if dim is None:
@@ -91,7 +91,14 @@ def _fixed_size(side: int, config: Mapping[str, Any]) -> Sampling:
     return Sampling(1, resize, side, interpolation=way)
 
 
-def _timm_network(timm: Any, name: str, source: Source) -> Any:
+def timm_network(name: str, source: Source) -> Any:
+    """Build a network of timm without classifier, with the weights that ``source`` says.
+
+    Raises:
+        ValueError: there are none, or the file is of another network.
+    """
+    timm = import_package("timm")
+
     def untrained() -> nn.Module:
         return timm.create_model(name, pretrained=False, num_classes=0)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fusion.models.answering import AnswerModel
 from fusion.models.avlnet import MCN, AVLnet
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
@@ -15,7 +16,7 @@ from fusion.models.text_encoders import WordVectorFile, WordVectors
 from fusion.models.trained_text import TextTokens
 from fusion.models.transformer import GatedProjection
 
-MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet}
+MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet, "answering": AnswerModel}
 TEXT_ENCODERS: dict[str, Any] = {
     "word2vec": WordVectors,
     "word2vec_file": WordVectorFile,
@@ -30,6 +31,7 @@ __all__ = [
     "MODELS",
     "TEXT_ENCODERS",
     "AVLnet",
+    "AnswerModel",
     "WordVectors",
     "compile_parts",
 ]

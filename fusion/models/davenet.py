@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusion.models.batchnorm import GroupedBatchNorm
+from fusion.models.image_encoders import IMAGE_ENCODERS
 from fusion.models.trained_text import TrainedText
 from fusion.parts import find_part
 from fusion.tokens import Tokens
@@ -188,7 +189,11 @@ POOLING: dict[str, Callable[[Tensor, int], Tensor] | None] = {  # (1, C, L) -> (
 }
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"davenet": DAVEnetEncoder, "transformer": TrainedText}
+ENCODERS: dict[str, type[nn.Module]] = {
+    "davenet": DAVEnetEncoder,
+    "transformer": TrainedText,
+    **IMAGE_ENCODERS,
+}
 
 
 def check_keys(name: str, spec: Mapping[str, Any], known: Sequence[str]) -> None:

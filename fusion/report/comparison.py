@@ -170,6 +170,7 @@ def _merge_layouts(methods: Sequence[Method]) -> Layout:
     there = {way for method in methods for run in method.runs for way in run.rows}
     names = {way: words for one in layouts for way, words in one.names.items() if way in there}
     by_item = {way for one in layouts for way in one.asked_by_item}
+    by_some = {way for one in layouts for way in one.asked_by_some}
     first = layouts[0]
     facts = {n: t for n, t in first.facts.items() if all(o.facts.get(n) == t for o in layouts)}
     rivals: dict[str, list[str]] = {}
@@ -178,7 +179,12 @@ def _merge_layouts(methods: Sequence[Method]) -> Layout:
             rivals[way].append(other)
     longest = max(layouts, key=lambda one: len(one.headline))  # a run may lack a row of it
     return dataclasses.replace(
-        longest, names=names, facts=facts, asked_by_item=sorted(by_item), rivals=rivals
+        longest,
+        names=names,
+        facts=facts,
+        asked_by_item=sorted(by_item),
+        asked_by_some=sorted(by_some),
+        rivals=rivals,
     )
 
 
@@ -195,7 +201,9 @@ def _draw(methods: Sequence[Method], ways: Sequence[str], layout: Layout) -> Dra
     for column, (_, way, one) in enumerate(columns):
         clips = [place[query] for query in one.scores[way]]
         hits[:, column] = np.bincount(clips, [*one.scores[way].values()], size)
-        if way in layout.asked_by_item:
+        if way in layout.asked_by_some:
+            asked[:, column] = np.bincount(clips, minlength=size)
+        elif way in layout.asked_by_item:
             asked[:, column] = np.bincount(owner, minlength=size)
             # How the captions of missing clips are shared among these is not known.
             queries = one.rows[way]["queries"]
@@ -285,7 +293,7 @@ def _mean_cost(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _say_test(result: Mapping[str, Any], layout: Layout, baseline: str) -> str:
-    whole = ", each with all its queries" if layout.asked_by_item else ""
+    whole = ", each with all its queries" if layout.asked_by_item or layout.asked_by_some else ""
     return (
         f"A difference is {layout.main} minus that of {baseline}, over the same queries.\n"
         f"Intervals and p come from a bootstrap over clips, the same for all methods:"

@@ -50,6 +50,7 @@ class Layout:
     rivals_rule: str = ""
     pictured: Sequence[str] = ()  # rows in the picture of a comparison, beside the headline
     asked_by_item: Sequence[str] = ()  # rows where each item is a query; in others each clip is one
+    asked_by_some: Sequence[str] = ()  # rows where only the items that have a score are queries
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Layout:

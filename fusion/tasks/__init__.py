@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusion.config import ConfigError
+from fusion.tasks.answering import QuestionAnswering
 from fusion.tasks.retrieval import Retrieval
 from fusion.tasks.retrieval_result import complete_result
 from fusion.tasks.task import SPLITS, Evaluation, Task
 
-TASKS: dict[str, Any] = {"retrieval": Retrieval}
+TASKS: dict[str, Any] = {"retrieval": Retrieval, "question_answering": QuestionAnswering}
 
-__all__ = ["SPLITS", "TASKS", "Evaluation", "Retrieval", "Task"]
+__all__ = ["SPLITS", "TASKS", "Evaluation", "QuestionAnswering", "Retrieval", "Task"]
 __all__ += ["check_same_task", "complete_result", "make_task"]
 
 

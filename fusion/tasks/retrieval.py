@@ -12,11 +12,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
 
-from fusion.builders import build_text_encoder, check_config, learns, modalities_of
+from fusion.builders import check_config, learns, modalities_of
 from fusion.checkpoint import (
-    Trust,
-    load_text_encoder,
-    read_config,
     save_text_encoder,
     trust_of,
 )
@@ -32,8 +29,6 @@ from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
 from fusion.modalities import ORDER, directions
-from fusion.models import TEXT_ENCODERS
-from fusion.models.text_encoders import WordVectorFile
 from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.report.runs import add_arrays, pack_scores
 from fusion.tasks.fit import fit_config
@@ -48,6 +43,7 @@ from fusion.tasks.retrieval_tuning import (
     with_tuned_ceilings,
 )
 from fusion.tasks.task import Evaluation, check_widths
+from fusion.tasks.text_encoder import find_text_encoder
 from fusion.tasks.vocabulary import KnownWords, count_words
 from fusion.tokens import Batch
 from fusion.training.settings import LAST
@@ -118,7 +114,7 @@ class Retrieval:
         if (spec := self.config["text_encoder"]) is None:
             return {}
         if checkpoint is not None:
-            self.text_encoder = _find_text_encoder(
+            self.text_encoder = find_text_encoder(
                 checkpoint, spec, own_first, trust_of(self.config)
             )
         else:
@@ -292,25 +288,3 @@ def describe_result(
     found = (gallery, table, ceiling, counted, rescored, by_cosine, known)
     result = describe_evaluation(split, said, *found)
     return result | {"protocol_parts": parts, **tuning}, gallery, ranked
-
-
-def _find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, trust: Trust) -> Any:
-    """Read the text encoder of a checkpoint, or the file of the same kind that the config names.
-
-    The config's file goes first unless ``own_first``: a checkpoint has no copy of word vectors.
-    """
-    name = (read_config(path, trust)["text_encoder"] or {}).get("name", "")
-    encoder: Any = TEXT_ENCODERS.get(name)
-    place = getattr(encoder, "place", "path")
-    fits = spec.get("name") == name and not learns(spec) and spec.get(place)
-    if own_first or not fits:
-        try:
-            return load_text_encoder(path, trust)
-        except ValueError:
-            if not fits:
-                raise
-    if getattr(encoder, "has_digest", False):
-        return load_text_encoder(path, trust, spec[encoder.place])
-    if encoder is WordVectorFile:  # a config may leave out what cut the sentences of the training
-        spec = {"tokenizer": encoder.tokenizer_of(path), **spec}
-    return build_text_encoder(spec, sentences=(), seed=0)

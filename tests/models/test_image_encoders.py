@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fusion.models.image_encoders import Places, SmallCNN, TimmImage
+from fusion.tokens import Tokens
+
+
+def pictures(*counts, side=32):
+    torch.manual_seed(0)
+    return Tokens.pack(
+        [torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8) for n in counts]
+    )
+
+
+def test_resnet_50_has_its_published_map_and_names():
+    with torch.device("meta"):
+        encoder = TimmImage("resnet50", weights=None)
+    assert encoder.out_dim == 2048
+    names = dict(encoder.net.named_parameters())
+    assert names["conv1.weight"].shape == (64, 3, 7, 7)
+    assert names["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
+    assert not any(name.startswith("fc") for name in names)
+    maps = encoder.feature_map(torch.empty(2, 3, 224, 224, device="meta"))
+    assert maps.shape == (2, 2048, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "count", "dim"),
+    [
+        ("resnet18", 64, 4, 512),
+        ("test_vit", 160, 100, 64),
+        ("swin_tiny_patch4_window7_224", 0, 49, 768),
+    ],
+)
+def test_any_network_of_timm_gives_a_token_for_each_cell(name, side, count, dim):
+    if not side:  # large: shapes alone
+        with torch.device("meta"):
+            encoder = TimmImage(name, weights=None)
+        maps = encoder.feature_map(torch.empty(1, 3, 224, 224, device="meta"))
+        assert (maps.shape[1], maps.shape[2] * maps.shape[3]) == (dim, count)
+        return
+    encoder = TimmImage(name, weights=None)
+    tokens = encoder(pictures(1, 0, side=side))
+    assert tokens.values.shape == (count, dim) and encoder.out_dim == dim
+    assert tokens.lengths.tolist() == tokens.host_lengths.tolist() == [count, 0]
+
+
+def test_frozen_weights_get_no_gradient_and_trained_ones_do():
+    for train in (False, True):
+        encoder = TimmImage("resnet18", weights=None, train=train).train()
+        encoder(pictures(2, side=32)).values.sum().backward()
+        assert (encoder.net.conv1.weight.grad is not None) == train
+        assert encoder.places.project.weight.grad is not None
+        assert not any(module.training for module in encoder.net.modules())
+
+
+@pytest.mark.parametrize("make", [SmallCNN, lambda: TimmImage("resnet18", weights=None)])
+def test_an_image_does_not_depend_on_its_batch(make):
+    encoder, given = make().train(), pictures(1, 1, 1, side=32)
+    whole = encoder(given)
+    alone = torch.cat([encoder(given.part(i, i + 1)).values for i in range(3)])
+    assert_close(whole.values, alone, atol=1e-5, rtol=0)
+
+
+def test_places_tell_rows_from_columns():
+    places = Places(3)
+    added = places(torch.zeros(1, 4, 6, 3))[0]
+    assert len({tuple(row) for row in added.flatten(0, 1).tolist()}) == 24
+    assert not torch.allclose(added[0, 1], added[1, 0])
+
+
+def test_pixels_are_normalised_by_the_numbers_of_the_network():
+    encoder = TimmImage("resnet18", weights=None)
+    assert_close(encoder.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+    assert_close(encoder.std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
+
+
+def test_an_unknown_network_is_explained():
+    with pytest.raises(ValueError, match=r"timm has no model 'resnet5000'; did you mean resnet50"):
+        TimmImage("resnet5000", weights=None)
