@@ -9,6 +9,7 @@ import itertools
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import time
@@ -106,6 +107,9 @@ def _wait(started, timeout):
 def _run(words, output, errors, environment, start_method):
     """Run a script in this process as its only work."""
     gc.freeze()  # what was imported is no garbage
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell ignores it for tests behind &
     multiprocessing.set_start_method(start_method, force=True)  # not that of this process
     os.environ.clear()
     os.environ.update(environment)
