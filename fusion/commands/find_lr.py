@@ -143,8 +143,8 @@ def _default_parts(job: Job, trained: Sequence[str]) -> list[str]:
     """Take the parts that the config names, or each encoder."""
     if job.settings.part_rates:
         return [*job.settings.part_rates]
-    names = (name.split(".") for name in trained)
-    return [*dict.fromkeys(f"{first}.{rest[0]}" for first, *rest in names if first == ENCODERS)]
+    words = [name.split(".") for name in trained if ENCODERS in name.split(".")]
+    return [*dict.fromkeys(".".join(parts[: parts.index(ENCODERS) + 2]) for parts in words)]
 
 
 def _overrides(main: float, parts: Rates) -> list[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.config import ConfigError
+from fusion.data.questions.answers import common_answers
 from fusion.data.questions.question import Question
 from fusion.evaluation.metrics import DRAWS_OF_A_TABLE, draw_recalls, interval_of
 from fusion.evaluation.vqa_metric import accuracy, exact_match
@@ -56,27 +57,31 @@ class Answered:
     scores: Tensor
 
     @functools.cached_property
-    def best(self) -> list[str]:
-        """The answer with the highest score to each question."""
-        return [self.answers[i] for i in self.scores.argmax(dim=1).tolist()]
+    def best(self) -> list[list[str]]:
+        """The answers with the highest scores to each question, at most ``TOP``, best first."""
+        places = self.scores.topk(min(TOP, len(self.answers)), dim=1).indices.tolist()
+        return [[self.answers[i] for i in row] for row in places]
 
-    @property
+    @functools.cached_property
     def images(self) -> NDArray[np.int64]:
-        """(N,) the number of each question's image."""
+        """(N,) the number of each question's image or film."""
         return np.unique([q.image for q in self.questions], return_inverse=True)[1].reshape(-1)
 
-    def metrics_of(self, place: int) -> dict[str, float]:
-        """Score one question from 0 to 1 by each of ``METRICS``."""
-        given = self.questions[place].answers
-        top = self.scores[place].topk(min(TOP, len(self.answers))).indices.tolist()
-        best = [self.answers[i] for i in top]
-        hits = (accuracy(best[0], given), exact_match(best[0], given))
-        return dict(zip(METRICS, (*hits, max(exact_match(a, given) for a in best)), strict=True))
-
+    @functools.cached_property
     def metrics(self) -> dict[str, NDArray[np.float64]]:
-        """Score all questions: (N,) by each of ``METRICS``."""
-        rows = [self.metrics_of(place) for place in range(len(self.questions))]
-        return {name: np.array([row[name] for row in rows], dtype=float) for name in METRICS}
+        """Each of ``METRICS`` of each question, (N,), from 0 to 1."""
+        return _metrics(self.best, self.questions)
+
+
+def _metrics(
+    best: Sequence[Sequence[str]], questions: Sequence[Question]
+) -> dict[str, NDArray[np.float64]]:
+    """Score the best answers to each question, in their order, by each of ``METRICS``: (N,)."""
+    rows = np.zeros((len(METRICS), len(questions)))
+    for place, (answers, question) in enumerate(zip(best, questions, strict=True)):
+        hits = [exact_match(answer, question.answers) for answer in answers]
+        rows[:, place] = accuracy(answers[0], question.answers), hits[0], max(hits)
+    return dict(zip(METRICS, rows, strict=True))
 
 
 def rows_of(questions: Sequence[Question]) -> dict[str, NDArray[np.int64]]:
@@ -95,7 +100,7 @@ def rows_of(questions: Sequence[Question]) -> dict[str, NDArray[np.int64]]:
 
 def answer_table(answered: Answered, intervals: bool = True) -> dict[str, dict[str, Any]]:
     """Average the metrics in each row, in per cent, with 95 % intervals over images."""
-    metrics, images = answered.metrics(), answered.images
+    metrics, images = answered.metrics, answered.images
     table: dict[str, dict[str, Any]] = {}
     for row, places in rows_of(answered.questions).items():
         line: dict[str, Any] = {m: float(100 * metrics[m][places].mean()) for m in METRICS}
@@ -115,23 +120,18 @@ def _interval(scores: NDArray[np.float64], images: NDArray[np.int64]) -> list[fl
 
 def most_frequent(
     train: Sequence[Question], test: Sequence[Question], by_type: bool
-) -> Mapping[str, float]:
-    """Answer each question with the most frequent answer of training, of its type or of all.
+) -> Mapping[str, float] | None:
+    """Answer each question with the most frequent answers of training, of its type or of all.
 
-    Returns the metrics in per cent; a type that training lacks gets the answer of all.
+    Returns the metrics in per cent; a type that training lacks gets the answers of all. None: no
+    answer of training is known.
     """
-    counts: dict[str, Counter[str]] = {}
+    of_type: dict[str, list[Question]] = {}
     for question in train:
-        for kind in {"", question.question_type if by_type else ""}:
-            counts.setdefault(kind, Counter()).update(question.answers)
-    ranked = {
-        kind: [a for a, _ in sorted(c.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]]
-        for kind, c in counts.items()
-    }
-    scores = []
-    for question in test:
-        best = ranked.get(question.question_type if by_type else "", ranked[""])
-        one = (accuracy(best[0], question.answers), exact_match(best[0], question.answers))
-        scores.append((*one, max(exact_match(a, question.answers) for a in best)))
-    means = 100 * np.array(scores).mean(axis=0)
-    return dict(zip(METRICS, means.tolist(), strict=True))
+        of_type.setdefault(question.question_type, []).append(question)
+    of_all = common_answers(train, TOP)
+    if not of_all:
+        return None
+    best = {kind: common_answers(some, TOP) or of_all for kind, some in of_type.items() if by_type}
+    given = [best.get(question.question_type, of_all) for question in test]
+    return {name: float(100 * row.mean()) for name, row in _metrics(given, test).items()}

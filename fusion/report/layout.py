@@ -99,8 +99,9 @@ def say_small(count: int, what: str = "queries") -> str:
 
 def size_note(result: Mapping[str, Any]) -> str:
     """Say that the test of a result or of a comparison is small; empty if it is not."""
-    # Where captions ask too, there are more queries than clips.
-    what = "clips" if Layout.of(result).asked_by_item else "queries"
+    # Where captions or questions ask, there are more queries than clips.
+    layout = Layout.of(result)
+    what = "clips" if layout.asked_by_item or layout.asked_by_some else "queries"
     return say_small(result.get("counted") or 0, what)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fusion.data.questions.normalisation import soft_scores
 from fusion.evaluation.answers import (
     ALL,
     BY_ANSWER,
@@ -32,8 +33,8 @@ LAYOUT = Layout(
     compared=("exact", "top5"),
     counts={"questions": "questions"},
     guesses={
-        "most frequent answer": "frequent",
-        "most frequent answer of the type of question": "frequent_by_type",
+        "accuracy of the most frequent answer": "frequent",
+        "the same by type of question": "frequent_by_type",
         "best possible without the image": "question_alone",
         "best possible without the question": "image_alone",
     },
@@ -57,15 +58,16 @@ def describe_answers(source: Any, split: str, answered: Answered) -> dict[str, A
     guesses: dict[str, Any] = {}
     if "train" in source.splits:
         train = source.questions("train")
-        guesses["frequent"] = most_frequent(train, answered.questions, by_type=False)
-        guesses["frequent_by_type"] = most_frequent(train, answered.questions, by_type=True)
+        for key, by_type in {"frequent": False, "frequent_by_type": True}.items():
+            if found := most_frequent(train, answered.questions, by_type):
+                guesses[key] = found
     whole = limits.get(ALL, {})
     for key, name in {"question_alone": "question", "image_alone": "image"}.items():
         if name in whole:
             guesses[key] = {"accuracy": whole[name]}
     parts = {
         "rule": f"{number_of(len(answered.questions), 'question')} about"
-        f" {number_of(images, 'image')}, each answered by one of"
+        f" {number_of(images, source.about)}, each answered by one of"
         f" {number_of(len(answered.answers), 'answer')}",
         "data": source.describe(split),
     }
@@ -76,6 +78,7 @@ def describe_answers(source: Any, split: str, answered: Answered) -> dict[str, A
         "protocol_parts": parts,
         "counted": images,
         "gallery": len(answered.answers),
+        "clips": {"total": images},
         "kinds": table,
         "chance": guesses.get("frequent_by_type"),
         "ceiling": _ceilings(limits),
@@ -114,7 +117,7 @@ def answer_scores(answered: Answered) -> bytes:
     """Pack the accuracy of each question in each row; a clip is an image."""
     ids = [question.id for question in answered.questions]
     texts = [f"{q.text} {'|'.join(q.answers)}" for q in answered.questions]
-    scores = answered.metrics()[METRICS[0]]
+    scores = answered.metrics[METRICS[0]]
     rows = {row: (scores[places], places) for row, places in rows_of(answered.questions).items()}
     return pack_scores(ids, answered.images.astype(np.int64), texts, rows)
 
@@ -125,12 +128,12 @@ def confusion(answered: Answered, most: int = 14) -> tuple[Sequence[str], Sequen
     Only questions whose most frequent answer is one of the ``most`` most frequent count. Returns
     the names of the rows (asked for) and columns (given), which end with all others, and counts.
     """
-    wanted = [max(q.answers, key=q.answers.count) if q.answers else "" for q in answered.questions]
+    wanted = [next(iter(soft_scores(q.answers)), "") for q in answered.questions]
     names, counts = np.unique([w for w in wanted if w], return_counts=True)
     rows = [str(name) for name in names[np.argsort(-counts, kind="stable")][:most]]
     columns = [*rows, "others"]
     table = np.zeros((len(rows), len(columns)), dtype=np.int64)
-    for asked, given in zip(wanted, answered.best, strict=True):
+    for asked, (given, *_) in zip(wanted, answered.best, strict=True):
         if asked in rows:
             table[rows.index(asked), rows.index(given) if given in rows else -1] += 1
     return rows, columns, table

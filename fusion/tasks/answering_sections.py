@@ -44,7 +44,7 @@ def show_question(
     """Show a question with its best answers, and where in the image they looked."""
     question, scores = answered.questions[place], answered.scores[place]
     best = best_answers(answered.answers, scores, BEST)
-    accuracy = answered.metrics_of(place)[METRICS[0]]
+    accuracy = float(answered.metrics[METRICS[0]][place])
     image = look = None
     if "image" in clip and len(clip["image"]):
         image = clip["image"][0].movedim(0, -1).numpy()

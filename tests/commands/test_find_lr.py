@@ -1,10 +1,11 @@
 """The command that recommends learning rates, on the smallest corpus."""
 
+import argparse
 import json
 
 import pytest
 
-from fusion.commands.find_lr import find_lr, format_rates
+from fusion.commands.find_lr import _default_parts, find_lr, format_rates
 from fusion.config import load_config
 from fusion.training.settings import Settings
 from tests.tiny import write_config
@@ -86,3 +87,9 @@ def test_a_wrong_part_of_a_config_is_found_before_the_data_are_read(tmp_path, mo
     monkeypatch.setattr("fusion.tasks.retrieval.Retrieval.open_data", lambda self: pytest.fail())
     with pytest.raises(ValueError, match="part_learning_rates: no trained .* is in 'audio'"):
         find_lr(config)
+
+
+def test_the_encoders_of_a_model_within_another_are_parts_too():
+    job = argparse.Namespace(settings=argparse.Namespace(part_rates={}))
+    names = ["eao.encoders.image.net.0.weight", "eao.encoders.text.model.x", "heads.answers.1.bias"]
+    assert _default_parts(job, names) == ["eao.encoders.image", "eao.encoders.text"]

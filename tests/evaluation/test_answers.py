@@ -64,6 +64,10 @@ def test_the_most_frequent_answer_is_that_of_training():
     assert by_type["accuracy"] == 50  # no, no, no (an unknown type), six
 
 
+def test_without_answers_in_training_nothing_is_most_frequent():
+    assert most_frequent([Question("1", "what?")], QUESTIONS, by_type=True) is None
+
+
 @pytest.mark.parametrize("name", ["batch_size", "questions_in_report"])
 def test_settings_out_of_range_are_explained(name):
     with pytest.raises(ConfigError, match=f"evaluation.{name} must be at least"):

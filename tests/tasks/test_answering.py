@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fusion.commands.ask import ask
+from fusion.commands.compare import compare
 from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
@@ -17,6 +18,17 @@ from tests.tasks.pictures import config_of, write_questions
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_questions(tmp_path_factory.mktemp("questions"))
+
+
+@pytest.fixture(scope="module")
+def blind(folder, tmp_path_factory):
+    """A run that reads the question alone."""
+    output = tmp_path_factory.mktemp("runs") / "blind"
+    changes = {"model.modalities.image": "null", "trainer.epochs": 2}
+    widths = "model.modalities.image.encoder.widths"
+    words = [w for w in config_of(folder, output, **changes) if not w.startswith(widths)]
+    train(load_config("vqa", words))
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +96,24 @@ def test_a_mistake_in_asking_is_one_line(run, folder, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_without_an_image_the_question_alone_is_answered(run, folder, tmp_path):
-    output = tmp_path / "blind"
-    changes = {"model.modalities.image": "null", "trainer.epochs": 2}
-    widths = "model.modalities.image.encoder.widths"
-    words = [w for w in config_of(folder, output, **changes) if not w.startswith(widths)]
-    train(load_config("vqa", words))
-    result = json.loads((output / "results.json").read_text())
+def test_without_an_image_the_question_alone_is_answered(blind, folder):
+    result = json.loads((blind / "results.json").read_text())
     assert result["kinds"]["question: what colour"]["accuracy"] < 60
     with pytest.raises(ConfigError, match="reads no pictures"):
-        ask(asked(output, folder / "images/test1.png", "what colour is it"))
+        ask(asked(blind, folder / "images/test1.png", "what colour is it"))
+
+
+def test_runs_are_compared_by_type_over_the_same_images(run, blind, tmp_path, capsys):
+    compare([str(run), str(blind)], out=tmp_path)
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    seen, alone = comparison["methods"].values()
+    for row in ("all", "question: what colour"):
+        result = json.loads((run / "results.json").read_text())["kinds"][row]
+        assert seen["kinds"][row]["accuracy"] == pytest.approx(result["accuracy"])
+        low, high = seen["kinds"][row]["accuracy_interval"]
+        assert low <= result["accuracy"] <= high  # of these questions alone
+    assert alone["kinds"]["question: what colour"]["difference"]["accuracy"] < -30
+    assert "question: what colour" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

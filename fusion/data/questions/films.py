@@ -64,7 +64,13 @@ def read_film_questions(
     if not captions:
         raise QuestionError(f"{place}: no questions; write one in each line below the first")
     full = full_names({caption.video: None for caption in captions}, videos, place, ways)
-    return [dataclasses.replace(c, video=full[c.video]) for c in captions]
+    return [_of_film(caption, full[caption.video]) for caption in captions]
+
+
+def _of_film(caption: Caption, film: str) -> Caption:
+    assert isinstance(caption, AskedWindow)
+    question = dataclasses.replace(caption.question, image=film)
+    return dataclasses.replace(caption, video=film, question=question)
 
 
 class AskedClips(ChangedClips):
@@ -112,6 +118,7 @@ class FilmQuestions(WithAnswers, CaptionedVideos):
         ValueError: a setting has no possible value.
     """
 
+    about: ClassVar[str] = "film"
     num_answers: int | None = None
     _read_all: ClassVar[Callable[..., list[Caption]]] = staticmethod(read_film_questions)
 
@@ -120,6 +127,9 @@ class FilmQuestions(WithAnswers, CaptionedVideos):
         self.check_number()
         if self.group_captions:
             raise QuestionError("data.group_captions joins captions; set it to false for questions")
+
+    def _captions(self, split: str) -> list[Caption]:
+        return super()._captions(split)[: self.max_clips]
 
     def questions(self, split: str) -> list[Question]:
         """The questions of a split, also those whose film turns out to be missing."""

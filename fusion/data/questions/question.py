@@ -20,7 +20,7 @@ class Question:
         id: its name, unique in its split.
         text: the question.
         answers: as people gave them: one, or several; none if they are not known.
-        image: name of the image file, relative to a folder; empty if there is none.
+        image: name of the image file, relative to a folder; or full name of the film.
         answer_type: such as ``yes/no``, see :func:`guess_answer_type`.
         question_type: such as ``what color``, see :func:`guess_question_type`.
     """

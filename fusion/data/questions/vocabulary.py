@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from fusion.data.questions.answers import common_answers
 from fusion.data.questions.question import Question
@@ -13,11 +14,13 @@ class WithAnswers:
     """A data set of questions, whose training has the answers that a model can give.
 
     Attributes:
+        about: what a question is about, a noun; intervals are over these.
         num_answers: how many of the most frequent ones; None: all.
         answers: the vocabulary, most frequent first: :func:`.common_answers` of the training,
             unless it was set before, as a checkpoint has its own.
     """
 
+    about: ClassVar[str] = "image"
     num_answers: int | None
     _answers: list[str] | None = None
 

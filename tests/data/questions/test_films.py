@@ -48,6 +48,7 @@ def test_an_item_has_question_film_and_scores(store, tmp_path):
     assert len(seconds) >= 3 and 290 < len(items[0]["audio"]) <= 302
     expected = torch.tensor([[0, 2 / 3, 1 / 3], [1, 0, 0], [0, 0, 0]])
     torch.testing.assert_close(collate(items).targets["scores"], expected)
+    assert [question.image for question in clips.questions] == ["a.mp4", "b.mp4", "a.mp4"]
     assert list(clips.shows) == [0, 1, 2] and clips.questions[1].answer_type == "other"
 
 
@@ -60,6 +61,13 @@ def test_films_are_held_out_and_ids_may_be_given(store, tmp_path):
     assert len({question.id[0] for question in held}) == 1
     assert data.clips("validation")[1]["id"] == held[1].id
     assert len(data.clips("validation")[0]["video"]) == 12
+
+
+def test_a_trial_takes_the_first_questions(store, tmp_path):
+    lines = [f"{name}.mp4,What?,red" for name in "abcd"]
+    data = open_films(store, None, None, write_table(tmp_path, "video,question,answer", *lines))
+    data.max_clips, data.answers = 3, ["red"]
+    assert len(data.questions("test")) == len(data.clips("test").questions) == 3
 
 
 @pytest.mark.parametrize(
