@@ -7,14 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import charts
+from tests.once import Once
 from tests.processes import ROOT
 from tests.processes import run as run_processes
 
 PYTHON = (sys.executable,)
+LONGEST = ("test_step.py", "test_tools.py")  # they start several processes, one after the other
 
 # One thread, in the tests and in what they start: two cores run two tests. OMP_NUM_THREADS=2 is
 # obeyed: results must not depend on the number of threads.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest tests: at the end, a worker would wait for them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_collection_finish():
@@ -23,12 +31,31 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Folders that are made once, for all workers (:class:`tests.once.Once`)."""
+    own = tmp_path_factory.getbasetemp()
+    return Once(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def private_cache(tmp_path_factory):
-    """Keep the tests out of the user's cache; FUSION_TEST_CACHE keeps one between runs."""
-    folder = os.environ.get("FUSION_TEST_CACHE") or tmp_path_factory.mktemp("cache")
+def private_cache(once):
+    """Keep the tests out of the user's cache; FUSION_TEST_CACHE keeps one between runs.
+
+    All workers have one, so that the corpus is rendered once.
+    """
+    folder = Path(os.environ.get("FUSION_TEST_CACHE") or once.root / "cache")
+    folder.mkdir(parents=True, exist_ok=True)
     os.environ["FUSION_CACHE"] = str(folder)
-    return Path(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_charts():
+    """Leave the charts out of the pages of runs, until it is undone."""
+    with pytest.MonkeyPatch.context() as patch:
+        charts.leave_out(patch.setattr)
+        yield patch
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Processes for tests: forked from one that has imported torch, as the import takes seconds.
 
 A script runs in such a process as from a command line: with its own arguments, environment, output
-and exit code. On systems where a fork after these imports is unsafe, each process is a new one.
+and exit code; only the charts of pages are left out (:mod:`tests.charts`). On systems where a fork
+after these imports is unsafe, each process is a new one.
 """
 
 import gc
@@ -17,6 +18,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from torch.distributed import TCPStore
+
+from tests import charts
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = [
@@ -117,6 +120,7 @@ def _run(words, output, errors, environment, start_method):
     for number, path in ((1, output), (2, errors)):
         with open(path, "wb") as file:
             os.dup2(file.fileno(), number)
+    charts.leave_out()
     sys.argv = words
     sys.path.insert(0, str(ROOT / Path(words[0]).parent))
     runpy.run_path(words[0], run_name="__main__")

@@ -1,7 +1,6 @@
 """A config names parts by their import path; a checkpoint that does needs trust."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -54,14 +53,14 @@ def test_a_checkpoint_with_own_parts_needs_trust(runs):
             refused()
 
 
-def test_nothing_is_imported_without_trust(runs):
-    program = (
+def test_nothing_is_imported_without_trust(runs, tool, tmp_path):
+    (tmp_path / "program.py").write_text(
         "import sys, fusion\n"
         f"try: fusion.load({str(runs / '0')!r})\n"
         "except ValueError: pass\n"
         "sys.exit('tests.own' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    assert tool(tmp_path / "program.py") == (0, "", "")
 
 
 def test_trust_in_one_part_is_no_trust_in_another(runs, tmp_path):
@@ -125,16 +124,17 @@ def test_own_parts_encode_and_are_saved(runs, tmp_path):
     torch.testing.assert_close(again.encode("red ring"), model.encode("red ring"))
 
 
-def test_runs_of_own_parts_are_compared_without_importing_them(runs, tmp_path):
+def test_runs_of_own_parts_are_compared_without_importing_them(runs, tool, tmp_path):
     loss = {"name": "tests.own:Nearest", "temperature": 1.0}
     train(load_config(write(tmp_path, loss=loss), [f"output={tmp_path}/warm"]))
     named = [f"cold={runs / '0'}", f"warm={tmp_path / 'warm'}"]
-    program = (
+    (tmp_path / "program.py").write_text(
         "import sys; from fusion.commands.compare import compare\n"
         f"compare({named}, {str(tmp_path / 'out')!r}, None)\n"
         "sys.exit('tests.own' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    code, _, errors = tool(tmp_path / "program.py")
+    assert code == 0, errors
     assert "warm" in (tmp_path / "out/comparison.html").read_text()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import yaml
@@ -9,19 +10,18 @@ import yaml
 from fusion.checkpoint import RECIPE, load_checkpoint, read_config
 from fusion.commands.initial import read_training_config
 from fusion.commands.train import train
-from fusion.config import changed_keys, load_config
+from fusion.config import changed_keys
 from fusion.data.demo import demo_corpus
 from tests.test_configs import ROOT
 from tests.tiny import CONFIG, write_config
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run on the smallest corpus, and its config."""
+def trained(once, tmp_path_factory):
+    """A run on the smallest corpus, a copy that may be changed, and its config."""
     folder = tmp_path_factory.mktemp("trained")
-    config = write_config(folder, trainer={"epochs": 1})
-    train(load_config(config))
-    return folder / "run", config
+    run = shutil.copytree(once.tiny_run(), folder / "run")
+    return run, write_config(folder, trainer={"epochs": 1})
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def losses(run):
 def finished(tmp_path_factory, tool):
     """A finished run on the smallest corpus: (folder of the run, config, output)."""
     folder = tmp_path_factory.mktemp("finished")
-    config = write_config(folder)
+    config = write_config(folder, evaluation={"queries_in_report": 2})
     code, output, errors = tool(TRAIN, config, launcher=PYTHON)
     assert code == 0, errors
     return folder / "run", config, output
@@ -228,9 +228,14 @@ def test_a_launch_of_fewer_processes_than_were_asked_for_is_refused(tool, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_config_is_one_line_on_two_processes(tool, tmp_path):
+@pytest.mark.parametrize(
+    "how",
+    [{"processes": 2}, pytest.param({"launcher": TWO}, marks=pytest.mark.slow)],
+    ids=["forked", "torchrun"],
+)
+def test_a_wrong_config_is_one_line_on_two_processes(tool, tmp_path, how):
     config = write_config(tmp_path, trainer={"epoch": 1})
-    code, _, errors = tool(TRAIN, config, launcher=TWO)
+    code, _, errors = tool(TRAIN, config, **how)
     assert code != 0
     assert errors.count("error: trainer.epoch is unknown; did you mean 'epochs'?") == 1
 
@@ -260,11 +265,11 @@ def test_fp16_without_cuda_goes_on_in_full_precision_and_says_so(tool, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("launcher", "name", "words", "code"),
-    [((), TRAIN, ["--help"], 0), (PYTHON, EVALUATE, [], 2)],
+    ("name", "words", "code"),
+    [(TRAIN, ["--help"], 0), (EVALUATE, [], 2)],
     ids=["train", "evaluate"],
 )
-def test_help(tool, launcher, name, words, code):
-    ended, output, errors = tool(name, *words, launcher=launcher)
+def test_help(tool, name, words, code):
+    ended, output, errors = tool(name, *words)
     assert ended == code
     assert "usage:" in output + errors

@@ -1,17 +1,13 @@
 import pytest
 
 import fusion
-from fusion.commands.train import train
 from fusion.config import load_config
-from tests.tiny import write_config
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(once):
     """The folder of a tiny run on the built-in corpus."""
-    folder = tmp_path_factory.mktemp("inference")
-    train(load_config(write_config(folder, trainer={"epochs": 1})))
-    return folder / "run"
+    return once.tiny_run()
 
 
 @pytest.fixture(scope="session")

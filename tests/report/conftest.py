@@ -1,7 +1,16 @@
 import pytest
 from markupsafe import Markup
 
+from tests import charts
 from tests.report.compared import Compared
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn(no_charts):
+    """Draw the charts of pages, which are looked at here."""
+    no_charts.undo()
+    yield
+    charts.leave_out(no_charts.setattr)
 
 
 @pytest.fixture

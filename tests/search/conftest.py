@@ -27,9 +27,9 @@ def train_tiny(folder, **changes):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(once):
     """Folder of a tiny model."""
-    return train_tiny(tmp_path_factory.mktemp("search"))
+    return once("search", train_tiny) / "run"
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +38,16 @@ def model(run):
     return fusion.load(run)
 
 
-@pytest.fixture
-def films(tmp_path):
-    """Three films: one with sound, one without, and one in a folder with captions."""
-    folder = tmp_path / "films"
+def write_films(folder):
+    """Write three films: one with sound, one without, and one in a folder with captions."""
     write_film(folder / "a.mp4", 2)
     write_film(folder / "silent.mp4", 1.5, sound=False)
     write_film(folder / "more" / "c.mp4", 2)
     (folder / "more" / "c.csv").write_text("start,end,text\n0,0.5,a red star\n1,1.5,a star\n")
     return folder
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Three films, which a test may change."""
+    return write_films(tmp_path / "films")

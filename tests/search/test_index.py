@@ -16,6 +16,7 @@ from fusion.search.films import embedding
 from fusion.search.index import Index
 from fusion.search.indexing import index_films, summarise
 from fusion.search.storage import SearchError, Storage
+from tests.search.conftest import write_films
 
 
 def index(folder, model, films, **options):
@@ -38,6 +39,13 @@ def content(folder):
     films = storage.films()
     storage.close()
     return films, sorted(found)
+
+
+@pytest.fixture(scope="module")
+def found(model, tmp_path_factory):
+    """An index of the films, which no test changes."""
+    folder = tmp_path_factory.mktemp("found")
+    return Index(folder / "i", model).add(write_films(folder / "films"))
 
 
 def test_films_are_cut_into_windows_or_at_their_captions(model, films, tmp_path):
@@ -94,9 +102,8 @@ def test_other_captions_change_a_film(model, films, tmp_path):
 
 @pytest.mark.parametrize("stage", ["before vectors", "after vectors", "in the transaction"])
 @pytest.mark.parametrize("film", [0, 1, 2])
-def test_a_kill_leaves_an_index_that_goes_on(model, films, tmp_path, monkeypatch, stage, film):
-    index(tmp_path / "whole", model, films)
-    calls = []
+def test_a_kill_leaves_an_index_that_goes_on(model, found, tmp_path, monkeypatch, stage, film):
+    films, calls = found.folder.parent / "films", []
 
     class Killed(BaseException):
         pass
@@ -130,7 +137,7 @@ def test_a_kill_leaves_an_index_that_goes_on(model, films, tmp_path, monkeypatch
         index(tmp_path / "i", model, films)
     monkeypatch.undo()
     index(tmp_path / "i", model, films)
-    assert content(tmp_path / "i") == content(tmp_path / "whole")
+    assert content(tmp_path / "i") == content(found.folder)
 
 
 def test_rows_of_removed_clips_are_dropped_in_time(model, films, tmp_path):
@@ -178,23 +185,24 @@ def naive(folder, query, within, but=None):
     return sorted((number for number in chosen if number != but), key=place, reverse=True)
 
 
-@pytest.fixture
-def different(films):
-    """The films, and two whose pictures and sound are of their own."""
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def different(model, tmp_path_factory):
+    """An index of the films, and of two whose pictures and sound are of their own; the films."""
+    folder, rng = tmp_path_factory.mktemp("different"), np.random.default_rng(0)
+    films = write_films(folder / "films")
     for name in ("x", "y"):
         frames = [rng.integers(0, 256, (36, 64, 3), np.uint8) for _ in range(50)]
         write_clip(films / f"{name}.mp4", frames, 25, rng.uniform(-0.5, 0.5, 32_000).astype("f4"))
-    return films
+    return Index(folder / "i", model).add(films), films
 
 
-def test_a_part_of_a_film_finds_itself(model, different, tmp_path):
-    found = Index(tmp_path / "i", model).add(different)
-    for number, name, clip in numbered(tmp_path / "i"):
+def test_a_part_of_a_film_finds_itself(model, different):
+    found, films = different
+    for number, name, clip in numbered(found.folder):
         if name in ("x.mp4", "y.mp4"):
-            query = model.encode(different / name, start=clip.start, end=clip.end).numpy()
+            query = model.encode(films / name, start=clip.start, end=clip.end).numpy()
             hit = found.nearest(query, k=1)[0]
-            assert (hit.id, hit.video, hit.start) == (number, str(different / name), clip.start)
+            assert (hit.id, hit.video, hit.start) == (number, str(films / name), clip.start)
             assert hit.score == pytest.approx(1, abs=1e-5)
 
 
@@ -206,23 +214,20 @@ def numbered(folder):
     return found
 
 
-def test_questions_find_every_clip_once(model, films, tmp_path):
-    found = Index(tmp_path / "i", model).add(films)
+def test_questions_find_every_clip_once(found):
     words = found.search("a red star", k=20)
-    assert len({h.id for h in words}) == len(words) == len(content(tmp_path / "i")[1])
+    assert len({h.id for h in words}) == len(words) == len(content(found.folder)[1])
     assert [h.calibrated for h in words] == sorted((h.calibrated for h in words), reverse=True)
     assert {h.video.rpartition("/")[2] for h in words} == {"a.mp4", "c.mp4", "silent.mp4"}
     assert all(set(h.by) == {"video"} for h in words if "silent" in h.video)
-    assert {h.video for h in found.search("a red star", film="silent")} == {
-        str(films / "silent.mp4")
-    }
+    (silent,) = {Path(h.video) for h in found.search("a red star", film="silent")}
+    assert silent == found.folder.parent / "films" / "silent.mp4"
 
 
-def test_scores_are_calibrated_by_combination(model, films, tmp_path):
-    found = Index(tmp_path / "i", model).add(films)
+def test_scores_are_calibrated_by_combination(model, found):
     query = model.encode("a red star").numpy()
     hits = {h.id: h for h in found.nearest(query, 100)}
-    storage = Storage(tmp_path / "i")
+    storage = Storage(found.folder)
     clips = list(zip(*storage.table(), strict=True))
     for combination in ("v", "va"):
         there = [clip for clip in clips if set(combination) <= set(clip[3])]
@@ -235,31 +240,30 @@ def test_scores_are_calibrated_by_combination(model, films, tmp_path):
 
 
 @pytest.mark.parametrize("within", [(), ("v",), ("v", "a")])
-def test_answers_are_those_of_a_naive_search(model, different, tmp_path, within):
-    found = Index(tmp_path / "i", model).add(different)
+def test_answers_are_those_of_a_naive_search(model, different, within):
+    found, _ = different
     query = model.encode("a red star").numpy()
     hits = [hit.id for hit in found.nearest(query, 100, within)]
-    assert hits == naive(tmp_path / "i", query, within or ("v", "a", "va"))
+    assert hits == naive(found.folder, query, within or ("v", "a", "va"))
 
 
 @pytest.mark.parametrize("within", [(), ("v",), ("a", "v")])
-def test_what_is_near_a_clip_is_that_of_a_naive_search(model, different, tmp_path, within):
-    found = Index(tmp_path / "i", model).add(different)
-    number = next(one[0] for one in numbered(tmp_path / "i") if one[1] == "x.mp4")
-    storage = Storage(tmp_path / "i")
+def test_what_is_near_a_clip_is_that_of_a_naive_search(different, within):
+    found, _ = different
+    number = next(one[0] for one in numbered(found.folder) if one[1] == "x.mp4")
+    storage = Storage(found.folder)
     ids, rows, *_ = storage.table()
     row = rows[ids.tolist().index(number)]
     query = np.array(storage.vectors(max(within or ("va",), key=len))[row])
     storage.close()
-    expected = naive(tmp_path / "i", query, within or ("v", "a", "va"), but=number)
+    expected = naive(found.folder, query, within or ("v", "a", "va"), but=number)
     assert [hit.id for hit in found.near(number, 100, within)] == expected
     assert [hit.id for hit in found.near(number, 3, within)] == expected[:3]
     assert {Path(hit.video).name for hit in found.near(number, 3, within, "y.mp4")} == {"y.mp4"}
 
 
-def test_impossible_questions_are_one_line(model, films, tmp_path):
-    found = Index(tmp_path / "i", model).add(films)
-    silent = next(number for number, name, _ in numbered(tmp_path / "i") if name == "silent.mp4")
+def test_impossible_questions_are_one_line(found):
+    silent = next(number for number, name, _ in numbered(found.folder) if name == "silent.mp4")
     with pytest.raises(SearchError, match=f"clip {silent} has nothing of a; it has 'v'"):
         found.near(silent, within=["a"])
     with pytest.raises(SearchError, match="has no clip 999"):

@@ -18,9 +18,9 @@ HOME = "http://127.0.0.1"
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """Folder of a tiny model."""
-    return train_tiny(tmp_path_factory.mktemp("serve"))
+def run(once):
+    """Folder of a tiny model, that of the tests of search."""
+    return once("search", train_tiny) / "run"
 
 
 @pytest.fixture(scope="session")

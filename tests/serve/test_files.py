@@ -1,5 +1,6 @@
 """Media files and thumbnails: only those of the index, in ranges, and never as a page."""
 
+import contextlib
 import os
 import shutil
 
@@ -11,15 +12,29 @@ from tests.data.media.films import write_film
 from tests.serve.conftest import asking
 
 
-@pytest.fixture
-def place(films, run, model, tmp_path):
-    """A folder with a film, an index of it, and a client."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    shutil.copy(films / "a.mp4", folder / "a film, 100%.mp4")
-    index = Index(tmp_path / "own.index", run).add(folder, quiet=True)
+@contextlib.contextmanager
+def served(films, run, model, folder):
+    """A film in a folder, its address by an index of it, and a client."""
+    own = folder / "own"
+    own.mkdir()
+    shutil.copy(films / "a.mp4", own / "a film, 100%.mp4")
+    index = Index(folder / "own.index", run).add(own, quiet=True)
     with asking(Index(index.folder, model)) as client:
-        yield folder / "a film, 100%.mp4", f"/films/{index.films()[0].id}", client
+        yield own / "a film, 100%.mp4", f"/films/{index.films()[0].id}", client
+
+
+@pytest.fixture(scope="module")
+def place(films, run, model, tmp_path_factory):
+    """A film that no test changes."""
+    with served(films, run, model, tmp_path_factory.mktemp("place")) as found:
+        yield found
+
+
+@pytest.fixture
+def own_place(films, run, model, tmp_path):
+    """A film that a test may change."""
+    with served(films, run, model, tmp_path) as found:
+        yield found
 
 
 def test_a_film_is_sent_whole(place):
@@ -88,14 +103,14 @@ def test_an_old_range_gets_the_whole_film(place):
     assert client.get(address, headers=headers).content == path.read_bytes()
 
 
-def test_a_film_that_changed_is_served(place):
-    path, address, client = place
+def test_a_film_that_changed_is_served(own_place):
+    path, address, client = own_place
     write_film(path, 1)
     assert client.get(address).content == path.read_bytes()
 
 
-def test_a_film_that_is_gone_is_404_in_one_line(place):
-    path, address, client = place
+def test_a_film_that_is_gone_is_404_in_one_line(own_place):
+    path, address, client = own_place
     path.unlink()
     answer = client.get(address)
     assert answer.status_code == 404
@@ -104,8 +119,8 @@ def test_a_film_that_is_gone_is_404_in_one_line(place):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_regular_file_is_refused(place, make):
-    path, address, client = place
+def test_what_is_no_regular_file_is_refused(own_place, make):
+    path, address, client = own_place
     path.unlink()
     make(path)
     answer = client.get(address)

@@ -1,6 +1,9 @@
 """Small films for tests, and what comes out of them."""
 
+import functools
+import tempfile
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -30,9 +33,17 @@ def tone(seconds, rate=RATE):
 
 def write_film(path, seconds=2.0, fps=25, sound=True, picture=True, size=(36, 64)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = pictures(round(seconds * fps), *size) if picture else None
-    write_clip(path, frames, fps, tone(seconds) if sound else None)
+    path.write_bytes(_film(path.suffix, seconds, fps, sound, picture, size))
     return path
+
+
+@functools.cache  # hundreds of tests begin with the same few films
+def _film(suffix, seconds, fps, sound, picture, size):
+    frames = pictures(round(seconds * fps), *size) if picture else None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"film{suffix}"
+        write_clip(path, frames, fps, tone(seconds) if sound else None)
+        return path.read_bytes()
 
 
 def write_frames(

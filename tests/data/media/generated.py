@@ -110,9 +110,8 @@ class Maker:
         if path.exists():
             return path
         if situation in ("cut", "headless", "damaged", "restart"):
-            self._encode(path, container, pictures, sound, "plain")
-            data = path.read_bytes()
-            path.write_bytes(getattr(self, f"_{situation}")(data))
+            plain = self.make(container, number, "plain").read_bytes()
+            path.write_bytes(getattr(self, f"_{situation}")(plain))
         else:
             self._encode(path, container, pictures, sound, situation)
         return path
