@@ -7,7 +7,7 @@ a class or a function, called with the other keys of its section. A data set is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -107,9 +107,12 @@ class Loss(Protocol):
 
 
 class TrainingSet(Protocol):
-    """The clips to train on; ``group`` neighbouring clips stay together in a batch."""
+    """The clips to train on.
 
-    group: int
+    ``group`` neighbouring clips follow one another in training; a list: so many of each group.
+    """
+
+    group: int | Sequence[int]
 
     def __len__(self) -> int: ...
 

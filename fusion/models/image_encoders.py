@@ -18,7 +18,7 @@ from fusion.tokens import Tokens
 
 WAVES = 4  # frequencies of the places, for each axis
 PRETRAINED = "pretrained"  # as weights: those that timm downloads
-GROUP = 8  # channels that are normalised together
+RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # 1 / standard deviation of max(0, normal)
 
 
 class Places(nn.Module):
@@ -34,9 +34,10 @@ class Places(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Add the places."""
-        axes = [(torch.arange(n, device=maps.device) + 0.5) / n for n in maps.shape[1:3]]
+        kind = self.project.weight  # device and dtype
+        axes = [(torch.arange(n).to(kind) + 0.5) / n for n in maps.shape[1:3]]
         grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # (h, w, 2), 0 to 1
-        waves = math.pi * 2 ** torch.arange(WAVES, device=maps.device)
+        waves = math.pi * 2 ** torch.arange(WAVES).to(kind)
         angles = (grid[..., None] * waves).flatten(-2)  # (h, w, 2 WAVES)
         return maps + self.project(torch.cat([angles.sin(), angles.cos()], dim=-1)).to(maps.dtype)
 
@@ -44,7 +45,8 @@ class Places(nn.Module):
 class ImageEncoder(nn.Module):
     """Pixels of images become the tokens of their feature maps, row after row.
 
-    The network gives (N, C, h, w). A clip without an image has no token.
+    The network gives (N, C, h, w). A clip without an image has no token. Equal images that follow
+    one another, such as those of several questions about one, are encoded once.
 
     Shape:
         tokens with values (N, 3, S, S) uint8 -> tokens with values (N P, C)
@@ -69,33 +71,52 @@ class ImageEncoder(nn.Module):
         """Compute the tokens of each clip's image."""
         if not len(images.values):
             return Tokens(self.mean.new_zeros(0, self.out_dim), images.lengths, images.host_lengths)
-        pixels = (images.values.to(self.mean.dtype) / 255 - self.mean) / self.std
-        maps = self.places(self.feature_map(pixels).movedim(1, -1))  # (N, h, w, C)
+        is_new = differs_from_previous(images.values)
+        pixels = (images.values[is_new].to(self.mean.dtype) / 255 - self.mean) / self.std
+        maps = self.places(self.feature_map(pixels).movedim(1, -1))[is_new.cumsum(0) - 1]
         count = maps.shape[1] * maps.shape[2]
         return Tokens(maps.flatten(0, 2), images.lengths * count, images.host_lengths * count)
+
+
+class StandardisedConv(nn.Conv2d):
+    """A 3 x 3 convolution whose filters have mean 0 and a fixed length, times a learned gain.
+
+    Scaled weight standardisation (Brock et al., arXiv:2101.08692): what leaves the ReLU after it
+    has about unit variance, so no layer has to normalise its input, and an image does not depend
+    on its batch. On small pictures of shapes it learns several times faster than GroupNorm.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim, 3, padding=1)
+        self.gain = nn.Parameter(torch.full((out_dim, 1, 1, 1), RELU_GAIN))
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convolve (N, C, h, w) maps."""
+        centred = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        length = centred.square().sum(dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(maps, centred * self.gain * (length + 1e-6).rsqrt(), self.bias)
 
 
 class SmallCNN(ImageEncoder):
     """A few convolutions, trained from scratch, for small and simple pictures.
 
-    Each stage is a convolution that halves rows and columns. Channels are normalised in groups
-    within an image (Wu and He, arXiv:1803.08494), so an image does not depend on its batch.
+    Each stage is a convolution, a ReLU, and the maximum of 2 x 2 places.
 
     Args:
-        widths: C of each stage, multiples of 8.
+        widths: C of each stage.
 
     Raises:
         ValueError: a width is none.
     """
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 64)) -> None:
-        if not widths or any(width < GROUP or width % GROUP for width in widths):
-            raise ValueError(f"widths must be multiples of {GROUP}, at least one; got {widths}")
+    def __init__(self, widths: Sequence[int] = (8, 16, 32, 64)) -> None:
+        if not widths or any(width < 1 for width in widths):
+            raise ValueError(f"widths must be at least one number above 0; got {widths}")
         super().__init__(widths[-1], [0.5] * 3, [0.25] * 3)
         layers: list[nn.Module] = []
         for narrow, wide in zip((3, *widths[:-1]), widths, strict=True):
-            layers += [nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False)]
-            layers += [nn.GroupNorm(wide // GROUP, wide), nn.ReLU()]
+            layers += [StandardisedConv(narrow, wide), nn.ReLU(), nn.MaxPool2d(2)]
         self.net = nn.Sequential(*layers)
 
     def feature_map(self, pixels: Tensor) -> Tensor:
@@ -154,6 +175,12 @@ class TimmImage(ImageEncoder):
         elif maps.shape[1] != self.out_dim:  # of a network with channels last, such as Swin
             maps = maps.movedim(-1, 1)
         return maps
+
+
+def differs_from_previous(images: Tensor) -> Tensor:
+    """Compare each of N images with the one before: (N, 3, S, S) -> (N,) bool; the first: True."""
+    same = (images[1:] == images[:-1]).flatten(1).all(dim=1)
+    return torch.cat([same.new_zeros(1), same]).logical_not()
 
 
 IMAGE_ENCODERS: dict[str, type[nn.Module]] = {"cnn": SmallCNN, "timm": TimmImage}

@@ -27,7 +27,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     ``batch_size`` clips, cut into ``world_size`` equal parts; the incomplete batch at the end is
     dropped. So a run on several processes sees the same batches as a run on one. ``group``
     neighbouring clips, such as those of one video, are permuted as one and follow one another; the
-    last ones may be fewer.
+    last ones may be fewer. Groups of different sizes are given as the list of their sizes.
 
     Set ``epoch`` before iterating; ``first`` is the number of batches to skip, when a run resumes
     within an epoch.
@@ -40,7 +40,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        group: int = 1,
+        group: int | Sequence[int] = 1,
     ) -> None:
         if batch_size < 1 or batch_size > num_clips:
             raise ValueError(
@@ -53,7 +53,13 @@ class EpochBatchSampler(Sampler[list[int]]):
                 f" ({world_size})"
             )
         self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
-        self.rank, self.world_size, self.group = rank, world_size, group
+        self.rank, self.world_size = rank, world_size
+        if isinstance(group, int):
+            self.starts = torch.arange(0, num_clips + group, group).clamp(max=num_clips)
+        else:
+            self.starts = torch.tensor([0, *group]).cumsum(0)  # (groups + 1,)
+        if self.starts[-1] != num_clips:
+            raise ValueError(f"the groups have {int(self.starts[-1])} clips, the set {num_clips}")
         self.epoch = self.first = 0
 
     def __len__(self) -> int:
@@ -62,9 +68,10 @@ class EpochBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Yield this rank's clips of each batch, beginning with batch ``first``."""
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-        order = torch.randperm(-(-self.num_clips // self.group), generator=generator)
-        clips = (order[:, None] * self.group + torch.arange(self.group)).flatten()
-        clips = clips[clips < self.num_clips]
+        order = torch.randperm(len(self.starts) - 1, generator=generator)
+        sizes = self.starts.diff()[order]
+        shift = self.starts[order] - (sizes.cumsum(0) - sizes)  # from place in the epoch to clip
+        clips = torch.arange(self.num_clips) + shift.repeat_interleave(sizes)
         share = self.batch_size // self.world_size
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size + self.rank * share

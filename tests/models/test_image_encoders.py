@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fusion.models.image_encoders import Places, SmallCNN, TimmImage
+from fusion.models.image_encoders import Places, SmallCNN, StandardisedConv, TimmImage
 from fusion.tokens import Tokens
 
 
@@ -61,6 +61,52 @@ def test_an_image_does_not_depend_on_its_batch(make):
     whole = encoder(given)
     alone = torch.cat([encoder(given.part(i, i + 1)).values for i in range(3)])
     assert_close(whole.values, alone, atol=1e-5, rtol=0)
+
+
+def test_the_image_of_several_questions_is_encoded_once_with_the_same_gradient():
+    encoder, images = SmallCNN((4, 8)).double(), pictures(1, 1, 0, 1, side=16)
+    order = torch.tensor([0, 0, 0, 1, 2, 2, 0])
+    counts = torch.tensor([1, 1, 0, 1, 1, 1, 1, 1])
+    asked = Tokens(images.values[order], counts, counts)
+    seen = []
+    encoder.net.register_forward_hook(lambda net, given, output: seen.append(len(output)))
+    weights = torch.randn(7 * 16, 8, dtype=torch.float64)
+
+    def gradients(values):
+        encoder.zero_grad()
+        (values * weights).sum().backward()
+        return [p.grad.clone() for p in encoder.parameters()]
+
+    values = encoder(asked).values
+    once = gradients(values)
+    one = torch.ones(1, dtype=torch.int64)
+    plain = torch.cat([encoder(Tokens(asked.values[[i]], one, one)).values for i in range(7)])
+    assert seen == [4] + 7 * [1]  # 0 again at the end is no neighbour of the first ones
+    assert_close(values, plain)
+    assert_close(once, gradients(plain))
+
+
+def test_filters_have_mean_zero_and_the_length_of_their_gain():
+    conv = StandardisedConv(3, 5).double()
+    with torch.no_grad():
+        conv.gain.copy_(torch.arange(1.0, 6).view(5, 1, 1, 1))
+    maps = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    filters = conv.weight.flatten(1)
+    filters = filters - filters.mean(dim=1, keepdim=True)
+    filters = (
+        torch.arange(1.0, 6, dtype=torch.float64)[:, None] * filters / filters.norm(dim=1)[:, None]
+    )
+    expected = torch.nn.functional.conv2d(maps, filters.view_as(conv.weight), padding=1)
+    assert_close(conv(maps), expected, rtol=1e-5, atol=0)  # 1e-6 is added to squared lengths
+
+
+def test_after_each_relu_the_variance_is_about_one():
+    torch.manual_seed(0)
+    maps = torch.randn(8, 16, 32, 32)
+    for _ in range(4):
+        maps = StandardisedConv(16, 16)(maps).relu()
+        # Inputs that are positive and alike within a map move it; 27 to 144 weights average it.
+        assert 0.4 < maps.var(dim=(0, 2, 3)).mean() < 2.5
 
 
 def test_places_tell_rows_from_columns():

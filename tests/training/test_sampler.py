@@ -39,6 +39,24 @@ def test_clips_that_fill_no_group_are_trained_too(num_clips):
     assert num_clips < 9 or set().union(*chosen) == set(range(num_clips))
 
 
+def test_groups_may_have_different_sizes():
+    sizes = [3, 1, 4, 1, 5, 2]
+    batches = EpochBatchSampler(16, 16, seed=0, group=sizes)
+    starts = [0, 3, 4, 8, 9, 14]
+    orders = set()
+    for number in range(3):
+        (clips,) = epoch(batches, number)
+        order = sorted(range(6), key=lambda group: clips.index(starts[group]))
+        assert clips == [starts[g] + i for g in order for i in range(sizes[g])]
+        orders.add(tuple(order))
+    assert len(orders) > 1
+
+
+def test_groups_that_miss_clips_are_an_error():
+    with pytest.raises(ValueError, match=r"the groups have 15 clips, the set 16"):
+        EpochBatchSampler(16, 4, seed=0, group=[5, 10])
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_ranks_share_each_batch(world_size):
     whole = epoch(EpochBatchSampler(23, 4, seed=3), 2)

@@ -32,7 +32,7 @@ class ClipSet(Dataset[dict[str, Any]]):
         captions: for each caption its clip, a stretch of a video.
         folder: what the names of the videos are relative to; None if there are no media files.
         whole: where clips are cut, for each item its caption: embeddings of parts are averaged.
-        group: so many neighbours keep together in a batch.
+        group: so many neighbours follow one another in training; a list: so many of each group.
         further: fields of the features that are modalities of their own, beside text, video and
             audio; the task sets it to what the model reads.
     """
@@ -40,7 +40,7 @@ class ClipSet(Dataset[dict[str, Any]]):
     captions: Sequence[Caption] = ()
     folder: Path | None = None
     whole: Sequence[int] | None = None
-    group = 1
+    group: int | Sequence[int] = 1
     further: Sequence[str] = ()
 
     @property

@@ -5,6 +5,7 @@ Shapes: L words or word pieces, D their width, S pixels, K answers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ class QuestionClips(ClipSet):
     read, and ``targets``: ``scores`` (K,) float32, how right each answer of the vocabulary is, all
     0 if no answer is known or in the vocabulary. With a text encoder it has ``text`` (L, D).
 
+    Neighbouring questions about one image stay together in training: a batch of them needs the
+    features of an image once.
+
     Args:
         questions: the questions.
         images: their images.
@@ -42,6 +46,7 @@ class QuestionClips(ClipSet):
     ) -> None:
         self.questions, self.images, self.text_encoder = questions, images, text_encoder
         self.answers, self.folder = answers, images.folder
+        self.group = [len(list(same)) for _, same in itertools.groupby(q.image for q in questions)]
         self._index = {answer: place for place, answer in enumerate(answers)}
         self._texts: dict[str, Tensor] = {}
         self._keeps = not hasattr(text_encoder, "prepare")  # such an encoder keeps them itself

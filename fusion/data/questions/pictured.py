@@ -101,6 +101,9 @@ class PicturedQuestions(WithAnswers, Source):
         questions, images = self.questions(split), self._open_images(split)
         if self.bad == "leave_out":
             questions = [q for q in questions if q.image not in images.unreadable]
+        if split == "train":  # so that the questions about an image are neighbours
+            first = {question.image: -n for n, question in enumerate(reversed(questions))}
+            questions = sorted(questions, key=lambda question: first[question.image])
         return QuestionClips(questions, images, text_encoder, self.answers)
 
     def extract(self) -> None:

@@ -60,6 +60,18 @@ def test_equal_questions_are_encoded_once(easy):
     assert sorted(encoder.asked) == ["is it red?", "what color is it?"]
 
 
+def test_in_training_the_questions_about_an_image_are_neighbours(tmp_path, cache):
+    images = ["b.png", "a.png", "b.png", "c.png", "a.png"]
+    for name in images:
+        save_image(tmp_path / name)
+    rows = [f"{name},what is {number}?,red" for number, name in enumerate(images)]
+    table = write_table(tmp_path, "image,question,answer", *rows)
+    clips = PicturedQuestions(str(table), test=str(table), image_size=4, held_out=0).clips("train")
+    texts = [question.text for question in clips.questions]
+    assert texts == [f"what is {number}?" for number in (0, 2, 1, 4, 3)]
+    assert clips.group == [2, 2, 1]
+
+
 def test_an_encoder_that_prepares_gets_all_texts_at_once(easy):
     class Prepared(Letters):
         def prepare(self, texts):
