@@ -10,6 +10,9 @@ from fusion.config import ConfigError, choose, merge
 from fusion.data.datasets import DATASETS
 from fusion.data.datasets.dropping import KEY as DROP
 from fusion.data.datasets.dropping import check_shares
+from fusion.data.labelled import LABELLED_SETS
+from fusion.data.labelled.raw_video import KEY as RAW
+from fusion.data.labelled.raw_video import RawVideo
 from fusion.data.questions import QUESTION_SETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
@@ -31,9 +34,11 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
         ConfigError: a name, a key or a value is wrong.
     """
     spec = config["text_encoder"]
+    data: dict[str, Any] = DATASETS | QUESTION_SETS | LABELLED_SETS
     _check_dropping(config)
+    raw_video_of(config)
     return {
-        "data": choose("data", config["data"], DATASETS | QUESTION_SETS, further=[DROP]),
+        "data": choose("data", config["data"], data, further=[DROP, RAW]),
         "text_encoder": _choose_text_encoder(spec) if spec else lambda **given: None,
         "model": choose("model", _with_placeholders(config["model"]), MODELS),
         "loss": choose("loss", config["loss"], LOSSES, given=["modalities"]),
@@ -52,6 +57,30 @@ def _check_dropping(config: Mapping[str, Any]) -> None:
         check_shares(shares, modalities_of(config["model"]))
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def raw_video_of(config: Mapping[str, Any]) -> RawVideo | None:
+    """Return what ``data.raw_video`` says; None if the config reads no frames.
+
+    ConfigError: a key or a value is wrong.
+    """
+    spec = config["data"].get(RAW)
+    if spec is None:
+        return None
+    if not isinstance(spec, Mapping):
+        raise ConfigError(f"data.{RAW} must be a mapping, such as {{frames: 8}}; got {spec!r}")
+    try:
+        settings: RawVideo = choose(f"data.{RAW}", {**spec, "name": RAW}, {RAW: RawVideo})()
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if (names := modalities_of(config["model"])) and settings.modality not in names:
+        raise ConfigError(
+            f"data.{RAW}.modality is {settings.modality}, which is no modality of the model;"
+            f" choose from {', '.join(names)}"
+        )
+    return settings
 
 
 def modalities_of(model: Mapping[str, Any]) -> list[str]:

@@ -51,6 +51,24 @@ def test_a_store_is_measured_against_whole_files(tool):
 
 
 @pytest.mark.slow
+def test_needed_frames_are_measured_against_every_frame(tool):
+    words = ["video", "--seconds", "4", "--lengths", "1", "--clips", "2", "--repeats", "1"]
+    words += ["--size", "32", "--network", "test_resnet", "--batch", "1"]
+    code, output, errors = tool("tools/benchmark.py", *words)
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])
+    assert len(result["reading"]) == 3 and [*result["networks"]] == [
+        "4 frames",
+        "8 frames",
+        "16 frames",
+    ]
+    for found in result["reading"].values():
+        assert found["frames_decoded"]["needed"] <= found["frames_decoded"]["every frame"]
+    for found in result["networks"].values():
+        assert found["gflop_per_clip"]["tsm"] == found["gflop_per_clip"]["plain"]
+
+
+@pytest.mark.slow
 def test_engines_are_measured_against_the_exact_one(tool):
     words = ["search", "--clips", "1000", "--width", "16", "--queries", "3"]
     code, output, errors = tool("tools/benchmark.py", *words)

@@ -24,7 +24,7 @@ ROOMS_OF_DATA = [
     {"features"},
     {"captions", "demo"},
     {"datasets"},
-    {"questions"},
+    {"questions", "labelled"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 RANK_IN_DATA = {room: rank for rank, rooms in enumerate(ROOMS_OF_DATA) for room in rooms}

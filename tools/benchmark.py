@@ -11,7 +11,7 @@ import torch
 
 from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
-from tools.benchmarks import evaluate, loss, memory, search, step, store
+from tools.benchmarks import evaluate, loss, memory, search, step, store, video
 
 EXAMPLES = """examples:
   python tools/benchmark.py step                      # whole step of the paper's model
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py memory --chunk 128
   python tools/benchmark.py store
   python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
+  python tools/benchmark.py video --network resnet50 --size 224
 
 The last line of the output is JSON.
 """
@@ -111,6 +112,20 @@ def _add_search(command):
     command.add_argument("--folder", help=text)
 
 
+def _add_video(command):
+    _add_batch(command, 4)
+    text = "network inside TSM (default: resnet18)"
+    command.add_argument("--network", default="resnet18", help=text)
+    text = "pixels of the side of a frame of the network (default: 112)"
+    command.add_argument("--size", type=positive, default=112, help=text)
+    text = "length of a film in seconds (default: 60)"
+    command.add_argument("--seconds", type=positive, default=60, help=text)
+    text = "lengths of clips in seconds (default: 1 4 16)"
+    command.add_argument("--lengths", type=positive, nargs="+", default=[1, 4, 16], help=text)
+    text = "clips read of each film in a round (default: 10)"
+    command.add_argument("--clips", type=positive, default=10, help=text)
+
+
 def _fill(word):
     if not 0 < float(word) <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; got {word}")
@@ -130,6 +145,7 @@ SUBJECTS = {
     "evaluate": (evaluate, _add_evaluate, "embedding and ranking"),
     "memory": (memory, _add_memory, "a step in chunks: peak memory against the batch size"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
+    "video": (video, _add_video, "clips read from films; TSM and the network of single frames"),
     "search": (search, _add_search, "questions to an index: time, recall, memory"),
 }
 

@@ -1,4 +1,4 @@
-"""Convert a published model (EAO, AVLnet, MCN) or word vectors into files of this project."""
+"""Convert a published model (EAO, AVLnet, MCN, TSM) or word vectors into files of this project."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fusion.commands.arguments import positive
 EXAMPLES = """examples:
   {prog} GoogleNews-vectors-negative300.bin --out words.safetensors
   {prog} latest_model.pth --out weights/eao --word-vectors words.safetensors
+  {prog} TSM_kinetics_RGB_resnet50_shift8_blockres_avg_segment8_e50.pth --out weights/tsm
 """
 
 
@@ -16,8 +17,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "file",
-        help="a .pth file of EAO, AVLnet or MCN (no code in it runs), or word vectors of word2vec"
-        " or GloVe",
+        help="a .pth file of EAO, AVLnet, MCN or TSM (no code in it runs), or word vectors of"
+        " word2vec or GloVe",
     )
     parser.add_argument(
         "--out",

@@ -11,6 +11,7 @@ from fusion.commands.initial import read_training_config
 from fusion.config import change_config, flatten, merge
 from fusion.data.datasets import DATASETS
 from fusion.data.features.problems import warn
+from fusion.data.labelled import LABELLED_SETS
 from fusion.data.questions import QUESTION_SETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
@@ -24,7 +25,7 @@ MOST = {  # values of a section that are lowered to these
         **{"num_heads": 2, "num_blocks": 1},
     },
     "loss": {"clusters": 4, "queue_batches": 2, "every": 2},
-    "data": {"films": 6, "pictures": 24},
+    "data": {"films": 6, "pictures": 24, "training_films": 16},
     "text_encoder": {"limit": 20_000},
 }
 TRAINER = {"epochs": 1, "batch_size": BATCH, "log_every": 1, "num_workers": 0, "warmup_steps": 2}
@@ -32,7 +33,7 @@ TRAINER |= {"chunk_size": None, "save_every": None, "compile": False}  # type: i
 TABLES: dict[str, Mapping[str, Any]] = {
     "model": MODELS,
     "loss": LOSSES,
-    "data": DATASETS | QUESTION_SETS,
+    "data": DATASETS | QUESTION_SETS | LABELLED_SETS,
     "text_encoder": TEXT_ENCODERS,
 }
 

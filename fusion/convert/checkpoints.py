@@ -17,8 +17,15 @@ from torch import Tensor, nn
 from fusion.builders import build_text_encoder
 from fusion.checkpoint import save_checkpoint
 from fusion.config import choose
-from fusion.convert.config import describe_dropped, describe_model, describe_text, make_config
+from fusion.convert.config import (
+    describe_dropped,
+    describe_model,
+    describe_text,
+    make_config,
+    make_tsm_config,
+)
 from fusion.convert.names import MODALITIES, convert_weights, is_avlnet, sort_weights
+from fusion.convert.tsm import CLASSIFIER, PREFIX, convert_tsm_weights, detect_tsm, is_tsm
 from fusion.convert.variant import Variant, check_is_eao, detect, detect_avlnet, why_no_audio
 from fusion.data.untrusted.torch_file import Stored, TorchFile, TorchFileError
 from fusion.data.untrusted.unpickler import kind_of
@@ -37,7 +44,7 @@ def convert_checkpoint(
     weights take.
 
     Args:
-        path: the file, as the training of EAO, AVLnet or MCN saves it, or a bare state dict.
+        path: the file, as the training of EAO, AVLnet, MCN or TSM saves it, or a bare state dict.
         out: the folder to write; empty or not there yet.
         num_heads: attention heads, if the file does not say and they are not 64 wide.
         word_vectors: file of the text encoder, to which the folder refers.
@@ -62,8 +69,12 @@ def convert_checkpoint(
         raise
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    config = make_config(out.name, found.model, word_vectors)
-    text_encoder = _text_encoder(config, found.model) if word_vectors else None
+    reads_text = "text" in found.model.get("modalities", {})
+    if found.model["name"] == CLASSIFIER:
+        config = make_tsm_config(out.name, found.model)
+    else:
+        config = make_config(out.name, found.model, word_vectors)
+    text_encoder = _text_encoder(config, found.model) if word_vectors and reads_text else None
     try:
         with replace_folder(out) as folder:
             save_checkpoint(folder, model, config, text_encoder)
@@ -117,6 +128,11 @@ def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Te
     """Detect the model in a file; give its weights under our names and lines for the user."""
     stored = weights_by_name(file.content, Stored)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
+    if is_tsm(stored):
+        found = detect_tsm(shapes)
+        converted = convert_tsm_weights(_read(file, stored)).items()
+        weights = {f"{PREFIX}{name}": tensor for name, tensor in converted}
+        return found, weights, _describe(file, len(stored), found)
     no_audio = None
     if not is_avlnet(stored):
         check_is_eao(stored)
@@ -130,15 +146,25 @@ def _find(file: TorchFile, num_heads: int | None) -> tuple[Variant, dict[str, Te
     else:
         found = detect(shapes, file.content, not no_audio, num_heads)
     weights = convert_weights(_read(file, {name: stored[name] for name in kept}), modalities)
-    lines = [
-        f"read      {file.path}: {len(stored)} weights",
+    return found, weights, _describe(file, len(stored), found, dropped, no_audio)
+
+
+def _describe(
+    file: TorchFile,
+    count: int,
+    found: Variant,
+    dropped: Mapping[str, list[str]] | None = None,
+    no_audio: str | None = None,
+) -> list[str]:
+    """Say in lines what was read, found, dropped and assumed."""
+    return [
+        f"read      {file.path}: {count} weights",
         *describe_model(found.model),
         *([f"no audio  {no_audio}"] if no_audio else []),
-        *describe_dropped(dropped, file.content, file.foreign),
+        *describe_dropped(dropped or {}, file.content, file.foreign),
         *(f"recorded  {note}" for note in found.recorded),
         *(f"assumed   {note}" for note in found.assumed),
     ]
-    return found, weights, lines
 
 
 def _is_at_start(file: TorchFile, stored: Mapping[str, Stored], norm: str) -> bool:

@@ -57,6 +57,25 @@ def make_config(name: str, model: Mapping[str, Any], word_vectors: str | None) -
     }
 
 
+def make_tsm_config(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the config of a converted TSM, with the trainer of its published training.
+
+    The films are the user's to name, by ``data.folder`` or other keys.
+    """
+    trainer = {"epochs": 50, "batch_size": 64, "optimizer": "sgd", "learning_rate": 0.01}
+    return {
+        "task": "classification",
+        "seed": 0,
+        "output": f"runs/{name}",
+        "data": {"name": "labelled_films"},
+        "text_encoder": None,
+        "model": dict(model),
+        "loss": {"name": "classes"},
+        "trainer": trainer | {"weight_decay": 1e-4},
+        "evaluation": {},
+    }
+
+
 def _training(model: Mapping[str, Any]) -> dict[str, Any]:
     """Give the loss and the trainer of the published pre-training."""
     kind, modalities = model["name"], model["modalities"]
@@ -89,7 +108,7 @@ MOST = 6  # names in a line
 def describe_model(model: Mapping[str, Any]) -> list[str]:
     """Say which model was found, by the keys of its config: a line a modality, then all else."""
     rest = {key: value for key, value in model.items() if key not in ("name", "modalities")}
-    sections = {**model["modalities"], model["name"]: rest}
+    sections = {**model.get("modalities", {}), model["name"]: rest}
     return [
         f"found     {name}: {', '.join(f'{k} {v}' for k, v in flatten(section).items())}"
         for name, section in sections.items()
@@ -119,7 +138,7 @@ def describe_dropped(
 def describe_text(config: Mapping[str, Any]) -> str:
     """Say what embeds sentences, and what is needed for it."""
     spec = config["text_encoder"]
-    if "text" not in config["model"]["modalities"]:
+    if spec is None or "text" not in config["model"]["modalities"]:
         return "text      the model embeds none"
     if spec["path"] is not None:
         return f"text      {spec['name']}, {spec['path']}"

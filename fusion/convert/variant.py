@@ -58,7 +58,9 @@ def check_is_eao(names: Mapping[str, Any]) -> None:
     kinds = [kind for pattern, kind in OTHERS if any(re.fullmatch(pattern, n) for n in names)]
     some = ", ".join(map(printable, list(names)[:3])) + (", …" if len(names) > 3 else "")
     seems = f"seem to be of {kinds[0]}" if kinds else f"are of an unknown model ({some})"
-    raise ValueError(f"the weights {seems}; only models of EAO, AVLnet and MCN can be converted")
+    raise ValueError(
+        f"the weights {seems}; only models of EAO, AVLnet, MCN and TSM can be converted"
+    )
 
 
 def why_no_audio(content: Any, names: Iterable[str], at_start: Mapping[str, bool]) -> str | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from fusion.checkpoint import CheckpointError, check_recipe
 from fusion.data.features import computed
 from fusion.data.features.format import Field
+from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.data.media.film import Film, Piece
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.sound import Hearing
@@ -54,7 +55,8 @@ class FilmFeatures:
         readings: who reads a film instead of this process, which would also cache descriptors.
 
     Raises:
-        CheckpointError: the recipe is unknown here, or the weights are not those of the recipe.
+        CheckpointError: the recipe is unknown here, it is of frames (``data.raw_video``), or the
+            weights are not those of the recipe.
     """
 
     def __init__(
@@ -63,6 +65,11 @@ class FilmFeatures:
         device: torch.device | str = "cpu",
         weights: Mapping[str, str | Path] | None = None,
     ) -> None:
+        if RAW in recipe:
+            raise CheckpointError(
+                f"the model was trained from the frames of films (data.{RAW}), which are read from"
+                " data sets only: evaluate it by fusion evaluate, or give finished tokens"
+            )
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
         self.readings: dict[Path, Reading] = {}
         self._extractor: str | None = recipe.get("extractor")

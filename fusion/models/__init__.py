@@ -9,14 +9,22 @@ from torch import nn
 
 from fusion.models.answering import AnswerModel
 from fusion.models.avlnet import MCN, AVLnet
+from fusion.models.classifier import VideoClassifier
 from fusion.models.davenet import DAVEnet
 from fusion.models.eao import EAO
 from fusion.models.language_models import CLIPText, HFText
 from fusion.models.text_encoders import WordVectorFile, WordVectors
 from fusion.models.trained_text import TextTokens
 from fusion.models.transformer import GatedProjection
+from fusion.models.tsm import TSM
 
-MODELS = {"eao": EAO, "mcn": MCN, "avlnet": AVLnet, "answering": AnswerModel}
+MODELS: dict[str, Any] = {
+    "eao": EAO,
+    "mcn": MCN,
+    "avlnet": AVLnet,
+    "answering": AnswerModel,
+    "classifier": VideoClassifier,
+}
 TEXT_ENCODERS: dict[str, Any] = {
     "word2vec": WordVectors,
     "word2vec_file": WordVectorFile,
@@ -30,8 +38,10 @@ __all__ = [
     "MCN",
     "MODELS",
     "TEXT_ENCODERS",
+    "TSM",
     "AVLnet",
     "AnswerModel",
+    "VideoClassifier",
     "WordVectors",
     "compile_parts",
 ]

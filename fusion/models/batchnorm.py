@@ -5,23 +5,37 @@ chunk size change its result. Here they are over ``group`` neighbouring clips ("
 arXiv:1705.08741), and a batch can be cut between any two groups. Running statistics move once a
 step, by the average over all groups. Without a group it is plain BatchNorm, as published.
 
-Shapes: B clips, C channels, F frames, G groups.
+Shapes: B clips, C channels, G groups; N rows, one for each clip unless :func:`rows_of_clips` says
+otherwise; H and W (for sound 1 and F frames, for pictures pixels).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+_ROWS: ContextVar[Sequence[int] | None] = ContextVar("rows of clips", default=None)
+
+
+@contextlib.contextmanager
+def rows_of_clips(rows: Sequence[int]) -> Iterator[None]:
+    """Within the block, clip i is ``rows[i]`` neighbouring rows of a batch, such as its frames."""
+    token = _ROWS.set(rows)
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
 
 class GroupedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm of (B, C, 1, F) over groups of clips; the state is that of ``nn.BatchNorm2d``.
+    """BatchNorm of (N, C, H, W) over groups of clips; the state is that of ``nn.BatchNorm2d``.
 
     Args:
         num_channels: C.
@@ -41,15 +55,35 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         if not self.training or self.frozen:
             mean, var = self.running_mean, self.running_var
             return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
-        group = self.group or len(x)
-        if len(x) % max(group, 1):
+        sizes = self._group_sizes(_ROWS.get() or [1] * len(x))
+        if sizes and min(sizes) == max(sizes) > 0:
+            y = self._normalise(x, len(sizes))
+        else:  # clips of different numbers of frames
+            parts = x.split(sizes) if sizes else [x]
+            y = torch.cat([self._normalise(part, 1) if len(part) else part for part in parts])
+            empty = sizes.count(0)
+            if empty and not self.ignores:  # counts, as all ranks have equally many groups
+                assert self.running_mean is not None and self.running_var is not None
+                here = torch.stack([self.running_mean, self.running_var])
+                self._add(empty * here.to(torch.promote_types(x.dtype, torch.float32)), empty)
+        if not self.waits:
+            self.update()
+        return y
+
+    def _group_sizes(self, rows: Sequence[int]) -> list[int]:
+        """Return the rows of each group."""
+        group = self.group or len(rows)
+        if len(rows) % max(group, 1):
             raise ValueError(
-                f"{len(x)} clips cannot be cut into groups of {group}"
+                f"{len(rows)} clips cannot be cut into groups of {group}"
                 " (batchnorm_group); the clips of a process and of a chunk must be a multiple"
             )
-        num_groups = len(x) // max(group, 1)
+        return [sum(rows[i : i + group]) for i in range(0, len(rows), max(group, 1))]
+
+    def _normalise(self, x: Tensor, num_groups: int) -> Tensor:
+        """Normalise groups of equally many rows by their own statistics."""
         # One call for all groups: each channel of each group is a channel of its own.
-        x = rearrange(x, "(g b) c 1 f -> b (g c) 1 f", g=num_groups)
+        x = rearrange(x, "(g b) c h w -> b (g c) h w", g=num_groups)
         dtype = torch.promote_types(x.dtype, torch.float32)
         statistics = torch.zeros(2, x.shape[1], device=x.device, dtype=dtype)
         # With momentum 1 the "running" statistics become those of the group.
@@ -58,12 +92,14 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         weight, bias = (p if one else p.repeat(num_groups) for p in (self.weight, self.bias))
         y = F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=self.eps)
         if not self.ignores:
-            sums = rearrange(statistics, "s (g c) -> s g c", g=num_groups).sum(dim=1)
-            self.sums = sums if self.sums is None else self.sums + sums
-            self.num_groups += num_groups
-        if not self.waits:
-            self.update()
-        return rearrange(y, "b (g c) 1 f -> (g b) c 1 f", g=num_groups)
+            self._add(
+                rearrange(statistics, "s (g c) -> s g c", g=num_groups).sum(dim=1), num_groups
+            )
+        return rearrange(y, "b (g c) h w -> (g b) c h w", g=num_groups)
+
+    def _add(self, sums: Tensor, num_groups: int) -> None:
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.num_groups += num_groups
 
     @torch.no_grad()
     def update(self) -> None:
@@ -88,6 +124,14 @@ class GroupedBatchNorm(nn.BatchNorm2d):
     def forget(self) -> None:
         """Drop the groups since the last update."""
         self.sums, self.num_groups = None, 0
+
+
+def check_batchnorm(group: object, frozen: object) -> None:
+    """Check the settings ``batchnorm_group`` and ``batchnorm_frozen`` of a network; ValueError."""
+    if group is not None and (type(group) is not int or group < 1):
+        raise ValueError(f"batchnorm_group must be a number from 1 on; got {group!r}")
+    if not isinstance(frozen, bool):
+        raise ValueError(f"batchnorm_frozen must be true or false; got {frozen!r}")
 
 
 @contextlib.contextmanager
@@ -115,13 +159,14 @@ def no_update(model: nn.Module) -> contextlib.AbstractContextManager[object]:
 @contextlib.contextmanager
 def _set(model: nn.Module, flag: str) -> Iterator[list[GroupedBatchNorm]]:
     norms = [module for module in model.modules() if isinstance(module, GroupedBatchNorm)]
+    before = [getattr(norm, flag) for norm in norms]  # blocks may lie in one another
     for norm in norms:
         setattr(norm, flag, True)
     try:
         yield norms
     finally:
-        for norm in norms:
-            setattr(norm, flag, False)
+        for norm, value in zip(norms, before, strict=True):
+            setattr(norm, flag, value)
 
 
 def batch_granularity(model: nn.Module) -> int | None:

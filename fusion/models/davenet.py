@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusion.models.batchnorm import GroupedBatchNorm
+from fusion.models.batchnorm import GroupedBatchNorm, check_batchnorm
 from fusion.models.image_encoders import IMAGE_ENCODERS
 from fusion.models.trained_text import TrainedText
+from fusion.models.video.frame_encoder import TSMEncoder
 from fusion.parts import find_part
 from fusion.tokens import Tokens
 
@@ -79,12 +80,7 @@ class DAVEnet(nn.Module):
         batchnorm_frozen: bool = False,
     ) -> None:
         super().__init__()
-        if batchnorm_group is not None and (
-            type(batchnorm_group) is not int or batchnorm_group < 1
-        ):
-            raise ValueError(f"batchnorm_group must be a number from 1 on; got {batchnorm_group!r}")
-        if not isinstance(batchnorm_frozen, bool):
-            raise ValueError(f"batchnorm_frozen must be true or false; got {batchnorm_frozen!r}")
+        check_batchnorm(batchnorm_group, batchnorm_frozen)
         norm = partial(GroupedBatchNorm, group=batchnorm_group, frozen=batchnorm_frozen)
         if version not in BLOCKS:
             raise ValueError(f"DAVEnet version must be one of {list(BLOCKS)}; got {version!r}")
@@ -192,6 +188,7 @@ POOLING: dict[str, Callable[[Tensor, int], Tensor] | None] = {  # (1, C, L) -> (
 ENCODERS: dict[str, type[nn.Module]] = {
     "davenet": DAVEnetEncoder,
     "transformer": TrainedText,
+    "tsm": TSMEncoder,
     **IMAGE_ENCODERS,
 }
 
@@ -215,9 +212,9 @@ def build_encoder(name: str, spec: Mapping[str, Any]) -> nn.Module | None:
         ValueError: a key, a name or an argument is wrong.
     """
     check_keys(name, spec, ("dim", "encoder", "max_tokens"))
-    if ("dim" in spec) == ("encoder" in spec):
+    if (spec.get("dim") is None) == ("encoder" not in spec):
         raise ValueError(f"model.modalities.{name} needs either dim or encoder")
-    if "dim" in spec:
+    if "encoder" not in spec:
         return None
     arguments = dict(spec["encoder"])
     kind = arguments.pop("name", None)

@@ -66,11 +66,16 @@ def _uri(picture: NDArray[np.uint8] | None) -> str:
 
 
 def confusion_chart(
-    asked: Sequence[str], given: Sequence[str], counts: NDArray[np.int64]
+    asked: Sequence[str],
+    given: Sequence[str],
+    counts: NDArray[np.int64],
+    *,
+    asked_as: str = "right answer",
+    given_as: str = "given answer",
 ) -> Markup:
     """Draw which answers were given (columns) where which were right (rows), in per cent of a row.
 
-    ``counts`` is (rows, columns).
+    ``counts`` is (rows, columns); ``asked_as`` and ``given_as`` are the names of the axes.
     """
     import matplotlib
     from matplotlib.colors import LinearSegmentedColormap
@@ -90,8 +95,8 @@ def confusion_chart(
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", size=9, color=colour)
         axes.set_xticks(range(len(given)), given, rotation=50, ha="right", color=INK)
         axes.set_yticks(range(len(asked)), asked, color=INK)
-        axes.set_ylabel("right answer")
-        axes.set_xlabel("given answer")
+        axes.set_ylabel(asked_as)
+        axes.set_xlabel(given_as)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        return to_svg(figure, "which answer was given where which was right, per cent of a row")
+        return to_svg(figure, f"{given_as} by {asked_as}, per cent of a row")

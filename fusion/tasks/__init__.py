@@ -5,13 +5,26 @@ from typing import Any
 
 from fusion.config import ConfigError
 from fusion.tasks.answering import QuestionAnswering
+from fusion.tasks.classification import Classification
 from fusion.tasks.retrieval import Retrieval
 from fusion.tasks.retrieval_result import complete_result
 from fusion.tasks.task import SPLITS, Evaluation, Task
 
-TASKS: dict[str, Any] = {"retrieval": Retrieval, "question_answering": QuestionAnswering}
+TASKS: dict[str, Any] = {
+    "retrieval": Retrieval,
+    "question_answering": QuestionAnswering,
+    "classification": Classification,
+}
 
-__all__ = ["SPLITS", "TASKS", "Evaluation", "QuestionAnswering", "Retrieval", "Task"]
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Classification",
+    "Evaluation",
+    "QuestionAnswering",
+    "Retrieval",
+    "Task",
+]
 __all__ += ["check_same_task", "complete_result", "make_task"]
 
 

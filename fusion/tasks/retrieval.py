@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
 
-from fusion.builders import check_config, learns, modalities_of
+from fusion.builders import check_config, learns, modalities_of, raw_video_of
 from fusion.checkpoint import (
     save_text_encoder,
     trust_of,
@@ -22,6 +22,8 @@ from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
 from fusion.data.datasets.dropping import KEY as DROP
 from fusion.data.datasets.dropping import DroppedModalities
 from fusion.data.features.problems import warn
+from fusion.data.labelled.raw_video import KEY as RAW
+from fusion.data.labelled.raw_video import WithFrames
 from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import rescored_tables
@@ -32,6 +34,7 @@ from fusion.modalities import ORDER, directions
 from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.report.runs import add_arrays, pack_scores
 from fusion.tasks.fit import fit_config
+from fusion.tasks.frame_weights import start_frames
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_missing import check_missing, embed_without, measure_missing
 from fusion.tasks.retrieval_result import describe_evaluation
@@ -69,6 +72,7 @@ class Retrieval:
             for part in model.modules():
                 if isinstance(part, TrainedText):
                     self.text_encoder.start(part)
+        start_frames(model)
         return model, self.builders["loss"](modalities=model.modalities)
 
     def check(self, model: Any, loss: Any, best: str | None) -> None:
@@ -139,7 +143,10 @@ class Retrieval:
 
     def recipe(self) -> Mapping[str, Any] | None:
         """Say how a clip's input is made."""
-        return self.source.recipe()
+        recipe, settings = self.source.recipe(), raw_video_of(self.config)
+        if recipe is None or settings is None:
+            return recipe
+        return {**recipe, "features": {**recipe["features"], RAW: settings.recipe()}}
 
     def clips(self, split: str) -> ClipSet:
         """Read a split and check that its features fit the model."""
@@ -167,7 +174,8 @@ class Retrieval:
         clips = self.source.clips(split, self.text_encoder)
         specs = self.config["model"].get("modalities", {})
         clips.further = [name for name in specs if specs[name] and name not in ORDER]
-        return clips
+        settings = raw_video_of(self.config)
+        return clips if settings is None else WithFrames(clips, settings)
 
     def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
         """Compute only the combinations that the loss reads, with the seeds of the clips."""

@@ -133,7 +133,7 @@ def check_widths(model: Mapping[str, Any], clip: Mapping[str, Any]) -> None:
         if spec is None:
             continue
         width = width_of(clip, name)
-        if "dim" in spec and spec["dim"] != width:
+        if spec.get("dim") not in (None, width):
             raise ConfigError(
                 f"model.modalities.{name}.dim is {spec['dim']}, but the data are {width} wide"
             )

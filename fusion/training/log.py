@@ -52,24 +52,32 @@ class RunLog:
             mininterval=0.3 if sys.stderr.isatty() else 10,
             dynamic_ncols=True,
         )
-        self._since, self._clips = time.perf_counter(), 0
+        self._since, self._clips, self._reading = time.perf_counter(), 0, 0.0
 
-    def step(self, clips: int) -> None:
-        """Count one step and its clips."""
+    def step(self, clips: int, reading: float = 0.0) -> None:
+        """Count one step, its clips and the seconds that it waited for them."""
         self._clips += clips
+        self._reading += reading
         self.bar.update()
 
     def train(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
-        """Log the loss, its terms and the learning rate of a step."""
+        """Log the loss, its terms and the learning rate of a step.
+
+        The row also has ``clips_per_second`` and ``reading_share``, the share of the time since the
+        last row that steps waited for their clips.
+        """
         elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
         speed, self._clips = self._clips / elapsed, 0
-        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} clips/s", refresh=False)
-        self._write("train", epoch, step, {**values, "clips_per_second": speed})
+        share, self._reading = min(1.0, self._reading / elapsed), 0.0
+        said = f"loss {values['loss']:.3f}, {speed:.0f} clips/s, reading {100 * share:.0f} %"
+        self.bar.set_postfix_str(said, refresh=False)
+        measured = {"clips_per_second": speed, "reading_share": share}
+        self._write("train", epoch, step, {**values, **measured})
 
     def validation(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Log the results of an evaluation."""
         self._write("validation", epoch, step, values)
-        self._since, self._clips = time.perf_counter(), 0
+        self._since, self._clips, self._reading = time.perf_counter(), 0, 0.0
 
     def end(self, epoch: int, step: int, reason: str) -> None:
         """Log why training ended before its last epoch, and print it."""
@@ -115,6 +123,24 @@ def tracker_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a config to plain values, which every tracker can store."""
     plain = (int, float, str, bool)
     return {k: v if isinstance(v, plain) else str(v) for k, v in flatten(config).items()}
+
+
+class Stopwatch:
+    """Adds up the seconds within its ``with`` blocks."""
+
+    def __init__(self) -> None:
+        self._seconds = self._begun = 0.0
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._seconds += time.perf_counter() - self._begun
+
+    def take(self) -> float:
+        """Return the seconds since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 class Clock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,15 @@ from torch.optim.lr_scheduler import LambdaLR
 MOST = 10  # steps in a row without a finite gradient
 MOST_SCALED = 40  # the same with fp16, whose loss scale begins too high on purpose
 
+SGD = "sgd"  # the optimizer that has momentum
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
+    SGD: torch.optim.SGD,
 }
+
+STEPS = "steps"  # the schedule that has milestones
+DROP = 0.1  # factor of the learning rate at each of them
 
 # Share of the highest learning rate, as a function of the share of steps done and of the epoch.
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
@@ -34,16 +38,21 @@ def make_optimizer(
     parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     learning_rate: float,
     weight_decay: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> torch.optim.Optimizer:
     """Build an optimizer of ``OPTIMIZERS``; a ValueError says that the name is unknown.
 
-    ``parameters`` may be groups, see :func:`make_groups`.
+    ``parameters`` may be groups, see :func:`make_groups`. ``momentum`` and ``nesterov`` are those
+    of SGD.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"trainer.optimizer: unknown {name!r}; choose from {list(OPTIMIZERS)}")
     given = [p for p in parameters if not isinstance(p, nn.Parameter) or p.requires_grad]
     # Fused: faster, and it can skip a step without a device synchronisation.
-    return OPTIMIZERS[name](given, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    more = {"momentum": momentum, "nesterov": nesterov} if name == SGD else {}
+    decay = {"lr": learning_rate, "weight_decay": weight_decay}
+    return OPTIMIZERS[name](given, **decay, **more, fused=True)
 
 
 def make_groups(
@@ -112,20 +121,34 @@ def allocate_state(optimizer: torch.optim.Optimizer) -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.found_inf = torch.ones((), device=parameters[0].device)  # type: ignore[attr-defined]
     optimizer.step()  # skipped, as if the gradient were not finite
+    for state in optimizer.state.values():
+        if (momentum := state.get("momentum_buffer")) is not None:
+            momentum.zero_()  # SGD leaves it uninitialised where its first step is skipped
     optimizer.zero_grad()
 
 
 def make_schedule(
-    name: str, optimizer: torch.optim.Optimizer, warmup_steps: int, steps: int, epochs: int
+    name: str,
+    optimizer: torch.optim.Optimizer,
+    warmup_steps: int,
+    steps: int,
+    epochs: int,
+    milestones: Sequence[float] = (),
 ) -> LambdaLR:
     """Build a schedule: ``warmup_steps`` of linear warm-up, then the named curve of ``SCHEDULES``.
 
-    ``steps`` and ``epochs`` are those of the whole run. The highest rate is the optimizer's. An
-    unknown name is a ValueError.
+    ``steps`` and ``epochs`` are those of the whole run. The highest rate is the optimizer's. The
+    schedule ``steps`` multiplies it by 0.1 after each of ``milestones``, in epochs. An unknown name
+    is a ValueError.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"trainer.schedule: unknown {name!r}; choose from {list(SCHEDULES)}")
-    curve = SCHEDULES[name]
+    if name not in (*SCHEDULES, STEPS):
+        known = [*SCHEDULES, STEPS]
+        raise ValueError(f"trainer.schedule: unknown {name!r}; choose from {known}")
+
+    def dropping(progress: float, epoch: float) -> float:
+        return float(DROP ** sum(epoch >= milestone for milestone in milestones))
+
+    curve = dropping if name == STEPS else SCHEDULES[name]
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -6,7 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
 from fusion.config import flatten
+from fusion.training.optim import SGD, STEPS, make_groups, make_optimizer, make_schedule
 
 LAST = "last"  # as Settings.best: no result is compared
 DECAYS = ("all", "matrices")
@@ -23,12 +28,18 @@ class Settings:
             memory and speed, never the result. null: as many as are likely to fit. Either way,
             chunks are halved when memory runs out.
         learning_rate: the highest, after the warm-up.
+        learning_rate_batch: the batch that all learning rates are for; other batches scale them in
+            proportion (Goyal et al., arXiv:1706.02677). null: rates are as given.
         part_learning_rates: the same for parts of the model, by the beginning of their parameters'
             names, such as ``{encoders.audio: 1.0e-5}``. The longest name that fits wins. All rates
             have the same warm-up and schedule.
         optimizer: one of :data:`fusion.training.optim.OPTIMIZERS`.
-        schedule: one of :data:`fusion.training.optim.SCHEDULES`.
+        momentum: of ``sgd``.
+        nesterov: take Nesterov's momentum instead.
+        schedule: one of :data:`fusion.training.optim.SCHEDULES`; or ``steps``.
+        milestones: of ``steps``: the epochs after which the learning rate is multiplied by 0.1.
         warmup_steps: steps until the learning rate is at its highest.
+        warmup_epochs: the same in epochs, which may be parts, instead of ``warmup_steps``.
         weight_decay: of the optimizer.
         decay: which parameters ``weight_decay`` is for: ``all``; or ``matrices``, which leaves out
             biases, norms and single tokens (tensors without two dimensions longer than one).
@@ -57,9 +68,14 @@ class Settings:
     batch_size: int
     learning_rate: float
     chunk_size: int | None = None
+    learning_rate_batch: int | None = None
     optimizer: str = "adam"
+    momentum: float = 0.0
+    nesterov: bool = False
     schedule: str = "cosine"
+    milestones: list[float] | None = None
     warmup_steps: int = 0
+    warmup_epochs: float | None = None
     weight_decay: float = 0.0
     decay: str = "all"
     part_learning_rates: dict[str, Any] | None = None
@@ -78,7 +94,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         least = {"epochs": 1, "batch_size": 1, "chunk_size": 1, "log_every": 1, "save_every": 1}
-        least |= {"patience": 1}
+        least |= {"patience": 1, "learning_rate_batch": 1, "warmup_epochs": 0}
         least |= {"num_processes": 1, "warmup_steps": 0, "num_workers": 0, "weight_decay": 0}
         for name, bound in least.items():
             if (value := getattr(self, name)) is not None and not value >= bound:
@@ -91,6 +107,7 @@ class Settings:
                 raise ValueError(
                     f"trainer.part_learning_rates.{name} must be a number above 0; got {value!r}"
                 )
+        self._check_schedule()
         if self.patience is not None and self.best == LAST:
             raise ValueError(
                 f"trainer.patience={self.patience} waits for a better result, but"
@@ -101,7 +118,59 @@ class Settings:
                 f"trainer.decay: unknown {self.decay!r}; choose from {', '.join(DECAYS)}"
             )
 
+    def _check_schedule(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"trainer.momentum must be from 0 to below 1; got {self.momentum}")
+        if self.momentum and self.optimizer != SGD:
+            raise ValueError(
+                f"trainer.momentum={self.momentum} is of sgd, but trainer.optimizer is"
+                f" {self.optimizer}; take sgd or leave momentum out"
+            )
+        if self.nesterov and not self.momentum:
+            raise ValueError("trainer.nesterov=true needs trainer.momentum, such as 0.9")
+        if (self.schedule == STEPS) != bool(self.milestones):
+            raise ValueError(
+                "trainer.schedule=steps and trainer.milestones, epochs such as [20, 40], need each"
+                f" other; got {self.schedule} and {self.milestones}"
+            )
+        if self.warmup_epochs is not None and self.warmup_steps:
+            raise ValueError(
+                f"trainer.warmup_steps={self.warmup_steps} and trainer.warmup_epochs="
+                f"{self.warmup_epochs:g} are two warm-ups; leave one out"
+            )
+
     @property
     def part_rates(self) -> Mapping[str, float]:
         """The highest learning rate of each part that has its own."""
         return flatten(self.part_learning_rates or {})
+
+    @property
+    def rate_factor(self) -> float:
+        """What all learning rates are multiplied by, see ``learning_rate_batch``."""
+        return self.batch_size / (self.learning_rate_batch or self.batch_size)
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Make the optimizer of a model's parameters."""
+        parameters: Any = model.parameters()
+        if self.part_rates or self.decay != "all":
+            rates = {part: rate * self.rate_factor for part, rate in self.part_rates.items()}
+            parameters = make_groups(model.named_parameters(), rates, self.decay == "all")
+        highest, momentum = self.learning_rate * self.rate_factor, (self.momentum, self.nesterov)
+        return make_optimizer(self.optimizer, parameters, highest, self.weight_decay, *momentum)
+
+    def make_schedule(self, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> LambdaLR:
+        """Make the schedule of the learning rates of all epochs."""
+        return make_schedule(
+            self.schedule,
+            optimizer,
+            self.steps_of_warmup(steps_per_epoch),
+            self.epochs * steps_per_epoch,
+            self.epochs,
+            self.milestones or (),
+        )
+
+    def steps_of_warmup(self, steps_per_epoch: int) -> int:
+        """Return how many steps the warm-up takes."""
+        if self.warmup_epochs is None:
+            return self.warmup_steps
+        return round(self.warmup_epochs * steps_per_epoch)

@@ -30,15 +30,9 @@ from fusion.tokens import Batch
 from fusion.training.best import BestEpoch
 from fusion.training.gradcache import check_outputs
 from fusion.training.launch import Stopped, StopRequest
-from fusion.training.log import RunLog
+from fusion.training.log import RunLog, Stopwatch
 from fusion.training.memory import ChunkSize
-from fusion.training.optim import (
-    NonFiniteGuard,
-    allocate_state,
-    make_groups,
-    make_optimizer,
-    make_schedule,
-)
+from fusion.training.optim import NonFiniteGuard, allocate_state
 from fusion.training.run_folder import RunFolder
 from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix
 from fusion.training.settings import Settings
@@ -104,19 +98,13 @@ class Trainer:
         self.epoch = self.batch = 0  # complete epochs, and batches of the current one
         self.best = BestEpoch(settings.best, settings.patience)
         self.stop_request = StopRequest()
+        self.reading = Stopwatch()  # how long steps waited for their clips
 
     def _prepare_steps(self) -> None:
         settings = self.settings
-        parameters: Any = self.unwrapped.parameters()
-        if settings.part_rates or settings.decay != "all":
-            named = self.unwrapped.named_parameters()
-            parameters = make_groups(named, settings.part_rates, settings.decay == "all")
-        given = (parameters, settings.learning_rate, settings.weight_decay)
-        optimizer = make_optimizer(settings.optimizer, *given)
+        optimizer = settings.make_optimizer(self.unwrapped)
         allocate_state(optimizer)
-        self.schedule = make_schedule(
-            settings.schedule, optimizer, settings.warmup_steps, self.steps, settings.epochs
-        )
+        self.schedule = settings.make_schedule(optimizer, len(self.batches))
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.guard = NonFiniteGuard(self.accelerator, settings.max_grad_norm)
         self.step = ExactStep(
@@ -186,7 +174,7 @@ class Trainer:
             del batch
             self.schedule.step()
             self.batch += 1
-            self.log.step(self.settings.batch_size)
+            self.log.step(self.settings.batch_size, self.reading.take())
             is_last = self.batch == len(self.batches)
             looks = is_last or self.steps_done % self.settings.log_every == 0
             if looks:  # reading values back from the device forces a synchronisation
@@ -212,7 +200,12 @@ class Trainer:
         """Read the batches that are left of the current epoch, with the seeds of their clips."""
         self.batches.epoch, self.batches.first = self.epoch, self.batch
         self.train_set.set_epoch(mix(self.seed, self.epoch))
-        for batch in self.loader:
+        batches = iter(self.loader)
+        while True:
+            with self.reading:
+                batch = next(batches, None)
+            if batch is None:
+                return
             seeds = clip_seeds(batch.ids, self.seed, self.epoch)
             yield dataclasses.replace(batch, seeds=seeds)
             del batch  # free it before the next one is read

@@ -1,4 +1,5 @@
 import signal
+import time
 
 import pytest
 import safetensors.torch
@@ -328,3 +329,18 @@ def test_too_many_workers_are_one_line_and_no_warning_of_torch(
     assert capsys.readouterr().err.count(said) == 1
     next(iter(trainer.loader))
     assert not [str(w.message) for w in recwarn]
+
+
+def test_the_log_says_how_long_steps_waited_for_their_clips(tmp_path):
+    class Slow(ClipList):
+        def __getitem__(self, index):
+            time.sleep(0.02)
+            return super().__getitem__(index)
+
+    shares = {}
+    for name, data in {"slow": Slow(items()), "fast": ClipList(items())}.items():
+        make(tmp_path / name, data=data, epochs=1, log_every=1).fit()
+        rows = read_metrics(tmp_path / name / "metrics.jsonl")
+        shares[name] = [row["reading_share"] for row in rows if row["event"] == "train"]
+    assert all(0 < share <= 1 for values in shares.values() for share in values)
+    assert min(shares["slow"]) > max(shares["fast"])

@@ -1,0 +1,129 @@
+"""Clips with the frames of their films, for a model that is trained from pixels.
+
+Shapes: T frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fusion.data.datasets.dataset import ChangedClips, ClipSet
+from fusion.data.features.problems import name_some, tolerate
+from fusion.data.labelled.cache import NO_PICTURE, FrameCache
+from fusion.data.labelled.film import LabelledFilm
+from fusion.data.media.frame_sampling import uniform_test, uniform_train
+from fusion.data.media.shown import VERSION, Size
+
+KEY = "raw_video"  # of the section data
+LARGEST = 2048  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class RawVideo:
+    """Which frames a clip has.
+
+    Args:
+        frames: T: the clip is cut into so many segments. In training a frame is drawn of each, anew
+            in each epoch; otherwise it is the middle one (TSN, arXiv:1608.00859).
+        frame_size: pixels; the shorter side is scaled to it and the middle square cut out. Or
+            ``[height, width]``: frames are stretched to it.
+        modality: which they are for the model: ``video``, instead of the features of the data; or
+            another name, beside them.
+        max_bad: the share of clips whose frames may be unreadable.
+
+    Raises:
+        ValueError: a setting has no possible value.
+    """
+
+    frames: int = 8
+    frame_size: int | list[int] = 64
+    modality: str = "video"
+    max_bad: float = 0.05
+
+    def __post_init__(self) -> None:
+        size = self.frame_size
+        sizes = [size, size] if isinstance(size, int) else list(size)
+        if len(sizes) != 2 or not all(type(n) is int and 1 <= n <= LARGEST for n in sizes):
+            raise ValueError(
+                f"data.{KEY}.frame_size is {self.frame_size}; it must be pixels from 1 to"
+                f" {LARGEST}, or [height, width]"
+            )
+        if self.frames < 1:
+            raise ValueError(f"data.{KEY}.frames must be at least 1; got {self.frames}")
+        if not self.modality or self.modality in ("text", "audio"):
+            raise ValueError(
+                f"data.{KEY}.modality is {self.modality!r}; frames can be video, or a modality with"
+                " a name of its own, such as frames"
+            )
+
+    @property
+    def size(self) -> Size:
+        """The size of the frames."""
+        if isinstance(self.frame_size, int):
+            return Size(self.frame_size, self.frame_size)
+        height, width = self.frame_size
+        return Size(height, width, stretch=True)
+
+    def recipe(self) -> dict[str, Any]:
+        """Say how the frames of a clip are chosen and scaled, ready for JSON."""
+        return {"frames": self.frames, "frame_size": self.frame_size, "version": VERSION}
+
+
+class WithFrames(ChangedClips):
+    """Clips with a further modality, or another one: (T, 3, H, W) uint8 RGB frames.
+
+    All frames of the clips are decoded once and kept in the cache, see :class:`.FrameCache`. A clip
+    whose film cannot be read, or has no picture, has 0 frames. ``data.random_crop_seconds`` does
+    not change the frames, as they are drawn anyway.
+
+    Raises:
+        ValueError: there are no media files, or too many clips cannot be read.
+    """
+
+    def __init__(self, clips: ClipSet, settings: RawVideo) -> None:
+        super().__init__(clips)
+        if clips.folder is None:
+            raise ValueError(f"data.{KEY} needs films, and these data are features without them")
+        self.settings = settings
+        self.films = [
+            LabelledFilm(str(number), c.video, "", c.start, None if math.isinf(c.end) else c.end)
+            for number, c in enumerate(clips.captions)
+        ]
+        self.cache = FrameCache(clips.folder, self.films, settings.size)
+        # A film of sound alone is no mistake: its clips lack the modality.
+        problems = {n: why for n, why in self.cache.problems.items() if why != NO_PICTURE}
+        if problems:
+            number = sum(film.video in problems for film in self.films)
+            named = name_some([f"{name}: {why}" for name, why in problems.items()], "; ")
+            said = f"the frames of {number} of {len(self.films)} clips cannot be read ({named})"
+            tolerate(said, number / len(self.films), "missing", settings.max_bad)
+        self._seed: int | None = None
+
+    def set_epoch(self, seed: int) -> None:
+        """Draw the frames at random from now on, by the seed and the clip."""
+        super().set_epoch(seed)
+        self._seed = seed
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read an item and its frames."""
+        item = self.clips[index]
+        number = index if self.whole is None else self.whole[index]
+        frames = torch.from_numpy(self._frames(number)).movedim(-1, 1).contiguous()
+        return item | {self.settings.modality: frames}
+
+    def _frames(self, number: int) -> NDArray[np.uint8]:
+        kept, count = self.cache.read(self.films[number]), self.settings.frames
+        if not len(kept):
+            return kept.copy()
+        if self._seed is None or len(kept) < count:
+            return kept[uniform_test(len(kept), count)]
+        stream = zlib.crc32(f"{KEY}.{number}".encode())
+        draw = np.random.default_rng([self._seed % 2**63, stream])
+        return kept[uniform_train(len(kept), count, draw)]

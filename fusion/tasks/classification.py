@@ -1,0 +1,181 @@
+"""Classification of films: which of K classes does a film show?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from torch import nn
+
+from fusion.builders import check_config
+from fusion.config import ConfigError, check, merge
+from fusion.data.labelled.clips import FilmClips
+from fusion.evaluation.classes import ALL, METRICS, PAIR_METRICS, Classified, class_table
+from fusion.evaluation.classes import Settings as EvaluationSettings
+from fusion.evaluation.embed import embed
+from fusion.files import write_atomically
+from fusion.interfaces import Loss
+from fusion.models.classifier import CLASSES, VideoClassifier
+from fusion.tasks.classification_result import class_scores, describe_classes
+from fusion.tasks.classification_sections import report_sections
+from fusion.tasks.fit import fit_config
+from fusion.tasks.task import Evaluation
+from fusion.tokens import Batch
+from fusion.training.settings import LAST
+
+NAMES = "classes.json"  # of a checkpoint: its classes, in the order of the scores
+
+
+class Classification:
+    """Classify films, see :class:`fusion.tasks.task.Task`."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config, self.builders = (
+            _with_classes(config, 1),
+            check_config(_with_classes(config, 1)),
+        )
+        check("evaluation", config["evaluation"], EvaluationSettings)
+        self.settings = EvaluationSettings(**config["evaluation"])
+        self.classes: list[str] = []
+        self.source: Any
+        self._is_new = False  # whether the run begins without a checkpoint
+
+    def build(self) -> tuple[nn.Module, Loss]:
+        """Build the model, with published weights where the config asks for them, and the loss."""
+        model = self.builders["model"]()
+        on_meta = next(model.parameters()).is_meta
+        if self._is_new and getattr(model, "pretrained", False) and not on_meta:
+            try:
+                model.start_pretrained()
+            except ValueError as error:
+                raise ConfigError(f"model.pretrained=true: {error}") from None
+        return model, self.builders["loss"](modalities=model.modalities)
+
+    def check(self, model: Any, loss: Any, best: str | None) -> None:
+        """Check that the model classifies, and that ``trainer.best`` can be measured."""
+        if not isinstance(model, VideoClassifier):
+            raise ConfigError("task classification needs model.name: classifier")
+        if loss.compares_clips:
+            raise ConfigError("task classification needs loss.name: classes")
+        known = [f"{ALL} {metric}" for metric in (*METRICS, *PAIR_METRICS)]
+        if best not in {None, LAST, *known}:
+            raise ConfigError(f"trainer.best: unknown {best!r}; choose from {', '.join(known)}")
+
+    def open_data(self) -> None:
+        """Open the data set; the built-in films are rendered."""
+        source = self.builders["data"]()
+        if not hasattr(source, "class_names"):
+            raise ConfigError(
+                f"data.name: {self.config['data'].get('name')!r} has no classes; take order_classes"
+                " or labelled_films"
+            )
+        self.source = source
+        self.source.max_clips = self.config["max_clips"]
+
+    def extract(self) -> None:
+        """Decode the films that are kept in the cache."""
+        self.source.extract()
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Names of the splits of the data."""
+        names: Sequence[str] = self.source.splits
+        return names
+
+    def open_encoders(
+        self, checkpoint: Path | None, own_first: bool = False
+    ) -> Mapping[str, str | Path]:
+        """Read the classes of a checkpoint, or take those of the data."""
+        self._is_new = checkpoint is None
+        if checkpoint is not None and (checkpoint / NAMES).exists():
+            self.classes = read_classes(checkpoint)
+        return {}
+
+    def save_encoders(self, folder: Path) -> None:
+        """Write the classes."""
+        write_atomically(folder / NAMES, json.dumps(self.classes, ensure_ascii=False))
+
+    def fit(self, processes: int) -> Mapping[str, Any]:
+        """Fill in the number of classes."""
+        self.classes = list(self.source.class_names)
+        found = fit_config(self.config, self.source, self.source.clips, processes)
+        self.config = _with_classes(found, len(self.classes), given=True)
+        self.builders = check_config(self.config)
+        return self.config
+
+    def recipe(self) -> Mapping[str, Any] | None:
+        """Say how frames are chosen and scaled."""
+        recipe: Mapping[str, Any] | None = self.source.recipe()
+        return recipe
+
+    def clips(self, split: str) -> FilmClips:
+        """Read a split, with the classes of the model."""
+        if self.classes:
+            self.source.class_names = self.classes
+        clips: FilmClips = self.source.clips(split)
+        return clips
+
+    def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
+        """Pass on the seeds of the films."""
+        return lambda clips: {"seeds": clips.seeds}
+
+    def measure(
+        self, model: nn.Module, clips: FilmClips, accelerator: Accelerator
+    ) -> dict[str, float]:
+        """Classify a clip and a crop of each film, without intervals."""
+        line = class_table(self._classify(model, clips, accelerator, 1, 1), intervals=False)[ALL]
+        return {f"{ALL} {name}": line[name] for name in (*METRICS, *PAIR_METRICS) if name in line}
+
+    def evaluate(
+        self, model: nn.Module, clips: FilmClips, split: str, accelerator: Accelerator
+    ) -> Evaluation | None:
+        """Classify the films of a split, and show some with the probabilities over time."""
+        views = self.settings.clips, self.settings.crops
+        found = self._classify(model, clips, accelerator, *views)
+        if not accelerator.is_main_process:
+            return None
+        result = describe_classes(self.source, split, found, self.settings)
+        own: Any = accelerator.unwrap_model(model)
+        sections = report_sections(own, clips, found, self.settings.films_in_report)
+        return Evaluation(result, class_scores(found), sections=sections)
+
+    def _classify(
+        self, model: nn.Module, films: FilmClips, accelerator: Accelerator, clips: int, crops: int
+    ) -> Classified:
+        own: Any = accelerator.unwrap_model(model)
+        with own.viewing(clips, crops), films.tested_with(clips):
+            found = embed(model, films, accelerator, self.settings.batch_size)
+        return Classified(
+            found.ids,
+            [film.video for film in films.films],
+            films.labels.numpy(),
+            found.embeddings[CLASSES].float(),
+            np.asarray(found.present["video"]),
+            self.source.class_names,
+            self.source.pairs,
+        )
+
+
+def read_classes(checkpoint: Path) -> list[str]:
+    """Read the classes of a checkpoint, in the order of the scores.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    file = checkpoint / NAMES
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); copy it from a backup") from None
+    return [str(name) for name in names]
+
+
+def _with_classes(config: Mapping[str, Any], number: int, given: bool = False) -> dict[str, Any]:
+    """Fill in ``model.num_classes``; unless ``given``, only where the config leaves it open."""
+    if not given and config["model"].get("num_classes", 0) is not None:
+        return dict(config)
+    return {**config, "model": merge(config["model"], {"num_classes": number})}
