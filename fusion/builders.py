@@ -14,6 +14,7 @@ from fusion.data.labelled import LABELLED_SETS
 from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.data.labelled.raw_video import RawVideo
 from fusion.data.questions import QUESTION_SETS
+from fusion.data.steps import STEP_SETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.models.language_model_files import default_text_encoder, language_model_width
@@ -21,6 +22,7 @@ from fusion.models.text_encoders import WORD_VECTOR_WIDTH
 from fusion.parts import find_part
 
 AUTO = {"auto": default_text_encoder}
+DATA: dict[str, Any] = DATASETS | QUESTION_SETS | LABELLED_SETS | STEP_SETS
 
 
 def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
@@ -34,11 +36,10 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
         ConfigError: a name, a key or a value is wrong.
     """
     spec = config["text_encoder"]
-    data: dict[str, Any] = DATASETS | QUESTION_SETS | LABELLED_SETS
     _check_dropping(config)
     raw_video_of(config)
     return {
-        "data": choose("data", config["data"], data, further=[DROP, RAW]),
+        "data": choose("data", config["data"], DATA, further=[DROP, RAW]),
         "text_encoder": _choose_text_encoder(spec) if spec else lambda **given: None,
         "model": choose("model", _with_placeholders(config["model"]), MODELS),
         "loss": choose("loss", config["loss"], LOSSES, given=["modalities"]),

@@ -192,3 +192,10 @@ def _spellings(word: str) -> Iterator[str]:
             yield unicodedata.normalize("NFD", other)
             yield unicodedata.normalize("NFKC", other)  # letters of full width
             yield re.sub(f"[{_JOINERS}]", "", other)
+
+
+def clock(second: float) -> str:
+    """Write a time: ``1:02``, ``1:00:02``."""
+    minutes, seconds = divmod(round(second), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

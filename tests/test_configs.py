@@ -7,11 +7,22 @@ import yaml
 from fusion.builders import check_config
 from fusion.config import flatten, load_config
 from fusion.models.batchnorm import batch_granularity
+from fusion.recipes import read_layers
 from fusion.study.plan import overrides_of, read_plan
+from fusion.tasks import make_task
 
 ROOT = Path(__file__).parents[1] / "configs"
+
+
+def is_test(path):
+    """Tell whether a config, or what it is based on, has no model of its own."""
+    layers = read_layers(path)
+    return "task" in layers[0] and not any("model" in layer for layer in layers)
+
+
 STUDIES = [ROOT / "study.yaml", *(ROOT / "studies").glob("*.yaml")]  # say what is trained
-CONFIGS = sorted({*ROOT.rglob("*.yaml")} - {*STUDIES})
+TESTS = sorted(p for p in ROOT.rglob("*.yaml") if is_test(p))  # of trained models
+CONFIGS = sorted({*ROOT.rglob("*.yaml")} - {*STUDIES, *TESTS})
 BASELINES = [p for p in CONFIGS if p.stem.startswith(("avlnet", "mcn", "spoken_digits_"))]
 ALONE = {"model.combinations": ["t", "v", "a"], "trainer.best": "t->v+a R@1"}
 ALONE |= dict.fromkeys(("loss.terms.t|va", "loss.terms.v|ta", "loss.terms.a|tv"))
@@ -61,6 +72,15 @@ def test_every_config_builds_its_model_and_loss(path):
     loss = builders["loss"](modalities=model.modalities)
     embedded = getattr(model, "combinations", ())  # a model that answers questions has none
     assert {*getattr(loss, "combinations", ())} <= {*embedded}
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_of_a_trained_model_makes_its_task(path):
+    trained = load_config(ROOT / "eao.yaml")
+    config = load_config(path, ["data_root=x"], trained)
+    assert config["task"] in ("localisation", "whole_films")
+    assert make_task(config).test_settings.batch_size == 256
+    assert config["model"] == trained["model"]
 
 
 @pytest.mark.parametrize(("name", "batch", "gpus"), PRETRAINING)

@@ -149,7 +149,7 @@ def test_every_path_that_is_named_exists():
 
 def test_every_command_line_is_accepted_by_its_tool(parse, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    seen = set()
+    seen, trained = set(), load_config("configs/eao.yaml")  # what the tested checkpoint may be
     for page, lines in documented_commands():
         for words in command_lines("\n".join(lines)) if lines else ():
             place = next((i for i, word in enumerate(words) if word.startswith("tools/")), None)
@@ -160,7 +160,7 @@ def test_every_command_line_is_accepted_by_its_tool(parse, monkeypatch, capsys):
                 if words[place] == "tools/train.py" and find_config(given.config or "").is_file():
                     check_config(load_config(given.config, given.overrides))
                 if words[place] == "tools/evaluate.py" and str(given.set).startswith("configs/"):
-                    load_config(given.set, given.overrides)
+                    load_config(given.set, given.overrides, trained)
             except (SystemExit, ValueError) as error:
                 said = capsys.readouterr().err or error
                 pytest.fail(f"{name_of(page)}: {' '.join(words)}: {said}")

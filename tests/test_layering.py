@@ -25,6 +25,7 @@ ROOMS_OF_DATA = [
     {"captions", "demo"},
     {"datasets"},
     {"questions", "labelled"},
+    {"steps"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 RANK_IN_DATA = {room: rank for rank, rooms in enumerate(ROOMS_OF_DATA) for room in rooms}

@@ -11,7 +11,7 @@ import torch
 
 from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
-from tools.benchmarks import evaluate, loss, memory, search, step, store, video
+from tools.benchmarks import evaluate, localise, loss, memory, search, step, store, video
 
 EXAMPLES = """examples:
   python tools/benchmark.py step                      # whole step of the paper's model
@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py store
   python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
   python tools/benchmark.py video --network resnet50 --size 224
+  python tools/benchmark.py localise runs/eao --hours 0.5 1 2
 
 The last line of the output is JSON.
 """
@@ -126,6 +127,14 @@ def _add_video(command):
     command.add_argument("--clips", type=positive, default=10, help=text)
 
 
+def _add_localise(command):
+    command.add_argument("run", help="folder of a run on the built-in corpus")
+    text = "lengths of the films that are made (default: 0.1 0.5)"
+    command.add_argument("--hours", type=float, nargs="+", default=[0.1, 0.5], help=text)
+    text = "training films of the corpus whose films are joined (default: all)"
+    command.add_argument("--films", type=positive, help=text)
+
+
 def _fill(word):
     if not 0 < float(word) <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; got {word}")
@@ -146,6 +155,7 @@ SUBJECTS = {
     "memory": (memory, _add_memory, "a step in chunks: peak memory against the batch size"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
     "video": (video, _add_video, "clips read from films; TSM and the network of single frames"),
+    "localise": (localise, _add_localise, "steps in films of hours: time and memory"),
     "search": (search, _add_search, "questions to an index: time, recall, memory"),
 }
 

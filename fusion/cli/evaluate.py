@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   {prog} runs/eao --set validation --json validation.json
   {prog} runs/eao/last --set my_videos.yaml            # a config with the section data
   {prog} CHECKPOINT --set msrvtt/zero_shot data_root=FOLDER
+  {prog} runs/eao --set localisation --report steps.html  # when the steps of films happen
   {prog} runs/eao --missing audio,video                # what is found if clips lack them
 """
 
@@ -39,6 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="DIRECTION",
         help="for --missing (default: t->va for audio and for video, v->ta for text)",
     )
+    text = "also write a page with the table, charts and examples to FILE.html"
+    parser.add_argument("--report", metavar="FILE", help=text)
     text = "import and run the user's own parts that the checkpoint names"
     parser.add_argument("--trust", action="store_true", help=text)
 
@@ -53,4 +56,5 @@ def call(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if given.missing is not None and not missing:
         parser.error("--missing names no modality; give one or more, such as audio,video")
     options = {"trust": given.trust, "missing": missing, "direction": given.direction}
+    options["report"] = given.report
     run(lambda: evaluate(*given_words, **options))

@@ -19,6 +19,7 @@ COMMANDS = {  # each is a module of this folder, with _ for -
     "find-lr": "recommend learning rates for a config, by a short test",
     "index": "index films for search",
     "search": "search an index by words, sound, picture or any of them",
+    "localise": "find when things happen in a film: the second of each step",
     "ask": "ask a trained model a question about a picture",
     "serve": "search an index in the browser, and by an API",
     "extract": "compute features of films with networks",

@@ -18,7 +18,7 @@ from fusion.recipes import find_config
 from fusion.report.run_page import write_report
 from fusion.report.runs import add_missing, add_model
 from fusion.report.tables import format_table
-from fusion.tasks import SPLITS, Evaluation, check_same_task, complete_result, make_task
+from fusion.tasks import SPLITS, Evaluation, complete_result, make_task, tested_as
 from fusion.training.launch import end_processes, make_accelerator
 from fusion.training.log import read_metrics
 
@@ -32,6 +32,7 @@ def evaluate(
     trust: bool = False,
     missing: Sequence[str] = (),
     direction: str | None = None,
+    report: str | Path | None = None,
 ) -> dict[str, Any] | None:
     """Evaluate a checkpoint and print the table.
 
@@ -47,6 +48,7 @@ def evaluate(
         missing: modalities to take away from more and more clips; the curves are also added to the
             results and the report of a run, if it is evaluated on the test of its own data.
         direction: of these curves, see :class:`fusion.evaluation.settings.Settings`.
+        report: page to write, with the table, charts and examples; None: no page.
 
     Returns:
         The result, as in the JSON file; None on other processes than the main one.
@@ -58,6 +60,8 @@ def evaluate(
         raise ConfigError(
             f"--json {json_path}: scores go to a file .npz; name the result FILE.json"
         )
+    if report and Path(report).suffix.lower() != ".html":
+        raise ConfigError(f"--report {report}: the report is a page; name a file .html")
     overrides = list(overrides)
     config, split, own_first = _choose_test(read_config(path, trust), chosen, overrides)
     asked = {"missing": list(missing) or None, "missing_direction": direction}
@@ -80,6 +84,8 @@ def evaluate(
                 print(f"{name:<10}{source}", file=sys.stderr)
         if json_path:
             _write_result(Path(json_path), evaluation, model, config, find_checkpoint(path))
+        if report:
+            _write_report(Path(report), evaluation, config, path)
         if missing and chosen in (None, "test") and not overrides:
             _add_to_run(Path(path), evaluation, model, config)
     del model
@@ -94,6 +100,21 @@ def _write_result(
     scores = add_model(evaluation.scores, config, checkpoint, parameters)
     write_atomically(file.with_suffix(".npz"), scores)
     write_atomically(file, json.dumps(evaluation.result, indent=1))
+
+
+def _write_report(
+    file: Path, evaluation: Evaluation, config: Mapping[str, Any], checkpoint: str | Path
+) -> None:
+    write_report(
+        file,
+        title=f"{Path(checkpoint).name}: {evaluation.result['table']['title']}",
+        results=[evaluation.result],
+        metrics=[],
+        gallery=evaluation.gallery,
+        gallery_note=evaluation.gallery_note,
+        facts={"checkpoint": str(checkpoint), "data": str(config["data"].get("name"))},
+        further=evaluation.sections,
+    )
 
 
 def _add_to_run(
@@ -149,11 +170,11 @@ def _choose_test(
             " file, which needs only data, or a recipe such as msrvtt/zero_shot"
         )
     other = load_config(split, overrides, config)
-    check_same_task(config, other, split)
+    kept = tested_as(config, other, split)
     if (other["text_encoder"] or {}).get("name") == "auto":
         other["text_encoder"] = None  # the checkpoint has one
     sections = ("data", "evaluation", "text_encoder")
     config |= {name: other[name] for name in sections if other[name] is not None}
-    config |= {name: other[name] for name in ("max_clips", "max_unknown")}
+    config |= {name: other[name] for name in ("max_clips", "max_unknown")} | kept
     own_first = not any(override.startswith("text_encoder") for override in overrides)
     return config, "test", own_first

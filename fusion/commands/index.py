@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fusion
-from fusion.commands.search import clock, printed
+from fusion.commands.search import printed
 from fusion.extract.job import find_videos
 from fusion.extract.ray_cluster import Cluster
 from fusion.inference.embedder import Embedder
@@ -22,7 +22,7 @@ from fusion.search.index import lasting
 from fusion.search.indexing import index_films, prune_films, summarise
 from fusion.search.ray_embedding import RayEmbedder
 from fusion.search.storage import DATABASE, SearchError, Storage
-from fusion.words import number_of
+from fusion.words import clock, number_of
 
 DEFAULT = "runs/eao"  # the model of the main job
 

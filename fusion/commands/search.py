@@ -17,6 +17,7 @@ from fusion.inference.embedder import Embedder
 from fusion.modalities import letters_of
 from fusion.search.index import Hit, Index
 from fusion.search.storage import DATABASE, SearchError, Storage
+from fusion.words import clock
 
 NAMES = {"video": "seen", "audio": "heard", "text": "said"}  # of a modality on the screen
 
@@ -125,10 +126,3 @@ def printed(text: str) -> str:
     """Replace the letters that standard output cannot write, as of names that are not UTF-8."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def clock(second: float) -> str:
-    """Write a time: ``1:02``, ``1:00:02``."""
-    minutes, seconds = divmod(round(second), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

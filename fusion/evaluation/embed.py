@@ -77,6 +77,7 @@ def embed(
     accelerator: Accelerator | None = None,
     batch_size: int = 256,
     collate: Collate = collate_clips,
+    combinations: Sequence[str] | None = None,
 ) -> Embedded:
     """Embed every clip once, each process a share, and gather all on every process.
 
@@ -86,6 +87,7 @@ def embed(
         accelerator: says on which device to work; that of the model if not given.
         batch_size: clips at a time on one process; it changes results by rounding alone.
         collate: makes a batch of items.
+        combinations: which to compute; those of the model if not given.
 
     Raises:
         RuntimeError: the processes did not embed every clip once.
@@ -96,13 +98,15 @@ def embed(
     mine = range(rank(), len(batches), world_size())
     loader = DataLoader(clips, batch_sampler=[batches[i] for i in mine], collate_fn=collate)
     model.eval()
+    chosen = () if combinations is None else (combinations,)
     device = accelerator.device if accelerator else next(model.parameters()).device
-    bar = tqdm(loader, desc="embedding", unit="batch", leave=False, disable=rank() > 0)
+    hidden = rank() > 0 or len(batches) == 1
+    bar = tqdm(loader, desc="embedding", unit="batch", leave=False, disable=hidden)
     rows: list[tuple[int, tuple[str, ...], dict[str, Tensor], dict[str, Tensor]]] = []
     with torch.no_grad():
         for number, batch in zip(mine, bar, strict=True):
             batch = batch.to(device)
-            sides = (model(batch.inputs), batch.present)
+            sides = (model(batch.inputs, *chosen), batch.present)
             rows.append((number, batch.ids, *({n: x.cpu() for n, x in s.items()} for s in sides)))
     gathered = [rows] * world_size()
     if len(gathered) > 1:

@@ -45,8 +45,18 @@ class FilmRows:
         """Take a piece of the film."""
         self._tracks[piece.field].push(piece.data)
 
+    def take(self) -> dict[str, Tensor]:
+        """Return the rows that are finished, (R, D) float16, and forget them: not the spectrogram.
+
+        It depends on the whole sound, so :meth:`end` alone returns it.
+        """
+        return {field: track.take() for field, track in self._tracks.items() if field != AUDIO}
+
     def end(self) -> dict[str, Tensor]:
-        """Return the rows of each field, (R, D) float16; R is 0 without picture or sound."""
+        """Return the rows of each field, (R, D) float16; R is 0 without picture or sound.
+
+        Those that were taken before are not among them.
+        """
         return {field: track.end() for field, track in self._tracks.items()}
 
 
@@ -61,6 +71,10 @@ class _PictureRows:
         self._frames.extend(pictures)
         while len(self._frames) >= self._sampling.frames:
             self._cut()
+
+    def take(self) -> Tensor:
+        rows, self._rows = torch.cat(self._rows), self._rows[:1]
+        return rows
 
     def end(self) -> Tensor:
         while self._frames:
@@ -95,6 +109,10 @@ class _SoundRows:
         self._samples = np.concatenate([self._samples, samples])
         while len(self._samples) >= self._length:
             self._cut()
+
+    def take(self) -> Tensor:
+        rows, self._rows = torch.cat(self._rows), self._rows[:1]
+        return rows
 
     def end(self) -> Tensor:
         while len(self._samples):

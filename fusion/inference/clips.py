@@ -73,7 +73,7 @@ class ClipMaker:
     @contextlib.contextmanager
     def reading(self, film: Path, reading: Reading) -> Iterator[None]:
         """Let a film of a stranger be read by another process; its features are computed now."""
-        films = self._films
+        films = self.films
         films.readings[film] = reading
         try:
             films.rows(film)
@@ -157,7 +157,7 @@ class ClipMaker:
         files = {name: part for name, part in item.parts.items() if isinstance(part, Path)}
         if not files:
             return None
-        films = self._films
+        films = self.films
         features: dict[str, Tensor] = {}
         for name, file in files.items():
             fields = VIDEO if name == "video" else (name,)
@@ -170,7 +170,12 @@ class ClipMaker:
         return ItemFeatures(_ONLY, films.fields, features)
 
     @property
-    def _films(self) -> FilmFeatures:
+    def films(self) -> FilmFeatures:
+        """Computes the features of films.
+
+        Raises:
+            CheckpointError: it is not known how they were made.
+        """
         if self._made is None:
             if self.recipe is None:
                 raise CheckpointError(
@@ -185,7 +190,7 @@ class ClipMaker:
         """Return the seconds that fit into the network's input of pictures and of sound."""
         if self.recipe is None:
             return []
-        fields, limits = self._films.fields, []
+        fields, limits = self.films.fields, []
         motion = fields.get("3d") or fields.get("2d")
         if "video" in self.modalities and motion and self.recipe["max_video_tokens"]:
             limits.append(self.recipe["max_video_tokens"] / motion.per_second)

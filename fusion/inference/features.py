@@ -52,6 +52,8 @@ class FilmFeatures:
 
     Attributes:
         fields: the kinds of features there are.
+        extractor: of descriptors; None: ``backbones``, networks by field, make the features.
+        tracks: which of several tracks are read.
         readings: who reads a film instead of this process, which would also cache descriptors.
 
     Raises:
@@ -72,16 +74,17 @@ class FilmFeatures:
             )
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
         self.readings: dict[Path, Reading] = {}
-        self._extractor: str | None = recipe.get("extractor")
-        self._tracks = Tracks(**recipe.get("tracks", {}))
-        if self._extractor is not None:
-            if self._extractor not in computed.EXTRACTORS:
+        self.extractor: str | None = recipe.get("extractor")
+        self.backbones: dict[str, Any] = {}
+        self.tracks = Tracks(**recipe.get("tracks", {}))
+        if self.extractor is not None:
+            if self.extractor not in computed.EXTRACTORS:
                 raise CheckpointError(
-                    f"the model was trained with features of {self._extractor!r}, and this version"
+                    f"the model was trained with features of {self.extractor!r}, and this version"
                     f" of fusion makes {', '.join(computed.EXTRACTORS)}; use the version of then"
                 )
-            self.fields: Mapping[str, Field] = computed.fields_of(self._extractor)
-            made = computed.recipe_of(self._extractor, self._tracks)
+            self.fields: Mapping[str, Field] = computed.fields_of(self.extractor)
+            made = computed.recipe_of(self.extractor, self.tracks)
             _check(recipe, made, "this version of fusion")
             return
         self._audio = "audio" in recipe
@@ -93,9 +96,16 @@ class FilmFeatures:
         is_random = any((recipe.get(f) or {}).get("weights") == RANDOM for f in NETWORKS)
         features = Features(**chosen, random_weights=is_random, audio=self._audio)
         backbones = features.build()
-        self._backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}
-        self.fields = fields_of(self._backbones, self._audio)
-        _check(recipe, describe(self._backbones, self._audio, self._tracks), "the weights here")
+        self.backbones = {f: b.to(torch.device(device)) for f, b in backbones.items()}
+        self.fields = fields_of(self.backbones, self._audio)
+        _check(recipe, describe(self.backbones, self._audio, self.tracks), "the weights here")
+
+    @property
+    def samplings(self) -> dict[str, Sampling | Hearing]:
+        """Which pictures, and sound of which rate, the features are made of."""
+        if self.extractor is not None:
+            return {"pictures": computed.EXTRACTORS[self.extractor].sampling}
+        return {field: backbone.sampling for field, backbone in self.backbones.items()}
 
     def rows(self, path: Path) -> dict[str, Tensor]:
         """Compute the features of a film by field, (R, D); R is 0 for what it lacks.
@@ -115,14 +125,13 @@ class FilmFeatures:
 
     def _compute(self, path: Path) -> dict[str, Tensor]:
         there = self.readings.get(path)
-        if self._extractor is not None and there is not None:
-            return computed.compute_elsewhere(path, self._extractor, there.pieces)
-        if self._extractor is not None:
-            return computed.compute_features(path, self._extractor, self._tracks)
-        samplings = {field: backbone.sampling for field, backbone in self._backbones.items()}
-        wanted = (path, samplings, self._audio)
-        pieces = there.pieces(*wanted) if there else Film(*wanted, self._tracks).pieces()
-        made = FilmRows(self._backbones)
+        if self.extractor is not None and there is not None:
+            return computed.compute_elsewhere(path, self.extractor, there.pieces)
+        if self.extractor is not None:
+            return computed.compute_features(path, self.extractor, self.tracks)
+        wanted = (path, self.samplings, self._audio)
+        pieces = there.pieces(*wanted) if there else Film(*wanted, self.tracks).pieces()
+        made = FilmRows(self.backbones)
         for piece in pieces:
             made.push(piece)
         return {field: rows for field, rows in made.end().items() if field in self.fields}

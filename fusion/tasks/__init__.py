@@ -6,34 +6,39 @@ from typing import Any
 from fusion.config import ConfigError
 from fusion.tasks.answering import QuestionAnswering
 from fusion.tasks.classification import Classification
+from fusion.tasks.localisation import Localisation
 from fusion.tasks.retrieval import Retrieval
 from fusion.tasks.retrieval_result import complete_result
 from fusion.tasks.task import SPLITS, Evaluation, Task
+from fusion.tasks.whole_films import WholeFilms
 
 TASKS: dict[str, Any] = {
     "retrieval": Retrieval,
     "question_answering": QuestionAnswering,
     "classification": Classification,
+    "localisation": Localisation,
+    "whole_films": WholeFilms,
 }
 
-__all__ = [
-    "SPLITS",
-    "TASKS",
-    "Classification",
-    "Evaluation",
-    "QuestionAnswering",
-    "Retrieval",
-    "Task",
-]
-__all__ += ["check_same_task", "complete_result", "make_task"]
+__all__ = ["SPLITS", "TASKS", "Classification", "Evaluation", "Localisation", "QuestionAnswering"]
+__all__ += ["Retrieval", "Task", "WholeFilms", "complete_result", "make_task", "tested_as"]
 
 
-def check_same_task(config: Mapping[str, Any], other: Mapping[str, Any], where: str) -> None:
-    """Raise a ConfigError if the data of another config are about another task."""
-    if other["task"] != config["task"]:
-        raise ConfigError(
-            f"{where} is about {other['task']}, but the model was trained for {config['task']}"
-        )
+def tested_as(config: Mapping[str, Any], other: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the key of a config that says as what a model is tested: the task of another config.
+
+    Args:
+        config: that the model was trained with.
+        other: what it is tested on.
+        where: names that for the message.
+
+    Raises:
+        ConfigError: that is another task than the one of the training, and none that tests it.
+    """
+    trained, tested = config["task"], other["task"]
+    if tested != trained and trained not in getattr(TASKS.get(tested), "tests", ()):
+        raise ConfigError(f"{where} is about {tested}, but the model was trained for {trained}")
+    return {"task": tested}
 
 
 def make_task(config: Mapping[str, Any]) -> Task:
