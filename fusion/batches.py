@@ -66,7 +66,8 @@ class NumberedItems(Dataset[tuple[int, Any]]):
                 f"{type(items).__name__} has no __len__; a data set must have __len__ and"
                 " __getitem__, as the order of its items is drawn anew in each epoch"
             )
-        self.items, self.group = items, int(getattr(items, "group", 1))
+        self.items = items
+        self.group: int | Sequence[int] = getattr(items, "group", 1)
 
     def __len__(self) -> int:
         return len(self.items)

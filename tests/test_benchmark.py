@@ -85,7 +85,7 @@ def test_engines_are_measured_against_the_exact_one(tool):
         (["step", "--fill", "1.5"], "argument --fill: must be above 0 and at most 1; got 1.5"),
         (["loss", "--batch", "0"], "must be a whole number and at least 1; got 0"),
         (["speed"], "invalid choice: 'speed'"),
-        ([], "required: {step,loss,evaluate,memory,store,search}"),
+        ([], "required: {step,loss,evaluate,memory,store,video,localise,search}"),
     ],
     ids=str,
 )

@@ -26,7 +26,8 @@ def test_the_first_screen_has_the_two_commands():
 
 
 def test_the_tree_has_a_line_for_each_folder_of_the_package():
-    listed = re.findall(r"^(fusion[\w/]*?)/ +\w", README, re.MULTILINE)
+    tree = (ROOT / "docs/code.md").read_text()
+    listed = re.findall(r"^(fusion[\w/]*?)/ +\w", tree, re.MULTILINE)
     files = [file for file in (ROOT / "fusion").rglob("*.py") if file.name != "__init__.py"]
     folders = {file.parent for file in files}
     assert sorted(listed) == sorted(str(folder.relative_to(ROOT)) for folder in folders)

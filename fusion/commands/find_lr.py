@@ -116,7 +116,7 @@ class Search:
             "optimizer": self.job.settings.optimizer,
             "rates": self.rates,
             "parts": [whole, *rows],
-            "set": _overrides(main, found),
+            "set": _overrides(main, found, self.job.settings.rate_factor != 1),
         }
 
     def _test(self, name: str, part: str | None, fixed: Rates) -> dict[str, Any]:
@@ -147,11 +147,14 @@ def _default_parts(job: Job, trained: Sequence[str]) -> list[str]:
     return [*dict.fromkeys(".".join(parts[: parts.index(ENCODERS) + 2]) for parts in words)]
 
 
-def _overrides(main: float, parts: Rates) -> list[str]:
+def _overrides(main: float, parts: Rates, are_scaled: bool) -> list[str]:
+    """Write the keys of a config; rates that are found for this batch must not be scaled to it."""
     words = [f"trainer.learning_rate={main:.1e}"]
     if parts:
         rates = ", ".join(f"{part}: {rate:.1e}" for part, rate in parts.items())
         words.append(f"'trainer.part_learning_rates={{{rates}}}'")
+    if are_scaled:
+        words.append("trainer.learning_rate_batch=null")
     return words
 
 

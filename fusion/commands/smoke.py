@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.commands.initial import read_training_config
-from fusion.config import change_config, flatten, merge
+from fusion.config import change_config, flatten
 from fusion.data.datasets import DATASETS
 from fusion.data.features.problems import warn
 from fusion.data.labelled import LABELLED_SETS
@@ -19,6 +19,7 @@ from fusion.models.davenet import WIDTHS
 
 CLIPS, BATCH, GROUP, WIDTH = 48, 16, 4, 32  # clips of a split, a step, a BatchNorm; model width
 SMALL_IMAGE = "test_resnet"  # of timm
+SMALL_FRAMES = {"block": "basic", "layers": [1, 1, 1, 1], "widths": [8, 8, 8, WIDTH]}
 MOST = {  # values of a section that are lowered to these
     "model": {
         **dict.fromkeys(("token_dim", "embedding_dim", "reconstruction_dim"), WIDTH),
@@ -30,6 +31,7 @@ MOST = {  # values of a section that are lowered to these
 }
 TRAINER = {"epochs": 1, "batch_size": BATCH, "log_every": 1, "num_workers": 0, "warmup_steps": 2}
 TRAINER |= {"chunk_size": None, "save_every": None, "compile": False}  # type: ignore[dict-item]
+TRAINER |= {"warmup_epochs": None}  # type: ignore[dict-item]  # warmup_steps are instead of them
 TABLES: dict[str, Mapping[str, Any]] = {
     "model": MODELS,
     "loss": LOSSES,
@@ -50,6 +52,8 @@ def read_smoke_config(path: str | Path, overrides: Iterable[str] = ()) -> dict[s
     begins = "init" in typed
     config = read_training_config(path, overrides if begins else [*overrides, "init=null"])
     small = config | {"max_clips": CLIPS, "trainer": config["trainer"] | TRAINER}
+    if "trainer.warmup_epochs" in typed:
+        small["trainer"]["warmup_steps"] = 0
     for section, most in MOST.items():
         if config[section] is not None and not (section == "model" and begins):
             small[section] = _lower(config[section], TABLES[section], most)
@@ -88,16 +92,34 @@ def _parameters(
 
 
 def _fit_encoders(model: Mapping[str, Any], narrow: bool) -> dict[str, Any]:
-    """Let the BatchNorm of every DAVEnet see groups of a few clips, and perhaps take small ones."""
-    changes: dict[str, Any] = {}
-    for name, spec in model.get("modalities", {}).items():
+    """Let every BatchNorm see groups of a few clips, and perhaps take small networks."""
+    if model.get("name") == "classifier":
+        return {**model, **_small_frames(model, "pretrained", False, narrow)}
+    modalities = dict(model.get("modalities", {}))
+    for name, spec in modalities.items():
         encoder = (spec or {}).get("encoder") or {}
+        changes: dict[str, Any] = {}
         if encoder.get("name") == "davenet":
-            group = GROUP if encoder.get("batchnorm_group") else None
-            widths = [4] * (len(WIDTHS[encoder.get("version", 2)]) - 1) + [WIDTH]
-            changes[name] = {"encoder": {"batchnorm_group": group}}
+            changes["batchnorm_group"] = GROUP if encoder.get("batchnorm_group") else None
             if narrow:
-                changes[name]["encoder"]["widths"] = widths
+                stages = len(WIDTHS[encoder.get("version", 2)])
+                changes["widths"] = [4] * (stages - 1) + [WIDTH]
+        elif encoder.get("name") == "tsm":
+            changes = _small_frames(encoder, "weights", None, narrow)
         elif encoder.get("name") == "timm" and narrow:
-            changes[name] = {"encoder": {"model": SMALL_IMAGE, "weights": None}}
-    return merge(model, {"modalities": changes}) if changes else dict(model)
+            changes = {"model": SMALL_IMAGE, "weights": None}
+        if changes:
+            modalities[name] = {**spec, "encoder": {**encoder, **changes}}
+    return {**model, "modalities": modalities} if modalities else dict(model)
+
+
+def _small_frames(
+    tsm: Mapping[str, Any], weights: str, random: bool | None, narrow: bool
+) -> dict[str, Any]:
+    """Change the settings of a TSM; ``random`` is the value of ``weights`` for random ones."""
+    changes: dict[str, Any] = {"batchnorm_group": GROUP} if tsm.get("batchnorm_group") else {}
+    if narrow:
+        changes["network"] = dict(SMALL_FRAMES)
+        if tsm.get(weights):
+            changes[weights] = random
+    return changes

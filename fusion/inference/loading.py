@@ -117,5 +117,10 @@ def load(
         return ClipModel(str(name), device, **download)
     folder = find_model(name, **download)
     network, text_encoder, config = load_checkpoint(folder, trust, (weights or {}).get("text"))
+    if not hasattr(network, "combinations"):
+        raise ValueError(
+            f"{name}: this model answers questions or classifies films and embeds nothing; name a"
+            " run of retrieval, such as one of fusion train eao"
+        )
     recipe = find_recipe(folder, config)
     return Model(network, text_encoder, config, recipe, device, weights, read_facts(folder))

@@ -30,7 +30,7 @@ from fusion.inference.clips import fill
 from fusion.inference.embedder import Embedder
 from fusion.inference.model import Model
 from fusion.inference.streaming import ONLY, FilmStream
-from fusion.modalities import ORDER, Direction
+from fusion.modalities import ORDER, Direction, letters_of
 
 LONGEST = 8.0  # seconds of a window, as published, where the model takes so many
 BATCH = 64  # windows that the model takes at a time
@@ -41,7 +41,7 @@ class Second(NamedTuple):
 
     start: float  # seconds
     end: float
-    scores: NDArray[np.float32]  # (K,)
+    scores: NDArray[np.float32]  # (K,); minus infinity where the film lacks what is compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Located:
 
     Attributes:
         steps: the K steps.
-        scores: (T, K), how well each step fits each second.
-        seconds: (K,) the number of the second of each step; -1 if the film has fewer seconds than
-            steps.
+        scores: (T, K), how well each step fits each second; minus infinity for a second that has
+            no modality of the direction, such as of a silent film for ``t->a``.
+        seconds: (K,) the number of the second of each step; -1 if fewer seconds than steps have
+            scores.
         grid: seconds from one to the next.
     """
 
@@ -119,10 +120,12 @@ class Localiser:
         """
         path = Path(film)
         made = self._streamed(path) if isinstance(self.model, Model) else self._at_once(path)
-        for number, (vectors, _) in enumerate(made):
-            scores = score_vectors(vectors, self.texts, self.way, self._similarity)
+        for number, (vectors, known) in enumerate(made):
+            scores = score_vectors(vectors, self.texts, self.way, self._similarity)[0]
+            if not known:  # as in fusion.evaluation.localisation.scores.score_windows
+                scores = np.full_like(scores, -np.inf)
             start = number * self.windows.step
-            yield Second(start, start + self.windows.step, scores[0])
+            yield Second(start, start + self.windows.step, scores)
 
     def locate(self, film: str | Path, in_order: bool = True, tell: Any = None) -> Located:
         """Find the second of each step.
@@ -148,7 +151,8 @@ class Localiser:
     def _similarity(self) -> str:
         return getattr(getattr(self.model, "network", None), "similarity", "cosine")
 
-    def _at_once(self, path: Path) -> Iterator[tuple[dict[str, Tensor], str]]:
+    def _at_once(self, path: Path) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """Yield the vectors of each window, and whether it has one: here others are zeros."""
         seconds = self.model.seconds(path)
         times = [self.windows.times(t, seconds) for t in range(self.windows.count(seconds))]
         for first in range(0, len(times), BATCH):
@@ -161,14 +165,15 @@ class Localiser:
                         for c, v in made.vectors.items()
                         if c in self._parts
                     },
-                    has,
+                    any(set(part) <= set(has) for part in self._parts),
                 )
 
     @property
     def _parts(self) -> list[str]:
         return combinations_of([self.way])
 
-    def _streamed(self, path: Path) -> Iterator[tuple[dict[str, Tensor], str]]:
+    def _streamed(self, path: Path) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """Yield the vectors of each window, and whether it has any modality of the direction."""
         stream = FilmStream(self.model.maker.films, path)
         done = 0
         while True:
@@ -188,12 +193,14 @@ class Localiser:
         """Return how many windows can be read; those at the end depend on where the film ends."""
         if stream.ended:
             return self.windows.count(stream.seconds)
-        free = stream.seen - self.windows.after - 1  # features of a window may end a little later
-        return max(0, math.floor(free / self.windows.step))
+        seen = stream.seen - 1  # features of a window may end a little later
+        if seen < self.windows.before + self.windows.after:  # the first ones are shifted inwards
+            return 0
+        return max(0, math.floor((seen - self.windows.after) / self.windows.step))
 
     def _embed(
         self, stream: FilmStream, numbers: Sequence[int]
-    ) -> Iterator[tuple[dict[str, Tensor], str]]:
+    ) -> Iterator[tuple[dict[str, Tensor], bool]]:
         model, recipe = self.model, self.model.maker.recipe
         # Until the end is known, windows lie before it and are not shifted.
         seconds = stream.seconds if stream.ended else math.inf
@@ -212,8 +219,10 @@ class Localiser:
         with torch.no_grad():
             made = model.network(batch.inputs, self._parts)
         finished = {part: model.finish(rows) for part, rows in made.items()}
-        for place in range(len(items)):
-            yield {part: rows[place : place + 1] for part, rows in finished.items()}, ""
+        letters, asked = letters_of(model.modalities), set("".join(self._parts))
+        for place, item in enumerate(items):
+            known = any(len(item.get(letters[letter], ())) for letter in asked)
+            yield {part: rows[place : place + 1] for part, rows in finished.items()}, known
 
 
 def choose_direction(model: Embedder, wanted: str | None) -> Direction:

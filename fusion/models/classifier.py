@@ -111,9 +111,6 @@ class VideoClassifier(nn.Module):
         """
         frames, mask = self._frames(inputs["video"])
         present = mask.any(dim=1)
-        if not bool(inputs["video"].host_lengths.any()):
-            mask = mask.clone()
-            mask[:, 0] = True  # a black frame, as a batch of nothing has no gradient
         if self.training:
             seeds = torch.randint(2**62, (len(frames),)) if seeds is None else seeds
             cropped = crop_for_training(frames, self.crop_size, self.crop_scales, self.flip, seeds)

@@ -6,7 +6,7 @@ from typing import Any
 from fusion.config import ConfigError
 from fusion.tasks.answering import QuestionAnswering
 from fusion.tasks.classification import Classification
-from fusion.tasks.localisation import Localisation
+from fusion.tasks.localisation import Localisation, check_without_frames
 from fusion.tasks.retrieval import Retrieval
 from fusion.tasks.retrieval_result import complete_result
 from fusion.tasks.task import SPLITS, Evaluation, Task
@@ -33,11 +33,17 @@ def tested_as(config: Mapping[str, Any], other: Mapping[str, Any], where: str) -
         where: names that for the message.
 
     Raises:
-        ConfigError: that is another task than the one of the training, and none that tests it.
+        ConfigError: that is another task than the one of the training, and none that tests it; or
+            the model takes frames, which the task cannot read.
     """
     trained, tested = config["task"], other["task"]
     if tested != trained and trained not in getattr(TASKS.get(tested), "tests", ()):
-        raise ConfigError(f"{where} is about {tested}, but the model was trained for {trained}")
+        raise ConfigError(
+            f"{where} is a test of {tested}, but the model was trained for {trained}; name a run"
+            f" that was trained for what {tested} tests, or other data"
+        )
+    if tested != trained:
+        check_without_frames(tested, config["data"])
     return {"task": tested}
 
 

@@ -27,7 +27,7 @@ from fusion.tasks.answering_result import ALL, answer_scores, describe_answers
 from fusion.tasks.answering_sections import report_sections
 from fusion.tasks.answering_start import fill_part_rates, start_images
 from fusion.tasks.fit import fit_config
-from fusion.tasks.task import Evaluation, check_widths
+from fusion.tasks.task import Evaluation, check_loss, check_widths
 from fusion.tasks.text_encoder import find_text_encoder
 from fusion.tasks.vocabulary import count_words
 from fusion.tokens import Batch
@@ -61,8 +61,7 @@ class QuestionAnswering:
         """Check that the model answers, and that ``trainer.best`` can be measured."""
         if not isinstance(model, AnswerModel):
             raise ConfigError("task question_answering needs model.name: answering")
-        if loss.compares_clips:
-            raise ConfigError("task question_answering needs loss.name: answers")
+        check_loss("question_answering", "answers", loss)
         known = [f"{ALL} {metric}" for metric in METRICS]
         if best not in {None, LAST, *known}:
             raise ConfigError(f"trainer.best: unknown {best!r}; choose from {', '.join(known)}")

@@ -23,7 +23,7 @@ from fusion.models.classifier import CLASSES, VideoClassifier
 from fusion.tasks.classification_result import class_scores, describe_classes
 from fusion.tasks.classification_sections import report_sections
 from fusion.tasks.fit import fit_config
-from fusion.tasks.task import Evaluation
+from fusion.tasks.task import Evaluation, check_loss
 from fusion.tokens import Batch
 from fusion.training.settings import LAST
 
@@ -34,10 +34,8 @@ class Classification:
     """Classify films, see :class:`fusion.tasks.task.Task`."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config, self.builders = (
-            _with_classes(config, 1),
-            check_config(_with_classes(config, 1)),
-        )
+        self.config = _with_classes(config, 1)
+        self.builders = check_config(self.config)
         check("evaluation", config["evaluation"], EvaluationSettings)
         self.settings = EvaluationSettings(**config["evaluation"])
         self.classes: list[str] = []
@@ -59,8 +57,7 @@ class Classification:
         """Check that the model classifies, and that ``trainer.best`` can be measured."""
         if not isinstance(model, VideoClassifier):
             raise ConfigError("task classification needs model.name: classifier")
-        if loss.compares_clips:
-            raise ConfigError("task classification needs loss.name: classes")
+        check_loss("classification", "classes", loss)
         known = [f"{ALL} {metric}" for metric in (*METRICS, *PAIR_METRICS)]
         if best not in {None, LAST, *known}:
             raise ConfigError(f"trainer.best: unknown {best!r}; choose from {', '.join(known)}")
@@ -114,10 +111,27 @@ class Classification:
 
     def clips(self, split: str) -> FilmClips:
         """Read a split, with the classes of the model."""
-        if self.classes:
-            self.source.class_names = self.classes
+        self.source.class_names = self._class_names()
         clips: FilmClips = self.source.clips(split)
         return clips
+
+    def _class_names(self) -> list[str]:
+        """Name the classes in the order of the scores; those of the data may have another."""
+        outputs, names, where = self.config["model"].get("num_classes"), self.classes, NAMES
+        if not names:
+            if not (where := self.config["data"].get("classes")):
+                raise ConfigError(
+                    f"the checkpoint has no {NAMES}, so it is unknown which class each of its"
+                    f" {outputs} scores is of; name a file with the name of a class in each line,"
+                    " in the order of the scores, as data.classes of labelled_films"
+                )
+            names = self.source.class_names
+        if len(names) != outputs:
+            raise ConfigError(
+                f"{where} has {len(names)} names, but the model scores {outputs} classes; name"
+                " those that it was trained with"
+            )
+        return names
 
     def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
         """Pass on the seeds of the films."""
@@ -149,13 +163,19 @@ class Classification:
         own: Any = accelerator.unwrap_model(model)
         with own.viewing(clips, crops), films.tested_with(clips):
             found = embed(model, films, accelerator, self.settings.batch_size)
+        scores, names = found.embeddings[CLASSES].float(), self.source.class_names
+        if scores.shape[1] != len(names):
+            raise ConfigError(
+                f"the model scores {scores.shape[1]} classes, but {len(names)} have names; name"
+                " those that it was trained with"
+            )
         return Classified(
             found.ids,
             [film.video for film in films.films],
             films.labels.numpy(),
-            found.embeddings[CLASSES].float(),
+            scores,
             np.asarray(found.present["video"]),
-            self.source.class_names,
+            names,
             self.source.pairs,
         )
 
@@ -169,9 +189,13 @@ def read_classes(checkpoint: Path) -> list[str]:
     file = checkpoint / NAMES
     try:
         names = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("it is not a list of names")
+        if not names or len(set(names)) < len(names):
+            raise ValueError("it is empty or names a class twice")
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read ({error}); copy it from a backup") from None
-    return [str(name) for name in names]
+    return names
 
 
 def _with_classes(config: Mapping[str, Any], number: int, given: bool = False) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def fit_config(
         else:
             frames = fitted["data"].get("max_audio_frames") or 1
             widths[name] = {"encoder": {"num_frames": 64 * math.ceil(frames / 64)}}
-    fitted["model"] = merge(config["model"], {"modalities": widths})
+    if widths:
+        fitted["model"] = merge(config["model"], {"modalities": widths})
     if config["trainer"].get("fit"):
         fitted = fit_trainer(fitted, len(clips), processes)
     return fitted
@@ -79,9 +80,11 @@ def fit_trainer(config: Mapping[str, Any], clips: int, processes: int) -> dict[s
         )
     groups = {
         name: spec["encoder"]["batchnorm_group"]
-        for name, spec in model["modalities"].items()
+        for name, spec in model.get("modalities", {}).items()
         if spec and (spec.get("encoder") or {}).get("batchnorm_group")
     }
+    if own := model.get("batchnorm_group"):  # of a classifier
+        groups[""] = own
     group = min([most, *groups.values()])
     group = math.ceil(most / math.ceil(most / group))  # of a batch that is cut into equal parts
     group = group if group * math.ceil(most / group) <= most else most // math.ceil(most / group)
@@ -99,5 +102,8 @@ def fit_trainer(config: Mapping[str, Any], clips: int, processes: int) -> dict[s
         f"{clips} training clips: {', '.join(said)}, {number_of(trainer['epochs'], 'epoch')};"
         f" trainer.fit=false trainer.epochs={trainer['epochs']} takes the config's numbers"
     )
-    sizes = {name: {"encoder": {"batchnorm_group": group}} for name in groups}
-    return {**config, "trainer": trainer, "model": merge(model, {"modalities": sizes})}
+    spec = {"batchnorm_group": group}
+    changes: dict[str, Any] = spec if own else {}
+    if sizes := {name: {"encoder": spec} for name in groups if name}:
+        changes = {**changes, "modalities": sizes}
+    return {**config, "trainer": trainer, "model": merge(model, changes)}

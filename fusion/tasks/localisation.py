@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fusion.builders import check_config, modalities_of
 from fusion.config import ConfigError, check
 from fusion.data.features.problems import warn
+from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.data.steps import STEP_SETS
 from fusion.data.steps.annotation import Notes, StepFilm
 from fusion.data.steps.films import StepClips, StepVideos
@@ -41,7 +42,7 @@ UNKNOWN = "steps without a known word, which score 0 everywhere"
 EMPTY = "films in which no step occurs, left out"
 
 
-class TestOfRetrieval(Retrieval):
+class OfTrainedRetrieval(Retrieval):
     """A task that tests models of retrieval, and trains none.
 
     Attributes:
@@ -75,7 +76,24 @@ class TestOfRetrieval(Retrieval):
         )
 
 
-class Localisation(TestOfRetrieval):
+def check_without_frames(task: str, data: Mapping[str, Any]) -> None:
+    """Refuse to test a model of frames: windows of films have features alone.
+
+    Args:
+        task: what the model is tested as.
+        data: a ``data`` section, that of the training or of the test.
+
+    Raises:
+        ConfigError: it has ``raw_video``.
+    """
+    if data.get(RAW) is not None:
+        raise ConfigError(
+            f"task {task} cannot read frames (data.{RAW}): it tests models that were trained on"
+            f" features; train one without data.{RAW}, or evaluate this one as retrieval"
+        )
+
+
+class Localisation(OfTrainedRetrieval):
     """Find the seconds of steps in films, see :class:`fusion.tasks.task.Task`."""
 
     settings_class = Settings

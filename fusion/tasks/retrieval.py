@@ -64,6 +64,7 @@ class Retrieval:
         self.text_encoder: Any = None
         self._words: dict[str, KnownWords | None] = {}  # of each split that was read
         self.source: Source
+        self._is_new = True  # whether the run begins without a checkpoint
 
     def build(self) -> tuple[nn.Module, Loss]:
         """Build the model and the loss."""
@@ -72,7 +73,8 @@ class Retrieval:
             for part in model.modules():
                 if isinstance(part, TrainedText):
                     self.text_encoder.start(part)
-        start_frames(model)
+        if self._is_new:
+            start_frames(model)
         return model, self.builders["loss"](modalities=model.modalities)
 
     def check(self, model: Any, loss: Any, best: str | None) -> None:
@@ -115,6 +117,7 @@ class Retrieval:
         self, checkpoint: Path | None, own_first: bool = False
     ) -> Mapping[str, str | Path]:
         """Read the text encoder of a checkpoint, or train one on the training texts."""
+        self._is_new = checkpoint is None
         if (spec := self.config["text_encoder"]) is None:
             return {}
         if checkpoint is not None:
@@ -175,7 +178,11 @@ class Retrieval:
         specs = self.config["model"].get("modalities", {})
         clips.further = [name for name in specs if specs[name] and name not in ORDER]
         settings = raw_video_of(self.config)
-        return clips if settings is None else WithFrames(clips, settings)
+        if settings is None:
+            return clips
+        if (number := self.config["max_clips"]) is not None:
+            clips = FirstClips(clips, number)  # before films are decoded
+        return WithFrames(clips, settings)
 
     def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
         """Compute only the combinations that the loss reads, with the seeds of the clips."""

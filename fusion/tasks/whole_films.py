@@ -30,7 +30,7 @@ from fusion.evaluation.localisation.settings import WholeFilmSettings
 from fusion.evaluation.localisation.whole_table import FilmScores
 from fusion.evaluation.retrieval import CAPTION
 from fusion.modalities import Direction, spell
-from fusion.tasks.localisation import TestOfRetrieval
+from fusion.tasks.localisation import OfTrainedRetrieval
 from fusion.tasks.retrieval import embed_clips
 from fusion.tasks.task import Evaluation
 from fusion.tasks.whole_films_result import describe_whole_films
@@ -38,7 +38,7 @@ from fusion.tasks.whole_films_result import describe_whole_films
 SHORTEST = 1.0  # seconds of a clip outside of captions
 
 
-class WholeFilms(TestOfRetrieval):
+class WholeFilms(OfTrainedRetrieval):
     """Find whole films, see :class:`fusion.tasks.task.Task`."""
 
     settings_class = WholeFilmSettings
@@ -88,13 +88,14 @@ def outside_of_captions(clips: ClipSet, length: float | None) -> Clips | None:
         raise ConfigError(
             "evaluation.background_seconds needs films; these data are clips that were cut before"
         )
+    told: dict[str, list[tuple[float, float]]] = {}
+    for caption in clips.captions:
+        told.setdefault(caption.video, []).append((caption.start, caption.end))
     free: list[Caption] = []
-    for video in dict.fromkeys(caption.video for caption in clips.captions):
-        if video not in clips.reader.videos:
-            continue
-        told = sorted((c.start, c.end) for c in clips.captions if c.video == video)
+    known = set(clips.reader.videos)
+    for video in filter(known.__contains__, told):
         end, stretches = 0.0, []
-        for start, stop in [*told, (seconds_of(clips.reader, video), float("inf"))]:
+        for start, stop in [*sorted(told[video]), (seconds_of(clips.reader, video), float("inf"))]:
             if start - end >= SHORTEST:
                 stretches.append((end, start))
             end = max(end, stop)

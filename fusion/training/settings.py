@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,6 +133,13 @@ class Settings:
             raise ValueError(
                 "trainer.schedule=steps and trainer.milestones, epochs such as [20, 40], need each"
                 f" other; got {self.schedule} and {self.milestones}"
+            )
+        ends = [0, *(self.milestones or ())]
+        numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in ends)
+        if not numbers or not all(a < b for a, b in itertools.pairwise(ends)):
+            raise ValueError(
+                "trainer.milestones must be ascending epochs above 0, such as [20, 40]; got"
+                f" {self.milestones}"
             )
         if self.warmup_epochs is not None and self.warmup_steps:
             raise ValueError(

@@ -29,7 +29,8 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("labelled") / "films"  # beside it are no other films
+    folder.mkdir()
     for number in range(7):
         write_film(folder / f"{number}.mp4", seconds=1.0 + number / 10)
     rows = [f"{n};0;1,{n};a dog and a cat number {n}" for n in range(7)]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fusion.commands.find_lr import _default_parts, find_lr, format_rates
+from fusion.commands.find_lr import _default_parts, _overrides, find_lr, format_rates
 from fusion.config import load_config
 from fusion.training.settings import Settings
 from tests.tiny import write_config
@@ -21,6 +21,14 @@ def found(tmp_path_factory):
         find_lr(load_config(write_config(folder)), steps=6, repetitions=2, out=out)
         results.append(json.loads((folder / name / "rates.json").read_text()))
     return folder, *results
+
+
+def test_rates_that_were_found_for_this_batch_are_not_scaled_to_it():
+    assert _overrides(1e-3, {}, False) == ["trainer.learning_rate=1.0e-03"]
+    assert _overrides(1e-3, {}, True)[-1] == "trainer.learning_rate_batch=null"
+    assert (
+        Settings(epochs=1, batch_size=64, learning_rate=1.0, learning_rate_batch=8).rate_factor == 8
+    )
 
 
 def test_the_same_command_finds_the_same_and_leaves_nothing_else(found):

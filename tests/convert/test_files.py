@@ -239,7 +239,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 
 def test_weights_of_another_model_are_named(tmp_path):
     for content, message in [
-        ({"mixed_3b.weight": torch.ones(1)}, "seem to be of S3D; only models of EAO, AVLnet and"),
+        ({"mixed_3b.weight": torch.ones(1)}, "seem to be of S3D; only models of EAO, AVLnet, MCN"),
         ({"heads.text.gate.weight": torch.ones(1)}, "of this project"),
         ({"encoder.weight": torch.ones(1)}, r"an unknown model \(encoder.weight\)"),
         ({"epoch": 3}, "epoch is no weight but of int"),

@@ -1,15 +1,19 @@
 """Steps found in films: streamed or at once, the same; the command and its pictures."""
 
 import json
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import fusion
+from fusion.commands.localise import format_times
 from fusion.data.features import computed
 from fusion.data.media.film import Film, Piece
+from fusion.data.steps.windows import Windows
 from fusion.evaluation.localisation import assign_in_order
 from fusion.inference.features import FilmFeatures
 from fusion.inference.localising import Localiser
@@ -100,6 +104,16 @@ def test_seconds_come_out_before_the_film_has_ended(model, film, monkeypatch):
     assert ended and not any(ended)
 
 
+@pytest.mark.parametrize("step", [0.01, 0.5, 1.0, 3.0])
+def test_windows_are_read_only_where_the_film_was_seen(model, step):
+    finder = Localiser(model, STEPS)
+    finder.windows = Windows(4.0, 4.0, step)
+    for seen in np.arange(0, 12, 0.1):
+        ready = finder._ready(SimpleNamespace(ended=False, seen=seen))
+        assert all(finder.windows.times(n, np.inf)[1] <= seen for n in range(ready))
+    assert ready
+
+
 def test_steps_are_found_in_order_or_not(model, film):
     finder = Localiser(model, STEPS, window=0.6, step=0.5)
     found = finder.locate(film)
@@ -109,6 +123,36 @@ def test_steps_are_found_in_order_or_not(model, film):
     assert free.seconds.tolist() == found.scores.argmax(axis=0).tolist()
     start, end = found.times()[0]
     assert (start, end) == (found.seconds[0] / 2, found.seconds[0] / 2 + 0.5)
+
+
+def strip(film, path, kind):
+    """Copy a film without its ``audio`` or its ``video``."""
+    with av.open(str(film)) as source, av.open(str(path), "w") as target:
+        (kept,) = [stream for stream in source.streams if stream.type != kind]
+        copy = target.add_stream_from_template(kept)
+        for packet in source.demux(kept):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "direction"), [("audio", "t->a"), ("video", "t->v")])
+def test_no_time_is_invented_for_a_film_that_lacks_what_is_compared(
+    model, test_clips, tmp_path, kind, direction
+):
+    film = strip(
+        next(filter(has_both, sorted((test_clips.folder / "videos").glob("*.mp4")))),
+        tmp_path / "film.mp4",
+        kind,
+    )
+    finder = Localiser(model, STEPS, direction)
+    found = finder.locate(film)
+    assert len(found.scores) > 3 and np.isneginf(found.scores).all()
+    assert not any(known for _, known in finder._at_once(film))
+    assert found.times() == [None] * len(STEPS)
+    assert [line.split()[:2] for line in format_times(found).splitlines()] == [["-", "-"]] * 3
+    assert np.isfinite(Localiser(model, STEPS, "t->v+a").locate(film).scores).all()
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def test_video_and_sound_answer_with_the_same_head():
         ({"fusion": "sum"}, "model.fusion: unknown 'sum'; choose from transformer"),
         ({"specs": {}}, "model.modalities is empty"),
         (
-            {"specs": {"text": {"dim": 3}, "image": {"encoder": {"name": "cnn", "widths": [5]}}}},
-            "8",
+            {"specs": {"text": {"dim": 3}, "image": {"encoder": {"name": "cnn", "widths": [0]}}}},
+            "widths must be",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fusion.models.batchnorm import GroupedBatchNorm, one_update
 from fusion.models.classifier import CLASSES, VideoClassifier
 from fusion.models.frame_transforms import Box, crop_for_test, crop_for_training, cut, draw_box
 from fusion.tokens import Tokens
@@ -112,6 +113,22 @@ def test_a_film_that_cannot_be_read_gets_zeros_and_changes_no_other(training):
     torch.testing.assert_close(got[[0, 2]], alone)
     nothing = model(packed(films((0, 0))), seeds[:2])[CLASSES]
     assert nothing.shape == (2, 3) and not nothing.any() and nothing.requires_grad
+
+
+@pytest.mark.parametrize("more", [{}, {"non_local": True, "checkpointing": True}])
+def test_running_statistics_do_not_depend_on_the_chunks_of_films_that_cannot_be_read(more):
+    clips, seeds, found = films((4, 0)), torch.arange(2), []
+    for chunk in (1, 2):
+        model = classifier(batchnorm_group=1, **more).train()
+        with one_update(model):
+            for i in range(0, 2, chunk):
+                out = model(packed(clips[i : i + chunk]), seeds[i : i + chunk])[CLASSES]
+                out.sum().backward()
+        norms = [m for m in model.modules() if isinstance(m, GroupedBatchNorm)]
+        found.append([(m.running_mean, m.running_var) for m in norms])
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert any(mean.abs().max() > 0.01 for mean, _ in found[0])
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_causal_network_says_over_time_what_it_says_of_the_beginning():

@@ -43,9 +43,9 @@ def test_only_the_film_of_a_stranger_is_read_elsewhere(decoder, films, model, mo
     monkeypatch.setattr(decoder, "pieces", lambda path, *a: asked.append(path) or pieces(path, *a))
     maker = ClipMaker(model.modalities, {}, {}, None, model.recipe, torch.device("cpu"), None)
     with maker.reading(films / "a.mp4", decoder):
-        maker._films.rows(films / "silent.mp4")
-    maker._films._kept.clear()
-    maker._films.rows(films / "a.mp4")
+        maker.films.rows(films / "silent.mp4")
+    maker.films._kept.clear()
+    maker.films.rows(films / "a.mp4")
     assert asked == [films / "a.mp4"]
 
 

@@ -5,10 +5,14 @@ import json
 import pytest
 import torch
 
+import fusion
 from fusion.commands.compare import compare
 from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
+from fusion.convert import convert_checkpoint
+from fusion.tasks.classification import NAMES, read_classes
+from tests.convert import test_tsm as published
 from tests.data.labelled.made import write_films
 
 NETWORK = "{block: basic, layers: [1, 1, 1, 1], widths: [8, 8, 8, 8]}"
@@ -82,6 +86,11 @@ def test_a_checkpoint_is_evaluated_alike_and_with_several_views(runs, capsys):
     assert "class: rises" in capsys.readouterr().out
 
 
+def test_a_classifier_embeds_nothing(runs):
+    with pytest.raises(ValueError, match="classifies films and embeds nothing; name a run"):
+        fusion.load(runs / "tsm")
+
+
 def test_runs_are_compared(runs, tmp_path, capsys):
     compare([f"tsm={runs / 'tsm'}", f"plain={runs / 'plain'}"], out=tmp_path)
     comparison = json.loads((tmp_path / "comparison.json").read_text())
@@ -104,7 +113,7 @@ def test_chunks_and_groups_of_batchnorm_change_only_rounding(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "{name: answers}"}, "classes|needs"),
+        ({"loss": "{name: answers}"}, "task classification needs loss.name: classes"),
         ({"trainer.best": "all top2"}, "trainer.best: unknown 'all top2'; choose from all top1"),
         ({"model": "{name: eao}"}, "needs model.name: classifier|is missing"),
         ({"data": "{name: demo}"}, "'demo' has no classes; take order_classes"),
@@ -119,4 +128,34 @@ def test_a_config_that_does_not_fit_is_one_line(folder, tmp_path, change, messag
     kept = [word for word in given if word.split("=")[0] not in change]
     with pytest.raises(ConfigError, match=message) as caught:
         train(load_config("tsm", [*kept, *(f"{k}={v}" for k, v in change.items())]))
+    assert "\n" not in str(caught.value)
+
+
+def evaluate_converted(checkpoint, folder, *words):
+    size = ["data.frame_size=32", "data.frames=4", "model.crop_size=32"]
+    return evaluate(checkpoint, "validation", None, [f"data.folder={folder}", *size, *words])
+
+
+def test_classes_of_a_converted_model_are_never_guessed(folder, tmp_path):
+    checkpoint = tmp_path / "out"
+    convert_checkpoint(published.save(tmp_path, published.published("tsm_basic")), checkpoint)
+    with pytest.raises(ConfigError, match=r"no classes.json, .* of its 5 scores .*data\.class"):
+        evaluate_converted(checkpoint, folder)
+    names = tmp_path / "names.txt"
+    names.write_text("rises\nfalls\n")
+    with pytest.raises(ConfigError, match=r"names.txt has 2 names, but the model scores 5"):
+        evaluate_converted(checkpoint, folder, f"data.classes={names}")
+    names.write_text("a\nrises\nb\nfalls\nc\n")
+    result = evaluate_converted(checkpoint, folder, f"data.classes={names}")
+    assert result["gallery"] == 5
+    (checkpoint / NAMES).write_text('["rises", "falls"]')
+    with pytest.raises(ConfigError, match=r"classes.json has 2 names, but the model scores 5"):
+        evaluate_converted(checkpoint, folder)
+
+
+@pytest.mark.parametrize("text", ["5", '["a", 5]', "[]", '["a", "a"]', "[", '{"a": 1}'])
+def test_a_damaged_list_of_classes_is_one_line(tmp_path, text):
+    (tmp_path / NAMES).write_text(text)
+    with pytest.raises(ValueError, match=r"classes.json cannot be read .* from a backup") as caught:
+        read_classes(tmp_path)
     assert "\n" not in str(caught.value)

@@ -4,6 +4,8 @@ import pytest
 
 from fusion.builders import check_config
 from fusion.config import ConfigError, load_config
+from fusion.models.batchnorm import batch_granularity
+from fusion.tasks.classification import Classification
 from fusion.tasks.fit import fit_config, fit_trainer
 from fusion.training.settings import Settings
 from tests.test_configs import CONFIGS, what_is_left_to_the_user
@@ -73,3 +75,21 @@ FITTED = (OWN.stem, "vqa")  # recipes that leave widths to the data
 def test_other_recipes_leave_nothing_to_the_data(path):
     config = load_config(path, what_is_left_to_the_user(path))
     assert fit_config(config, NoData(), lambda split: None, 1) is config
+
+
+class Films(NoData):
+    """Twelve films of two classes."""
+
+    class_names = ("a", "b")
+
+    def clips(self, split):
+        return [{"video": None}] * 12
+
+
+def test_a_classifier_is_fitted_too():
+    task = Classification(load_config("tsm", ["trainer.fit=true", "trainer.chunk_size=16"]))
+    task.source = Films()
+    fitted = task.fit(1)
+    assert (fitted["trainer"]["batch_size"], fitted["model"]["batchnorm_group"]) == (12, 6)
+    assert fitted["trainer"]["chunk_size"] == 12 and fitted["model"]["num_classes"] == 2
+    assert batch_granularity(task.build()[0]) == 6

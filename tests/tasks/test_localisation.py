@@ -1,6 +1,7 @@
 """Models of retrieval are tested on steps and on whole films, by the same command and files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -162,13 +163,29 @@ def test_what_cannot_be_tested_or_trained_is_one_line(run, tmp_path):
     with pytest.raises(ConfigError, match="data.name: 'demo' has no steps; take steps, crosstask"):
         evaluate(run, str(config), None, quiet=True)
     config.write_text("task: question_answering\nevaluation: {}\ndata: {name: scenes}\n")
-    with pytest.raises(ConfigError, match="is about question_answering, but the model was trained"):
+    with pytest.raises(ConfigError, match="is a test of question_answering, but"):
         evaluate(run, str(config), None, quiet=True)
     config.write_text(
         "task: localisation\nevaluation: {protocl: steps}\ndata: {name: demo_steps}\n"
     )
     with pytest.raises(ConfigError, match="evaluation.protocl is unknown; did you mean 'protocol'"):
         evaluate(run, str(config), None, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("localisation", "demo_steps"), ("whole_films", "demo")]
+)
+def test_models_of_frames_are_refused_in_one_line(run, tmp_path, name, data):
+    config = tmp_path / "test.yaml"
+    config.write_text(f"task: {name}\nevaluation: {{}}\ndata: {{name: {data}, films: 2}}\n")
+    with pytest.raises(ConfigError, match="data.raw_video is of task retrieval; leave it out"):
+        evaluate(run, str(config), None, ["data.raw_video.frames=2"], quiet=True)
+    message = rf"task {name} cannot read frames \(data.raw_video\): .* evaluate this one as"
+    copy = shutil.copytree(run, tmp_path / "run")
+    for file in copy.rglob("config.yaml"):
+        file.write_text(file.read_text().replace("data:\n", "data:\n  raw_video: {frames: 2}\n"))
+    with pytest.raises(ConfigError, match=message):
+        evaluate(copy, str(config), None, quiet=True)
 
 
 def test_windows_without_a_modality_are_unknown_and_unknown_steps_score_nothing():

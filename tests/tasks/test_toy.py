@@ -38,10 +38,10 @@ def data(tmp_path_factory):
 
 def write_config(folder, data, **changes):
     config = {
-        "task": "classification",
+        "task": "toy_classification",
         "output": str(folder / "run"),
         "data": {"name": "labelled_folders", "root": str(data)},
-        "model": {"name": "classifier", "dim": 12, "classes": len(LABELS)},
+        "model": {"name": "toy_classifier", "dim": 12, "classes": len(LABELS)},
         "loss": {"name": "cross_entropy"},
         "trainer": {"epochs": 6, "batch_size": 16, "learning_rate": 0.05, "best": "label top-1"},
         "evaluation": {},
@@ -150,13 +150,13 @@ def test_configs_without_a_task_are_about_retrieval():
 def test_a_checkpoint_without_texts_is_loaded_for_use(finished):
     model, text_encoder, config = load_checkpoint(finished[0] / "toy-0")
     assert text_encoder is None
-    assert config["task"] == "classification"
+    assert config["task"] == "toy_classification"
     assert model.layer.in_features == 12
 
 
 def test_data_of_another_task_are_refused(finished, tmp_path):
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(CONFIG | {"output": "x"}))
-    with pytest.raises(ConfigError, match="about retrieval, but the model was trained for class"):
+    with pytest.raises(ConfigError, match="but the model was trained for toy_class"):
         evaluate(finished[0] / "toy-0", str(tmp_path / "other.yaml"), None)
 
 

@@ -192,9 +192,9 @@ class Classification:
 
 
 ENTRIES = {
-    "classification": Classification,
+    "toy_classification": Classification,
     "labelled_folders": LabelledFolders,
-    "classifier": Classifier,
+    "toy_classifier": Classifier,
     "cross_entropy": CrossEntropy,
 }
 TABLES = dict(zip(ENTRIES, (TASKS, DATASETS, MODELS, LOSSES), strict=True))

@@ -5,7 +5,6 @@ Shapes: N films, T frames of all of them, H x W pixels.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import hashlib
@@ -14,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,10 +50,13 @@ class FrameCache:
         folder: what the names of the films are relative to.
         films: in any order.
         size: of the frames.
+        way_out: what else the user can do where the disk is full.
     """
 
-    def __init__(self, folder: Path, films: Iterable[LabelledFilm], size: Size) -> None:
-        self.folder, self.size = folder, size
+    def __init__(
+        self, folder: Path, films: Iterable[LabelledFilm], size: Size, way_out: str = ""
+    ) -> None:
+        self.folder, self.size, self.way_out = folder, size, way_out
         self.parts: Sequence[Part] = sorted(set(map(part_of, films)), key=str)
         states = [_state(folder / video) for video, _, _ in self.parts]
         facts = [VERSION, *size, str(folder.resolve()), *zip(self.parts, states, strict=True)]
@@ -75,18 +77,22 @@ class FrameCache:
         return self._pixels[first:last]
 
     @functools.cached_property
-    def problems(self) -> dict[str, str]:
-        """Why films cannot be read, by name; decodes them all on the first use."""
-        return {
-            self.parts[n][0]: found for n, found in enumerate(self._found) if str(found) == found
-        }
+    def problems(self) -> dict[Part, str]:
+        """Why films or parts of them cannot be read; decodes them all on the first use."""
+        found = zip(self.parts, self._found, strict=True)
+        return {part: why for part, why in found if isinstance(why, str)}
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the films are decoded already."""
+        return self._file("json").exists() and self._file("pixels").exists()
 
     def fill(self) -> None:
         """Decode the films unless the cache has them, with a progress bar.
 
         LabelError: there is no space in the cache.
         """
-        if self._file("json").exists() and self._file("pixels").exists():
+        if self.is_filled:
             return
         try:
             self._file("lock").parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +104,8 @@ class FrameCache:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise LabelError(
-                f"the disk of {self._place.parent} is full; free some, set FUSION_CACHE to a folder"
-                " on another disk, or decode films in training by data.cache=false"
+                f"the disk of {self._place.parent} is full; free some, or set FUSION_CACHE to a"
+                f" folder on another disk{self.way_out and f', or {self.way_out}'}"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
@@ -179,6 +185,11 @@ class FrameCache:
                 bar.update(len(block))
 
 
+def list_problems(problems: Mapping[Part, str]) -> list[str]:
+    """Say what cannot be read; what several parts of a film have in common is said once."""
+    return list(dict.fromkeys(f"{part[0]}: {why}" for part, why in problems.items()))
+
+
 def free_bytes() -> int:
     """Return how much space there is for the cache."""
     folder = cache_folder()
@@ -196,8 +207,12 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def _read_log(path: Path) -> Iterator[int | str]:
-    """Read the films of an interrupted run; its last line may be cut off."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
+    """Read the films of an interrupted run, up to the first line that is cut off or unreadable."""
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        try:
+            found = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            return
+        if not isinstance(found, int | str):
+            return
+        yield found

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fusion.data.datasets.dataset import ClipSet
 from fusion.data.features.problems import Unreadable
-from fusion.data.labelled.cache import FrameCache
+from fusion.data.labelled.cache import NO_PICTURE, FrameCache
 from fusion.data.labelled.film import LabelledFilm
 from fusion.data.labelled.sampling import draw_clip, place_clips
 from fusion.data.media.decode import MediaError
@@ -114,9 +114,9 @@ class FilmClips(ClipSet):
             return kept[pick(len(kept))] if len(kept) else kept.copy()
         problem, frames = None, np.empty((0, self.size.height, self.size.width, 3), np.uint8)
         try:
-            path = self.folder / film.video
+            path = (self.folder or Path()) / film.video
             frames = read_shown(path, pick, self.size, film.start, film.end).frames
-            problem = None if len(frames) else f"{film.video}: no picture that can be decoded"
+            problem = None if len(frames) else f"{film.video}: {NO_PICTURE}"
         except MediaError as error:
             problem = str(error)
         if problem:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from fusion.data.media.shown import Size
+
+LARGEST = 2048  # pixels of a side of a frame
 
 
 class LabelError(ValueError):
@@ -30,3 +35,22 @@ class Found(NamedTuple):
     films: list[LabelledFilm]
     folder: Path
     splits: list[str]
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is a whole number; ``int`` does not read all digits of Unicode."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def frame_size(key: str, size: int | Sequence[int]) -> Size:
+    """Return the size of frames that a config gives: of a square, or ``[height, width]``.
+
+    LabelError: it is none; ``key`` is named.
+    """
+    sides = [size, size] if isinstance(size, int) else list(size)
+    if len(sides) != 2 or not all(type(n) is int and 1 <= n <= LARGEST for n in sides):
+        raise LabelError(
+            f"{key} is {size}; it must be pixels from 1 to {LARGEST}, or [height, width]"
+        )
+    height, width = sides
+    return Size(height, width, stretch=not isinstance(size, int))

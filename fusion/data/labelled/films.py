@@ -12,9 +12,9 @@ import numpy as np
 
 from fusion.data.datasets.dataset import SPLITS, Source
 from fusion.data.features.problems import name_some, tolerate, warn
-from fusion.data.labelled.cache import FrameCache, free_bytes
+from fusion.data.labelled.cache import FrameCache, free_bytes, list_problems, part_of
 from fusion.data.labelled.clips import FilmClips
-from fusion.data.labelled.film import Found, LabelError, LabelledFilm
+from fusion.data.labelled.film import Found, LabelError, LabelledFilm, frame_size, is_number
 from fusion.data.labelled.readers import find_splits, read_films
 from fusion.data.labelled.sampling import SAMPLINGS
 from fusion.data.media.frame_sampling import DENSE_SPAN
@@ -23,7 +23,7 @@ from fusion.interfaces import TextEncoder
 from fusion.parts import nearest
 from fusion.words import number_of
 
-LARGEST = 2048  # pixels
+WAY_OUT = "decode films in training by data.cache=false"
 CACHE_BYTES = 4e9  # of films that are kept in the cache unless the config says so
 
 
@@ -89,9 +89,7 @@ class LabelledFilms(Source):
     @property
     def size(self) -> Size:
         """The size of the frames."""
-        if isinstance(self.frame_size, int):
-            return Size(self.frame_size, self.frame_size)
-        return Size(*self.frame_size, stretch=True)
+        return frame_size("data.frame_size", self.frame_size)
 
     def films(self, split: str) -> list[LabelledFilm]:
         """The films of a split, with classes that training has.
@@ -116,11 +114,10 @@ class LabelledFilms(Source):
         films, folder = self.films(split), self._read(self.files[split]).folder
         cache = self._open_cache(split)
         if cache is not None and cache.problems:
-            named = [f"{name}: {why}" for name, why in cache.problems.items()]
-            said = f"{self.files[split]}: {len(named)} of {len(cache.parts)} films cannot be read"
-            said += f" ({name_some(named, '; ')})"
-            share = len(named) / len(cache.parts)
-            tolerate(said, share, "missing", self.max_bad, len(named))
+            number = sum(part_of(film) in cache.problems for film in films)
+            named = name_some(list_problems(cache.problems), "; ")
+            said = f"{self.files[split]}: {number} of {len(films)} films cannot be read ({named})"
+            tolerate(said, number / len(films), "missing", self.max_bad, number)
         return FilmClips(
             films,
             folder,
@@ -156,12 +153,7 @@ class LabelledFilms(Source):
             raise LabelError(
                 f"data.sampling: unknown {self.sampling!r}; choose from {', '.join(SAMPLINGS)}"
             )
-        sizes = [self.frame_size] if isinstance(self.frame_size, int) else list(self.frame_size)
-        if len(sizes) > 2 or not all(type(n) is int and 1 <= n <= LARGEST for n in sizes):
-            raise LabelError(
-                f"data.frame_size is {self.frame_size}; it must be pixels from 1 to {LARGEST}, or"
-                " [height, width]"
-            )
+        frame_size("data.frame_size", self.frame_size)
         if not 1 <= self.frames <= DENSE_SPAN:
             raise LabelError(
                 f"data.frames must be from 1 to {DENSE_SPAN} of a clip; got {self.frames}"
@@ -192,14 +184,14 @@ class LabelledFilms(Source):
         found = self._read(self.files[split])
         parts = zip(found.films, found.splits, strict=True)
         counts = Counter(film.label for film, own in parts if own in ("", split))
-        is_number = all(name.isdigit() for name in counts)
-        return sorted(counts, key=(lambda name: int(name)) if is_number else None)
+        numbered = all(map(is_number, counts))
+        return sorted(counts, key=(lambda name: (int(name), name)) if numbered else None)
 
     def _open_cache(self, split: str) -> FrameCache | None:
         films, folder = tuple(self.films(split)), self._read(self.files[split]).folder
         if (folder, films) not in self._caches:
-            kept = None if self.cache is False else FrameCache(folder, films, self.size)
-            if kept is not None and self.cache is None:
+            kept = None if self.cache is False else FrameCache(folder, films, self.size, WAY_OUT)
+            if kept is not None and self.cache is None and not kept.is_filled:
                 needed = kept.estimate()
                 if needed > min(CACHE_BYTES, 0.5 * free_bytes()):
                     warn(

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from fusion.data.datasets.dataset import ChangedClips, ClipSet
 from fusion.data.features.problems import name_some, tolerate
-from fusion.data.labelled.cache import NO_PICTURE, FrameCache
-from fusion.data.labelled.film import LabelledFilm
+from fusion.data.labelled.cache import NO_PICTURE, FrameCache, list_problems, part_of
+from fusion.data.labelled.film import LabelledFilm, frame_size
 from fusion.data.media.frame_sampling import uniform_test, uniform_train
 from fusion.data.media.shown import VERSION, Size
 
 KEY = "raw_video"  # of the section data
-LARGEST = 2048  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +47,7 @@ class RawVideo:
     max_bad: float = 0.05
 
     def __post_init__(self) -> None:
-        size = self.frame_size
-        sizes = [size, size] if isinstance(size, int) else list(size)
-        if len(sizes) != 2 or not all(type(n) is int and 1 <= n <= LARGEST for n in sizes):
-            raise ValueError(
-                f"data.{KEY}.frame_size is {self.frame_size}; it must be pixels from 1 to"
-                f" {LARGEST}, or [height, width]"
-            )
+        frame_size(f"data.{KEY}.frame_size", self.frame_size)
         if self.frames < 1:
             raise ValueError(f"data.{KEY}.frames must be at least 1; got {self.frames}")
         if not self.modality or self.modality in ("text", "audio"):
@@ -66,10 +59,7 @@ class RawVideo:
     @property
     def size(self) -> Size:
         """The size of the frames."""
-        if isinstance(self.frame_size, int):
-            return Size(self.frame_size, self.frame_size)
-        height, width = self.frame_size
-        return Size(height, width, stretch=True)
+        return frame_size(f"data.{KEY}.frame_size", self.frame_size)
 
     def recipe(self) -> dict[str, Any]:
         """Say how the frames of a clip are chosen and scaled, ready for JSON."""
@@ -98,10 +88,10 @@ class WithFrames(ChangedClips):
         ]
         self.cache = FrameCache(clips.folder, self.films, settings.size)
         # A film of sound alone is no mistake: its clips lack the modality.
-        problems = {n: why for n, why in self.cache.problems.items() if why != NO_PICTURE}
+        problems = {p: why for p, why in self.cache.problems.items() if why != NO_PICTURE}
         if problems:
-            number = sum(film.video in problems for film in self.films)
-            named = name_some([f"{name}: {why}" for name, why in problems.items()], "; ")
+            number = sum(part_of(film) in problems for film in self.films)
+            named = name_some(list_problems(problems), "; ")
             said = f"the frames of {number} of {len(self.films)} clips cannot be read ({named})"
             tolerate(said, number / len(self.films), "missing", settings.max_bad)
         self._seed: int | None = None

@@ -10,7 +10,7 @@ from fusion.data.captions.films import Media
 from fusion.data.captions.guess import Guesses
 from fusion.data.captions.match import ENDINGS
 from fusion.data.captions.rows import ALSO, COLUMNS, read_table, read_text
-from fusion.data.labelled.film import Found, LabelError, LabelledFilm
+from fusion.data.labelled.film import Found, LabelError, LabelledFilm, is_number
 from fusion.files import missing_folder
 from fusion.parts import nearest
 
@@ -120,7 +120,7 @@ def read_list(path: Path, classes: Sequence[str] | None = None, root: Path | Non
         fields = line.rsplit(maxsplit=2)
         if not fields:
             continue
-        if len(fields) != 3 or not (fields[1].isdigit() and fields[2].isdigit()):
+        if len(fields) != 3 or not all(map(is_number, fields[1:])):
             raise LabelError(
                 f"{path}, line {number}: {line.strip()!r} is not PATH FRAMES CLASS, with numbers of"
                 " frames and class; correct it, or write a csv file"

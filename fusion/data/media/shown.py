@@ -28,13 +28,13 @@ from fusion.data.media.pictures import PictureFilter, Sampling
 from fusion.data.media.streams import promised_end
 from fusion.data.media.window import INDEXED
 
-VERSION = 1  # raise it when other frames are chosen or they are scaled in another way
+VERSION = 2  # raise it when other frames are chosen or they are scaled in another way
 _FAR = 4.0  # seconds; what is nearer is read on
 _MOST_HELD = 2**26  # bytes of packets
 _LASTS = 0.5  # seconds that the last frame may be shown
 _GUESS = 25.0  # frames per second of a film that does not say it
 
-Pick = Callable[[int], Sequence[int]]
+Pick = Callable[[int], Sequence[int] | NDArray[np.int64]]
 
 
 class Size(NamedTuple):
@@ -87,7 +87,7 @@ def read_shown(
         picture that can be decoded.
 
     Raises:
-        MediaError: no such file, or not a media file.
+        MediaError: no such file, not a media file, or the window begins beyond its end.
         ValueError: an impossible window.
     """
     if not 0 <= start < (math.inf if end is None else end):
@@ -102,11 +102,11 @@ def read_shown(
 def count_frames(path: str | Path, start: float = 0.0, end: float | None = None) -> int:
     """Return how many frames :func:`read_shown` would choose from; nothing is decoded.
 
-    MediaError: no such file, or not a media file. 0: it has no picture.
+    MediaError: as there. 0: it has no picture.
     """
     with open_media(path) as container:
         decoder = Decoder(container, ["video"])
-        return _grid(container, decoder, start, end)[0] if decoder.streams else 0
+        return _grid(path, container, decoder, start, end)[0] if decoder.streams else 0
 
 
 def _read(
@@ -118,7 +118,7 @@ def _read(
         decoder = Decoder(container, ["video"])
         if not decoder.streams:
             return Shown(np.empty((0, size.height, size.width, 3), np.uint8), 0)
-        count, rate = _grid(container, decoder, start, end)
+        count, rate = _grid(path, container, decoder, start, end)
         wanted = [min(max(int(k), 0), count - 1) for k in pick(count)]
         finder = _Finder(container, decoder, skip)
         scale = _Scaler(path, container, decoder, size)
@@ -140,7 +140,11 @@ def _read(
 
 
 def _grid(
-    container: InputContainer, decoder: Decoder, start: float, end: float | None
+    path: str | Path,
+    container: InputContainer,
+    decoder: Decoder,
+    start: float,
+    end: float | None,
 ) -> tuple[int, float]:
     """Return how many frames there are to choose from, and how many per second."""
     stream: Any = decoder.streams[0]
@@ -148,9 +152,14 @@ def _grid(
     last = promised_end(container, stream, decoder.origin)
     if last is None and container.duration is not None:
         last = container.duration / av.time_base
-    if end is None or (last is not None and last > start):
-        end = min(math.inf if end is None else end, start + 1 / rate if last is None else last)
-    return max(1, round((end - start) * rate)), rate
+    last = None if last is not None and last <= 0 else last  # not stated
+    if last is not None and start >= last:
+        raise MediaError(
+            f"{path}: the window begins at {start:g} s, beyond the end of the film at {last:g} s;"
+            " correct its seconds, or remove it"
+        )
+    ends = [second for second in (end, last) if second is not None]
+    return max(1, round((min(ends, default=start + 1 / rate) - start) * rate)), rate
 
 
 class _Missed(Exception):
@@ -270,7 +279,7 @@ class _Scaler:
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
         kind = (frame.width, frame.height, frame.format.name)
         picture = next(self._filters.setdefault(kind, self._make()).push(frame))
-        pixels: NDArray[np.uint8] = picture.to_ndarray()
+        pixels: NDArray[np.uint8] = np.asarray(picture.to_ndarray(), np.uint8)
         return pixels
 
 

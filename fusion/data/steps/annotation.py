@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -105,6 +106,11 @@ def group_films(captions: Iterable[Caption]) -> list[StepFilm]:
         )
         for video, its in by_film.items()
     ]
+
+
+def read_count(text: str) -> int | None:
+    """Read a whole number of at most nine digits 0 to 9; None: the text is something else."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def note_unused_steps(captions: Sequence[StepCaption], notes: Notes) -> None:

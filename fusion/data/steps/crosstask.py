@@ -15,6 +15,7 @@ from fusion.data.steps.annotation import (
     StepCaption,
     StepError,
     note_unused_steps,
+    read_count,
 )
 from fusion.data.steps.table import Tasks
 from fusion.files import missing_folder
@@ -49,7 +50,8 @@ def read_tasks(file: Path, notes: Notes) -> Tasks:
 
 def _task_of(block: Sequence[str], file: Path, line: int, notes: Notes) -> Tasks:
     name = block[0]
-    if len(block) < 4 or not block[3].isdigit():
+    number = read_count(block[3]) if len(block) > 3 else None
+    if number is None:
         raise StepError(
             f"{file}, line {line}: a task has five lines: number, title, address, how many steps it"
             f" has, and the steps with commas between them; here are {len(block)}"
@@ -57,7 +59,7 @@ def _task_of(block: Sequence[str], file: Path, line: int, notes: Notes) -> Tasks
     steps = tuple(step.strip() for step in ",".join(block[4:]).split(",") if step.strip())
     if not steps:
         notes.add(NO_STEPS, name)
-    elif len(steps) != int(block[3]):
+    elif len(steps) != number:
         raise StepError(
             f"{file}, line {line}: task {name} says it has {block[3]} steps and lists {len(steps)};"
             " correct one of them"
@@ -131,20 +133,20 @@ def _read_film(
     file: Path, video: str, task: str, steps: tuple[str, ...], parser: CaptionParser
 ) -> Iterator[StepCaption]:
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        rows = list(csv.reader(file.read_text("utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         parser.refuse(f"{file} cannot be read ({error})")
         return
-    for line, row in enumerate(csv.reader(lines), start=1):
+    for line, row in enumerate(rows, start=1):
         if not any(field.strip() for field in row):
             continue
         step, start, end, *_ = [*map(str.strip, row), "", "", ""]
-        if not step.isdigit() or not 1 <= int(step) <= len(steps):
+        number = read_count(step)
+        if number is None or not 1 <= number <= len(steps):
             parser.refuse(
                 f"{file}, line {line}: step is {step!r}; task {task} has steps 1 to {len(steps)}"
             )
             continue
-        number = int(step) - 1
-        made = parser.parse(f"{file}, line", line, video, start, end, steps[number])
+        made = parser.parse(f"{file}, line", line, video, start, end, steps[number - 1])
         if made is not None:
-            yield StepCaption(**vars(made), step=number, steps=steps, task=task)
+            yield StepCaption(**vars(made), step=number - 1, steps=steps, task=task)

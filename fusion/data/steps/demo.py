@@ -110,12 +110,15 @@ def demo_steps(
                 )
             left = film.generator(STREAM).permutation(told)[background:]
             planned[film.split].append((film, tuple(sorted(left.tolist()))))
-    files = {split: str(folder / f"{split}.csv") for split in planned}
+    files: dict[str, Any] = {split: str(folder / f"{split}.csv") for split in planned}
     windows: dict[str, Any] = {"before": before, "after": after, "step": step}
-    lengths = {"max_video_tokens": max_video_tokens, "max_audio_frames": max_audio_frames}
+    lengths: dict[str, Any] = {
+        "max_video_tokens": max_video_tokens,
+        "max_audio_frames": max_audio_frames,
+    }
     # With ceilings it is known as the built-in corpus, whose films are cut on purpose.
-    more = {"ceilings": str(folder / "ceilings.json"), "pictures": pictures, "planned": planned}
-    return DemoSteps(**files, **windows, **lengths, **more)
+    more: dict[str, Any] = {"ceilings": str(folder / "ceilings.json"), "planned": planned}
+    return DemoSteps(**files, **windows, **lengths, **more, pictures=pictures)
 
 
 def perceive_film(film: Film, steps: Sequence[int], way: Direction) -> Perceived:

@@ -90,7 +90,11 @@ class StepVideos(CaptionedVideos):
         self._notes: dict[Path, Notes] = {}
 
     def clips(self, split: str, text_encoder: TextEncoder | None = None) -> StepClips:
-        """Read a split; films without features are left out, named and counted."""
+        """Read a split; films without features are left out, named and counted.
+
+        Raises:
+            ValueError: a file cannot be read, too many films are missing, or no step is left.
+        """
         self.fit()
         captions, reader = self._captions(split), self._reader(split)
         place, notes = self._place(split), Notes()
@@ -102,6 +106,9 @@ class StepVideos(CaptionedVideos):
             notes.say(str(place))
         tokens, frames = self.max_video_tokens, self.max_audio_frames
         assert tokens is not None and frames is not None
+        if not kept:
+            said = "; ".join(notes.lines()) or "there is none"
+            raise StepError(f"no step of {place} can be used: {said}; correct the annotations")
         films = group_films(kept)
         if prepare := getattr(text_encoder, "prepare", None):
             prepare(step for film in films for step in film.steps)
@@ -157,7 +164,7 @@ class StepVideos(CaptionedVideos):
             self._read[split] = [caption for caption in captions if caption.video in {*films}]
         return self._read[split]
 
-    def _read_all(  # type: ignore[override]
+    def _read_all(
         self,
         place: Path,
         videos: Collection[str],

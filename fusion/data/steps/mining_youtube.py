@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -114,9 +115,10 @@ def _matrices(
 ) -> Iterator[tuple[str, Sequence[Sequence[str]]]]:
     try:
         steps = json.loads(listed.read_text("utf-8"))
-        assert isinstance(steps, dict)
-    except (OSError, ValueError, AssertionError) as error:
+    except (OSError, ValueError) as error:
         raise StepError(f"{listed} cannot be read ({error}); it names the steps of films") from None
+    if not (isinstance(steps, dict) and all(isinstance(names, list) for names in steps.values())):
+        raise StepError(f'{listed} must name the steps of each film, as {{"film": ["stir", …]}}')
     for video, names in steps.items():
         file = next((f for p in places if (f := p / f"{video}.npy").is_file()), None)
         if file is None:
@@ -124,7 +126,10 @@ def _matrices(
             continue
         try:
             marks = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            if not isinstance(marks, np.ndarray):  # several arrays under the name of one
+                marks.close()
+                raise ValueError("it has several arrays, as a file .npz")
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             parser.refuse(f"{file} cannot be read ({error})")
             continue
         if marks.ndim != 2 or marks.shape[1] != len(names):

@@ -85,7 +85,7 @@ def log_softmax(scores: Scores, scale: float) -> Scores:
 
     MCN's code does so on MiningYouTube, and the models of CrossTask have such scores.
     """
-    known: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
     scaled = np.where(known[:, None], scores, 0).astype(np.float64) * scale
     shifted = scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf)
     logs: Scores = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

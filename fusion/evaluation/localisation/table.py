@@ -77,8 +77,9 @@ class ScoredFilm:
     def truth(self) -> NDArray[np.int64]:
         """(T,) the step of each second, K for the background; of several the one begun last."""
         labels = np.full(len(self.mask), len(self.steps))
+        seconds, steps = self.mask.shape
         for interval in sorted(self.intervals, key=lambda one: (one[1], one[0])):
-            labels[mask_of([interval], *self.mask.shape, self.grid).any(axis=1)] = interval[0]
+            labels[mask_of([interval], seconds, steps, self.grid).any(axis=1)] = interval[0]
         return labels
 
     def assigned(self, way: str, how: str, settings: Settings) -> Seconds:
@@ -201,7 +202,7 @@ def _recall_of_labels(films: Sequence[ScoredFilm], way: str) -> float:
     """Compute the recall of steps of which any second is right, see :func:`label_seconds`."""
     recalls = []
     for film in films:
-        right = (label_seconds(film.scores[way]) & film.mask).any(axis=0)
+        right = np.asarray((label_seconds(film.scores[way]) & film.mask).any(axis=0))
         recalls.append(right[film.mask.any(axis=0)].mean())
     return 100 * float((_weights(films) * np.array(recalls)).mean())
 

@@ -1,10 +1,13 @@
 """Data sets of films with classes: folders, tables, lists, the cache of frames."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
 
 from fusion.data.labelled import LABELLED_SETS, LabelledFilms
+from fusion.data.labelled.cache import FrameCache, _read_log
 from fusion.data.labelled.readers import read_films
 from fusion.data.labelled.sampling import draw_clip, place_clips
 from tests.data.labelled.made import level, ramp, write_films
@@ -108,6 +111,27 @@ def test_a_list_of_the_published_code_is_read(folder, tmp_path):
     assert [film.label for film in plain.films] == ["1", "0"]
 
 
+def test_digits_that_are_no_numbers_are_names(folder, tmp_path):
+    path = write(tmp_path / "train.txt", "train/rises/1 12 ²\n")
+    with pytest.raises(ValueError, match="is not PATH FRAMES CLASS"):
+        read_films(path, ["a"], folder)
+    table = write(tmp_path / "t.csv", "video,label\ntrain/rises/1,²\ntrain/rises/0,1\n")
+    source = LabelledFilms(train=str(table), root=str(folder), **SIZE)
+    assert source.class_names == ["1", "²"]
+
+
+def test_a_full_disk_names_ways_out_that_there_are(folder, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(FrameCache, "_decode_all", full)
+    films = LabelledFilms(folder=str(folder), cache=True, **SIZE)
+    with pytest.raises(ValueError, match="on another disk, or decode .* by data.cache=false$"):
+        films.clips("train")
+    with pytest.raises(ValueError, match="on another disk$"):
+        FrameCache(folder / "train", films.films("train"), films.size).fill()
+
+
 def test_a_film_that_cannot_be_read_has_no_frames_and_is_named(folder, tmp_path, caplog):
     table = write(
         tmp_path / "t.csv",
@@ -148,6 +172,28 @@ def test_decoding_that_was_interrupted_goes_on(folder, monkeypatch):
     assert [len(clips.cache.read(film)) for film in clips.films] == [12] * 6
     assert level(clips.cache.read(clips.films[0])[0]) == 11
     assert [level(frame) for frame in ramp()] == list(range(12))
+
+
+@pytest.mark.parametrize("cut", ["1", '12\n"a.mp4: no', "12\nx\n12\n", "12\n1"])
+def test_a_log_that_was_cut_off_is_read_up_to_there(tmp_path, cut):
+    kept = [12] if cut.startswith("12") else []
+    assert list(_read_log(write(tmp_path / "log", cut))) == kept
+
+
+def test_parts_of_films_that_cannot_be_read_are_counted_one_by_one(folder, tmp_path):
+    lines = [f"train/rises/0.mp4,a,{start},{start + 1}\n" for start in (0, 50, 60, 70)]
+    table = write(tmp_path / "t.csv", "video,label,start,end\n" + "".join(lines))
+    given = {"train": str(table), "root": str(folder), "cache": True, **SIZE}
+    with pytest.raises(ValueError, match=r"3 of 4 films cannot be read .*begins at 50 s.*max_bad"):
+        LabelledFilms(max_bad=0.0, **given).clips("train")
+    assert len(LabelledFilms(max_bad=0.75, **given).clips("train")) == 4
+
+
+def test_a_cache_that_is_there_is_used_whatever_its_size(folder, monkeypatch):
+    assert LabelledFilms(folder=str(folder), cache=True, **SIZE).clips("train").cache is not None
+    monkeypatch.setattr("fusion.data.labelled.films.CACHE_BYTES", 1)
+    source = LabelledFilms(folder=str(folder), **SIZE)
+    assert source.clips("train").cache is not None and source.clips("validation").cache is None
 
 
 def test_the_first_films_of_a_trial_are_of_all_classes(folder):

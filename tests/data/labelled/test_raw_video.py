@@ -1,5 +1,7 @@
 """Frames of films as a modality: which they are, and how a config asks for them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,21 @@ def test_films_that_cannot_be_read_are_named_and_limited(folder):
         WithFrames(Captioned(folder), RawVideo(2, 8))
 
 
+def test_a_window_beyond_its_film_is_one_clip_that_is_bad(folder):
+    clips = Captioned(folder)
+    clips.captions = [Caption("a.mp4", start, start + 1.0, "") for start in (0.0, 1.0, 90.0)]
+    with pytest.raises(ValueError, match=r"the frames of 1 of 3 clips .*begins at 90 s, beyond"):
+        WithFrames(clips, RawVideo(2, 8))
+    lengths = [len(item["video"]) for item in WithFrames(clips, RawVideo(2, 8, max_bad=0.4))]
+    assert lengths == [2, 2, 0]
+
+
+def test_films_of_clips_that_are_left_out_are_not_decoded(folder, tmp_path):
+    task = Retrieval(config_of(tmp_path, {"frames": 2, "frame_size": 8}) | {"max_clips": 2})
+    task.source = type("S", (), {"clips": lambda self, *given: Captioned(folder)})()
+    assert [film.start for film in task._read("train").films] == [0.0, 1.0]
+
+
 def test_a_film_of_sound_alone_is_no_mistake(folder):
     write_film(folder / "sound.mp4", seconds=1, picture=False)
     clips = Captioned(folder)
@@ -130,6 +147,12 @@ def test_a_wrong_setting_is_explained(tmp_path, raw_video, message):
         check_config(config_of(tmp_path, raw_video))
 
 
+@pytest.mark.parametrize("task", ["classification", "question_answering", "localisation"])
+def test_other_tasks_refuse_it(tmp_path, task):
+    with pytest.raises(ConfigError, match=f"raw_video is of task retrieval; .* for task {task}"):
+        check_config(config_of(tmp_path) | {"task": task})
+
+
 def test_a_run_begins_with_the_weights_of_a_classifier(tmp_path):
     convert_checkpoint(
         published.save(tmp_path, published.published("tsm_bottleneck")), tmp_path / "classifier"
@@ -142,6 +165,13 @@ def test_a_run_begins_with_the_weights_of_a_classifier(tmp_path):
     torch.testing.assert_close(found, expected)
     with torch.device("meta"):
         Retrieval(config).build()
+    shutil.rmtree(tmp_path / "classifier")  # a run that goes on has its own weights
+    task = Retrieval(config | {"text_encoder": None})
+    task.open_encoders(tmp_path / "checkpoint")
+    task.build()
+    task.open_encoders(None)
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        task.build()
 
 
 @pytest.mark.parametrize(

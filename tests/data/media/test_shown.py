@@ -95,6 +95,16 @@ def test_a_window_counts_from_its_beginning(films):
         read_shown(films / "mp4", lambda n: [0], SIZE, 3.0, 2.0)
 
 
+@pytest.mark.parametrize("name", CODINGS)
+def test_a_window_that_begins_beyond_the_end_has_no_frames(films, name):
+    path = films / name
+    assert 1 <= count_frames(path, 3.9, 5000.0) <= 5  # the end is that of the film
+    with pytest.raises(MediaError, match=r"begins at 1000 s, beyond the end of the film at 4\.?"):
+        count_frames(path, 1000.0, 2000.0)
+    with pytest.raises(MediaError, match="beyond the end"):
+        read_shown(path, range, SIZE, 1000.0, 2000.0)
+
+
 def test_a_square_is_the_middle_and_a_stretched_frame_is_whole(films):
     square = read_shown(films / "mp4", lambda n: [5], Size(30, 30)).frames[0]
     wide = read_shown(films / "mp4", lambda n: [5], Size(30, 40, stretch=True)).frames[0]

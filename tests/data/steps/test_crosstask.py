@@ -69,6 +69,7 @@ def test_a_step_that_the_task_does_not_have_is_a_bad_line(release):
     [
         ("", "no tasks; take tasks_primary.txt"),
         ("1\ntitle\n", "line 1: a task has five lines: .* here are 2"),
+        (TASKS.replace("3\npour", "²\npour"), "line 1: a task has five lines"),
         (TASKS.replace("3\npour", "4\npour"), "task 23521 says it has 4 steps and lists 3"),
     ],
 )
@@ -76,6 +77,22 @@ def test_a_file_of_tasks_that_is_none(tmp_path, text, message):
     (tmp_path / "tasks.txt").write_text(text)
     with pytest.raises(StepError, match=message):
         read_tasks(tmp_path / "tasks.txt", Notes())
+
+
+@pytest.mark.parametrize("step", ["²", "٣", "9" * 5000])
+def test_a_step_of_other_digits_is_a_bad_line(release, step):
+    file = release / "annotations" / "23521_ab_c-1.csv"
+    file.write_text(f"{step},0,1\n1,0,2\n")
+    (kept,) = read_crosstask(release, 1.0, Notes())
+    assert kept.step == 0
+
+
+def test_a_file_with_a_huge_field_is_a_bad_line(release):
+    file = release / "annotations" / "23521_huge.csv"
+    file.write_text("1,0," + "9" * 200_000 + "\n")
+    with pytest.raises(ValueError, match=r"23521_huge.csv cannot be read \(field larger"):
+        read_crosstask(release, 0.01, Notes())
+    assert len(read_crosstask(release, 1.0, Notes())) == 3
 
 
 def test_what_is_not_there(tmp_path, release):

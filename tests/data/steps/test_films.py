@@ -66,3 +66,16 @@ def test_wrong_settings(tmp_path):
         STEP_SETS["steps"](form="srt")
     with pytest.raises(StepError, match="no such file or folder"):
         STEP_SETS["crosstask"](test=str(tmp_path / "nowhere")).clips("test")
+
+
+def test_annotations_without_a_step_that_can_be_used_are_one_line(tmp_path, folder):
+    rows = ["FILM,first,500,503"]
+    source = STEP_SETS["steps"](test=write(tmp_path, folder, rows))
+    with pytest.raises(StepError, match=r"no step of .*steps.csv can be used: 1 intervals beyond"):
+        source.clips("test")
+    rows, tasks = ["FILM,first,1,3,unknown"], tmp_path / "tasks.txt"
+    tasks.write_text("1\ntitle\naddress\n1\nstir\n")
+    file = write(tmp_path, folder, rows, "video,step,start,end,task")
+    source = STEP_SETS["steps"](test=file, tasks=str(tasks))
+    with pytest.raises(StepError, match=r"can be used: 1 tasks without steps, left out \(unknown"):
+        source.clips("test")

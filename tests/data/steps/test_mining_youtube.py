@@ -51,6 +51,23 @@ def test_matrices_with_the_steps_of_each_film(tmp_path):
         read_mining_youtube(tmp_path, 0.05, notes)
 
 
+@pytest.mark.parametrize("steps", ['{"film": 3}', '{"film": "stir"}', "[]", "5"])
+def test_a_list_of_steps_that_is_none(tmp_path, steps):
+    (tmp_path / "steps.json").write_text(steps)
+    np.save(tmp_path / "film.npy", np.ones((2, 1)))
+    with pytest.raises(StepError, match=r"steps.json must name the steps of each film"):
+        read_mining_youtube(tmp_path, 0.05, Notes())
+
+
+@pytest.mark.parametrize("cut", [None, 30])
+def test_a_matrix_that_is_an_archive_is_a_bad_file(tmp_path, cut):
+    (tmp_path / "steps.json").write_text('{"film": ["stir"]}')
+    np.savez(tmp_path / "film.npz", np.ones((2, 1)))
+    (tmp_path / "film.npy").write_bytes((tmp_path / "film.npz").read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"film.npy cannot be read"):
+        read_mining_youtube(tmp_path, 0.01, Notes())
+
+
 def test_classes(tmp_path):
     (tmp_path / "classes.txt").write_text("crack_egg\nstir\n")
     names = read_classes(tmp_path / "classes.txt")

@@ -28,16 +28,16 @@ NUM_FRAMES = (16, 28)  # the fewest and the most of a film
 
 
 class OrderFilm(NamedTuple):
-    """A film of one class; ``index`` counts in its split."""
+    """A film of one class; ``number`` counts in its split."""
 
     split: str
-    index: int
+    number: int
     label: str
 
     @property
     def path(self) -> str:
         """Name of the file, which does not tell the class."""
-        return f"videos/{self.split}_{self.index:05d}.mp4"
+        return f"videos/{self.split}_{self.number:05d}.mp4"
 
     @property
     def pair(self) -> str:
@@ -51,7 +51,7 @@ class OrderFilm(NamedTuple):
 
     def generator(self) -> np.random.Generator:
         """Return the random numbers of this film."""
-        return np.random.default_rng([SEED, VERSION, SPLITS.index(self.split), self.index])
+        return np.random.default_rng([SEED, VERSION, SPLITS.index(self.split), self.number])
 
 
 def check_size(films: int | None) -> None:
