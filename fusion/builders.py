@@ -21,7 +21,6 @@ from fusion.models.language_model_files import default_text_encoder, language_mo
 from fusion.models.text_encoders import WORD_VECTOR_WIDTH
 from fusion.parts import find_part
 
-RETRIEVAL = "retrieval"  # the task that reads data.raw_video
 AUTO = {"auto": default_text_encoder}
 
 
@@ -38,8 +37,7 @@ def check_config(config: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
     spec = config["text_encoder"]
     data: dict[str, Any] = DATASETS | QUESTION_SETS | LABELLED_SETS | STEP_SETS
     _check_dropping(config)
-    if raw_video_of(config) and (task := config.get("task", RETRIEVAL)) != RETRIEVAL:
-        raise ConfigError(f"data.{RAW} is of task {RETRIEVAL}; leave it out for task {task}")
+    raw_video_of(config)
     return {
         "data": choose("data", config["data"], data, further=[DROP, RAW]),
         "text_encoder": _choose_text_encoder(spec) if spec else lambda **given: None,

@@ -105,4 +105,4 @@ def test_nothing_outside_tasks_asks_which_task_it_is():
     for path in FILES:
         if path.parent.name != "tasks":
             assert '["task"]' not in path.read_text(), path
-            assert 'get("task")' not in path.read_text(), path
+            assert 'config.get("task"' not in path.read_text(), path

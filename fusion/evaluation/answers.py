@@ -18,7 +18,7 @@ from torch import Tensor
 from fusion.config import ConfigError
 from fusion.data.questions.answers import common_answers
 from fusion.data.questions.question import Question
-from fusion.evaluation.metrics import DRAWS_OF_A_TABLE, draw_recalls, interval_of
+from fusion.evaluation.metrics import interval_over
 from fusion.evaluation.vqa_metric import accuracy, exact_match
 
 METRICS = ("accuracy", "exact", "top5")
@@ -106,16 +106,9 @@ def answer_table(answered: Answered, intervals: bool = True) -> dict[str, dict[s
         line: dict[str, Any] = {m: float(100 * metrics[m][places].mean()) for m in METRICS}
         line["questions"] = len(places)
         if intervals:
-            line["accuracy_interval"] = _interval(metrics["accuracy"][places], images[places])
+            line["accuracy_interval"] = interval_over(images[places], metrics["accuracy"][places])
         table[row] = line
     return table
-
-
-def _interval(scores: NDArray[np.float64], images: NDArray[np.int64]) -> list[float]:
-    _, owner = np.unique(images, return_inverse=True)
-    found = np.bincount(owner, scores).astype(np.float64)
-    asked = np.bincount(owner).astype(np.float64)
-    return interval_of(draw_recalls(found[:, None], asked[:, None], DRAWS_OF_A_TABLE))
 
 
 def most_frequent(

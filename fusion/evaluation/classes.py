@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.config import ConfigError
-from fusion.evaluation.metrics import DRAWS_OF_A_TABLE, draw_recalls, interval_of
+from fusion.evaluation.metrics import interval_over
 
 TOP = 5
 ALL, BY_PAIR, BY_CLASS = "all", "pair: ", "class: "
@@ -134,17 +134,9 @@ def class_table(found: Classified, intervals: bool = True) -> dict[str, dict[str
         )
         line: dict[str, Any] = {**means, "films": len(places)}
         if intervals:
-            line["top1_interval"] = interval(right, files[places])
+            line["top1_interval"] = interval_over(files[places], right)
         table[row] = line
     return table
-
-
-def interval(right: NDArray[np.float64], files: NDArray[np.int64]) -> list[float]:
-    """Return the 95 % interval of the mean of (N,) scores, for files that are drawn anew."""
-    _, owner = np.unique(files, return_inverse=True)
-    found = np.bincount(owner, right).astype(np.float64)
-    count = np.bincount(owner).astype(np.float64)
-    return interval_of(draw_recalls(found[:, None], count[:, None], DRAWS_OF_A_TABLE))
 
 
 def confusion(found: Classified, most: int = 20) -> tuple[Sequence[str], Sequence[str], Any]:

@@ -212,3 +212,16 @@ def interval_over_clips(
     first = np.bincount(np.searchsorted(names, clips[ranks == 1]), minlength=len(names))
     found, queries = (n[:, None].astype(np.float64) for n in (first, np.bincount(owner)))
     return interval_of(draw_recalls(found, queries, DRAWS_OF_A_TABLE))
+
+
+def interval_over(groups: NDArray[np.int64], scores: Floats) -> list[float]:
+    """Return the 95 % interval in per cent of the mean of scores for groups that are drawn anew.
+
+    Args:
+        groups: (Q,) the group of each score, such as the file; it is drawn with all of them.
+        scores: (Q,) from 0 to 1.
+    """
+    _, owner = np.unique(groups, return_inverse=True)
+    found, count = np.bincount(owner, scores), np.bincount(owner)
+    columns = (n[:, None].astype(np.float64) for n in (found, count))
+    return interval_of(draw_recalls(*columns, DRAWS_OF_A_TABLE))

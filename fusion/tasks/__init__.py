@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusion.config import ConfigError
+from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.tasks.answering import QuestionAnswering
 from fusion.tasks.classification import Classification
 from fusion.tasks.localisation import Localisation, check_without_frames
@@ -56,5 +57,10 @@ def make_task(config: Mapping[str, Any]) -> Task:
     name = config["task"]
     if name not in TASKS:
         raise ConfigError(f"task: unknown {name!r}; choose from {', '.join(TASKS)}")
+    if config["data"].get(RAW) is not None and not getattr(TASKS[name], "reads_frames", False):
+        readers = [n for n, made in TASKS.items() if getattr(made, "reads_frames", False)]
+        raise ConfigError(
+            f"data.{RAW} is of task {', '.join(readers)}; leave it out for task {name}"
+        )
     task: Task = TASKS[name](config)
     return task

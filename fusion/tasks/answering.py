@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch import nn
 
 from fusion.builders import check_config, learns
 from fusion.checkpoint import save_text_encoder, trust_of
-from fusion.config import ConfigError, check, merge
+from fusion.config import check, merge
 from fusion.data.features.problems import warn
+from fusion.data.questions import QUESTION_SETS
 from fusion.data.questions.clips import QuestionClips
 from fusion.evaluation.answers import METRICS, Answered, answer_table
 from fusion.evaluation.answers import Settings as EvaluationSettings
@@ -23,21 +24,26 @@ from fusion.interfaces import Loss
 from fusion.models.answering import ANSWERS, AnswerModel
 from fusion.models.image_encoders import TimmImage
 from fusion.models.trained_text import TextTokens, TrainedText
-from fusion.tasks.answering_result import ALL, answer_scores, describe_answers
+from fusion.tasks.answering_result import answer_scores, describe_answers
 from fusion.tasks.answering_sections import report_sections
 from fusion.tasks.answering_start import fill_part_rates, start_images
+from fusion.tasks.choosing import Choosing
 from fusion.tasks.fit import fit_config
-from fusion.tasks.task import Evaluation, check_loss, check_widths
+from fusion.tasks.task import Evaluation, check_widths
 from fusion.tasks.text_encoder import find_text_encoder
 from fusion.tasks.vocabulary import count_words
-from fusion.tokens import Batch
-from fusion.training.settings import LAST
 
 VOCABULARY = "answers.json"  # of a checkpoint: its answers, in the order of the scores
 
 
-class QuestionAnswering:
+class QuestionAnswering(Choosing):
     """Answer questions, see :class:`fusion.tasks.task.Task`."""
+
+    name, loss = "question_answering", "answers"
+    model = AnswerModel, "answering"
+    metrics = METRICS
+    items = "questions", "questions"
+    sets = tuple(QUESTION_SETS)
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)
@@ -45,7 +51,6 @@ class QuestionAnswering:
         self.settings = EvaluationSettings(**config["evaluation"])
         self.text_encoder: Any = None
         self.answers: list[str] = []
-        self.source: Any
 
     def build(self) -> tuple[nn.Module, Loss]:
         """Build the model, with published weights where the config names them, and the loss."""
@@ -56,36 +61,6 @@ class QuestionAnswering:
             if isinstance(part, TimmImage) and self.answers:
                 start_images(part)
         return model, self.builders["loss"](modalities=model.modalities)
-
-    def check(self, model: Any, loss: Any, best: str | None) -> None:
-        """Check that the model answers, and that ``trainer.best`` can be measured."""
-        if not isinstance(model, AnswerModel):
-            raise ConfigError("task question_answering needs model.name: answering")
-        check_loss("question_answering", "answers", loss)
-        known = [f"{ALL} {metric}" for metric in METRICS]
-        if best not in {None, LAST, *known}:
-            raise ConfigError(f"trainer.best: unknown {best!r}; choose from {', '.join(known)}")
-
-    def open_data(self) -> None:
-        """Open the data set."""
-        source = self.builders["data"]()
-        if not hasattr(source, "questions"):
-            raise ConfigError(
-                f"data.name: {self.config['data'].get('name')!r} has no questions; take scenes,"
-                " easy_vqa, vqa_v2, questions or film_questions"
-            )
-        self.source = source
-        self.source.max_clips = self.config["max_clips"]
-
-    def extract(self) -> None:
-        """Read the images once, and compute the features of films that are missing."""
-        self.source.extract()
-
-    @property
-    def splits(self) -> Sequence[str]:
-        """Names of the splits of the data."""
-        names: Sequence[str] = self.source.splits
-        return names
 
     def open_encoders(
         self, checkpoint: Path | None, own_first: bool = False
@@ -120,11 +95,6 @@ class QuestionAnswering:
         self.builders = check_config(self.config)
         return self.config
 
-    def recipe(self) -> Mapping[str, Any] | None:
-        """Say how a question's input is made."""
-        recipe: Mapping[str, Any] | None = self.source.recipe()
-        return recipe
-
     def clips(self, split: str) -> QuestionClips:
         """Read a split and check that its features fit the model."""
         clips = self._read(split)
@@ -140,10 +110,6 @@ class QuestionAnswering:
         self.source.answers = self.answers  # those of a checkpoint, if there is one
         clips: QuestionClips = self.source.clips(split, self.text_encoder)
         return clips
-
-    def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
-        """Pass on the seeds of the questions."""
-        return lambda clips: {"seeds": clips.seeds}
 
     def measure(
         self, model: nn.Module, clips: QuestionClips, accelerator: Accelerator

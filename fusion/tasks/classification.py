@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from fusion.builders import check_config
 from fusion.config import ConfigError, check, merge
+from fusion.data.labelled import LABELLED_SETS
 from fusion.data.labelled.clips import FilmClips
 from fusion.evaluation.classes import ALL, METRICS, PAIR_METRICS, Classified, class_table
 from fusion.evaluation.classes import Settings as EvaluationSettings
@@ -20,18 +21,23 @@ from fusion.evaluation.embed import embed
 from fusion.files import write_atomically
 from fusion.interfaces import Loss
 from fusion.models.classifier import CLASSES, VideoClassifier
+from fusion.tasks.choosing import Choosing
 from fusion.tasks.classification_result import class_scores, describe_classes
 from fusion.tasks.classification_sections import report_sections
 from fusion.tasks.fit import fit_config
-from fusion.tasks.task import Evaluation, check_loss
-from fusion.tokens import Batch
-from fusion.training.settings import LAST
+from fusion.tasks.task import Evaluation
 
 NAMES = "classes.json"  # of a checkpoint: its classes, in the order of the scores
 
 
-class Classification:
+class Classification(Choosing):
     """Classify films, see :class:`fusion.tasks.task.Task`."""
+
+    name, loss = "classification", "classes"
+    model = VideoClassifier, "classifier"
+    metrics = (*METRICS, *PAIR_METRICS)
+    items = "class_names", "classes"
+    sets = tuple(LABELLED_SETS)
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = _with_classes(config, 1)
@@ -39,7 +45,6 @@ class Classification:
         check("evaluation", config["evaluation"], EvaluationSettings)
         self.settings = EvaluationSettings(**config["evaluation"])
         self.classes: list[str] = []
-        self.source: Any
         self._is_new = False  # whether the run begins without a checkpoint
 
     def build(self) -> tuple[nn.Module, Loss]:
@@ -52,36 +57,6 @@ class Classification:
             except ValueError as error:
                 raise ConfigError(f"model.pretrained=true: {error}") from None
         return model, self.builders["loss"](modalities=model.modalities)
-
-    def check(self, model: Any, loss: Any, best: str | None) -> None:
-        """Check that the model classifies, and that ``trainer.best`` can be measured."""
-        if not isinstance(model, VideoClassifier):
-            raise ConfigError("task classification needs model.name: classifier")
-        check_loss("classification", "classes", loss)
-        known = [f"{ALL} {metric}" for metric in (*METRICS, *PAIR_METRICS)]
-        if best not in {None, LAST, *known}:
-            raise ConfigError(f"trainer.best: unknown {best!r}; choose from {', '.join(known)}")
-
-    def open_data(self) -> None:
-        """Open the data set; the built-in films are rendered."""
-        source = self.builders["data"]()
-        if not hasattr(source, "class_names"):
-            raise ConfigError(
-                f"data.name: {self.config['data'].get('name')!r} has no classes; take order_classes"
-                " or labelled_films"
-            )
-        self.source = source
-        self.source.max_clips = self.config["max_clips"]
-
-    def extract(self) -> None:
-        """Decode the films that are kept in the cache."""
-        self.source.extract()
-
-    @property
-    def splits(self) -> Sequence[str]:
-        """Names of the splits of the data."""
-        names: Sequence[str] = self.source.splits
-        return names
 
     def open_encoders(
         self, checkpoint: Path | None, own_first: bool = False
@@ -103,11 +78,6 @@ class Classification:
         self.config = _with_classes(found, len(self.classes), given=True)
         self.builders = check_config(self.config)
         return self.config
-
-    def recipe(self) -> Mapping[str, Any] | None:
-        """Say how frames are chosen and scaled."""
-        recipe: Mapping[str, Any] | None = self.source.recipe()
-        return recipe
 
     def clips(self, split: str) -> FilmClips:
         """Read a split, with the classes of the model."""
@@ -132,10 +102,6 @@ class Classification:
                 " those that it was trained with"
             )
         return names
-
-    def arguments(self, loss: Any) -> Callable[[Batch], Mapping[str, Any]]:
-        """Pass on the seeds of the films."""
-        return lambda clips: {"seeds": clips.seeds}
 
     def measure(
         self, model: nn.Module, clips: FilmClips, accelerator: Accelerator

@@ -15,9 +15,8 @@ from fusion.report.answers import confusion_chart
 from fusion.report.films import FilmStrip, strips_section
 
 NOTE = (
-    "Not picked by hand: one film in every {every} of the split, and then {wrong} that"
-    " {were} classified wrongly. Below each frame is the probability of each class after the frames"
-    " up to it, in the colours of the names; {causal}"
+    "Not picked by hand: {chosen} of the split{wrong}. Below each frame is the probability of each"
+    " class after the frames up to it, in the colours of the names; {causal}"
 )
 CAUSAL = "this network is causal, so it says so as soon as it has seen the frame."
 LOOKS_AHEAD = "this network sees also the frames after it."
@@ -36,9 +35,8 @@ def report_sections(model: Any, clips: Any, found: Classified, number: int) -> M
     mistakes = [place for place in wrong if place not in places][: max(1, number // 4)]
     strips = [show_film(model, clips[place], found, place) for place in [*places, *mistakes]]
     note = NOTE.format(
-        every=max(1, total // max(1, len(places))),
-        wrong=len(mistakes) or "none",
-        were="was" if len(mistakes) == 1 else "were",
+        chosen="all films" if len(places) == total else f"{len(places)}, evenly chosen,",
+        wrong=f", and {len(mistakes)} more that were classified wrongly" if mistakes else "",
         causal=CAUSAL if model.tsm.causal else LOOKS_AHEAD,
     )
     return {"Some films": strips_section(strips, note)} | sections

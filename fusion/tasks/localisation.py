@@ -51,6 +51,7 @@ class OfTrainedRetrieval(Retrieval):
     """
 
     tests = ("retrieval",)
+    reads_frames = False
     settings_class: Any
 
     def __init__(self, config: Mapping[str, Any]) -> None:

@@ -55,6 +55,8 @@ from fusion.training.settings import LAST
 class Retrieval:
     """Rank clips in every direction between modalities, see :class:`fusion.tasks.task.Task`."""
 
+    reads_frames = True  # data.raw_video
+
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)
         check("evaluation", config["evaluation"], Settings)

@@ -17,7 +17,6 @@ from torch import nn
 
 from fusion.config import ConfigError
 from fusion.interfaces import Loss, TrainingSet
-from fusion.losses import LOSSES
 from fusion.report.gallery import GalleryItem
 from fusion.tokens import Batch
 
@@ -122,17 +121,6 @@ def width_of(clip: Mapping[str, Any], name: str) -> int:
             f"the data has no modality {name!r} of model.modalities, but {known}{hint}"
         )
     return int(clip[name].shape[-1])
-
-
-def check_loss(task: str, wanted: str, loss: Loss) -> None:
-    """Check that a loss is the one of a task whose loss is a mean over clips, or an own one.
-
-    Raises:
-        ConfigError: it is another of ours, or one that compares clips.
-    """
-    others = tuple(made for name, made in LOSSES.items() if name != wanted)
-    if loss.compares_clips or isinstance(loss, others):
-        raise ConfigError(f"task {task} needs loss.name: {wanted}")
 
 
 def check_widths(model: Mapping[str, Any], clip: Mapping[str, Any]) -> None:

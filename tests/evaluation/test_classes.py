@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from fusion.config import ConfigError
-from fusion.evaluation.classes import Classified, Settings, class_table, confusion, interval
+from fusion.evaluation.classes import Classified, Settings, class_table, confusion
+from fusion.evaluation.metrics import interval_over
 
 CLASSES = ["up", "down", "in", "out", "left", "right"]
 PAIRS = {"vertical": ("up", "down"), "depth": ("in", "out"), "sides": ("left", "right")}
@@ -51,10 +52,10 @@ def test_equal_scores_are_not_an_order():
 
 def test_an_interval_is_over_files_and_not_over_their_parts():
     right = np.array([1.0, 0.0] * 50)
-    alone = interval(right, np.arange(100))
-    repeated = interval(right.repeat(9), np.arange(100).repeat(9))
+    alone = interval_over(np.arange(100), right)
+    repeated = interval_over(np.arange(100).repeat(9), right.repeat(9))
     assert repeated == pytest.approx(alone)
-    apart = interval(right.repeat(9), np.arange(900))
+    apart = interval_over(np.arange(900), right.repeat(9))
     assert apart[1] - apart[0] < (alone[1] - alone[0]) / 2
 
 

@@ -116,7 +116,10 @@ def test_chunks_and_groups_of_batchnorm_change_only_rounding(folder, tmp_path):
         ({"loss": "{name: answers}"}, "task classification needs loss.name: classes"),
         ({"trainer.best": "all top2"}, "trainer.best: unknown 'all top2'; choose from all top1"),
         ({"model": "{name: eao}"}, "needs model.name: classifier|is missing"),
-        ({"data": "{name: demo}"}, "'demo' has no classes; take order_classes"),
+        (
+            {"data": "{name: demo}"},
+            "'demo' has no classes; choose from labelled_films, order",
+        ),
         ({"evaluation.crops": 2}, "crops must be 1 or 3"),
         ({"model.shift_dif": 4}, "model.shift_dif is unknown; did you mean 'shift_div'"),
     ],

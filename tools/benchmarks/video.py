@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fusion.data.labelled.frame_sampling import uniform_test
 from fusion.data.media.encode import write_clip
-from fusion.data.media.frame_sampling import uniform_test
 from fusion.data.media.shown import Size, read_shown
 from fusion.models.tsm import TSM
 from tools.benchmarks.measure import compare_times, count_flop

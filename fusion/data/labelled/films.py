@@ -15,9 +15,9 @@ from fusion.data.features.problems import name_some, tolerate, warn
 from fusion.data.labelled.cache import FrameCache, free_bytes, list_problems, part_of
 from fusion.data.labelled.clips import FilmClips
 from fusion.data.labelled.film import Found, LabelError, LabelledFilm, frame_size, is_number
+from fusion.data.labelled.frame_sampling import DENSE_SPAN
 from fusion.data.labelled.readers import find_splits, read_films
 from fusion.data.labelled.sampling import SAMPLINGS
-from fusion.data.media.frame_sampling import DENSE_SPAN
 from fusion.data.media.shown import VERSION, Size
 from fusion.interfaces import TextEncoder
 from fusion.parts import nearest
@@ -99,8 +99,9 @@ class LabelledFilms(Source):
         path = self._file(split, "folder or file")
         found = self._read(path)
         films = [f for f, own in zip(found.films, found.splits, strict=True) if own in ("", split)]
+        known = set(self.class_names)
         for film in films:
-            if film.label not in self.class_names:
+            if film.label not in known:
                 hint = nearest(film.label, self.class_names, "classes are")
                 raise LabelError(f"{path}: {film.id} is of the unknown class {film.label!r}{hint}")
         if self.max_clips is not None and self.max_clips < len(films):

@@ -18,7 +18,7 @@ from fusion.data.datasets.dataset import ChangedClips, ClipSet
 from fusion.data.features.problems import name_some, tolerate
 from fusion.data.labelled.cache import NO_PICTURE, FrameCache, list_problems, part_of
 from fusion.data.labelled.film import LabelledFilm, frame_size
-from fusion.data.media.frame_sampling import uniform_test, uniform_train
+from fusion.data.labelled.frame_sampling import uniform_test, uniform_train
 from fusion.data.media.shown import VERSION, Size
 
 KEY = "raw_video"  # of the section data

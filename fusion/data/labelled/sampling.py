@@ -1,4 +1,4 @@
-"""Which frames of a film its clips have, by the rules of :mod:`fusion.data.media.frame_sampling`.
+"""Which frames of a film its clips have, by the rules of :mod:`.frame_sampling`.
 
 Shapes: n frames of the film, T of a clip, M clips.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusion.data.media.frame_sampling import (
+from fusion.data.labelled.frame_sampling import (
     Numbers,
     dense_test,
     dense_train,

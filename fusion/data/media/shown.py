@@ -278,7 +278,9 @@ class _Scaler:
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
         kind = (frame.width, frame.height, frame.format.name)
-        picture = next(self._filters.setdefault(kind, self._make()).push(frame))
+        if kind not in self._filters:
+            self._filters[kind] = self._make()
+        picture = next(self._filters[kind].push(frame))
         pixels: NDArray[np.uint8] = np.asarray(picture.to_ndarray(), np.uint8)
         return pixels
 

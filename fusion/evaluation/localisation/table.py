@@ -40,7 +40,7 @@ from fusion.evaluation.localisation.recall import (
     weights_of,
 )
 from fusion.evaluation.localisation.settings import FRAMES, RECALL, Settings
-from fusion.evaluation.metrics import DRAWS_OF_A_TABLE, draw_recalls, interval_of
+from fusion.evaluation.metrics import interval_over
 
 ORDERED, ARGMAX = "ordered", "argmax"
 
@@ -137,7 +137,7 @@ def localisation_table(
                 row |= agreement_row(aligned, _sizes(films))
                 if main == FRAMES:
                     values[name] = np.array([a.frames for a in aligned]) * _share(_sizes(films))
-            interval = {f"{main}_interval": interval_over_films(values[name])}
+            interval = {f"{main}_interval": interval_over(np.arange(len(films)), values[name])}
             table[name] = row | shared | interval | {"films": len(films)}
     return table, values
 
@@ -174,12 +174,6 @@ def agreement_row(aligned: Sequence[Agreement], sizes: Floats) -> dict[str, floa
         if known:
             row[name] = 100 * sum(known) / len(known)
     return row
-
-
-def interval_over_films(values: Floats) -> list[float]:
-    """Return the 95 % interval of the mean of (F,) values in per cent, for films drawn anew."""
-    asked = np.ones((len(values), 1))
-    return interval_of(draw_recalls(values[:, None], asked, DRAWS_OF_A_TABLE))
 
 
 def mean_precision(films: Sequence[ScoredFilm], way: str) -> float | None:

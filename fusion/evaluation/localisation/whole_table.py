@@ -22,7 +22,7 @@ from fusion.evaluation.localisation.whole_films import (
     ranks_of_clips,
     votes_won,
 )
-from fusion.evaluation.metrics import DRAWS_OF_A_TABLE, draw_recalls, interval_of, is_hit
+from fusion.evaluation.metrics import interval_over, is_hit
 
 CUTOFFS = (1, 5, 10)
 CAPTION, CLIPS, ALL, VOTES = KINDS = ("caption", "caption by clips", "all captions", "votes")
@@ -81,7 +81,7 @@ def whole_film_table(
             }
             if its.ranks is not None:
                 row["MedR"] = float(np.median(its.ranks))
-            row["R@1_interval"] = _interval(its.hits[0], its.films)
+            row["R@1_interval"] = interval_over(its.films, its.hits[0])
             table[name] = row | {"queries": len(its.films), "gallery": len(scored.films)}
     return table, found
 
@@ -105,11 +105,3 @@ def _find(scored: FilmScores, scores: Scores) -> dict[str, Found]:
 
 def _hits(ranks: Floats) -> list[Floats]:
     return [is_hit(ranks, k).astype(np.float64) for k in CUTOFFS]
-
-
-def _interval(hits: Floats, films: Numbers) -> list[float]:
-    """Return the 95 % interval over films, each drawn with all its queries."""
-    _, owner = np.unique(films, return_inverse=True)
-    got = np.bincount(owner, hits).astype(np.float64)
-    asked = np.bincount(owner).astype(np.float64)
-    return interval_of(draw_recalls(got[:, None], asked[:, None], DRAWS_OF_A_TABLE))

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from fusion.data.labelled import LABELLED_SETS, LabelledFilms
-from fusion.data.labelled.cache import FrameCache, _read_log
+from fusion.data.labelled.cache import FrameCache
 from fusion.data.labelled.readers import read_films
 from fusion.data.labelled.sampling import draw_clip, place_clips
+from fusion.data.media.decoded import _read_log
 from tests.data.labelled.made import level, ramp, write_films
 
 SIZE = {"frames": 4, "frame_size": 32}
@@ -162,7 +163,7 @@ def test_decoding_that_was_interrupted_goes_on(folder, monkeypatch):
 
     read_shown = cache.read_shown
     monkeypatch.setattr(cache, "read_shown", read)
-    monkeypatch.setattr(cache, "AT_A_TIME", 2)
+    monkeypatch.setattr(FrameCache, "at_a_time", 2)
     source = LabelledFilms(folder=str(folder), cache=True, **SIZE)
     with pytest.raises(KeyboardInterrupt):
         source.clips("train")
@@ -187,6 +188,14 @@ def test_parts_of_films_that_cannot_be_read_are_counted_one_by_one(folder, tmp_p
     with pytest.raises(ValueError, match=r"3 of 4 films cannot be read .*begins at 50 s.*max_bad"):
         LabelledFilms(max_bad=0.0, **given).clips("train")
     assert len(LabelledFilms(max_bad=0.75, **given).clips("train")) == 4
+
+
+def test_a_cache_that_was_cut_off_is_made_again(folder, tmp_path):
+    source = LabelledFilms(folder=str(folder), cache=True, **SIZE)
+    FrameCache(folder / "train", source.films("train"), source.size).fill()
+    (pixels,) = (tmp_path / "cache" / "frames").glob("*.pixels")
+    pixels.write_bytes(pixels.read_bytes()[:-1])
+    assert level(source.clips("train").cache.read(source.films("train")[0])[-1]) == 0
 
 
 def test_a_cache_that_is_there_is_used_whatever_its_size(folder, monkeypatch):

@@ -12,9 +12,10 @@ from fusion.convert import convert_checkpoint
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet, FirstClips, collate
 from fusion.data.datasets.dropping import DroppedModalities
+from fusion.data.labelled.frame_sampling import uniform_test
 from fusion.data.labelled.raw_video import RawVideo, WithFrames
-from fusion.data.media.frame_sampling import uniform_test
 from fusion.data.media.shown import Size, read_shown
+from fusion.tasks import make_task
 from fusion.tasks.retrieval import Retrieval
 from tests.convert import test_tsm as published
 from tests.data.media.films import write_film
@@ -150,7 +151,7 @@ def test_a_wrong_setting_is_explained(tmp_path, raw_video, message):
 @pytest.mark.parametrize("task", ["classification", "question_answering", "localisation"])
 def test_other_tasks_refuse_it(tmp_path, task):
     with pytest.raises(ConfigError, match=f"raw_video is of task retrieval; .* for task {task}"):
-        check_config(config_of(tmp_path) | {"task": task})
+        make_task(config_of(tmp_path) | {"task": task})
 
 
 def test_a_run_begins_with_the_weights_of_a_classifier(tmp_path):

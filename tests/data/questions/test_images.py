@@ -81,7 +81,7 @@ class Stop(Exception):
 
 
 def test_an_interrupted_run_goes_on_where_it_was(folder, cache, monkeypatch):
-    monkeypatch.setattr(module, "AT_A_TIME", 1)
+    monkeypatch.setattr(Images, "at_a_time", 1)
     (folder / "a.png").write_bytes(b"none")
     decoded = []
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fusion.data.media import frame_sampling as sampling
+from fusion.data.labelled import frame_sampling as sampling
 from tests.golden_cases import GOLDEN
 
 CASES = json.loads((GOLDEN / "tsm.json").read_text())["sampling"]
