@@ -52,9 +52,12 @@ def draw_curves(steps: Sequence[CurveStep], grid: float = 1.0) -> Figure:
     axes = figure.subplots(
         len(steps), len(widths), squeeze=False, width_ratios=widths, sharex="col"
     )
+    known = [scores[np.isfinite(scores)] for scores in (np.asarray(s.scores) for s in steps)]
+    scores = np.concatenate([*known, np.zeros(0)])  # one scale, so that steps can be compared
+    bounds = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 1.0)
     end = grid * max((len(step.scores) for step in steps), default=1)
     for number, (step, row) in enumerate(zip(steps, axes, strict=True)):
-        _draw_step(row[0], step, CYCLE[number % len(CYCLE)], grid)
+        _draw_step(row[0], step, CYCLE[number % len(CYCLE)], grid, bounds)
         row[0].set_xlim(0, end)
         if has_pictures:
             _draw_picture(row[1], step.picture)
@@ -66,10 +69,11 @@ def draw_curves(steps: Sequence[CurveStep], grid: float = 1.0) -> Figure:
     return figure
 
 
-def _draw_step(axes: Any, step: CurveStep, colour: str, grid: float) -> None:
+def _draw_step(
+    axes: Any, step: CurveStep, colour: str, grid: float, bounds: tuple[float, float]
+) -> None:
     times, values = thin(np.asarray(step.scores, np.float64), grid)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    low, high = bounds
     room = max(high - low, 1e-6)
     axes.plot(times, np.where(np.isfinite(values), values, np.nan), color=colour, linewidth=1.3)
     for start, end in step.intervals:
@@ -83,9 +87,9 @@ def _draw_step(axes: Any, step: CurveStep, colour: str, grid: float) -> None:
         title = f"{clock(math.floor(step.second))}  {title}"
     axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=2)
     axes.set_ylim(low - 0.25 * room, high + 0.2 * room)
-    axes.set_yticks([])
+    axes.set_yticks([low, high], [f"{low:.2f}", f"{high:.2f}"])
     axes.spines[["left"]].set_visible(False)
-    axes.tick_params(bottom=False, labelbottom=False, labelcolor=QUIET)
+    axes.tick_params(bottom=False, left=False, labelbottom=False, labelcolor=QUIET)
 
 
 def _draw_picture(axes: Any, picture: bytes | None) -> None:

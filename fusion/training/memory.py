@@ -61,7 +61,7 @@ class ChunkSize:
             raise ValueError(
                 f"the {share} clips of a process in a batch must be a multiple of {cut}, over which"
                 " BatchNorm takes its statistics: raise trainer.batch_size, start fewer processes,"
-                " or lower batchnorm_group of the encoder"
+                " or lower batchnorm_group of the model or its encoder"
             )
         if cut and most and most % cut:
             raise ValueError(
