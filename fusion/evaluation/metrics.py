@@ -222,6 +222,6 @@ def interval_over(groups: NDArray[np.int64], scores: Floats) -> list[float]:
         scores: (Q,) from 0 to 1.
     """
     _, owner = np.unique(groups, return_inverse=True)
-    found, count = np.bincount(owner, scores), np.bincount(owner)
-    columns = (n[:, None].astype(np.float64) for n in (found, count))
-    return interval_of(draw_recalls(*columns, DRAWS_OF_A_TABLE))
+    sums = np.bincount(owner, scores), np.bincount(owner)
+    found, count = (n[:, None].astype(np.float64) for n in sums)
+    return interval_of(draw_recalls(found, count, DRAWS_OF_A_TABLE))

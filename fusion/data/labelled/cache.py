@@ -73,9 +73,9 @@ class FrameCache(DecodedCache):
 
     def decode(self, number: int) -> NDArray[np.uint8] | str:
         """Decode a film."""
-        video, *window = self.parts[number]
+        video, start, end = self.parts[number]
         try:
-            frames = read_shown(self.folder / video, range, self.size, *window).frames
+            frames = read_shown(self.folder / video, range, self.size, start, end).frames
         except MediaError as error:
             return str(error)
         return frames if len(frames) else NO_PICTURE
