@@ -43,7 +43,7 @@ class QuestionAnswering(Choosing):
     model = AnswerModel, "answering"
     metrics = METRICS
     items = "questions", "questions"
-    sets = tuple(QUESTION_SETS)
+    sets = QUESTION_SETS
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)

@@ -14,6 +14,7 @@ from fusion.config import ConfigError
 from fusion.evaluation.answers import ALL
 from fusion.interfaces import Loss
 from fusion.losses import LOSSES
+from fusion.parts import is_own
 from fusion.tokens import Batch
 from fusion.training.settings import LAST
 
@@ -27,7 +28,7 @@ class Choosing:
         loss: name of the loss in configs; an own one may be taken, too.
         metrics: those that ``trainer.best`` can be.
         items: attribute that a data set for this task has, and what it has in words.
-        sets: the data sets for it.
+        sets: the data sets for it, by name.
     """
 
     name: ClassVar[str]
@@ -35,11 +36,10 @@ class Choosing:
     loss: ClassVar[str]
     metrics: ClassVar[Sequence[str]]
     items: ClassVar[tuple[str, str]]
-    sets: ClassVar[Sequence[str]]
+    sets: ClassVar[Mapping[str, Any]]
 
     config: Mapping[str, Any]
     builders: Mapping[str, Callable[..., Any]]
-    source: Any
 
     def check(self, model: Any, loss: Loss, best: str | None) -> None:
         """Check that model and loss are of the task, and that ``trainer.best`` can be measured."""
@@ -55,13 +55,14 @@ class Choosing:
 
     def open_data(self) -> None:
         """Open the data set; what is built in is rendered."""
-        source, (attribute, what) = self.builders["data"](), self.items
+        (attribute, what), name = self.items, self.config["data"].get("name")
+        # Ours are known before they are opened: rendering one for nothing takes a minute.
+        source = self.builders["data"]() if name in self.sets or is_own(name) else None
         if not hasattr(source, attribute):
             raise ConfigError(
-                f"data.name: {self.config['data'].get('name')!r} has no {what}; choose from"
-                f" {', '.join(self.sets)}"
+                f"data.name: {name!r} has no {what}; choose from {', '.join(self.sets)}"
             )
-        self.source = source
+        self.source: Any = source
         self.source.max_clips = self.config["max_clips"]
 
     def extract(self) -> None:

@@ -37,7 +37,7 @@ class Classification(Choosing):
     model = VideoClassifier, "classifier"
     metrics = (*METRICS, *PAIR_METRICS)
     items = "class_names", "classes"
-    sets = tuple(LABELLED_SETS)
+    sets = LABELLED_SETS
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = _with_classes(config, 1)

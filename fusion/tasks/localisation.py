@@ -32,6 +32,7 @@ from fusion.evaluation.localisation.settings import Settings
 from fusion.evaluation.localisation.table import ScoredFilm
 from fusion.interfaces import Loss
 from fusion.modalities import Direction, spell
+from fusion.parts import is_own
 from fusion.tasks.localisation_result import describe_localisation
 from fusion.tasks.localisation_sections import report_sections
 from fusion.tasks.retrieval import Retrieval
@@ -101,12 +102,12 @@ class Localisation(OfTrainedRetrieval):
 
     def open_data(self) -> None:
         """Open the films."""
-        super().open_data()
-        if not isinstance(self.source, StepVideos):
-            raise ConfigError(
-                f"data.name: {self.config['data'].get('name')!r} has no steps; take"
-                f" {', '.join(STEP_SETS)}"
-            )
+        name = self.config["data"].get("name")
+        is_known = name in STEP_SETS or is_own(name)
+        if is_known:  # others are not opened, as the built-in corpus would be rendered for nothing
+            super().open_data()
+        if not is_known or not isinstance(self.source, StepVideos):
+            raise ConfigError(f"data.name: {name!r} has no steps; take {', '.join(STEP_SETS)}")
 
     def clips(self, split: str) -> StepClips:
         """Read a split and check that its features fit the model."""
