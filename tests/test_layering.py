@@ -3,7 +3,17 @@ import functools
 from pathlib import Path
 
 LAYERS = [
-    {"modalities", "files", "parts", "recipes", "typed", "value_types", "words", "data.untrusted"},
+    {
+        "modalities",
+        "files",
+        "parts",
+        "process",
+        "recipes",
+        "typed",
+        "value_types",
+        "words",
+        "data.untrusted",
+    },
     {"tokens"},
     {"batches", "distributed", "interfaces"},
     {"models", "losses", "data", "config"},  # none of these imports another

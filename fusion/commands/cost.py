@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from fusion.data.datasets.dataset import collate
+from fusion.process import memory_at_peak
 from fusion.report.layout import FORMAT
 
 FEW = 16  # clips whose arithmetic is counted
@@ -80,14 +80,10 @@ def peak_memory(accelerator: Accelerator) -> int:
     On a GPU it is that of tensors. On a CPU it is that of the whole process, with the preparation
     of the data.
     """
-    peak = 0
     if accelerator.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(accelerator.device)
-    elif sys.platform != "win32":
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    else:
+        peak = memory_at_peak()
     return max(gather_object([peak]))
 
 

@@ -1,7 +1,6 @@
 """Finding steps in a film of hours, made by joining films; and assigning steps to seconds."""
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import fusion
 from fusion.data.demo import demo_corpus
 from fusion.evaluation.localisation import align, assign_in_order
 from fusion.inference.localising import Localiser
+from fusion.process import memory_at_peak
 
 SECONDS, STEPS = 10_000, 30  # of an assignment
 
@@ -55,7 +55,7 @@ def localise(run, film):
     """Find steps in a film; return times, and the memory before and at the peak."""
     steps = ["a red star bounces", "a bell plays a rising tune", "a blue ring spins"]
     finder = Localiser(fusion.load(run), steps)
-    before = peak_mib()
+    before = memory_at_peak() / 2**20
     start, cpu = time.perf_counter(), time.process_time()
     first, count = None, 0
     for _ in finder.stream(film):
@@ -69,13 +69,8 @@ def localise(run, film):
         "cpu_seconds_per_hour": 3600 * cpu / count,
         "first_after_seconds": first,
         "mib_before": before,
-        "mib_at_peak": peak_mib(),
+        "mib_at_peak": memory_at_peak() / 2**20,
     }
-
-
-def peak_mib():
-    """Return the most memory that this process had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def has_both(path):

@@ -2,14 +2,14 @@
 
 import math
 import multiprocessing
-import resource
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
+
+from fusion.process import memory_at_peak, memory_now
 
 
 def compare_times(ways, repeats, device):
@@ -82,17 +82,8 @@ def _peak_on_gpu(function, arguments):
 
 def _peak_in_process(queue, function, arguments):
     before = []
-    function(lambda: before.append(_memory("VmRSS")), *arguments)
-    queue.put(_memory("VmHWM") - before[0])
-
-
-def _memory(kind):
-    """Give what the process holds now (``VmRSS``) or held at its peak (``VmHWM``), in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, where a process begins with its parent's `ru_maxrss`
-        line = next(x for x in status.read_text().splitlines() if x.startswith(kind))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
+    function(lambda: before.append(memory_now()), *arguments)
+    queue.put(memory_at_peak() - before[0])
 
 
 def count_flop(function):
