@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# What a disk or a network says now and then, and what is over a moment later
+PASSING = (errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE)
+PAUSES = (0.1, 0.5, 2.0)  # seconds before another attempt
 FLUSHES = 8  # files at a time; a disk takes several as fast as one
 
 
@@ -35,12 +44,14 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
         flush_to_disk(temporary)
         os.chmod(temporary, 0o755)  # mkdtemp made it private
         old = path.with_name(f"{path.name}.old")
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        if path.is_symlink():
+            logger.warning("%s was a link; a folder takes its place, what it led to stays", path)
+        if path.exists() or path.is_symlink():
+            remove_folder(old)
             path.rename(old)
         temporary.rename(path)
         flush_to_disk(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -54,11 +65,19 @@ def recover_folder(path: str | Path) -> Path:
     """
     path = Path(path)
     old = path.with_name(f"{path.name}.old")
-    if old.exists() and not path.exists():
+    if old.exists() and not path.exists() and not path.is_symlink():
         old.rename(path)
     for leftover in [old, *path.parent.glob(f"{path.name}.new-*")]:
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_folder(leftover)
     return path
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, of a link the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomically(path: str | Path, *blocks: Any) -> None:
@@ -77,9 +96,67 @@ def write_atomically(path: str | Path, *blocks: Any) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _named(error, path) from error
         raise
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add a text to the end of a file; after an error its old end is still its end.
+
+    OSError: the disk is full, or the file cannot be written; it has the file's name.
+    """
+    try:
+        with open(path, "ab") as file:
+            end = file.tell()
+            try:
+                file.write(text.encode())
+                file.flush()
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)  # half a line
+                raise
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Add the file to an error of writing: a full disk does not say where."""
+    return OSError(error.errno, f"{error.strerror}, while writing", str(path))
+
+
+def open_lock(path: str | Path) -> IO[bytes]:
+    """Open a file for :func:`lock`, and make it if it is not there; its content stays.
+
+    OSError: it is a link, through which another file would be opened, or cannot be written.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(
+                errno.ELOOP, "is a link, and must be a file; remove it", str(path)
+            ) from None
+        raise
+
+
+def patiently(read: Callable[[], Result]) -> Result:
+    """Read something, and again after a pause if the disk or the network failed for a moment.
+
+    Raises:
+        OSError: it cannot be read, also not after three pauses.
+    """
+    for pause in PAUSES:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            time.sleep(pause)
+    return read()
 
 
 def flush_to_disk(path: Path) -> None:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from fusion.files import lock
+from fusion.files import lock, open_lock
 
 DATABASE, LOCK = "index.sqlite", ".lock"
 FORMAT = 2
@@ -47,11 +47,11 @@ class SearchError(ValueError):
     """An index that cannot be used; one line."""
 
 
-def lock_for_writing(folder: Path) -> IO[str]:
+def lock_for_writing(folder: Path) -> IO[bytes]:
     """Make the folder of an index and lock it, until the returned file is closed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        opened = open(folder / LOCK, "w")  # noqa: SIM115 (held until close)
+        opened = open_lock(folder / LOCK)  # held until close
     except OSError as error:
         raise SearchError(f"{folder} cannot be written ({error.strerror})") from None
     for wait in (0.1, 0.3, 0.6, None):  # a reader may keep writers away for a moment
@@ -85,7 +85,7 @@ def close_writing(db: sqlite3.Connection, folder: Path) -> None:
     db.close()
 
 
-def open_for_reading(folder: Path) -> tuple[sqlite3.Connection, IO[str] | None]:
+def open_for_reading(folder: Path) -> tuple[sqlite3.Connection, IO[bytes] | None]:
     """Open the database of an index.
 
     Returns:
@@ -120,7 +120,7 @@ def open_for_reading(folder: Path) -> tuple[sqlite3.Connection, IO[str] | None]:
     return db, guard
 
 
-def _keep_writers_away(folder: Path) -> IO[str]:
+def _keep_writers_away(folder: Path) -> IO[bytes]:
     """Lock an index that this process cannot write, so that no other one writes it either."""
     log = folder / f"{DATABASE}-wal"
     if log.exists() and log.stat().st_size:
@@ -129,7 +129,7 @@ def _keep_writers_away(folder: Path) -> IO[str]:
             " index once where it can be written, such as by: fusion index"
         )
     try:
-        guard = open(folder / LOCK)  # noqa: SIM115 (held by the caller)
+        guard = open(folder / LOCK, "rb")  # noqa: SIM115 (held by the caller)
     except OSError:
         raise SearchError(
             f"{folder} cannot be locked, so it may change while it is read; make it writable, or"

@@ -14,8 +14,10 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from fusion.config import flatten
-from fusion.files import write_atomically
+from fusion.data.untrusted.reading import decode_json, read_bytes
+from fusion.files import append_text, write_atomically
 
+MOST_METRICS = 2**30  # bytes; a line has some hundred, one for each logged step
 AT_END = ("validation", "end")  # events at the end of an epoch
 
 
@@ -38,6 +40,8 @@ class RunLog:
     ) -> None:
         self.path, self.accelerator = path, accelerator
         self.rows: list[dict[str, Any]] = []
+        self._unwritten = ""  # lines for which the disk had no room
+        self._said: set[str] = set()  # what could not be written
         self.on_main = accelerator.is_main_process
         if self.on_main and path is not None and path.exists():
             rows = [row for row in read_metrics(path) if row["step"] <= done]
@@ -103,20 +107,47 @@ class RunLog:
         if not self.on_main:
             return
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        self.accelerator.log({f"{event}/{key}": value for key, value in values.items()}, step=step)
+            self._append(self.path, json.dumps(row) + "\n")
+        with self._surviving("the curves of the trackers"):
+            curves = {f"{event}/{key}": value for key, value in values.items()}
+            self.accelerator.log(curves, step=step)
+
+    def _append(self, path: Path, line: str) -> None:
+        """Write a line, and those before it that could not be written."""
+        self._unwritten += line
+        with self._surviving(str(path)):
+            append_text(path, self._unwritten)
+            self._unwritten = ""
+
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """Go on training if a log cannot be written, such as on a full disk; say it once."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._said:
+                self._said.add(what)
+                self.say(f"{what} cannot be written ({error}); training goes on: make room")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of ``metrics.jsonl``; an incomplete last line is dropped."""
+    """Read the rows of ``metrics.jsonl``; a line that is cut off or is no row is dropped."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    content = read_bytes(path, MOST_METRICS).decode("utf-8", "replace") if path.exists() else ""
+    for line in content.splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = decode_json(line)
+        except ValueError:
             continue
+        if isinstance(row, dict) and _is_row(row):
+            rows.append(row)
     return rows
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("event"), str) and all(
+        type(row.get(key)) is int for key in ("epoch", "step")
+    )
 
 
 def tracker_config(config: Mapping[str, Any]) -> dict[str, Any]:

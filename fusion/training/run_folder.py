@@ -9,7 +9,7 @@ cost.json      time, memory, arithmetic      report.html    all of it as a page
 
 from __future__ import annotations
 
-import shutil
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,9 @@ import yaml
 
 from fusion.checkpoint import CONFIG, WEIGHTS
 from fusion.config import ConfigError, flatten, load_config, to_yaml
-from fusion.files import lock, recover_folder, write_atomically
+from fusion.files import lock, open_lock, recover_folder, remove_folder, write_atomically
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 FILES = ("config.yaml", "metrics.jsonl", "results.json", "ranks.npz", "cost.json", "report.html")
@@ -37,7 +39,7 @@ class RunFolder:
         self.path, self.config = Path(path), config
         self.best, self.last = self.path / "best", self.path / "last"
         self.metrics = self.path / "metrics.jsonl"
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
         self._claimed = self._is_new = False
 
     def claim(self) -> bool:
@@ -90,7 +92,7 @@ class RunFolder:
         """
         if self.config["overwrite"] or not self._holds_a_run():
             for part in [self.best, self.last, self.path / "tensorboard"]:
-                shutil.rmtree(part, ignore_errors=True)
+                remove_folder(part)
             for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / "config.yaml", to_yaml(self.config))
@@ -122,10 +124,13 @@ class RunFolder:
 
     def _hold(self) -> None:
         path = self.path / LOCK
-        path.touch()
-        self._lock = open(path, "w")  # noqa: SIM115 (held until the run ends)
+        self._lock = open_lock(path)  # held until the run ends
         try:
-            lock(self._lock.fileno())
+            if not lock(self._lock.fileno()):
+                logger.warning(
+                    "%s is on a file system without locks: let no other run write there",
+                    self.path,
+                )
             path.stat()  # another run that ended may have removed it
         except OSError:
             raise ConfigError(

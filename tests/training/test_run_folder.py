@@ -131,3 +131,29 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
         with pytest.raises(ConfigError, match=f"output={tmp_path}/{output} is a file, or lies in"):
             claim(tmp_path / output)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_f05_without_locks_a_run_starts_and_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("fusion.training.run_folder.lock", lambda descriptor: False)
+    assert claim(tmp_path / "run") is False
+    assert "on a file system without locks" in caplog.text
+
+
+def test_a_lock_that_is_a_link_empties_no_file(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="is a link"):
+        claim(tmp_path / "run")
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("part", ["last", "best", "tensorboard"])
+def test_a_linked_part_is_overwritten_and_what_it_led_to_stays(tmp_path, part):
+    claim(tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").write_text("precious")
+    (tmp_path / "run" / part).symlink_to(tmp_path / "mine")
+    claim(tmp_path / "run", overwrite=True)
+    assert not (tmp_path / "run" / part).is_symlink()
+    assert (tmp_path / "mine" / "x").read_text() == "precious"

@@ -22,7 +22,7 @@ from fusion.data.demo.perceiver import ceilings
 from fusion.data.demo.plan import SPLITS, Film, Scene, Shot
 from fusion.data.demo.sentences import ATTRIBUTES
 from fusion.data.demo.versions import VERSION, plan_corpus
-from fusion.files import cache_folder, lock, num_cores, recover_folder, replace_folder
+from fusion.files import cache_folder, lock, num_cores, open_lock, recover_folder, replace_folder
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, ob
 @contextlib.contextmanager
 def _one_process_at_a_time(place: Path) -> Iterator[None]:
     """Lock out other processes; where files cannot be locked, all render and the last one wins."""
-    with place.open("w") as file:
+    with open_lock(place) as file:
         try:
             lock(file.fileno())
         except BlockingIOError:

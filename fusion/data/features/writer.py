@@ -17,7 +17,7 @@ from fusion.data.features import format as codec
 from fusion.data.features.files import LocalFiles
 from fusion.data.features.format import Field, IndexPiece, StoreError
 from fusion.data.features.index import open_index
-from fusion.files import flush_to_disk, lock, unlock, write_atomically, write_once
+from fusion.files import flush_to_disk, lock, open_lock, unlock, write_atomically, write_once
 
 
 class StoreWriter:
@@ -184,7 +184,7 @@ class StoreWriter:
 
     def _lock_name(self) -> bool:
         """Lock the name until the writer is closed or dies; False where nothing can be locked."""
-        self._lock = open(self._shards / f".{self.name}.lock", "ab")  # noqa: SIM115
+        self._lock = open_lock(self._shards / f".{self.name}.lock")
         try:
             return lock(self._lock.fileno())
         except BlockingIOError:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fusion.files import cache_folder, flush_to_disk, lock, num_cores, write_atomically
+from fusion.files import cache_folder, flush_to_disk, lock, num_cores, open_lock, write_atomically
 
 FORMAT = 1  # raise it when the files of the cache change
 
@@ -85,7 +85,7 @@ class DecodedCache(ABC):
             return
         try:
             self._file("lock").parent.mkdir(parents=True, exist_ok=True)
-            with self._file("lock").open("w") as file:
+            with open_lock(self._file("lock")) as file:
                 is_alone = lock(file.fileno(), wait=True)
                 if not self.is_filled:  # by now, through another process
                     self._decode_all("part" if is_alone else f"part-{secrets.token_hex(8)}")
