@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fusion.data.features.format import MEND, SHARD_NAME, StoreError
+from fusion.data.untrusted.reading import read_bytes
+from fusion.files import PASSING, patiently
 
+MOST_CONTENT = 2**28  # bytes of a file that is read whole: descriptions and index pieces
+MOST_INDEX = 2**34  # bytes of the index of a remote store; that of 10 million videos has 2**30
 MAX_OPEN = 256  # shards at a time and process; 1,024 files is a common limit
 
 
@@ -20,11 +24,14 @@ class LocalFiles:
         self.folder = Path(folder).expanduser().absolute()  # files are opened later
         self.location = str(self.folder)
         opening = functools.partial(_open_shard, self.folder / "shards")
-        self._open: Callable[[str, int | None], _Shard] = functools.lru_cache(MAX_OPEN)(opening)
+        self._open = functools.lru_cache(MAX_OPEN)(opening)
 
     def content(self, name: str) -> bytes:
         """Read a whole file below the store's folder; FileNotFoundError: there is none."""
-        return (self.folder / name).read_bytes()
+        try:
+            return patiently(lambda: read_bytes(self.folder / name, MOST_CONTENT))
+        except ValueError as error:
+            raise StoreError(f"{self.folder / name}: {error}") from None
 
     def pieces(self, shards: Sequence[str]) -> Iterator[bytes]:
         """Read the index pieces of shards; empty where one is missing."""
@@ -43,6 +50,15 @@ class LocalFiles:
 
     def read(self, shard: str, size: int | None, start: int, length: int) -> bytearray:
         """Read ``length`` bytes of a shard that has ``size`` bytes, or any number if None."""
+        try:
+            return patiently(lambda: self._read(shard, size, start, length))
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder / 'shards' / shard}.safetensors cannot be read at byte {start}"
+                f" ({error.strerror}); check the disk, or the connection to it"
+            ) from None
+
+    def _read(self, shard: str, size: int | None, start: int, length: int) -> bytearray:
         file = self._open(shard, size)
         data = bytearray()
         try:
@@ -56,10 +72,9 @@ class LocalFiles:
                 if not more:
                     raise StoreError(f"{file.name} ends at byte {place}; {MEND}")
                 data += more
-        except OSError as error:
-            raise StoreError(
-                f"{file.name} cannot be read at byte {start} ({error.strerror}); {MEND}"
-            ) from None
+        except OSError:
+            self._open.cache_clear()  # a file of a network may have to be opened anew
+            raise
         return data
 
 
@@ -81,10 +96,17 @@ class RemoteFiles:
 
     def content(self, name: str, **part: int) -> bytes:
         """Read a whole file, or its bytes from ``start`` to ``end``."""
+        path = f"{self._root}/{name}"
         try:
-            return self._files.cat_file(f"{self._root}/{name}", **part)
-        except FileNotFoundError:
+            if not part:
+                self._check_size(path)
+            return self._files.cat_file(path, **part)
+        except (FileNotFoundError, StoreError):
             raise
+        except OSError as error:
+            if part and error.errno in PASSING:
+                raise
+            raise self._unreadable(name, error) from None
         except Exception as error:  # each kind of storage has its own
             raise self._unreadable(name, error) from None
 
@@ -113,9 +135,12 @@ class RemoteFiles:
     def read(self, shard: str, size: int | None, start: int, length: int) -> bytearray:
         """Read a part of a shard."""
         try:
-            data = self.content(f"shards/{shard}.safetensors", start=start, end=start + length)
+            part = {"start": start, "end": start + length}
+            data = patiently(lambda: self.content(f"shards/{shard}.safetensors", **part))
         except FileNotFoundError:
             raise StoreError(f"{self.location}: {shard}.safetensors is missing; {MEND}") from None
+        except OSError as error:
+            raise self._unreadable(f"{shard}.safetensors", error) from None
         if len(data) != length:
             raise StoreError(
                 f"{self.location}: {shard}.safetensors gave {len(data)} bytes instead of {length}"
@@ -123,6 +148,13 @@ class RemoteFiles:
                 " parts of files: then copy the store into a folder"
             )
         return bytearray(data)
+
+    def _check_size(self, path: str) -> None:
+        """Refuse a file that would fill the memory, as far as its size is known beforehand."""
+        most = MOST_INDEX if "/index/" in path else MOST_CONTENT
+        size = self._files.size(path)
+        if size is not None and size > most:
+            raise StoreError(f"{self.location}: {path} has {size} bytes, more than the {most} read")
 
     def _unreadable(self, path: str, error: Exception) -> StoreError:
         name, reason = path.rpartition("/")[2], " ".join(str(error).split()) or type(error).__name__
@@ -146,13 +178,19 @@ class _Shard(io.FileIO):
         self.close()
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # of a pipe nobody may ever write
+
+
 def _open_shard(folder: Path, name: str, size: int | None) -> _Shard:
     path = folder / f"{name}.safetensors"
     try:
-        file = _Shard(path)
+        file = _Shard(path, opener=_without_waiting)
     except FileNotFoundError:
         raise StoreError(f"{path} is missing; {MEND}") from None
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         raise StoreError(f"{path} cannot be opened ({error.strerror}); check it") from None
     found = os.fstat(file.fileno()).st_size
     if size is not None and found != size:

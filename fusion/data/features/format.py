@@ -18,7 +18,8 @@ FORMAT = 1
 HALF = np.dtype("<f2")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a field or a writer
 SHARD_NAME = re.compile(NAME.pattern + r"-\d{5,}-[0-9a-f]{12}")
-_DTYPES = {"<f2": "F16", "<i8": "I64", "<u8": "U64", "|u1": "U8"}  # in numpy and in safetensors
+# The types of numbers as numpy and as safetensors call them
+_DTYPES = {"<f2": "F16", "<i8": "I64", "<u8": "U64", "<u4": "U32", "|u1": "U8"}
 MEND = "remove its .safetensors and .json, if they exist, and add its videos again"
 
 

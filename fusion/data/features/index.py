@@ -9,6 +9,7 @@ import json
 import mmap
 import re
 import time
+import zlib
 from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,26 +22,30 @@ from fusion.data.features import format as codec
 from fusion.data.features.files import LocalFiles, StoreFiles
 from fusion.data.features.format import Field, StoreError
 from fusion.data.features.name_index import NameIndex, hash_name, sort_hashes
+from fusion.data.untrusted.reading import open_file
 from fusion.files import cache_folder, lock, write_atomically
 
-INDEX_VERSION = "2"  # raise it when build_index writes anything else
+INDEX_VERSION = "3"  # raise it when build_index writes anything else
 _LEFT_BEHIND = 3600  # seconds after which a temporary file belongs to no running process
-_DTYPES = {"names": "u1", "facts": "u1", "shards": "u1", "name_hashes": "<u8"}  # others: <i8
+# Of the parts of an index; those of others are <i8
+_DTYPES = {"names": "u1", "facts": "u1", "shards": "u1", "name_hashes": "<u8", "checks": "<u4"}
+_OWN_FILE = re.compile(r"[0-9a-f]{32}\.safetensors(\.new-.*)?")
 
 
 class Index:
-    """Finds the rows of a video in what :func:`build_index` returned, or in version 1 of that.
+    """Finds the rows of a video in what :func:`build_index` returned, or in older versions of that.
 
     ``path`` is the file that it is mapped from, ``videos`` are the names, sorted by Unicode.
     ``damaged`` has the shards whose index piece is damaged, and how; in ``sizes`` (bytes of each
-    shard) they have 0, and their videos are not in the index. StoreError: the index is damaged.
+    shard) they have 0, and their videos are not in the index. StoreError: the index is damaged,
+    or names a shard that is no file of a store: it may come from anybody.
     """
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         self.path = path
 
         def error(what: str) -> StoreError:
-            return StoreError(f"{path} is a damaged index ({what}); delete it")
+            return StoreError(f"{path or 'the store'} has a damaged index ({what}); delete it")
 
         try:
             metadata, tensors = codec.decode_header(lambda start, size: data[start : start + size])
@@ -51,9 +56,13 @@ class Index:
                 name: content[begin:end].view(_DTYPES.get(name, "<i8"))
                 for name, (_, begin, end) in tensors.items()
             }
-            self.damaged: dict[str, str] = json.loads(metadata["damaged"])
+            said: dict[str, str] = json.loads(metadata["damaged"])
+            self.damaged = {str(shard): str(problem) for shard, problem in said.items()}
             self.shards = parts["shards"].tobytes().decode().split()
+            if odd := [name for name in self.shards if not codec.SHARD_NAME.fullmatch(name)]:
+                raise ValueError(f"{odd[0][:80]!r} is no name of a shard")
             self.sizes: list[int] = parts["sizes"].tolist()
+            self._checks = parts["checks"] if "version" in metadata else parts.get("checks")
             self._places = parts["places"].reshape(tensors["places"][0])
             self._facts, self._facts_ends = parts["facts"], parts["facts_ends"]
             names, ends = parts["names"], parts["name_ends"]
@@ -63,10 +72,31 @@ class Index:
                     hash_name(text[a:b]) for a, b in itertools.pairwise(ends.tolist())
                 )
             self.videos = NameIndex(names, ends, parts["name_hashes"], parts["name_rows"], error)
+            self._error = error
+            lengths = {len(self._places), len(self._facts_ends) - 1}
+            lengths |= set() if self._checks is None else {len(self._checks)}
+            if lengths != {len(self.videos)} or len(self.shards) != len(self.sizes):
+                raise ValueError("its parts do not fit together")
         except StoreError:
             raise
-        except (ValueError, KeyError, IndexError, TypeError) as problem:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
             raise error(str(problem)) from None
+
+    def verify(self, row: int) -> None:
+        """Compare all that the index says about a video with its checksum; StoreError: it changed.
+
+        Older indices have no checksums.
+        """
+        if self._checks is None:
+            return
+        shard = int(self._places[row, 0])
+        if 0 <= shard < len(self.shards):
+            begin, end = self._facts_ends[row : row + 2].tolist()
+            facts = self._facts[max(begin, 0) : max(end, 0)].tobytes()
+            name, shards = self.videos.encoded(row), (self.shards[shard], self.sizes[shard])
+            if _checksum(name, *shards, self._places[row, 1:], facts) == int(self._checks[row]):
+                return
+        raise self._error(f"what it says about {self.videos[row]!r} has changed")
 
     def place(self, row: int, field: int) -> tuple[int, int, int]:
         """Return where a video is: the number of its shard, its rows of a field, their offset."""
@@ -87,7 +117,8 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
         of S fields the number of rows and the offset; ``sizes`` the bytes of each shard; ``names``,
         ``name_ends``, ``name_hashes`` and ``name_rows`` are a :class:`.name_index.NameIndex`;
         ``facts`` of each video begin and end at ``facts_ends`` (N + 1,), as JSON; ``shards`` are
-        their names. All texts are UTF-8, the hashes uint64, all other numbers int64.
+        their names; ``checks`` (N,) uint32 are of all that is said about a video. All texts are
+        UTF-8, the hashes uint64, all other numbers int64.
     """
     names: list[bytes] = []
     facts: list[bytes] = []
@@ -114,19 +145,32 @@ def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]
     order = [first[name] for name in names]
     facts = [facts[at] for at in order]
     hashes, rows = sort_hashes(map(hash_name, names))
+    table = np.array(places, np.int64).reshape(-1, 1 + 2 * len(fields))[order]
+    checks = [
+        _checksum(name, shards[row[0]], sizes[row[0]], row[1:], fact)
+        for name, row, fact in zip(names, table, facts, strict=True)
+    ]
     tensors: dict[str, np.ndarray] = {
-        "places": np.array(places, np.int64).reshape(-1, 1 + 2 * len(fields))[order],
+        "places": table,
         "sizes": np.array(sizes, np.int64),
         "name_ends": np.cumsum([0, *map(len, names)], dtype=np.int64),
         "name_hashes": hashes,
         "name_rows": rows,
         "facts_ends": np.cumsum([0, *map(len, facts)], dtype=np.int64),
+        "checks": np.array(checks, np.uint32),
         "names": np.frombuffer(b"".join(names), np.uint8),
         "facts": np.frombuffer(b"".join(facts), np.uint8),
         "shards": np.frombuffer("\n".join(shards).encode(), np.uint8),
     }
-    header, _ = codec.encode_header(tensors, {"damaged": json.dumps(damaged)})
+    header, _ = codec.encode_header(
+        tensors, {"version": INDEX_VERSION, "damaged": json.dumps(damaged)}
+    )
     return b"".join([header, *(tensor.tobytes() for tensor in tensors.values())])
+
+
+def _checksum(name: bytes, shard: str, size: int, places: NDArray[np.int64], facts: bytes) -> int:
+    said = f"{len(name)} {len(facts)} {shard} {size} ".encode()
+    return zlib.crc32(b"".join([said, name, places.tobytes(), facts]))
 
 
 def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = True) -> Index:
@@ -134,7 +178,9 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
 
     With ``keep``, an index that had to be made is written into the store, or into the cache if the
     store is remote or cannot be written to. Any number of processes may do so at once: the file of
-    an index is named after its shards, so the last process replaces it by an equal one.
+    an index is named after its shards, so the last process replaces it by an equal one. A store may
+    come from anybody: nothing is written through a link in it, and of its files none is removed but
+    older indices.
     """
     shards = files.shards()
     if shards is None:
@@ -147,7 +193,8 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
     folder = cache_folder() / "stores" / hashlib.sha256(place.encode()).hexdigest()[:16]
     paths = [folder / f"{state}.safetensors"]
     if isinstance(files, LocalFiles):
-        paths.insert(0, files.folder / "index" / paths[0].name)
+        if not (files.folder / "index").is_symlink():
+            paths.insert(0, files.folder / "index" / paths[0].name)
     elif not map_index(paths[0]) and (content := _fetch(files, f"index/{paths[0].name}")):
         write_atomically(paths[0], content)
         _remove_unused(paths[0])
@@ -169,7 +216,7 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
 def map_index(path: Path) -> Index | None:
     """Map the file of an index into memory; None: there is none, or it is damaged."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             # The map keeps the file open, and so the lock; see _remove_unused.
             with contextlib.suppress(BlockingIOError):
                 lock(file.fileno(), shared=True)
@@ -189,8 +236,13 @@ def _publish(path: Path) -> None:
     """Write which index is the newest, for servers that cannot list the shards."""
     current = path.with_name("current")
     with contextlib.suppress(OSError):  # this process does not need it
-        if not current.exists() or current.read_text() != path.stem:
+        if current.is_symlink() or not current.exists() or _published(current) != path.stem:
             write_atomically(current, path.stem)
+
+
+def _published(current: Path) -> str:
+    with open_file(current) as file:
+        return file.read(64).decode("ascii", "replace")
 
 
 def _mended(files: StoreFiles, fields: Mapping[str, Field], index: Index) -> bool:
@@ -221,6 +273,8 @@ def _keep(content: bytes, paths: list[Path]) -> Index:
 def _remove_unused(kept: Path) -> None:
     """Remove older indices that no process has mapped; on a network its next read would crash."""
     for path in kept.parent.glob("*.safetensors*"):
+        if not _OWN_FILE.fullmatch(path.name) or path.is_symlink():
+            continue
         with contextlib.suppress(OSError):  # also raised if another process has locked it
             if path.suffix != ".safetensors":
                 if time.time() - path.stat().st_mtime > _LEFT_BEHIND:

@@ -63,7 +63,7 @@ class NameIndex(Sequence[str]):
         if isinstance(rows, range):
             return [self[one] for one in rows]
         try:
-            return self._encoded(rows).decode()
+            return self.encoded(rows).decode()
         except UnicodeDecodeError:
             raise self._error(f"name {rows} is not UTF-8") from None
 
@@ -75,7 +75,7 @@ class NameIndex(Sequence[str]):
             if self._hashes[place] != wanted:
                 break
             row = int(self._rows[place])
-            if 0 <= row < len(self) and self._encoded(row) == encoded:
+            if 0 <= row < len(self) and self.encoded(row) == encoded:
                 return row
         return -1
 
@@ -87,6 +87,7 @@ class NameIndex(Sequence[str]):
                 return self[row]
         return None
 
-    def _encoded(self, row: int) -> bytes:
+    def encoded(self, row: int) -> bytes:
+        """Return the name of a row in UTF-8."""
         begin, end = self._ends[row : row + 2].tolist()
         return self._names[max(begin, 0) : max(end, 0)].tobytes()

@@ -179,6 +179,8 @@ class FeatureStore:
         known, row = self._found
         if video != known:
             row = self.index.videos.find(video)
+            if row >= 0:
+                self.index.verify(row)
             self._found = (video, row)
         if row < 0:
             damaged = len(self.index.damaged)
