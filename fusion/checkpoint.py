@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from fusion.config import choose, load_config, merge, to_yaml
-from fusion.data.untrusted.weight_files import find_difference
+from fusion.data.untrusted.weight_files import find_difference, reason_of, shapes_of
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.parts import find_part, own_parts
 
 WEIGHTS = "model.safetensors"
+SMALL = 10**7  # weights that are made without asking whether there are so many
 CONFIG = "config.yaml"
 RECIPE = "recipe.json"
 Trust = bool | Collection[str]  # of import paths in a checkpoint: all or none, or these
@@ -160,7 +162,9 @@ def load_model(
     ``changes`` to the ``model`` section of its config must not change its weights, such as the
     number of spectrogram frames.
     """
-    model = choose("model", merge(read_config(path, trust)["model"], changes or {}), MODELS)()
+    make = choose("model", merge(read_config(path, trust)["model"], changes or {}), MODELS)
+    _check_size(make, find_checkpoint(path))
+    model = make()
     load_weights(model, find_checkpoint(path))
     return model.eval()
 
@@ -207,6 +211,25 @@ def find_checkpoint(path: str | Path) -> Path:
     )
 
 
+def _check_size(make: Callable[[], nn.Module], folder: Path) -> None:
+    """Compare the weights that a config asks for with those of the file, before any is made.
+
+    A config of a few bytes can ask for more than there is memory. Parts that cannot be made without
+    their weights are left to :func:`load_weights`.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = sum(weight.numel() for weight in make().state_dict().values())
+    except Exception:
+        return
+    there = sum(math.prod(shape) for shape in shapes_of(folder / WEIGHTS).values())
+    if wanted > 2 * there + SMALL:
+        raise CheckpointError(
+            f"{folder} is of another architecture: its {CONFIG} asks for {wanted:,} numbers, and"
+            f" its {WEIGHTS} has {there:,}; use the config that it was trained with"
+        )
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Load weights into a model; a CheckpointError says what is damaged or different."""
     weights = read_tensors(folder / WEIGHTS)
@@ -235,5 +258,5 @@ def _read(path: Path, load: Callable[[Path], Any], way_out: str) -> Any:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except Exception as error:  # torch raises many kinds for damaged files
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = reason_of(error)
         raise CheckpointError(f"{path} is damaged ({why}); {way_out}") from None

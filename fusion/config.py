@@ -92,6 +92,8 @@ def load_config(
     """
     try:
         layers, overrides = _read_layers(path, overrides)
+        if not own:
+            _check_plain(layers, path)
         merged = functools.reduce(_merge, layers)
         given = list(merged.keys())  # also those that are left to the user
         defaults = {k.name: k.default for k in KEYS if k.default is not dataclasses.MISSING}
@@ -275,6 +277,21 @@ def _dotlist(overrides: Iterable[str]) -> Any:
         except ValueError as error:
             raise ConfigError(_first_line(error)) from None
     return changes
+
+
+def _check_plain(layers: Sequence[Any], path: str | Path) -> None:
+    """Check that a config that a run wrote asks for nothing of this machine.
+
+    It may come from anybody: its values are plain, and its base is written into it.
+    """
+    if len(layers) > 1:
+        raise ConfigError(f"{path} names a base, as no config of a run does; it is not read")
+    for key, value in flatten(_to_dict(layers[0])).items():
+        if "${" in str(value) and ":" in str(value).partition("${")[2].partition("}")[0]:
+            raise ConfigError(
+                f"{path}: {key} asks for {value}, as no config of a run does: it could hand over"
+                " what only this machine knows"
+            )
 
 
 def _check_given(config: Any, path: str | Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from fusion.data.untrusted.yaml_file import read_config
 
 PACKAGE = Path(__file__).parent
 _FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # installed; a checkout
@@ -50,7 +53,7 @@ def _read_files(path: Path, seen: tuple[Path, ...], other: str | None = None) ->
     if path in seen:
         raise ValueError(f"{path}: its bases lead back to itself")
     try:
-        own = OmegaConf.load(path)
+        own = read_config(path)
     except FileNotFoundError:
         where = f" (base of {seen[-1]})" if seen else ""
         near = difflib.get_close_matches(path.stem, list_recipes(), n=1)
@@ -58,11 +61,13 @@ def _read_files(path: Path, seen: tuple[Path, ...], other: str | None = None) ->
         raise ValueError(f"no config at {path}{where}; {hint}") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; name a config, a .yaml file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
         raise ValueError(f"{path} is not a YAML file that can be read: {_where(error)}") from None
     if not isinstance(own, DictConfig):
         raise ValueError(f"{path} must hold `key: value` lines")
     base, folder = own.pop("base", None), path.parent
+    if not isinstance(base, str | None):
+        raise ValueError(f"{path}: base is {base!r}; name a config or a recipe, such as eao")
     if other is not None:
         base, folder = other, Path()
     below = () if base is None else _read_files(find_config(base, folder), (*seen, path))

@@ -118,8 +118,20 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     """Raise a ValueError that names a number of a config which is out of range."""
     if (key := _find_huge(config)) is not None:
         raise ValueError(f"{key} is too large a number; it must be below 2 to the power of 63")
+    if (found := _find_empty(config.get("model"), "model")) is not None:
+        raise ValueError(f"{found[0]} must be at least 1; got {found[1]}")
     if (count := config.get("max_clips")) is not None and count < 1:
         raise ValueError(f"max_clips must be at least 1; got {count}")
+
+
+def _find_empty(values: Any, key: str) -> tuple[str, Any] | None:
+    """Return the key of a width or a number of heads that is not positive, and its value."""
+    if not isinstance(values, Mapping):
+        named = key.rpartition(".")[2]
+        is_width = named.endswith("dim") or named in ("num_heads", "width", "hidden", "num_frames")
+        return (key, values) if is_width and type(values) is int and values < 1 else None
+    found = (_find_empty(value, f"{key}.{name}") for name, value in values.items())
+    return next(filter(None, found), None)
 
 
 def _find_huge(values: Any, key: str = "") -> str | None:

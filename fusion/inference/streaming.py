@@ -12,24 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion.data.features import computed
 from fusion.data.features.format import Field
 from fusion.data.features.readers import seconds_of
-from fusion.data.media import descriptors
 from fusion.data.media.decode import MediaError
-from fusion.data.media.film import Film, Piece
+from fusion.data.media.film import Film
 from fusion.data.media.log_mel import Spectrogram
 from fusion.extract.films import FilmRows
 from fusion.inference.features import FilmFeatures
 
 ONLY = "0"  # name of the film
-# Frames whose descriptors are computed at a time, so that they are those of the whole film
-BLOCK = descriptors.APPEARANCE_FRAMES * 10 * descriptors.MOTION_FRAMES
 
 
 class FilmStream:
@@ -120,7 +115,7 @@ class FilmStream:
         extractor = self._features.extractor
         track: Any = FilmRows(self._features.backbones)
         if extractor is not None:
-            track = DescriptorRows(extractor)
+            track = computed.DescriptorRows(computed.EXTRACTORS[extractor])
         try:
             for piece in Film(self._path, samplings, False, self._features.tracks).pieces():
                 track.push(piece)
@@ -128,40 +123,3 @@ class FilmStream:
         except MediaError as error:
             problems.append(str(error))
         yield {field: rows for field, rows in track.end().items() if field in self._others()}
-
-
-class DescriptorRows:
-    """Computes descriptors of frames piece by piece: the same numbers as of the whole film."""
-
-    def __init__(self, extractor: str) -> None:
-        self._compute = computed.EXTRACTORS[extractor].compute
-        self._frames: NDArray[np.uint8] | None = None
-        self._made: dict[str, list[Tensor]] = {"2d": [], "3d": []}
-        self._any = False
-
-    def push(self, piece: Piece) -> None:
-        """Take frames."""
-        frames = piece.data if self._frames is None else np.concatenate([self._frames, piece.data])
-        while len(frames) > BLOCK:  # the change to the next frame belongs to a block
-            self._add(frames[:BLOCK], frames[: BLOCK + 1])
-            frames = frames[BLOCK:]
-        self._frames = frames.copy()
-
-    def take(self) -> dict[str, Tensor]:
-        """Return the finished rows, and forget them."""
-        made = {field: torch.cat(rows) for field, rows in self._made.items() if rows}
-        self._made = {"2d": [], "3d": []}
-        return made
-
-    def end(self) -> dict[str, Tensor]:
-        """Return the last rows."""
-        if self._frames is not None and len(self._frames):
-            self._add(self._frames, self._frames)
-        return self.take()
-
-    def _add(self, seen: NDArray[np.uint8], changed: NDArray[np.uint8]) -> None:
-        """Describe frames, and the changes between these frames with the one after them."""
-        self._made["2d"].append(self._compute(seen)[0])
-        if len(changed) > 1 or not self._any:  # a single frame at the end has no change of its own
-            self._made["3d"].append(self._compute(changed)[1])
-        self._any = True

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion.config import ConfigError, flatten, load_config
+from fusion.data.untrusted.npz import read_arrays
+from fusion.data.untrusted.reading import decode_json, read_bytes, read_json
 from fusion.evaluation.metrics import retrieval_metrics
 from fusion.evaluation.missing_table import PREFIX, curves_of_arrays
 from fusion.report.comparison import Run
@@ -30,6 +31,7 @@ NO_MATTER = (  # keys of a config that change no number that is compared
     *("data_root", "trainer.log_every", "trainer.save_every", "evaluation.queries_in_report"),
     "evaluation.tune_late_average",  # it adds rows and changes none
 )
+MOST_SCORES = 2**30  # bytes of a file of scores; those of 100,000 queries have 2**25
 NUMBER = (int, float)
 GIVE = "give the output=FOLDER of training, or a file that fusion evaluate --json FILE wrote"
 COST = ("parameters", "peak_memory_bytes", "training_clips", "gflop_per_clip")
@@ -74,8 +76,7 @@ def pack_scores(
 
 def add_arrays(scores: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Add arrays to packed scores, or replace those of the same name."""
-    with np.load(io.BytesIO(scores)) as opened:
-        packed: dict[str, Any] = dict(opened)
+    packed: dict[str, Any] = read_arrays(scores)
     file = io.BytesIO()
     np.savez_compressed(file, **(packed | dict(arrays)))
     return file.getvalue()
@@ -83,8 +84,8 @@ def add_arrays(scores: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 def add_missing(scores: bytes, measured: bytes) -> bytes:
     """Add the curves of missing modalities of one evaluation to the packed scores of another."""
-    with np.load(io.BytesIO(measured)) as opened:
-        return add_arrays(scores, {k: opened[k] for k in opened if k.startswith(f"{PREFIX} ")})
+    found = read_arrays(measured)
+    return add_arrays(scores, {k: v for k, v in found.items() if k.startswith(f"{PREFIX} ")})
 
 
 def add_model(
@@ -142,7 +143,7 @@ def _read_evaluation(
         _check_result(result)
     with _opened(file.with_suffix(".npz")) as arrays:
         scores = _read_scores(arrays, result)
-        model = json.loads(str(arrays["model"]))
+        model = decode_json(str(arrays["model"]))
         config, checkpoint = model["config"], {"checkpoint": model["checkpoint"]}
         _check(model, ("parameters",))
     cost = dict.fromkeys((*COST, "training_seconds", "device")) | {
@@ -160,8 +161,7 @@ def run_of_scores(
     scores: bytes,
 ) -> Run:
     """Make a run of a result and of what :func:`pack_scores` gives; its cost is not known."""
-    with np.load(io.BytesIO(scores)) as arrays:
-        read = _read_scores(arrays, result)
+    read = _read_scores(read_arrays(scores), result)
     cost = dict.fromkeys((*COST, "training_seconds", "device"))
     return Run(path, name, 0, config, result, cost, *read)
 
@@ -202,10 +202,9 @@ def _opened(file: Path) -> Iterator[dict[str, Any]]:
     """Read a file of a run; an error of the ``with`` block becomes one line that names the file."""
     try:
         if file.suffix == ".npz":
-            with np.load(file) as opened:
-                values: dict[str, Any] = dict(opened)
+            values: dict[str, Any] = read_arrays(read_bytes(file, MOST_SCORES))
         else:
-            values = json.loads(file.read_text("utf-8"))
+            values = read_json(file)
         if values.get("format", 0) not in range(FORMAT + 1):
             raise ConfigError(
                 f"{file} has format {values['format']}, and this version of fusion reads formats up"
@@ -218,7 +217,7 @@ def _opened(file: Path) -> Iterator[dict[str, Any]]:
         raise ConfigError(f"{file.parent} has no {file.name}; {_how_to_get(file)}") from None
     except KeyError as error:
         raise ConfigError(f"{file} lacks {error}; {_how_to_get(file)}") from None
-    except (AttributeError, EOFError, OSError, TypeError, ValueError, BadZipFile) as error:
+    except (AttributeError, EOFError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}; {_how_to_get(file)}") from None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from fusion.config import ConfigError, check
+from fusion.data.untrusted.yaml_file import read_yaml
 from fusion.modalities import Direction, parse_term
 from fusion.recipes import find_config
 from fusion.training.settings import LAST
@@ -99,10 +100,10 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """
     file = find_config(path)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = read_yaml(file)
     except FileNotFoundError:
         raise ConfigError(f"no study at {file}; begin with a copy of configs/study.yaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{file} is not a YAML file that can be read: {reason}") from None
     if not isinstance(values, Mapping):

@@ -17,7 +17,7 @@ from fusion.data.steps.windows import Windows
 from fusion.evaluation.localisation import assign_in_order
 from fusion.inference.features import FilmFeatures
 from fusion.inference.localising import Localiser
-from fusion.inference.streaming import BLOCK, ONLY, DescriptorRows, FilmStream
+from fusion.inference.streaming import ONLY, FilmStream
 from tools.benchmarks.localise import has_both, join_films
 
 STEPS = ["a red star bounces", "a bell plays a tune", "a blue ring spins"]
@@ -33,11 +33,23 @@ def film(test_clips, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("frames", [0, 1, 2, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 2, 2 * BLOCK + 1])
+@pytest.mark.parametrize(
+    "frames",
+    [
+        0,
+        1,
+        2,
+        computed.BLOCK - 1,
+        computed.BLOCK,
+        computed.BLOCK + 1,
+        computed.BLOCK + 2,
+        2 * computed.BLOCK + 1,
+    ],
+)
 @pytest.mark.parametrize("size", [7, 500])
 def test_descriptors_of_pieces_are_those_of_the_whole_film_bit_for_bit(frames, size):
     shown = np.random.default_rng(frames).integers(0, 256, (frames, 36, 48, 3), np.uint8)
-    rows, parts = DescriptorRows("descriptors"), {"2d": [], "3d": []}
+    rows, parts = computed.DescriptorRows(computed.EXTRACTORS["descriptors"]), {"2d": [], "3d": []}
     for first in range(0, frames, size):
         rows.push(Piece("pictures", shown[first : first + size], 0.0))
         for field, made in rows.take().items():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
-import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fusion.data.captions.guess import Guesses, decode, find_separator, said_separator
+from fusion.data.untrusted.reading import read_bytes
 from fusion.files import missing_folder
 
 # Names of each column: our own first, then those of MSR-VTT, YouCook2 and HowTo100M. The first name
@@ -28,6 +27,8 @@ ALSO = {
     "end": ("end_time", "end_seconds", "end_sec", "stop", "stop_time", "to"),
     "text": ("captions", "description", "transcript"),
 }
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+MOST_TEXT = 2**29  # bytes; a million captions have some 2**26
 _UNIT = re.compile(r"[\s_]*[(\[]?\b(s|sec|secs|seconds)[)\]]$")  # as in "start (s)"
 
 
@@ -35,12 +36,23 @@ class CaptionError(ValueError):
     """A caption file that cannot be read; one line with the file, the place and the way out."""
 
 
+Row = tuple[int, list[str]]  # number of the line, from 1, and its fields
+
+
 class Table(NamedTuple):
     """The lines of a table that are not blank."""
 
-    rows: list[tuple[int, list[str]]]  # number of the line, from 1, and its fields
+    rows: list[Row]
     separator: str
     read_as: str  # its encoding and separator, for messages
+
+
+class Rows(NamedTuple):
+    """The same, line by line: as lists of fields, all lines take ten times the memory of a file."""
+
+    rows: Iterator[Row]
+    separator: str
+    read_as: str
 
 
 def _raise(message: str) -> NoReturn:
@@ -50,7 +62,15 @@ def _raise(message: str) -> NoReturn:
 def read_table(
     path: str | Path, guesses: Guesses, refuse: Callable[[str], None] = _raise, lists: bool = False
 ) -> Table:
-    """Read a table, such as a csv file.
+    """Read a table, such as a csv file, as a whole; see :func:`stream_table`."""
+    rows, separator, read_as = stream_table(path, guesses, refuse, lists)
+    return Table(list(rows), separator, read_as)
+
+
+def stream_table(
+    path: str | Path, guesses: Guesses, refuse: Callable[[str], None] = _raise, lists: bool = False
+) -> Rows:
+    """Read a table, such as a csv file, line by line.
 
     The separator is a comma, semicolon, tab or ``|``, that with which the first line has the most
     known columns. Encodings: see :func:`.guess.decode`. Rows without any value are left out, and
@@ -72,7 +92,15 @@ def read_table(
     read_as = f"{encoding} with the separator {name}"
     if separator != ",":
         guesses.add(str(path), f"separator {name}")
-    rows: list[tuple[int, list[str]]] = []
+    return Rows(_rows(path, text, separator, read_as, refuse), separator, read_as)
+
+
+def _rows(
+    path: str | Path, text: str, separator: str, read_as: str, refuse: Callable[[str], None]
+) -> Iterator[Row]:
+    """Give the rows that are not blank, cut to the columns of the first."""
+    name = "tab" if separator == "\t" else repr(separator)
+    width: int | None = None
     for line, row in _split_rows(text, separator):
         if isinstance(row, csv.Error):
             refuse(
@@ -80,20 +108,20 @@ def read_table(
                 f" (read as {read_as})"
             )
             continue
-        width = len(rows[0][1]) if rows else len(row)
-        while len(row) > width and not row[-1].strip():
+        most = len(row) if width is None else width
+        while len(row) > most and not row[-1].strip():
             row.pop()
-        if not any(field.strip() for field in row) or (not rows and _says_separator(row)):
+        if not any(field.strip() for field in row) or (width is None and _says_separator(row)):
             continue
-        if len(row) > width:
+        if len(row) > most:
             refuse(
-                f"{path}, line {line}: {len(row)} fields in {width} columns; put"
+                f"{path}, line {line}: {len(row)} fields in {most} columns; put"
                 f" texts with {'commas' if separator == ',' else name} in quotes (read as"
                 f" {read_as})"
             )
         else:
-            rows.append((line, row))
-    return Table(rows, separator, read_as)
+            width = len(row) if width is None else width
+            yield line, row
 
 
 def _split_rows(text: str, separator: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
@@ -101,19 +129,40 @@ def _split_rows(text: str, separator: str) -> Iterator[tuple[int, list[str] | cs
 
     A quote that is never closed does not take the lines after its own with it.
     """
-    lines = list(io.StringIO(text, newline=""))
-    start = 0
-    while start < len(lines):
-        reader = csv.reader(itertools.islice(lines, start, None), delimiter=separator, strict=True)
+    start, places = 0, _Lines(text)
+    while True:
+        reader = csv.reader(places, delimiter=separator, strict=True)
         before = 0
         try:
             for row in reader:
                 yield start + reader.line_num, row
                 before = reader.line_num
+                places.forget()
             return
         except csv.Error as error:
             start += before + 1
+            places.go_behind_first()
             yield start, error
+
+
+class _Lines:
+    """Gives the lines of a text, and can go back to those of the row that was not finished."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._places = text, [0]  # where each line of the row begins, and the next
+
+    def __iter__(self) -> Iterator[str]:
+        while match := _LINE.match(self._text, self._places[-1]):
+            self._places.append(match.end())
+            yield match[0]
+
+    def forget(self) -> None:
+        """Begin another row."""
+        del self._places[:-1]
+
+    def go_behind_first(self) -> None:
+        """Go back to the second line of the row, which is then the first of another."""
+        self._places = [self._places[1]]
 
 
 def read_text(path: str | Path, guesses: Guesses) -> str:
@@ -126,7 +175,7 @@ def read_text(path: str | Path, guesses: Guesses) -> str:
 
 def _decoded(path: str | Path, guesses: Guesses) -> tuple[str, str]:
     try:
-        text, encoding = decode(Path(path).read_bytes())
+        text, encoding = decode(read_bytes(path, MOST_TEXT))
     except FileNotFoundError as error:
         where = missing_folder(path)
         raise CaptionError(f"{path}: no such file{where}; check the path") from error

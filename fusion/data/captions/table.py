@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from reprlib import repr as short
 from typing import Any
 
 from fusion.data.captions.guess import Guesses, read_seconds
-from fusion.data.captions.rows import COLUMNS, find_columns, is_known, read_table
+from fusion.data.captions.rows import COLUMNS, find_columns, is_known, stream_table
 from fusion.data.captions.rows import CaptionError as CaptionError
 from fusion.data.features.problems import MAX_BAD, NAMED, name_some, tolerate, warn
 from fusion.words import number_of
@@ -175,13 +176,14 @@ def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) 
     It has the columns video (unless ``video`` is given), start, end and text, or other names of
     ``COLUMNS`` and ``ALSO``, in any order and case; others are ignored. Without the columns start
     and end, or where both are empty, a caption is about the whole video. Encoding and separator:
-    see :func:`read_table`.
+    see :func:`.rows.stream_table`.
     """
-    table = read_table(path, parser.guesses, parser.refuse)
+    table = stream_table(path, parser.guesses, parser.refuse)
     parser.read_as[table.read_as] = None
-    header = table.rows[0][1] if table.rows else []
+    _, header = next(table.rows, (0, []))
     places = _places(header, path, video, table.read_as) if header else {}
-    if len(table.rows) < 2:
+    first = next(table.rows, None)
+    if first is None:
         raise NoCaptionsError(
             f"{path}: no captions; it needs the line {','.join(COLUMNS)} (or video,text: about"
             f" whole videos) and one line per caption (read as {table.read_as})"
@@ -189,8 +191,9 @@ def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) 
     if names := [(header[p].strip(), c) for c, p in places.items() if not is_known(c, header[p])]:
         theirs, ours = (", ".join(part) for part in zip(*names, strict=True))
         parser.guesses.add(str(path), f"columns {theirs} as {ours}")
+    videos: dict[str, str] = {}
     captions = []
-    for line, row in table.rows[1:]:
+    for line, row in itertools.chain([first], table.rows):
         if len(row) <= max(places.values()):
             parser.refuse(
                 f"{path}, line {line}: {len(row)} columns, fewer than the first line names; put"
@@ -200,6 +203,8 @@ def read_csv(path: str | Path, parser: CaptionParser, video: str | None = None) 
             continue
         values: dict[str, Any] = {column: row[place].strip() for column, place in places.items()}
         values = {"video": video, "start": None, "end": None} | values
+        if values["video"]:  # one text for all captions of a video
+            values["video"] = videos.setdefault(values["video"], values["video"])
         captions.append(parser.parse(f"{path}, line", line, **values, sep=table.separator))
     return parser.finish(captions)
 

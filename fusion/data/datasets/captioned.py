@@ -188,6 +188,7 @@ class CaptionedVideos(Source):
         crop, stream = self.random_crop_seconds, (1,)  # draw texts independently of crops
         clips = Clips(folder, kept, *features, crop, texts, stream=stream, each_alone=alone)
         clips.max_tokens = self.max_tokens or {}
+        clips.tolerate_unreadable(self.max_bad)
         if split == "train":
             clips.group = self.neighbours
         hint = f" ({out} left out; data.bad=missing counts them as misses)" if out else ""

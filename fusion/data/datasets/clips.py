@@ -19,7 +19,7 @@ from torch import Tensor
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.dataset import ClipSet, TextEncoder
 from fusion.data.datasets.sampling import check_finite, field_tokens, video_tokens
-from fusion.data.features.problems import name_some, tolerate, warn
+from fusion.data.features.problems import Quarantine, name_some, tolerate, warn
 from fusion.data.features.readers import AUDIO, VIDEO, Reader, seconds_of
 from fusion.data.media.log_mel import NUM_MELS, spectrogram_range
 from fusion.words import number_of
@@ -54,7 +54,8 @@ class Clips(ClipSet):
     (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is
     0 for a modality that the clip lacks; a clip that begins after the end of its video has neither
     video nor audio. Each field of ``further`` gives (L, D) of its own rate. Reading
-    a clip whose features are not finite raises ValueError.
+    a clip whose features are not finite or cannot be read raises ValueError, unless
+    :meth:`tolerate_unreadable` was called.
     """
 
     folder: Path | None = dataclasses.field()  # without the default of a ClipSet
@@ -73,6 +74,7 @@ class Clips(ClipSet):
 
     def __post_init__(self) -> None:
         self._seed: int | None = None
+        self._unreadable: Quarantine | None = None
         captions, reader = self.captions, self.reader
         self.ids = unique_names([caption.name for caption in captions])
         self._whole = [caption.is_whole for caption in captions]
@@ -100,6 +102,13 @@ class Clips(ClipSet):
         """For each caption the number of its clip."""
         return range(len(self.captions)) if self.each_alone else super().shows
 
+    def tolerate_unreadable(self, max_bad: float) -> None:
+        """From now on, features that cannot be read, or are not finite, are missing.
+
+        They are named; ValueError when they are of more than ``max_bad`` of the clips.
+        """
+        self._unreadable = Quarantine(len(self.captions), max_bad)
+
     def set_epoch(self, seed: int) -> None:
         """Crop each clip and choose its text at random from now on."""
         self._seed = seed
@@ -110,9 +119,18 @@ class Clips(ClipSet):
         video, (start, end) = self.captions[number].video, self._window(number)
 
         def read(field: str, first: int, last: int | None) -> Tensor:
-            if video in self._absent:
-                return torch.zeros(0, self.reader.fields[field].width)
-            return self.reader.read(video, field, first, last).float()
+            if video not in self._absent:
+                try:
+                    rows = self.reader.read(video, field, first, last).float()
+                    if self._unreadable is None or rows.isfinite().all():
+                        return rows
+                    problem = f"{field} of clip {self.ids[number]} is not finite"
+                except ValueError as error:
+                    if self._unreadable is None:
+                        raise
+                    problem = str(error)
+                self._unreadable.add(number, problem)
+            return torch.zeros(0, self.reader.fields[field].width)
 
         fields, tokens = self.reader.fields, self.max_video_tokens
         features = {}

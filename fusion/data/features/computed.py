@@ -31,13 +31,14 @@ from fusion.data.features.readers import AUDIO
 from fusion.data.media import descriptors
 from fusion.data.media.decode import MediaError
 from fusion.data.media.film import LOST, PARTIAL, SILENT, VERSION, Film, Piece
-from fusion.data.media.log_mel import log_mel
+from fusion.data.media.log_mel import Spectrogram
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.streams import BEST, Tracks
 from fusion.files import cache_folder, write_atomically
 from fusion.words import number_of
 
 SPECTROGRAM_VERSION = 1  # raise it when log_mel changes; its own VERSION is that of the reader
+BLOCK = 150  # frames described at a time: whole rows, and whole blocks of descriptors
 FEW_VIDEOS = 40  # starting a process takes as long as reading so many short videos
 _CACHED_AS = {"2d": "features_2d", "3d": "features_3d", "audio": "spectrogram"}  # in a cache file
 
@@ -231,9 +232,10 @@ def _fill_cache(paths: list[Path], extractor: str, tracks: Tracks) -> None:
 
 def _compute_to_cache(path: Path, extractor: str, tracks: Tracks) -> None:
     made = _compute(path, EXTRACTORS[extractor], tracks)
-    content = {_CACHED_AS[field]: rows for field, rows in made.features.items()}
+    content = {_CACHED_AS[field]: rows.contiguous() for field, rows in made.features.items()}
     said = {"problems": made.problems, "notes": made.notes, "unreadable": made.unreadable}
-    data = safetensors.torch.save(content, {"said": json.dumps(said)})
+    text = json.dumps(said)
+    data = safetensors.torch.save(content, {"said": text, "digest": _digest(content, text)})
     write_atomically(_cache_file(path, extractor, tracks), data)
 
 
@@ -258,34 +260,84 @@ def compute_elsewhere(path: Path, extractor: str, read: ReadPieces) -> dict[str,
 
 
 class _Parts:
-    """Gathers the pieces of a film for an extractor."""
+    """Computes the features of a film piece by piece: the same numbers as of the whole film."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._pictures, self._sound = DescriptorRows(extractor), Spectrogram()
+
+    def push(self, piece: Piece) -> None:
+        if piece.field == "audio":
+            self._sound.push(piece.data)
+        else:
+            self._pictures.push(piece)
+
+    def features(self) -> dict[str, Tensor]:
+        return {**self._pictures.end(), "audio": self._sound.end()}
+
+
+class DescriptorRows:
+    """Computes descriptors of frames piece by piece: the same numbers as of the whole film."""
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
         height, width = extractor.sampling.resize  # type: ignore[misc]
-        self._parts: dict[str, list[NDArray[Any]]] = {
-            "pictures": [np.empty((0, height, width, 3), np.uint8)],
-            "audio": [np.empty(0, np.float32)],
-        }
+        self._frames: NDArray[np.uint8] = np.empty((0, height, width, 3), np.uint8)
+        self._made: dict[str, list[Tensor]] = {"2d": [], "3d": []}
+        self._any = False
 
     def push(self, piece: Piece) -> None:
-        self._parts[piece.field].append(piece.data)
+        """Take frames."""
+        frames = np.concatenate([self._frames, piece.data])
+        while len(frames) > BLOCK:  # the change to the next frame belongs to a block
+            self._add(frames[: BLOCK + 1], BLOCK)
+            frames = frames[BLOCK:]
+        self._frames = frames.copy()
 
-    def features(self) -> dict[str, Tensor]:
-        frames, samples = (np.concatenate(self._parts[name]) for name in ("pictures", "audio"))
+    def take(self) -> dict[str, Tensor]:
+        """Return the finished rows, and forget them."""
+        made = {field: torch.cat(rows) for field, rows in self._made.items() if rows}
+        self._made = {"2d": [], "3d": []}
+        return made
+
+    def end(self) -> dict[str, Tensor]:
+        """Return the last rows; of no frames at all, matrices without rows."""
+        if len(self._frames) or not self._any:
+            self._add(self._frames, len(self._frames))
+        self._frames = self._frames[:0]
+        return self.take()
+
+    def _add(self, frames: NDArray[np.uint8], count: int) -> None:
+        """Describe ``count`` frames, and the changes to each of ``frames`` after the first."""
         features_2d, features_3d = self._extractor.compute(frames)
-        spectrogram = log_mel(torch.from_numpy(samples)).half()
-        return {"2d": features_2d, "3d": features_3d, "audio": spectrogram}
+        if count < len(frames):
+            rate = self._extractor.field_2d.per_second / self._extractor.sampling.frames_per_second
+            features_2d = features_2d[: round(count * rate)]
+        self._made["2d"].append(features_2d)
+        if len(frames) > 1 or not self._any:  # a single frame at the end has no change of its own
+            self._made["3d"].append(features_3d)
+        self._any = True
 
 
 def _read(path: Path, extractor: str, tracks: Tracks) -> Computed | None:
     """Read the features of a video from the cache; None: not there, or damaged."""
     try:
         with safe_open(_cache_file(path, extractor, tracks), "pt") as file:
-            features = {field: file.get_tensor(name) for field, name in _CACHED_AS.items()}
-            return Computed(features, **json.loads(file.metadata()["said"]))
+            content = {name: file.get_tensor(name) for name in _CACHED_AS.values()}
+            said = file.metadata()
+            if said.get("digest", "") not in ("", _digest(content, said["said"])):
+                return None  # a bit has changed
+            features = {field: content[name] for field, name in _CACHED_AS.items()}
+            return Computed(features, **json.loads(said["said"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
+
+
+def _digest(content: Mapping[str, Tensor], said: str) -> str:
+    digest = hashlib.blake2b(said.encode(), digest_size=16)
+    for name, rows in sorted(content.items()):
+        digest.update(f"{name} {tuple(rows.shape)} {rows.dtype}".encode())
+        digest.update(rows.numpy().data.cast("B") if rows.numel() else b"")
+    return digest.hexdigest()
 
 
 def _cache_file(path: Path, extractor: str, tracks: Tracks) -> Path:

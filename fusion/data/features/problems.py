@@ -82,6 +82,26 @@ def name_some(names: Sequence[str], between: str = ", ") -> str:
     return between.join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
 
 
+class Quarantine:
+    """Counts, names and limits the clips of a set of ``size`` that turn out to be unreadable.
+
+    All workers of a loader share the flags; other processes of a run have their own.
+    """
+
+    def __init__(self, size: int, max_bad: float) -> None:
+        self._bad = torch.zeros(size, dtype=torch.bool).share_memory_()
+        self.max_bad = max_bad
+
+    def add(self, clip: int, problem: str) -> None:
+        """Note a clip number; ValueError: too many had a problem so far, see :func:`tolerate`."""
+        if self._bad[clip]:
+            return
+        self._bad[clip] = True
+        count = int(self._bad.sum())
+        said = f"{problem}: {count} of {len(self._bad)} clips have features that cannot be used"
+        tolerate(said, count / len(self._bad), "missing", self.max_bad, count)
+
+
 class Unreadable:
     """Counts, names and limits features that turn out to be unreadable while training.
 

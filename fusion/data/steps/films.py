@@ -114,6 +114,7 @@ class StepVideos(CaptionedVideos):
             prepare(step for film in films for step in film.steps)
         made = StepClips(self._folder(split), kept, reader, text_encoder, tokens, frames)
         made.max_tokens = self.max_tokens or {}
+        made.tolerate_unreadable(self.max_bad)
         made.films, made.notes, made.windows = films, notes, self.windows
         return made
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from fusion.data.captions.table import CaptionParser
 from fusion.data.steps.annotation import NO_ANNOTATION, Notes, StepCaption, StepError
+from fusion.data.untrusted.npz import read_npy
 from fusion.files import missing_folder
 
 CLASSES, STEPS = ("mapping.txt", "classes.txt"), ("steps.json", "step.json")
@@ -125,11 +125,8 @@ def _matrices(
             notes.add(NO_ANNOTATION, video)
             continue
         try:
-            marks = np.load(file, allow_pickle=False)
-            if not isinstance(marks, np.ndarray):  # several arrays under the name of one
-                marks.close()
-                raise ValueError("it has several arrays, as a file .npz")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            marks = read_npy(file)
+        except (OSError, ValueError) as error:
             parser.refuse(f"{file} cannot be read ({error})")
             continue
         if marks.ndim != 2 or marks.shape[1] != len(names):

@@ -139,7 +139,7 @@ class _Storage(StandIn):
         try:
             saved, places = read_legacy(content, _STORAGE_HEADER)
             data: Data = saved.value
-            dtype = np.dtype(str(data.dtype).removeprefix("torch."))
+            dtype = np.dtype(data.dtype)
             begin = len(content) - data.numel * dtype.itemsize
             self.flat = np.frombuffer(content, dtype, data.numel, begin)  # (N,), read-only
             whole = list(places.values()) == [Place(begin, len(content) - begin)]

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fusion.data.untrusted.arrays import ArrayStandIn, OrderedStandIn, stand_ins
+from fusion.data.untrusted.limited import follow_elsewhere, may_take_long
+from fusion.data.untrusted.reading import open_file
 from fusion.data.untrusted.unpickler import Refused, Unpickler, kind_of, refuse, scan
 
 _PLAIN = {str, bytes, bytearray, int, float, complex, bool, type(None), set, frozenset}
@@ -31,13 +33,14 @@ def load_pickle(path: str | Path) -> Any:
 
     Any protocol, also of Python 2 (its strings as latin-1) and NumPy 1. Arrays and NumPy numbers
     are boolean, integer, float, complex or fixed-width text. Tensors become arrays. The memory
-    needed is proportional to the size of the file.
+    needed is proportional to the size of the file. A pickle that may never end, or crash Python, is
+    followed in a program of its own first, which has limits.
 
     Raises:
         PickleFileError: no such file, damaged, or not only plain data.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise PickleFileError(f"{path}: the file is empty; copy or download it again")
@@ -48,6 +51,8 @@ def load_pickle(path: str | Path) -> Any:
                 if kind:  # often taken for a pickle
                     raise PickleFileError(f"{path}: no pickle but {kind}")
                 scan(content)
+                if may_take_long(content):
+                    follow_elsewhere(path, size)
             return _unpickle(file, size)
     except (PickleFileError, MemoryError):
         raise
@@ -67,8 +72,17 @@ def load_pickle(path: str | Path) -> Any:
         ) from error
 
 
-def _is_text(path: str | Path) -> bool:
+def follow(path: str | Path) -> None:
+    """Do what :func:`load_pickle` does, without the result and without a program of its own."""
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            scan(content)
+        _unpickle(file, size)
+
+
+def _is_text(path: str | Path) -> bool:
+    with open_file(path) as file:
         head = file.read(200).decode("utf-8", errors="replace")
     return all(c.isprintable() or c.isspace() for c in head[:-4])  # a letter may be cut in two
 

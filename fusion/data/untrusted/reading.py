@@ -18,7 +18,7 @@ _WAYS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotAFileError(OSError):
-    """What a path names is no ordinary file, but a folder, a pipe or a device."""
+    """What a path names is no ordinary file, but a pipe or a device."""
 
 
 class TooLargeError(ValueError):
@@ -29,14 +29,15 @@ def open_file(path: str | Path) -> BinaryIO:
     """Open an ordinary file for reading bytes; a link is followed.
 
     Raises:
-        NotAFileError: it is a pipe, a device or a folder. OSError: as of ``open``.
+        NotAFileError: it is a pipe or a device. OSError: as of ``open``, also of a folder.
     """
     descriptor = os.open(path, _WAYS)  # without waiting: of a pipe nobody may ever write
     try:
         kind = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(kind):
-            what = "is a folder" if stat.S_ISDIR(kind) else "is a pipe or a device, not a file"
-            raise NotAFileError(errno.EINVAL, what, str(path))
+            if stat.S_ISDIR(kind):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            raise NotAFileError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

@@ -15,11 +15,10 @@ import zlib
 from functools import partial
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-import torch
-from torch import Tensor
-
+from fusion.data.untrusted.limited import follow_elsewhere
+from fusion.data.untrusted.reading import open_file
 from fusion.data.untrusted.unpickler import (
     LEGACY_TORCH,
     Budget,
@@ -32,30 +31,39 @@ from fusion.data.untrusted.unpickler import (
     scan,
 )
 
+if TYPE_CHECKING:  # reading descriptions needs no torch, whose import takes seconds
+    from torch import Tensor
+
 MAX_PICKLE = 2**22  # bytes; the pickle of a published model has 100,000
+BYTES = {"bool": 1, "complex64": 8, "complex128": 16}  # of an element; others have bits in the name
 MAX_AXES = 8  # of a tensor
-DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
+DTYPES = {  # names of torch
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
 }
 
 
 class Data(NamedTuple):
     """The data of tensors: their type, their name in the file and the number of elements."""
 
-    dtype: torch.dtype
+    dtype: str
     key: str
     numel: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return BYTES.get(self.dtype) or int(self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")) // 8
 
 
 class Stored(NamedTuple):
@@ -86,7 +94,7 @@ class StateDict(dict[Any, Any]):
 class _Kind(StandIn):
     __slots__ = ("dtype",)
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: str) -> None:
         self.dtype = dtype
 
 
@@ -141,7 +149,7 @@ def read_legacy(
     places, position = {}, keys.end
     for key in keys.value:
         count = int.from_bytes(content[position : position + 8], "little")
-        places[key] = Place(position + 8, count * saved.data[key].dtype.itemsize)
+        places[key] = Place(position + 8, count * saved.data[key].itemsize)
         position = places[key].begin + places[key].size
     return saved, places
 
@@ -182,14 +190,16 @@ class TorchFile:
     ``content`` is what was saved: plain data, :class:`Stored` tensors and :class:`Foreign` objects;
     ``foreign`` names their unknown classes and functions, neither imported nor called.
 
+    Its pickle is followed in a program with limits first, unless this is one (``alone``).
+
     Raises:
         TorchFileError: the file is missing, damaged, of another kind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alone: bool = False) -> None:
         self.path = path
         try:
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 # Copied on writing: no tensor of it can change the file.
                 self._mapped = mmap(file.fileno(), 0, access=ACCESS_COPY)
         except ValueError:
@@ -200,6 +210,8 @@ class TorchFile:
         self._records: dict[str, zipfile.ZipInfo] = {}  # of a zip
         self._places: dict[str, Place] = {}
         try:
+            if not alone:
+                follow_elsewhere(path, self.size, "torch")
             saved = self._open()
         except TorchFileError:
             raise
@@ -214,13 +226,16 @@ class TorchFile:
 
         It lies in the mapped file if its place allows.
         """
-        (dtype, key, _), offset, shape, stride = stored
-        begin, size = self._place(key)
+        import torch
+
+        data_, offset, shape, stride = stored
+        dtype, item = getattr(torch, data_.dtype), data_.itemsize
+        begin, size = self._place(data_.key)
         count = math.prod(shape)
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        if not count or max(last + 1, count) * dtype.itemsize > size:  # nor larger than its data
+        if not count or max(last + 1, count) * item > size:  # nor larger than its data
             self._damaged(f"a tensor of {count} elements has {size} bytes of data")
-        whole = size // dtype.itemsize * dtype.itemsize
+        whole = size // item * item
         data = torch.frombuffer(self._mapped, dtype=torch.uint8, count=whole, offset=begin)
         if begin % 16:  # of the old format
             data = data.clone()

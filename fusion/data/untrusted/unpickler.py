@@ -13,8 +13,9 @@ A pickle is a program that names functions and calls them. These are the rules f
    file copy one array a thousand times.
 4. **Result last.** Readers take from the result only the types that they know.
 
-A hostile file can still waste time. It can also crash Python by deeply nested tuples as a key,
-except in checkpoints, where ``MAX_TUPLES`` prevents it.
+A file that keeps these rules can still take for ever, or crash Python: by tuples in tuples as a
+key, whose hash is computed anew each time. So it is followed in a program with limits first, see
+:mod:`fusion.data.untrusted.limited`.
 """
 
 from __future__ import annotations

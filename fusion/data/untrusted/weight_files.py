@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from fusion.data.untrusted.limited import follow_elsewhere
+from fusion.data.untrusted.reading import open_file
 from fusion.data.untrusted.torch_file import Stored, TorchFile
-from fusion.data.untrusted.unpickler import Foreign, printable
+from fusion.data.untrusted.unpickler import Foreign, Refused, printable
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; missing in files older than PyTorch 0.4.1
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state", "model")
@@ -31,9 +36,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
+        with open_file(path) as file:
+            size = file.seek(0, io.SEEK_END)
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        follow_elsewhere(path, size, "torch")
+        with warnings.catch_warnings(action="ignore"):  # of damaged bytes, for a programmer
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Refused as error:
+        raise ValueError(f"{path} is refused, {error}; download it again") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
     except Exception as error:  # both libraries raise many kinds, with pages of advice
@@ -48,6 +59,29 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return weights_by_name(content, Tensor)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shape of each weight of a safetensors file, and none of the weights.
+
+    Nothing is returned for a file that cannot be read: whoever reads it says why.
+    """
+    try:
+        with open_file(path) as file, safetensors.safe_open(path, "pt") as opened:
+            del file  # it is an ordinary file
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError):
+        return {}
+
+
+def reason_of(error: Exception) -> str:
+    """Say why a file of PyTorch cannot be read, without its advice to run the file's code."""
+    text = str(error).strip()
+    if "weights_only" in text or "Weights only" in text:
+        called = re.search(r"GLOBAL (\S+)", text)
+        asks = f"it asks for {printable(called[1])}, which" if called else "it has something that"
+        return f"{asks} is refused as it could run code"
+    return (text or type(error).__name__).splitlines()[0][:200]
 
 
 def _read_past_objects(path: Path) -> dict[str, Tensor]:
