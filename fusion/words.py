@@ -199,3 +199,19 @@ def clock(second: float) -> str:
     minutes, seconds = divmod(round(second), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+_KEPT = "\n\t\u200c\u200d"  # lines, and what joins letters in some languages
+
+
+def visible(text: str) -> str:
+    r"""Write characters that would steer a terminal as ``\x1b``: names come from files of others.
+
+    They are control characters, and those that turn the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        ascii(c)[1:-1] if c not in _KEPT and unicodedata.category(c) in ("Cc", "Cf") else c
+        for c in text
+    )

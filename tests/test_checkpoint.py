@@ -9,8 +9,9 @@ from fusion.checkpoint import (
     read_state,
     save_checkpoint,
 )
-from fusion.config import choose, load_config
+from fusion.config import choose, load_config, to_yaml
 from fusion.models import MODELS, WordVectors
+from fusion.process import memory_at_peak
 from tests.tiny import write_config
 
 
@@ -81,3 +82,15 @@ def test_a_hostile_state_is_not_executed(tmp_path, capsys):
     with pytest.raises(CheckpointError, match=r"trainer.pt is damaged"):
         read_state(tmp_path / "trainer.pt")
     assert "executed" not in capsys.readouterr().out
+
+
+def test_f21_a_config_that_asks_for_more_weights_than_there_are_is_refused_before_they_are_made(
+    saved,
+):
+    run, _, _, config = saved
+    config["model"]["token_dim"] = 60_000
+    (run / "best" / "config.yaml").write_text(to_yaml(config))
+    before = memory_at_peak()
+    with pytest.raises(CheckpointError, match=r"asks for [0-9,]{14,} numbers, and its model.saf"):
+        load_checkpoint(run)
+    assert memory_at_peak() - before < 2**27

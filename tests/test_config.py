@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,37 @@ def test_another_encoder_or_a_width_replaces_the_encoder_of_the_base(tmp_path):
     assert modality(video)["video"] == {"encoder": {"name": "my_parts:Frames"}}
     kept = modality("{audio: {encoder: {num_frames: 128}}}")["audio"]["encoder"]
     assert (kept["name"], kept["version"], kept["num_frames"]) == ("davenet", 1, 128)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed: ${oc.env:HOME}", r"seed asks for \$\{oc.env:HOME\}, as no config of a run does"),
+        ("seed: ${oc.decode:'1'}", "seed asks for"),
+        ("seed: x${oc.env:HOME}", "seed asks for"),
+    ],
+)
+def test_a_config_of_a_run_asks_for_nothing_of_this_machine(tmp_path, line, message):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"base: eao\noutput: x\n{line}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(file, own=False)
+    with pytest.raises(ConfigError, match="must be") if "env" in line else nullcontext():
+        load_config(file)  # the user's own is followed, to a home that is no number
+
+
+@pytest.mark.parametrize("base", ["5", "[eao]", "{a: 1}", "true"])
+def test_a_base_is_a_name(tmp_path, base):
+    (tmp_path / "config.yaml").write_text(f"base: {base}\noutput: x\n")
+    with pytest.raises(ConfigError, match="base is .*; name a config or a recipe"):
+        load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "change", ["token_dim=0", "embedding_dim=-1", "num_heads=0", "modalities.text.dim=0"]
+)
+def test_widths_are_positive(change):
+    key, _, value = change.partition("=")
+    with pytest.raises(ConfigError, match=f"model.{key} must be at least 1; got {value}"):
+        load_config("eao", [f"model.{change}"])
+    load_config("eao", ["model.num_blocks=0"])  # an ablation

@@ -10,7 +10,7 @@ from fusion.data.captions.films import Media, look_below
 from fusion.data.captions.match import read_all
 from fusion.data.captions.table import Caption, CaptionError, CaptionParser, NoCaptionsError
 from fusion.data.media.decode import MediaError, open_media
-from fusion.words import number_of
+from fusion.words import number_of, visible
 
 MOST = 1000  # mistakes that are printed
 _LATE = 0.5  # seconds by which the length that a file states may be wrong
@@ -60,7 +60,7 @@ def check_captions(file: str | Path, videos: str | Path | None = None) -> int:
     if guessed := parser.guesses.describe():
         print(f"guessed: {guessed}")
     for problem in parser.problems[:MOST]:
-        print(problem)
+        print(visible(problem))
     if (more := len(parser.problems) - MOST) > 0:
         print(f"… and {number_of(more, 'mistake')} more")
     films = len({caption.video for caption in captions})

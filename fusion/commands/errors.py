@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from fusion.config import ConfigError
 from fusion.training.launch import LaunchError, Stopped
 from fusion.training.memory import OutOfMemory, is_out_of_memory
+from fusion.words import visible
 
 MISTAKE = 2  # exit code
 LAST_WORDS = 20.0  # seconds that the other processes leave the first one to print a message
@@ -21,6 +23,8 @@ def run(command: Callable[[], object]) -> None:
 
     With ``FUSION_DEBUG=1`` in the environment it shows the traceback instead.
     """
+    if logging.lastResort is not None:  # which prints warnings where nothing else does
+        logging.lastResort.setFormatter(_Visible())
     if os.environ.get("FUSION_DEBUG"):
         command()
         return
@@ -49,6 +53,14 @@ def run(command: Callable[[], object]) -> None:
         )
 
 
+class _Visible(logging.Formatter):
+    """Writes messages as Python does, without what would steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record."""
+        return visible(super().format(record))
+
+
 def _one_line(error: Exception) -> str:
     text = str(error).strip()
     if text.startswith("Caught "):  # a DataLoader worker's error comes with its traceback
@@ -58,6 +70,6 @@ def _one_line(error: Exception) -> str:
 
 def _end(message: str, code: int = MISTAKE) -> None:
     encoding = sys.stderr.encoding or "utf-8"  # names of files need not be UTF-8
-    message = message.encode(encoding, "backslashreplace").decode(encoding)
+    message = visible(message).encode(encoding, "backslashreplace").decode(encoding)
     print(message, file=sys.stderr, flush=True)
     sys.exit(code)

@@ -21,7 +21,7 @@ from fusion.data.features.writer import StoreWriter
 from fusion.data.media.log_mel import spectrogram_seconds
 from fusion.distributed import launched_as
 from fusion.files import missing_folder, write_atomically
-from fusion.words import number_of
+from fusion.words import number_of, visible
 
 LARGEST = 65504.0  # of float16
 
@@ -99,7 +99,8 @@ def verify(location: str) -> None:
     with tqdm(desc="verifying", total=sum(store.index.sizes), unit="B", unit_scale=True) as bar:
         damaged = find_damaged_shards(store, bar.update)
     for shard in damaged:
-        print(f"{shard.problem} (videos: {', '.join(shard.videos) or 'unknown'})")
+        videos = ", ".join(shard.videos) or "unknown"
+        print(visible(f"{shard.problem} (videos: {videos})"))
     shards = number_of(len(store.index.shards), "shard")
     if damaged:
         raise ValueError(f"{location}: {len(damaged)} of {shards} damaged; see the lines above")

@@ -17,7 +17,7 @@ from fusion.inference.embedder import Embedder
 from fusion.modalities import letters_of
 from fusion.search.index import Hit, Index
 from fusion.search.storage import DATABASE, SearchError, Storage
-from fusion.words import clock
+from fusion.words import clock, visible
 
 NAMES = {"video": "seen", "audio": "heard", "text": "said"}  # of a modality on the screen
 
@@ -123,6 +123,6 @@ def _line(text: str) -> str:
 
 
 def printed(text: str) -> str:
-    """Replace the letters that standard output cannot write, as of names that are not UTF-8."""
+    """Replace what standard output cannot write, as of names that are not UTF-8, and escapes."""
     encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)

@@ -97,6 +97,7 @@ class Trainer:
         self._prepare_steps()
         self.epoch = self.batch = 0  # complete epochs, and batches of the current one
         self.best = BestEpoch(settings.best, settings.patience)
+        self.absent: set[str] | None = None  # terms that no logged step could compute
         self.stop_request = StopRequest()
         self.reading = Stopwatch()  # how long steps waited for their clips
 
@@ -236,11 +237,24 @@ class Trainer:
         values = {"loss": value.item()}
         parts = {f"loss/{term}": part.item() for term, part in terms.items()}
         values |= {name: part for name, part in parts.items() if not math.isnan(part)}
+        absent = {term for term in terms if f"loss/{term}" not in values}
+        self.absent = absent if self.absent is None else self.absent & absent
         values["learning_rate"] = float(self.schedule.get_last_lr()[0])
         self.log.train(self.epoch + 1, self.steps_done, values)
 
+    def _say_absent(self) -> None:
+        """Warn once of terms that no clip had the modalities for."""
+        if self.absent:
+            said = ", ".join(sorted(self.absent))
+            self.log.say(
+                f"WARNING: no clip of the logged steps had what these terms of the loss need, so"
+                f" they are not trained: {said}; check the data, or leave them out"
+            )
+        self.absent = set()
+
     def _end_epoch(self) -> None:
         self.log.say(self.guard.look(self.steps_done))
+        self._say_absent()
         self.train_set.end_epoch()
         self.model.eval()
         results = self.evaluate(self.unwrapped)

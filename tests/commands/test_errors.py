@@ -1,5 +1,6 @@
 """How a command ends."""
 
+import logging
 import time
 
 import pytest
@@ -25,3 +26,24 @@ def test_the_first_process_speaks_and_the_others_wait_to_be_ended(rank, monkeypa
     assert capsys.readouterr().err == "error: trainer.epoch is unknown\n"
     assert len(waits) == int(rank)
     assert all(seconds > 10 for seconds in waits)
+
+
+NAME = "a\x1b[2J\x9b31m\u202egpj.exe\x07"
+
+
+def test_names_do_not_steer_the_terminal(capsys):
+    def fail_with_a_name():
+        logging.getLogger("fusion").warning("%s is odd", NAME)
+        raise ConfigError(f"{NAME} is no film; naïve 映画\u200c stay")
+
+    with pytest.raises(SystemExit):
+        run(fail_with_a_name)
+    said = capsys.readouterr().err
+    assert not {"\x1b", "\x9b", "\u202e", "\x07"} & set(said)
+    assert "\\x1b[2J\\x9b31m\\u202egpj.exe\\x07 is no film; naïve 映画\u200c stay" in said
+
+
+def test_what_logging_prints_by_itself_does_not_steer_it_either():
+    run(lambda: None)
+    record = logging.LogRecord("fusion", logging.WARNING, "", 1, "%s is odd", (NAME,), None)
+    assert logging.lastResort.format(record) == ("a\\x1b[2J\\x9b31m\\u202egpj.exe\\x07 is odd")

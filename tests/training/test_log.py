@@ -2,11 +2,14 @@
 
 import errno
 import json
+from types import SimpleNamespace
 
+import torch
 from accelerate import Accelerator
 
 from fusion.training import log as training_log
 from fusion.training.log import RunLog, read_metrics
+from fusion.training.trainer import Trainer
 
 
 def test_f08_a_full_disk_at_the_log_is_said_once_and_its_rows_are_written_later(
@@ -64,3 +67,21 @@ def test_f34_lines_that_are_no_rows_are_passed_over(tmp_path):
     log = RunLog(path, Accelerator(cpu=True), 9, done=9, epochs_done=9)  # a run that goes on
     log.close()
     assert read_metrics(path) == [row] and len(path.read_text().splitlines()) == 1
+
+
+def test_f17_terms_that_nothing_can_be_compared_in_are_named_once():
+    """As those of sound, where no clip of a training set has any."""
+    said = []
+    log = SimpleNamespace(train=lambda *_: None, say=said.append)
+    schedule = SimpleNamespace(get_last_lr=lambda: [0.1])
+    trainer = SimpleNamespace(log=log, schedule=schedule, epoch=0, steps_done=1, absent=None)
+    nan = torch.tensor(float("nan"))
+    for second in (nan, torch.tensor(2.0)):
+        terms = {"t|v": torch.tensor(1.0), "t|a": nan, "v|a": second}
+        Trainer._log_step(trainer, torch.tensor(1.0), terms)
+    for _ in range(2):
+        Trainer._say_absent(trainer)
+    assert len(said) == 1 and "they are not trained: t|a; check" in said[0]
+    Trainer._log_step(trainer, torch.tensor(1.0), {"t|a": nan})
+    Trainer._say_absent(trainer)
+    assert len(said) == 1

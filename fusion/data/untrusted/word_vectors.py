@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fusion.data.untrusted.reading import open_file
 from fusion.data.untrusted.unpickler import kind_of
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def read_word_vectors(path: Path, limit: int | None = None) -> tuple[Mapping[str
         ValueError: the file is of another kind, is damaged, or needs more memory than there is.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(512)
         return _open_mapped(path) if kind_of(head) == SAFETENSORS else _read(path, head, limit)
     except MemoryError:

@@ -116,8 +116,38 @@ def test_features_that_are_not_finite_are_refused_with_the_clips_name(videos, mo
     )
     monkeypatch.setitem(features_module.EXTRACTORS, "descriptors", poisoned)
     clips = open_clips(videos)
+    with pytest.raises(ValueError, match="5 of 5 clips have features that cannot be used"):
+        for index in range(5):
+            clips[index]
+    clips._unreadable = None  # as for films that are embedded
     with pytest.raises(ValueError, match=r"video of clip both.mp4@0.5-3.5: .* not finite"):
         clips[0]
+
+
+def test_f14_clips_that_cannot_be_used_are_missing_named_once_and_limited(videos, caplog):
+    clips = open_clips(videos)
+    plain, damaged = clips.reader.read, {"both.mp4"}
+
+    def read(video, field, first=0, last=None):
+        rows = plain(video, field, first, last).clone()
+        if video in damaged and field == "2d":
+            rows[:1] = float("nan")
+        if video in damaged and field == "audio":
+            raise ValueError("both.mp4: its shard is missing")
+        return rows
+
+    clips.reader.read = read
+    for _ in range(2):
+        first, other = clips[0], clips[1]
+        assert len(first["video"]) == len(first["audio"]) == 0 < len(first["text"])
+        assert len(other["video"])
+    said = [record.message for record in caplog.records if "cannot be used" in record.message]
+    assert len(said) == 1 and "both.mp4@0.5-3.5" in said[0] and "taken as missing" in said[0]
+    damaged |= {"mute.mp4", "blind.mp4"}
+    strict = open_clips(videos, max_bad=0.01)
+    strict.reader.read = read
+    with pytest.raises(ValueError, match=r"1 of 5 clips .* more than data.max_bad \(0.01\)"):
+        strict[0]
 
 
 def test_videos_beside_the_captions_may_be_named_without_ending(videos):
