@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion.config import choose, load_config, merge, to_yaml
+from fusion.data.untrusted.reading import read_json
 from fusion.data.untrusted.weight_files import find_difference, reason_of, shapes_of
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.parts import find_part, own_parts
@@ -114,7 +115,7 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
     """Read how the features of a model's clips were made; None if its checkpoint does not say."""
     file = find_checkpoint(path) / RECIPE
     try:
-        recipe: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        recipe: dict[str, Any] = read_json(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

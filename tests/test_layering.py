@@ -3,17 +3,8 @@ import functools
 from pathlib import Path
 
 LAYERS = [
-    {
-        "modalities",
-        "files",
-        "parts",
-        "process",
-        "recipes",
-        "typed",
-        "value_types",
-        "words",
-        "data.untrusted",
-    },
+    {"data.untrusted"},
+    {"modalities", "files", "parts", "process", "recipes", "typed", "value_types", "words"},
     {"tokens"},
     {"batches", "distributed", "interfaces"},
     {"models", "losses", "data", "config"},  # none of these imports another

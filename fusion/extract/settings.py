@@ -13,6 +13,7 @@ from fusion.data.features.format import Field
 from fusion.data.media.film import VERSION
 from fusion.data.media.log_mel import HOP, NUM_MELS, RATE
 from fusion.data.media.streams import BEST, Tracks
+from fusion.data.untrusted.reading import read_json
 from fusion.extract.backbone import NONE, Backbone, Source
 from fusion.extract.networks import build_backbone
 from fusion.extract.transformers_models import SoundBackbone
@@ -106,7 +107,7 @@ def claim(store: Path, settings: Mapping[str, Any]) -> None:
         _check_free(store)
         write_once(path, json.dumps(settings, indent=1) + "\n")
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         keys = [k for k in {**found, **settings} if k != "decoding"]  # each video has its own
         differ = [k for k in keys if found.get(k) != settings.get(k)]
     except (ValueError, AttributeError):

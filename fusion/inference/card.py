@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.config import to_yaml
+from fusion.data.untrusted.reading import read_json
 from fusion.extract.transformers_models import PREFIX
 from fusion.report.tables import format_table
 
@@ -83,6 +84,6 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
     for file in (RESULTS, COST):
         for folder in (checkpoint, *of_run):
             if (folder / file).exists():
-                facts[file] = json.loads((folder / file).read_text(encoding="utf-8"))
+                facts[file] = read_json(folder / file)
                 break
     return facts

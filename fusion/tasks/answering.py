@@ -16,6 +16,7 @@ from fusion.config import check, merge
 from fusion.data.features.problems import warn
 from fusion.data.questions import QUESTION_SETS
 from fusion.data.questions.clips import QuestionClips
+from fusion.data.untrusted.reading import read_json
 from fusion.evaluation.answers import METRICS, Answered, answer_table
 from fusion.evaluation.answers import Settings as EvaluationSettings
 from fusion.evaluation.embed import embed
@@ -144,7 +145,7 @@ def read_answers(checkpoint: Path) -> list[str]:
     """
     file = checkpoint / VOCABULARY
     try:
-        answers = json.loads(file.read_text(encoding="utf-8"))
+        answers = read_json(file)
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read ({error}); copy it from a backup") from None
     return [str(answer) for answer in answers]

@@ -15,6 +15,7 @@ from fusion.builders import check_config
 from fusion.config import ConfigError, check, merge
 from fusion.data.labelled import LABELLED_SETS
 from fusion.data.labelled.clips import FilmClips
+from fusion.data.untrusted.reading import read_json
 from fusion.evaluation.classes import ALL, METRICS, PAIR_METRICS, Classified, class_table
 from fusion.evaluation.classes import Settings as EvaluationSettings
 from fusion.evaluation.embed import embed
@@ -154,7 +155,7 @@ def read_classes(checkpoint: Path) -> list[str]:
     """
     file = checkpoint / NAMES
     try:
-        names = json.loads(file.read_text(encoding="utf-8"))
+        names = read_json(file)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("it is not a list of names")
         if not names or len(set(names)) < len(names):

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.data.untrusted.reading import decode_json
+
 FORMAT = 1
 HALF = np.dtype("<f2")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a field or a writer
@@ -78,7 +80,7 @@ def encode_fields(fields: Mapping[str, Field]) -> str:
 def decode_fields(content: bytes, place: str) -> dict[str, Field]:
     """Read ``store.json``, the file at ``place``."""
     try:
-        described = json.loads(content)
+        described = decode_json(content)
         version, fields = described["format"], described.get("fields")
         if version == FORMAT:
             if others := {field["dtype"] for field in fields.values()} - {"float16"}:
@@ -139,7 +141,7 @@ def decode_piece(name: str, content: bytes, fields: Mapping[str, Field]) -> Inde
     if piece_digest(content) != name.rpartition("-")[2]:
         raise StoreError(f"{name}.json is damaged: its hash is not that in its name; {MEND}")
     try:
-        described = json.loads(content)
+        described = decode_json(content)
         piece = IndexPiece(described["size"], described["sha256"], described["videos"])
         _check_places(piece, fields)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -197,7 +199,7 @@ def decode_header(
         raise ValueError(f"its header has {length} bytes")
     tensors = {}
     try:
-        header = json.loads(bytes(read(8, length)))
+        header = decode_json(bytes(read(8, length)))
         metadata = header.pop("__metadata__", {})
         for name, entry in header.items():
             begin, end = entry["data_offsets"]

@@ -22,7 +22,7 @@ from fusion.data.features import format as codec
 from fusion.data.features.files import LocalFiles, StoreFiles
 from fusion.data.features.format import Field, StoreError
 from fusion.data.features.name_index import NameIndex, hash_name, sort_hashes
-from fusion.data.untrusted.reading import open_file
+from fusion.data.untrusted.reading import decode_json, open_file
 from fusion.files import cache_folder, lock, write_atomically
 
 INDEX_VERSION = "3"  # raise it when build_index writes anything else
@@ -56,7 +56,7 @@ class Index:
                 name: content[begin:end].view(_DTYPES.get(name, "<i8"))
                 for name, (_, begin, end) in tensors.items()
             }
-            said: dict[str, str] = json.loads(metadata["damaged"])
+            said: dict[str, str] = decode_json(metadata["damaged"])
             self.damaged = {str(shard): str(problem) for shard, problem in said.items()}
             self.shards = parts["shards"].tobytes().decode().split()
             if odd := [name for name in self.shards if not codec.SHARD_NAME.fullmatch(name)]:
@@ -106,7 +106,7 @@ class Index:
     def facts(self, row: int) -> dict[str, Any]:
         """Return what was noted about a video."""
         begin, end = self._facts_ends[row : row + 2].tolist()
-        return json.loads(self._facts[begin:end].tobytes() or b"{}")
+        return decode_json(self._facts[begin:end].tobytes() or b"{}")
 
 
 def build_index(pieces: Iterable[tuple[str, bytes]], fields: Mapping[str, Field]) -> bytes:

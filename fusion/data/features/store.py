@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +42,7 @@ from fusion.data.features.files import StoreFiles, open_files
 from fusion.data.features.format import Field, IndexPiece, StoreError
 from fusion.data.features.index import map_index, open_index
 from fusion.data.features.problems import warn
+from fusion.data.untrusted.reading import decode_json
 from fusion.files import missing_folder
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class FeatureStore:
     def recipe(self) -> dict[str, Any] | None:
         """Return how fusion extract made the features; None if another program made them."""
         try:
-            found = json.loads(self.files.content(RECIPE))
+            found = decode_json(self.files.content(RECIPE))
         except (FileNotFoundError, ValueError):
             return None
         return found if isinstance(found, dict) else None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from fusion.data.datasets.clips import unique_names
 from fusion.data.features.problems import name_some
 from fusion.data.questions.question import Question, guess_answer_type, guess_question_type
+from fusion.data.untrusted.reading import read_json as read_any
 from fusion.files import missing_folder
 
 FORMS = (
@@ -37,7 +38,7 @@ class Found(NamedTuple):
 def read_json(path: Path) -> Any:
     """Read a JSON file; QuestionError: it is not there, or is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_any(path)
     except FileNotFoundError:
         raise QuestionError(f"{path}: no such file{missing_folder(path)}; check the path") from None
     except json.JSONDecodeError as error:

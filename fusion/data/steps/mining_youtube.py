@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from fusion.data.captions.table import CaptionParser
 from fusion.data.steps.annotation import NO_ANNOTATION, Notes, StepCaption, StepError
 from fusion.data.untrusted.npz import read_npy
+from fusion.data.untrusted.reading import read_json
 from fusion.files import missing_folder
 
 CLASSES, STEPS = ("mapping.txt", "classes.txt"), ("steps.json", "step.json")
@@ -114,7 +114,7 @@ def _matrices(
     listed: Path, places: Sequence[Path], parser: CaptionParser, notes: Notes
 ) -> Iterator[tuple[str, Sequence[Sequence[str]]]]:
     try:
-        steps = json.loads(listed.read_text("utf-8"))
+        steps = read_json(listed)
     except (OSError, ValueError) as error:
         raise StepError(f"{listed} cannot be read ({error}); it names the steps of films") from None
     if not (isinstance(steps, dict) and all(isinstance(names, list) for names in steps.values())):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.data.untrusted.reading import open_file
+from fusion.data.untrusted.unpickler import printable
 
 MOST_BYTES = 4 << 30  # of an array; the features of a day of video are smaller
 HEADER = 1 << 16
@@ -42,7 +43,7 @@ def read_npz(path: Path, key: str) -> NDArray[Any]:
         raise NpzError(f"{path} is missing") from None
     except Exception as error:
         # Damage raises a dozen kinds of errors in zipfile, zlib and numpy.
-        raise NpzError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+        raise NpzError(f"{path} is damaged ({_line(error)})") from error
 
 
 def read_arrays(source: Path | bytes) -> dict[str, NDArray[Any]]:
@@ -73,13 +74,13 @@ def read_arrays(source: Path | bytes) -> dict[str, NDArray[Any]]:
         except (NpzError, MemoryError):
             raise
         except Exception as error:  # damage raises a dozen kinds
-            raise NpzError(f"{name}damaged ({type(error).__name__}: {error})") from error
+            raise NpzError(f"{name}damaged ({_line(error)})") from error
 
 
 def _read(path: Path, key: str) -> NDArray[Any]:
     with open_file(path) as file, zipfile.ZipFile(file) as archive:
         if f"{key}.npy" not in archive.namelist():
-            names = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:9])
+            names = ", ".join(printable(n.removesuffix(".npy")) for n in archive.namelist()[:9])
             raise NpzError(f"{path} has no array {key!r}, but {names or 'none'}")
         member = archive.getinfo(f"{key}.npy")
         size_of_file = path.stat().st_size
@@ -96,9 +97,9 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDA
     """Read an array; ``name`` is what an error begins with."""
     key = member.filename.removesuffix(".npy")
     if member.compress_type not in _NUMPY_WRITES:
-        raise NpzError(f"{name}{key} is packed in a way that NumPy does not know")
+        raise NpzError(f"{name}{printable(key)} is packed in a way that NumPy does not know")
     with archive.open(member) as file:
-        return _array(file, member.file_size, f"{name}{key}")
+        return _array(file, member.file_size, f"{name}{printable(key)}")
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -116,7 +117,7 @@ def read_npy(path: Path) -> NDArray[Any]:
         except (NpzError, MemoryError):
             raise
         except Exception as error:
-            raise NpzError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+            raise NpzError(f"{path} is damaged ({_line(error)})") from error
 
 
 def _array(file: IO[bytes], given: int, name: str) -> NDArray[Any]:
@@ -132,3 +133,7 @@ def _array(file: IO[bytes], given: int, name: str) -> NDArray[Any]:
         raise NpzError(f"{name} claims to be {shape} {dtype}, which its {given} bytes do not hold")
     data = np.frombuffer(file.read(size), dtype)
     return data.reshape(shape, order="F" if in_columns else "C")
+
+
+def _line(error: Exception) -> str:
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()), 300)

@@ -135,10 +135,10 @@ class Unpickler(pickle.Unpickler):
         return self.foreign[full]
 
 
-def printable(value: object) -> str:
+def printable(value: object, most: int = 80) -> str:
     """Write a value of a file for a terminal: short, and without characters that would steer it."""
     text = value if isinstance(value, str) else short(value)
-    text = text if len(text) <= 80 else f"{text[:79]}\N{HORIZONTAL ELLIPSIS}"
+    text = text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
     return text if text.isprintable() else ascii(text)
 
 

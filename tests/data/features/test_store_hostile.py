@@ -188,3 +188,25 @@ def test_f24_pipes_among_the_files_of_a_store_are_not_waited_for(folder, tmp_pat
     os.mkfifo(piece)
     with pytest.raises((StoreError, OSError), match="pipe"):
         FeatureStore(folder)
+
+
+@pytest.mark.parametrize("name", ["store.json", "piece", "index"])
+def test_f21_deeply_nested_json_is_no_crash(folder, name):
+    FeatureStore(folder)
+    nested = b"[" * 100_000
+    if name == "index":
+        (path,) = (folder / "index").glob("*.safetensors")
+        path.write_bytes(len(nested).to_bytes(8, "little") + nested)
+        check(FeatureStore(folder), names(30))
+        return
+    path = folder / name if name == "store.json" else shards(folder, "json")[0]
+    path.write_bytes(nested)
+    if name == "store.json":
+        with pytest.raises(StoreError, match="nested too deeply"):
+            FeatureStore(folder)
+        return
+    digest = codec.piece_digest(nested)  # as a store of a stranger would be named
+    for old in (path, path.with_suffix(".safetensors")):
+        old.rename(old.with_stem(f"w-00000-{digest}"))
+    (problem,) = FeatureStore(folder).index.damaged.values()
+    assert "nested too deeply" in problem

@@ -190,3 +190,14 @@ def test_f20_the_advice_to_run_the_code_of_a_file_is_not_passed_on(tmp_path):
     assert "refused as it could run code" in said
     assert "weights_only" not in said and "\n" not in said
     assert reason_of(ValueError("short\nlong")) == "short" and reason_of(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J"])
+def test_names_in_a_file_are_printed_without_what_steers_a_terminal(tmp_path, name):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.npy", b"no array")
+    for read in (read_arrays, lambda path: read_npz(path, "features")):
+        with pytest.raises(NpzError) as caught:
+            read(path)
+        assert str(caught.value).isprintable()
