@@ -23,6 +23,7 @@ from fusion.data.captions.match import ENDINGS
 from fusion.data.datasets.sampling import check_finite
 from fusion.tokens import Tokens
 
+MOST_DOWNLOAD = 2**33  # bytes of a file behind an address
 URL = ("http://", "https://", "s3://", "gs://", "hf://", "file://")
 
 
@@ -160,6 +161,10 @@ class Inputs:
             with fsspec.open(address, "rb") as source, open(target, "wb") as file:
                 while block := source.read(2**20):
                     file.write(block)
+                    if file.tell() > MOST_DOWNLOAD:
+                        raise ValueError(
+                            f"it has more than {MOST_DOWNLOAD >> 20} MiB; load it first"
+                        )
         except Exception as error:  # each kind of storage has its own
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{where}: {address} cannot be read ({reason})") from None

@@ -98,6 +98,12 @@ def test_an_address_is_downloaded(model, film):
     equal(model.encode(film.as_uri()), model.encode(film))
 
 
+def test_f21_an_address_that_sends_without_end_is_left(model, film, monkeypatch):
+    monkeypatch.setattr("fusion.inference.items.MOST_DOWNLOAD", 1000)
+    with pytest.raises(ValueError, match="cannot be read .it has more than 0 MiB; load it first"):
+        model.encode(f"file://{film}")
+
+
 def test_an_address_of_the_web_is_downloaded(model, film):
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_):
