@@ -105,6 +105,8 @@ def load_config(
         config = _to_dict(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_first_line(error)}{variable_meant(error)}") from None
+    except TypeError as error:  # a list over a mapping
+        raise ConfigError(f"{path}: {_first_line(error)} (a list and a mapping)") from None
     return _checked(config, path, own)
 
 
@@ -253,7 +255,8 @@ def _merge(base: Any, changes: Any) -> Any:
         name, before = (OmegaConf.select(c, f"{section}.name") for c in (changes, base))
         if name is not None and before is not None and name != before:
             del kept[section]
-    for name, spec in (OmegaConf.select(changes, "model.modalities") or {}).items():
+    modalities = OmegaConf.select(changes, "model.modalities")
+    for name, spec in modalities.items() if isinstance(modalities, DictConfig) else ():
         _drop_replaced(OmegaConf.select(kept, f"model.modalities.{name}"), spec)
     return OmegaConf.merge(kept, changes)
 

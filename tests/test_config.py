@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from fusion.config import ConfigError, changed_keys, check, choose, flatten, load_config, to_yaml
+from fusion.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = {
@@ -234,3 +235,11 @@ def test_widths_are_positive(change):
     with pytest.raises(ConfigError, match=f"model.{key} must be at least 1; got {value}"):
         load_config("eao", [f"model.{change}"])
     load_config("eao", ["model.num_blocks=0"])  # an ablation
+
+
+@pytest.mark.parametrize("value", ["text", "[text]", "5"])
+def test_modalities_that_are_no_mapping_are_one_line(tmp_path, value):
+    """Found by ``python -m tests.fuzz config``."""
+    (tmp_path / "config.yaml").write_text(f"base: eao\nmodel: {{modalities: {value}}}\n")
+    with pytest.raises(ConfigError):
+        choose("model", load_config(tmp_path / "config.yaml")["model"], MODELS)

@@ -109,7 +109,14 @@ def find_separator(text: str, merit: Callable[[Sequence[str]], tuple[int, int]])
     first = next((line for line in text.splitlines() if line.strip()), "")
     if separator := said_separator(first):
         return separator
-    return max(SEPARATORS, key=lambda sep: merit(next(csv.reader([first], delimiter=sep), [])))
+
+    def fields(separator: str) -> Sequence[str]:
+        try:
+            return next(csv.reader([first], delimiter=separator), [])
+        except csv.Error:  # a field that is too long
+            return []
+
+    return max(SEPARATORS, key=lambda separator: merit(fields(separator)))
 
 
 def said_separator(line: str) -> str | None:

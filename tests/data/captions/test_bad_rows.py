@@ -137,3 +137,11 @@ def test_times_beyond_the_film_are_named_and_the_other_clips_are_kept(tmp_path, 
     assert source.clips("test").ids == ["a@1-4", "a@5-9"]
     assert "1 of 3 clips begin after the features" in caplog.text
     assert "1 of 3 clips end after their film, and are taken up to its end (a@5-9" in caplog.text
+
+
+def test_f21_a_first_line_of_one_endless_field_is_one_line(tmp_path):
+    """Found by ``python -m tests.fuzz csv``."""
+    (tmp_path / "a.csv").write_text("video" + "x" * 200_000 + ",text\nv,a man\n")
+    with pytest.raises(CaptionError) as caught:
+        read_caption_file(tmp_path / "a.csv")
+    assert str(caught.value).startswith(f"{tmp_path}/a.csv") and "\n" not in str(caught.value)
