@@ -3,6 +3,7 @@
 config.yaml                   what the model is and how it was trained
 model.safetensors             its weights
 recipe.json                   how the features of its clips were made, if that is known
+manifest.json                 size and SHA-256 of each file, see :mod:`fusion.manifest`
 word_vectors.safetensors, vocabulary.txt    (or what else the text encoder saves)
 """
 
@@ -20,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from fusion.config import choose, load_config, merge, to_yaml
+from fusion.data.features.problems import warn
 from fusion.data.untrusted.reading import read_json
 from fusion.data.untrusted.weight_files import find_difference, reason_of, shapes_of
+from fusion.manifest import MANIFEST, DamagedError, NewerError, check_files, write_manifest
 from fusion.models import MODELS, TEXT_ENCODERS
 from fusion.parts import find_part, own_parts
 
@@ -30,6 +33,8 @@ SMALL = 10**7  # weights that are made without asking whether there are so many
 CONFIG = "config.yaml"
 RECIPE = "recipe.json"
 Trust = bool | Collection[str]  # of import paths in a checkpoint: all or none, or these
+
+_without_manifest: set[Path] = set()  # of these it was said
 
 
 def trust_of(config: Mapping[str, Any]) -> Trust:
@@ -54,6 +59,36 @@ def save_checkpoint(
     if recipe is not None:
         (folder / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
     save_text_encoder(folder, text_encoder)
+
+
+def seal_checkpoint(folder: Path, model: nn.Module, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the manifest of a checkpoint, once all its other files are there."""
+    shapes = {n: "x".join(map(str, t.shape)) or "scalar" for n, t in model.state_dict().items()}
+    write_manifest(folder, {**(facts or {}), "shapes": shapes})
+
+
+def check_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Compare the files of a checkpoint with its manifest, and return that.
+
+    None: it has none, which a warning says. A CheckpointError names a file that is damaged.
+    """
+    try:
+        manifest = check_files(folder)
+    except DamagedError as error:
+        others = (folder.with_name(name) for name in ("best", "last", "last.1"))
+        other = next((str(o) for o in others if o != folder and (o / WEIGHTS).exists()), "a backup")
+        raise CheckpointError(
+            f"{error}; take {other}, or if you changed it yourself, delete {folder / MANIFEST}"
+        ) from None
+    except NewerError as error:
+        raise CheckpointError(str(error)) from None
+    if manifest is None and (path := folder.absolute()) not in _without_manifest:
+        _without_manifest.add(path)
+        warn(
+            f"{folder} has no {MANIFEST}, as checkpoints of older versions: it is read, but damage"
+            " to its files would not be noticed"
+        )
+    return manifest
 
 
 def save_text_encoder(folder: Path, text_encoder: Any) -> None:
@@ -188,11 +223,16 @@ def load_text_encoder(
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Find the checkpoint that a path means: the folder itself or the best of a run."""
+    """Find the checkpoint that a path means: the folder itself or the best of a run.
+
+    CheckpointError: there is none, or a file of it is damaged, see :func:`check_checkpoint`.
+    """
     path = Path(path)
-    # ".old": the run died between the two renames that replace a folder.
-    for folder in [path, *(path / name for name in ("best", "best.old", "last", "last.old"))]:
+    # The others: the run died between the renames that replace a folder.
+    names = ("best", "best.old", "last", "last.old", "last.1", "last.1.old")
+    for folder in [path, *(path / name for name in names)]:
         if (folder / WEIGHTS).exists():
+            check_checkpoint(folder)
             return folder
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint at {path}: no such folder")

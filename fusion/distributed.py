@@ -121,16 +121,24 @@ class OtherRankFailed(Exception):
 
 
 class Agreement:
-    """Agreement of the ranks on failures; communicates over the CPU, whatever the device."""
+    """Agreement of the ranks on failures; communicates over the CPU, whatever the device.
+
+    Each vote also carries the number that ``ask`` returns on this rank, such as a signal; ``asked``
+    is the largest one of the last vote, on every rank.
+    """
 
     def __init__(self) -> None:
+        self.ask: Callable[[], int] = lambda: 0
+        self.asked = 0
         self.group: Any = None  # torch's own types of it differ between versions
         if world_size() > 1:
             self.group = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
 
     def vote(self, well: bool) -> bool:
         """Report whether this rank is well; return whether all are."""
-        return all(self.gather(int(well)))
+        numbers = self.gather(int(well) + 2 * self.ask())
+        self.asked = max(numbers) >> 1
+        return all(number & 1 for number in numbers)
 
     def check(self) -> None:
         """Report that this rank is well; raise OtherRankFailed if another one is not."""

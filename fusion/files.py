@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import secrets
@@ -26,11 +27,13 @@ FLUSHES = 8  # files at a time; a disk takes several as fast as one
 
 
 @contextlib.contextmanager
-def replace_folder(path: str | Path) -> Iterator[Path]:
+def replace_folder(path: str | Path, keep: int = 1) -> Iterator[Path]:
     """Create or replace a folder, which appears, whole, when the body of the ``with`` succeeds.
 
     An existing folder stays readable at ``path`` until the new one is complete. It is then renamed
     to ``path`` + ``.old``, before the new one is renamed to ``path``; see :func:`recover_folder`.
+    If ``keep`` is more than one, so many folders are kept: ``path`` and, the older the higher,
+    ``path.1``, ``path.2`` and so on.
 
     Yields an empty folder beside ``path`` to write into, which is removed if the body raises.
     """
@@ -43,12 +46,15 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
             list(pool.map(flush_to_disk, (f for f in temporary.rglob("*") if f.is_file())))
         flush_to_disk(temporary)
         os.chmod(temporary, 0o755)  # mkdtemp made it private
-        old = path.with_name(f"{path.name}.old")
+        chain = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, keep))]
+        old = chain[-1].with_name(f"{chain[-1].name}.old")
         if path.is_symlink():
             logger.warning("%s was a link; a folder takes its place, what it led to stays", path)
         if path.exists() or path.is_symlink():
             remove_folder(old)
-            path.rename(old)
+            for older, newer in itertools.pairwise([old, *reversed(chain)]):
+                if newer.exists() or newer.is_symlink():
+                    newer.rename(older)
         temporary.rename(path)
         flush_to_disk(path.parent)
         remove_folder(old)

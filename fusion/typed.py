@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 _WORD = re.compile(r"(?=.*\w)[\w.+-]+")  # only such can be a number, true, false or null
@@ -116,10 +117,12 @@ def expand_all(values: Any, key: str = "") -> Any:
 
 def check_numbers(config: Mapping[str, Any]) -> None:
     """Raise a ValueError that names a number of a config which is out of range."""
-    if (key := _find_huge(config)) is not None:
+    if (key := _find(config, _is_huge)) is not None:
         raise ValueError(f"{key} is too large a number; it must be below 2 to the power of 63")
     if (found := _find_empty(config.get("model"), "model")) is not None:
         raise ValueError(f"{found[0]} must be at least 1; got {found[1]}")
+    if (key := _find(config, _is_not_finite)) is not None:
+        raise ValueError(f"{key} must be a finite number")
     if (count := config.get("max_clips")) is not None and count < 1:
         raise ValueError(f"max_clips must be at least 1; got {count}")
 
@@ -134,16 +137,25 @@ def _find_empty(values: Any, key: str) -> tuple[str, Any] | None:
     return next(filter(None, found), None)
 
 
-def _find_huge(values: Any, key: str = "") -> str | None:
-    """Return the key of a whole number that does not fit into 64 bits; None: there is none."""
+def _find(values: Any, is_wrong: Callable[[Any], bool], key: str = "") -> str | None:
+    """Return the key of the first value that is wrong; None: there is none."""
     if isinstance(values, Mapping):
-        found = (_find_huge(value, f"{key}.{name}".lstrip(".")) for name, value in values.items())
+        items = values.items()
+        found = (_find(value, is_wrong, f"{key}.{name}".lstrip(".")) for name, value in items)
     elif isinstance(values, list):
-        found = (_find_huge(value, key) for value in values)
+        found = (_find(value, is_wrong, key) for value in values)
     else:
-        huge = isinstance(values, int) and not -(2**63) <= values < 2**63
-        return key if huge else None
+        return key if is_wrong(values) else None
     return next(filter(None, found), None)
+
+
+def _is_huge(value: Any) -> bool:
+    """Return whether it is a whole number that does not fit into 64 bits."""
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def variable_meant(error: Exception) -> str:

@@ -41,6 +41,16 @@ def test_the_last_line_is_json_with_a_ratio(tool, words):
 
 
 @pytest.mark.slow
+def test_guards_and_manifests_are_measured_beside_the_step(tool):
+    words = ["safety", "--size", "tiny", "--batch", "4", "--repeats", "1"]
+    code, output, errors = tool("tools/benchmark.py", *words)
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])
+    assert result["share_of_training"]["together"] > 0
+    assert result["seconds"].keys() == {"step", "look", "check", "write", "manifest", "verify"}
+
+
+@pytest.mark.slow
 def test_a_store_is_measured_against_whole_files(tool):
     words = ["store", "--videos", "2", "--seconds", "20", "--repeats", "1"]
     code, output, errors = tool("tools/benchmark.py", *words)
@@ -85,7 +95,7 @@ def test_engines_are_measured_against_the_exact_one(tool):
         (["step", "--fill", "1.5"], "argument --fill: must be above 0 and at most 1; got 1.5"),
         (["loss", "--batch", "0"], "must be a whole number and at least 1; got 0"),
         (["speed"], "invalid choice: 'speed'"),
-        ([], "required: {step,loss,evaluate,memory,store,video,localise,search}"),
+        ([], "required: {step,loss,evaluate,memory,safety,store,video,localise,search}"),
     ],
     ids=str,
 )

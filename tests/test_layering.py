@@ -4,7 +4,8 @@ from pathlib import Path
 
 LAYERS = [
     {"data.untrusted"},
-    {"modalities", "files", "parts", "process", "recipes", "typed", "value_types", "words"},
+    {"modalities", "files", "manifest", "parts", "process", "recipes", "signals", "typed"}
+    | {"value_types", "words"},
     {"tokens"},
     {"batches", "distributed", "interfaces"},
     {"models", "losses", "data", "config"},  # none of these imports another

@@ -11,7 +11,7 @@ import torch
 
 from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
-from tools.benchmarks import evaluate, localise, loss, memory, search, step, store, video
+from tools.benchmarks import evaluate, localise, loss, memory, safety, search, step, store, video
 
 EXAMPLES = """examples:
   python tools/benchmark.py step                      # whole step of the paper's model
@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py loss --kind mcn --width 64
   python tools/benchmark.py evaluate --size small
   python tools/benchmark.py memory --chunk 128
+  python tools/benchmark.py safety --size small --batch 32
   python tools/benchmark.py store
   python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
   python tools/benchmark.py video --network resnet50 --size 224
@@ -94,6 +95,11 @@ def _add_memory(command):
     command.add_argument("--doublings", type=_at_least_two, default=4, help=text)
 
 
+def _add_safety(command):
+    _add_batch(command, 32)
+    _add_size(command, "small")
+
+
 def _add_store(command):
     command.add_argument("--videos", type=positive, default=50, help="videos (default: 50)")
     text = "length of a video (default: 390)"
@@ -153,6 +159,7 @@ SUBJECTS = {
     "loss": (loss, _add_loss, "one contrastive term, or the loss of MCN"),
     "evaluate": (evaluate, _add_evaluate, "embedding and ranking"),
     "memory": (memory, _add_memory, "a step in chunks: peak memory against the batch size"),
+    "safety": (safety, _add_safety, "guards of a step and manifests of checkpoints"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
     "video": (video, _add_video, "clips read from films; TSM and the network of single frames"),
     "localise": (localise, _add_localise, "steps in films of hours: time and memory"),

@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 
+from fusion.checkpoint import CheckpointError
 from fusion.config import ConfigError
-from fusion.training.launch import LaunchError, Stopped
+from fusion.signals import ignore_stops
+from fusion.training.launch import LaunchError, Stopped, is_lost_process, stops_raise
 from fusion.training.memory import OutOfMemory, is_out_of_memory
 from fusion.words import visible
 
@@ -29,21 +31,30 @@ def run(command: Callable[[], object]) -> None:
         command()
         return
     try:
-        command()
+        with stops_raise():
+            command()
     except Stopped as stop:
+        ignore_stops()
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # all processes stop: the first one says so
+            sys.exit(128 + stop.signal)
         _end(str(stop), 128 + stop.signal)
     except KeyboardInterrupt as stop:
         _end(str(stop) or "interrupted", 128 + signal.SIGINT)
-    except (ConfigError, LaunchError, OutOfMemory) as error:
+    except (ConfigError, CheckpointError, LaunchError, OutOfMemory, FloatingPointError) as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             # Usually all processes fail alike: rank 0 prints, and the launcher kills the others. A
             # process that outlives the wait failed alone, so it prints.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(LAST_WORDS)
         _end(f"error: {_one_line(error)}")
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, OSError) as error:
         _end(f"error: {_one_line(error)}")
     except (RuntimeError, MemoryError) as error:
+        if is_lost_process(error):
+            _end(
+                f"error: another process of this run has ended ({_one_line(error)}); go on with"
+                " resume=true"
+            )
         if not is_out_of_memory(error):
             raise
         _end(

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
-from fusion.checkpoint import load_weights, save_checkpoint
+from fusion.checkpoint import check_checkpoint, load_weights, save_checkpoint
 from fusion.commands.cost import describe_cost, describe_run, peak_memory
 from fusion.commands.job import Job, from_main
 from fusion.config import ConfigError
@@ -19,6 +19,8 @@ from fusion.files import write_atomically
 from fusion.report.layout import say_small
 from fusion.report.run_page import write_report
 from fusion.report.tables import format_table
+from fusion.signals import ignore_stops
+from fusion.training.launch import Stopped
 from fusion.training.log import read_metrics, tracker_config
 from fusion.training.run_folder import LOCK, RunFolder
 from fusion.training.settings import LAST
@@ -35,6 +37,9 @@ def train(config: Mapping[str, Any]) -> None:
     training = Training(config)
     try:
         training.run()
+    except Stopped as stop:
+        ignore_stops()  # a launcher passes on what the terminal has sent already
+        raise Stopped(stop.signal, saved=training.folder.last.exists()) from None
     finally:
         training.close()
 
@@ -134,6 +139,7 @@ class Training:
         job, model, processes = self.job, trainer.unwrapped, self.job.accelerator.num_processes
         peak = peak_memory(job.accelerator)
         seconds = None if resumed else job.clock.seconds["training"]
+        check_checkpoint(self.folder.best)
         load_weights(model, self.folder.best)
         path, evaluation = self.folder.path, None
         with job.clock("report"):
@@ -179,6 +185,6 @@ def _claim(folder: RunFolder, accelerator: Accelerator) -> bool:
         raise ConfigError(
             f"process {accelerator.process_index} cannot see {folder.path}; all must share its disk"
         )
-    if folder.config["resume"] and accelerator.is_main_process:
+    if folder.resumes and accelerator.is_main_process:
         print(f"{folder.path}: {'going on' if resumes else 'no run yet, beginning one'}")
     return resumes

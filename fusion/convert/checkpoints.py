@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fusion.builders import build_text_encoder
-from fusion.checkpoint import save_checkpoint
+from fusion.checkpoint import save_checkpoint, seal_checkpoint
 from fusion.config import choose
 from fusion.convert.config import (
     describe_dropped,
@@ -78,6 +78,7 @@ def convert_checkpoint(
     try:
         with replace_folder(out) as folder:
             save_checkpoint(folder, model, config, text_encoder)
+            seal_checkpoint(folder, model)
     except SafetensorError as error:
         raise OSError(f"{out} cannot be written: {error}") from None
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from fusion.checkpoint import CONFIG, RECIPE, WEIGHTS, save_checkpoint
+from fusion.checkpoint import CONFIG, RECIPE, WEIGHTS, save_checkpoint, seal_checkpoint
 from fusion.files import replace_folder
 from fusion.inference.card import CARD, COST, RESULTS, write_card
+from fusion.manifest import MANIFEST
 from fusion.models.text_encoders import VECTORS, VOCABULARY
 
 # Files of a saved model. Of an earlier one they are removed, the weights first.
-FILES = (WEIGHTS, CONFIG, RECIPE, RESULTS, COST, CARD, VECTORS, VOCABULARY)
+FILES = (WEIGHTS, MANIFEST, CONFIG, RECIPE, RESULTS, COST, CARD, VECTORS, VOCABULARY)
 
 
 def save_model(
@@ -36,6 +37,7 @@ def save_model(
     """Write what :func:`fusion.load` reads, and a card; see :func:`.card.write_card`."""
     with _replace_model(folder) as new:
         save_checkpoint(new, network, config, text_encoder, recipe)
+        seal_checkpoint(new, network)  # before the card, which people edit
         for file, content in facts.items():
             (new / file).write_text(json.dumps(content, indent=1), encoding="utf-8")
         write_card(new, name, config, recipe, facts, modalities, combinations)

@@ -13,6 +13,14 @@ from fusion.losses.contrastive import check_range, contrast
 from fusion.modalities import members, parse_term
 
 CONTRASTIVE = ("nce", "mms", "mms_dot")
+LARGEST_WEIGHT = 1e6  # of a part of a loss: above, gradients soon overflow
+
+
+def check_weight(name: str, weight: float) -> None:
+    """Raise ValueError if the weight of a part of a loss is no sensible number."""
+    if not 0 <= weight <= LARGEST_WEIGHT:
+        most = f" and at most {LARGEST_WEIGHT:g}" if weight > 0 else ""
+        raise ValueError(f"{name} must be at least 0{most}; got {weight}")
 
 
 class CombinatorialLoss(Loss):
@@ -54,8 +62,7 @@ class CombinatorialLoss(Loss):
                 f"unknown contrastive loss {contrastive!r}; choose from {', '.join(CONTRASTIVE)}"
             )
         for term, weight in terms.items():
-            if not weight >= 0:
-                raise ValueError(f"the weight of term {term!r} must be at least 0; got {weight}")
+            check_weight(f"the weight of term {term!r}", weight)
         self.weights = {term: float(weight) for term, weight in terms.items() if weight}
         if not self.weights:
             problem = "has no term with a weight above 0" if terms else "is empty"

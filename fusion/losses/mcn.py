@@ -14,7 +14,7 @@ import torch
 from fusion.distributed import all_reduce, all_reduce_with_grad
 from fusion.interfaces import Loss, Named, Result
 from fusion.losses.clusters import ClusterLoss
-from fusion.losses.combinatorial import CombinatorialLoss
+from fusion.losses.combinatorial import CombinatorialLoss, check_weight
 from fusion.modalities import letters_of
 
 RECONSTRUCTION = "reconstruction"
@@ -61,8 +61,7 @@ class MCNLoss(Loss):
         self.modalities, self.letters = list(modalities), {m: x for x, m in letters.items()}
         self.combinations = self.pairwise.combinations
         for name, weight in ("cluster", cluster_weight), ("reconstruction", reconstruction_weight):
-            if not weight >= 0:
-                raise ValueError(f"loss.{name}_weight must be at least 0; got {weight}")
+            check_weight(f"loss.{name}_weight", weight)
         self.cluster_weight, self.reconstruction_weight = cluster_weight, reconstruction_weight
         self.clusters = ClusterLoss(clusters, queue_batches, queue_stride, every, margin)
 

@@ -24,10 +24,11 @@ from fusion.evaluation.metrics import retrieval_metrics
 from fusion.evaluation.missing_table import PREFIX, curves_of_arrays
 from fusion.report.comparison import Run
 from fusion.report.layout import FORMAT, Layout
-from fusion.training.run_folder import FILES, FREE_TO_CHANGE
+from fusion.training.run_folder import FILES
+from fusion.training.safety.changes import NO_EFFECT
 
 NO_MATTER = (  # keys of a config that change no number that is compared
-    *FREE_TO_CHANGE,
+    *NO_EFFECT,
     *("data_root", "trainer.log_every", "trainer.save_every", "evaluation.queries_in_report"),
     "evaluation.tune_late_average",  # it adds rows and changes none
 )

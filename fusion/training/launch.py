@@ -6,21 +6,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
 import psutil
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, parse_flag_from_env
 
+from fusion.distributed import launched_as
 from fusion.files import num_cores
+from fusion.signals import STOPS, end_with_parent
 
+PATIENCE = timedelta(hours=12)
 PRECISIONS = ("no", "fp16", "bf16")
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")  # the exact step needs the whole model
 
@@ -30,22 +37,29 @@ class LaunchError(RuntimeError):
 
 
 class Stopped(Exception):
-    """A signal ended the run; its state is saved. ``signal`` is the number."""
+    """A signal ended the run; ``signal`` is its number. ``saved``: a run can go on."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with resume=true")
+    def __init__(self, number: int, saved: bool = True) -> None:
+        way = "; go on with resume=true" if saved else ""
+        super().__init__(f"stopped by {signal.Signals(number).name}{way}")
         self.signal = number
 
 
 class StopRequest:
-    """Records SIGTERM and SIGINT inside its ``with`` block; ``signal`` is the last one, or 0."""
+    """Records what asks to stop inside its ``with`` block; ``signal`` is the last one, or 0.
+
+    That is SIGTERM, SIGINT and SIGHUP, but no SIGHUP under ``nohup``.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
 
     def __enter__(self) -> StopRequest:
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._handlers = {number: signal.signal(number, self._note) for number in numbers}
+        self._handlers = {
+            number: signal.signal(number, self._note)
+            for number in STOPS
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -54,6 +68,66 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
+
+
+@contextlib.contextmanager
+def stops_raise() -> Iterator[None]:
+    """Raise :class:`Stopped` at SIGTERM and SIGHUP within the block, as Python does at SIGINT."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number, saved=False)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        for number in STOPS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Return whether an error means that another process of this run has ended."""
+    lost = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+    return lost and isinstance(error, RuntimeError)
+
+
+def launch_name() -> str:
+    """Name the program that launched this process, which is the same for its restarts."""
+    try:
+        parent = psutil.Process().parent()
+        return f"{parent.pid} {parent.create_time()}" if parent else ""
+    except psutil.Error:
+        return ""
+
+
+def is_restart_of(file: Path) -> bool:
+    """Return whether torchrun restarted this process (``--max_restarts``) after an earlier one.
+
+    That is so if the earlier one has written its :func:`launch_name` into a file.
+    """
+    if not int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0):
+        return False
+    try:
+        return file.read_text() == launch_name() != ""
+    except OSError:
+        return False
+
+
+def launched() -> psutil.Process | None:
+    """Return the launcher of this process, torchrun or ``accelerate launch``; None: there is none.
+
+    A launcher sets variables for the processes that it starts, and has none itself.
+    """
+    mine = {"TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
+    try:
+        parent = psutil.Process().parent()
+        return parent if parent and mine - parent.environ().keys() else None
+    except psutil.Error:
+        return None
 
 
 def make_accelerator(
@@ -71,8 +145,11 @@ def make_accelerator(
         ValueError: the precision is unknown.
         LaunchError: another number of processes runs, or the launcher shards the model.
     """
+    if launched():
+        end_with_parent(signal.SIGTERM)  # else `accelerate launch`, told to stop, leaves an orphan
     has_cuda = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
     device = "cuda" if has_cuda else "mps" if torch.backends.mps.is_available() else "cpu"
+    _meet_after_restart("nccl" if has_cuda else "gloo")
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=_precision(mixed_precision, device),
@@ -81,7 +158,7 @@ def make_accelerator(
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[
             # The others wait while one process extracts features, which may take hours.
-            InitProcessGroupKwargs(timeout=timedelta(hours=12))
+            InitProcessGroupKwargs(timeout=PATIENCE)
         ],
     )
     _check_processes(accelerator, num_processes)
@@ -99,8 +176,24 @@ def end_processes(accelerator: Accelerator) -> None:
     accelerator.free_memory()
     gc.collect()
     accelerator.end_training()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _meet_after_restart(backend: str) -> None:
+    """Let processes that torchrun has restarted meet where the ones before have left no addresses.
+
+    With its static rendezvous torch 2.14 keeps those, and the new processes wait for dead ones.
+    """
+    restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+    rank, count = launched_as()
+    own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not restart or not own or count == 1 or dist.is_initialized():
+        return
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, count, is_master=False, timeout=PATIENCE)
+    place = dist.PrefixStore(f"restart {restart}", store)
+    dist.init_process_group(backend, store=place, rank=rank, world_size=count, timeout=PATIENCE)
 
 
 def _precision(wanted: str | bool | None, device: str) -> str:
@@ -112,8 +205,8 @@ def _precision(wanted: str | bool | None, device: str) -> str:
         )
     assert isinstance(precision, str)
     nearest, why = _nearest_precision(precision, device)
-    if why and int(os.environ.get("RANK", 0)) == 0:
-        _warn(why)
+    if why:
+        warn(why)
     return nearest
 
 
@@ -149,7 +242,7 @@ def _check_processes(accelerator: Accelerator, wanted: int | None) -> None:
             f" --nproc_per_node {wanted} {command}"
         )
     if parse_flag_from_env("ACCELERATE_USE_CPU") and "WORLD_SIZE" not in os.environ:
-        _warn(
+        warn(
             "accelerate launch starts one process on a CPU, whatever --num_processes says; for"
             f" more: torchrun --nproc_per_node N {command}"
         )
@@ -164,7 +257,7 @@ def _check_launch(accelerator: Accelerator) -> None:
         )
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if steps not in ("1", "auto") and accelerator.is_main_process:
-        _warn(
+        warn(
             f"gradient_accumulation_steps={steps} of the launcher is ignored: the gradients of"
             f" {steps} small batches do not add up to that of one large batch, because the clips"
             " of a contrastive loss would have only their own small batch as negatives. Set"
@@ -179,16 +272,17 @@ def _use_all_cores() -> None:
     torchrun sets it to 1 and Accelerate to a half of the cores. What the user set is in the
     environment that the launcher itself was started with.
     """
-    launched = {"TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
     try:
-        parent = psutil.Process().parent()
-        chosen = parent is not None and "OMP_NUM_THREADS" in parent.environ()
+        launcher = launched()
+        chosen = launcher is not None and "OMP_NUM_THREADS" in launcher.environ()
     except psutil.Error:
         return
-    if launched and not chosen:
+    if launcher and not chosen:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         torch.set_num_threads(max(1, num_cores() // processes))
 
 
-def _warn(message: str) -> None:
-    print(message, file=sys.stderr)
+def warn(message: str) -> None:
+    """Print a line for the user, in the first of several processes only."""
+    if int(os.environ.get("RANK") or 0) == 0:
+        print(message, file=sys.stderr, flush=True)

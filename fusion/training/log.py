@@ -92,6 +92,11 @@ class RunLog:
         """Log how many clips each rank has in memory at a time."""
         self._write("memory", epoch, step, {f"chunk/{rank}": n for rank, n in enumerate(sizes)})
 
+    def skipped(self, epoch: int, clips: Mapping[int, Sequence[str]]) -> None:
+        """Log the clips of steps that were left out, by step."""
+        for step, ids in clips.items():
+            self._write("skipped", epoch, step, {"clips": list(ids)})
+
     def say(self, message: str | None) -> None:
         """Print a line above the progress bar, if there is a message."""
         if self.on_main and message:
@@ -108,8 +113,9 @@ class RunLog:
             return
         if self.path is not None:
             self._append(self.path, json.dumps(row) + "\n")
+        numbers = {k: v for k, v in values.items() if not isinstance(v, list)}
         with self._surviving("the curves of the trackers"):
-            curves = {f"{event}/{key}": value for key, value in values.items()}
+            curves = {f"{event}/{key}": value for key, value in numbers.items()}
             self.accelerator.log(curves, step=step)
 
     def _append(self, path: Path, line: str) -> None:

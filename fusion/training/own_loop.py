@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from fusion import distributed
 from fusion.batches import Collate, NumberedCollate, NumberedItems, as_batch
-from fusion.files import recover_folder
 from fusion.interfaces import Loss, Named, Result
 from fusion.models.batchnorm import batch_granularity, one_update
 from fusion.tokens import Batch
@@ -62,7 +62,8 @@ def fit(
         evaluate: returns named results of the model after each epoch, on every process; a larger
             value of the first, or of ``settings.best``, is better.
         folder: where ``metrics.jsonl`` and the checkpoints ``best`` and ``last`` go; None: nowhere.
-        resume: continue from ``last`` in ``folder``, if it is there.
+        resume: continue the run in ``folder`` from its newest checkpoint that is not damaged, if
+            there is one.
         seed: of the order of the items and of all other random numbers.
         accelerator: the processes; made here if not given.
 
@@ -72,8 +73,8 @@ def fit(
     Raises:
         ValueError: an argument cannot be used, or the folder holds a run and ``resume`` is False.
         OutOfMemory: not even the smallest chunk fits.
-        FloatingPointError: the gradient was not finite in too many steps.
-        Stopped: with a folder, SIGTERM or SIGINT was received; the state is saved.
+        FloatingPointError: the gradient was not finite in too many steps, or the weights exploded.
+        Stopped: with a folder, SIGTERM, SIGINT or SIGHUP was received; the state is saved.
     """
     if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
         raise ValueError(
@@ -83,7 +84,7 @@ def fit(
     items = NumberedItems(dataset)
     if accelerator is None:
         accelerator = make_accelerator(settings.mixed_precision, None, settings.num_processes)
-    run = None if folder is None else _open(Path(folder), resume, accelerator)
+    run, goes_on = (None, False) if folder is None else _open(Path(folder), resume, accelerator)
     trainer = Trainer(
         model=model,
         loss=as_loss(loss),
@@ -95,7 +96,7 @@ def fit(
         folder=run,
         evaluate=evaluate or (lambda model: {}),
     )
-    if run and run.last.exists():
+    if goes_on:
         trainer.resume()
     trainer.fit()
     return trainer.log.rows
@@ -210,16 +211,9 @@ def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def _open(path: Path, resume: bool, accelerator: Accelerator) -> RunFolder:
-    """Make the folder of a run, or find the run that goes on."""
-    run = RunFolder(path, {})
-    if accelerator.is_main_process:
-        path.mkdir(parents=True, exist_ok=True)
-        recover_folder(run.last)
-        recover_folder(run.best)
-    accelerator.wait_for_everyone()
-    if run.last.exists() and not resume:
-        raise ValueError(
-            f"{path} holds a run already; go on with it by resume=True, or choose another folder"
-        )
-    return run
+def _open(path: Path, resume: bool, accelerator: Accelerator) -> tuple[RunFolder, bool]:
+    """Make the folder of a run, or find the run that goes on; say whether there is one."""
+    run = RunFolder(path, {"resume": resume, "overwrite": False})
+    goes_on = [run.open() if accelerator.is_main_process else False]
+    broadcast_object_list(goes_on)
+    return run, goes_on[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from fusion.training.optim import SGD, STEPS, make_groups, make_optimizer, make_
 
 LAST = "last"  # as Settings.best: no result is compared
 DECAYS = ("all", "matrices")
+HIGHEST_RATE = 100.0  # ten times what fusion find-lr tries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Settings:
             any number.
         log_every: steps between two rows of ``metrics.jsonl``; the end of an epoch has one too.
         save_every: steps between two checkpoints, besides the one at the end of each epoch.
+        save_every_minutes: the same in minutes, which may be parts; null: never by time.
+        keep_last: how many of the newest checkpoints are kept, in case one is damaged.
         fit: take smaller batches where there are few clips, see
             :func:`fusion.tasks.fit.fit_trainer`.
         best: the result of the evaluation that selects the best checkpoint, larger is better;
@@ -87,6 +91,8 @@ class Settings:
     num_processes: int | None = None
     log_every: int = 10
     save_every: int | None = None
+    save_every_minutes: float | None = 10.0
+    keep_last: int = 2
     fit: bool = False
     best: str | None = None
     patience: int | None = None
@@ -97,6 +103,7 @@ class Settings:
         least = {"epochs": 1, "batch_size": 1, "chunk_size": 1, "log_every": 1, "save_every": 1}
         least |= {"patience": 1, "learning_rate_batch": 1, "warmup_epochs": 0}
         least |= {"num_processes": 1, "warmup_steps": 0, "num_workers": 0, "weight_decay": 0}
+        least |= {"keep_last": 1, "save_every_minutes": 0}
         for name, bound in least.items():
             if (value := getattr(self, name)) is not None and not value >= bound:
                 raise ValueError(f"trainer.{name} must be at least {bound}; got {value}")
@@ -108,6 +115,7 @@ class Settings:
                 raise ValueError(
                     f"trainer.part_learning_rates.{name} must be a number above 0; got {value!r}"
                 )
+        self._check_sane()
         self._check_schedule()
         if self.patience is not None and self.best == LAST:
             raise ValueError(
@@ -117,6 +125,25 @@ class Settings:
         if self.decay not in DECAYS:
             raise ValueError(
                 f"trainer.decay: unknown {self.decay!r}; choose from {', '.join(DECAYS)}"
+            )
+
+    def _check_sane(self) -> None:
+        """Refuse numbers that are in range but would destroy any model."""
+        for key, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"trainer.{key} must be a finite number; got {value}")
+        rates = {f"part_learning_rates.{name}": rate for name, rate in self.part_rates.items()}
+        rates = {"learning_rate": self.learning_rate, **rates}
+        for key, rate in rates.items():
+            if not rate * self.rate_factor <= HIGHEST_RATE:
+                scaled = "" if self.rate_factor == 1 else f" x {self.rate_factor:g} for the batch"
+                raise ValueError(
+                    f"trainer.{key} must be at most {HIGHEST_RATE:g}, as no model learns at a"
+                    f" higher one; got {rate:g}{scaled} (fusion find-lr recommends one)"
+                )
+        if self.weight_decay > HIGHEST_RATE:
+            raise ValueError(
+                f"trainer.weight_decay must be at most {HIGHEST_RATE:g}; got {self.weight_decay:g}"
             )
 
     def _check_schedule(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,27 +19,33 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fusion.checkpoint import load_weights, read_state, save_weights
+from fusion.checkpoint import save_weights
 from fusion.distributed import broadcast_
-from fusion.files import replace_folder
 from fusion.interfaces import Loss, Result, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
 from fusion.training.best import BestEpoch
 from fusion.training.gradcache import check_outputs
-from fusion.training.launch import Stopped, StopRequest
+from fusion.training.launch import Stopped
 from fusion.training.log import RunLog, Stopwatch
 from fusion.training.memory import ChunkSize
 from fusion.training.optim import NonFiniteGuard, allocate_state
 from fusion.training.run_folder import RunFolder
-from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix
+from fusion.training.safety.checkpoints import BEST, LAST, STATE, check_finite, write_checkpoint
+from fusion.training.safety.guard import SkippedClips, WeightGuard, name_clips
+from fusion.training.safety.state import (
+    check_best,
+    facts_of,
+    new_run_id,
+    pack_state,
+    restore_state,
+)
+from fusion.training.safety.wishes import Wishes
+from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix, start_reading
 from fusion.training.settings import Settings
 from fusion.training.step import ExactStep
-
-STATE = "trainer.pt"
 
 
 class Trainer:
@@ -98,7 +105,9 @@ class Trainer:
         self.epoch = self.batch = 0  # complete epochs, and batches of the current one
         self.best = BestEpoch(settings.best, settings.patience)
         self.absent: set[str] | None = None  # terms that no logged step could compute
-        self.stop_request = StopRequest()
+        self.run_id = new_run_id()
+        self.saved: int | None = None  # the step of the last checkpoint
+        self.wishes = Wishes(self.step.agreement, settings.save_every_minutes)
         self.reading = Stopwatch()  # how long steps waited for their clips
 
     def _prepare_steps(self) -> None:
@@ -108,6 +117,7 @@ class Trainer:
         self.schedule = settings.make_schedule(optimizer, len(self.batches))
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.guard = NonFiniteGuard(self.accelerator, settings.max_grad_norm)
+        self.weights, self.skipped = WeightGuard(self.unwrapped.parameters()), SkippedClips()
         self.step = ExactStep(
             self.accelerator,
             self.model,
@@ -140,55 +150,66 @@ class Trainer:
         """Train from the current position to the end.
 
         Raises:
-            Stopped: SIGTERM or SIGINT was received; the state is saved in the folder, if any.
-            FloatingPointError: the gradient was not finite in too many steps.
+            Stopped: SIGTERM, SIGINT or SIGHUP was received; the state is saved in the folder, if
+                there is one.
+            FloatingPointError: the gradient was not finite in too many steps, and the state is
+                saved; or the weights have exploded, and it is not.
         """
         metrics = self.folder.metrics if self.folder else None
         self.log = RunLog(metrics, self.accelerator, self.steps, self.steps_done, self.epoch)
-        stops = self.stop_request if self.folder else contextlib.nullcontext()
+        stops = self.wishes.stop if self.folder else contextlib.nullcontext()
+        self.weights.begin()
+        self.wishes.begin()
         with stops, contextlib.closing(self.log):
             while self.epoch < self.settings.epochs and not self.best.is_over:
                 self._train_epoch()
                 self._end_epoch()
+                if received := self.wishes.ask_all():
+                    raise Stopped(received)
 
     def resume(self) -> None:
-        """Continue from the last checkpoint."""
+        """Continue from the last checkpoint.
+
+        Raises:
+            ConfigError: it is of another run, or of other data.
+            CheckpointError: it, or the best one of a run that is at its end, cannot be used.
+        """
         assert self.folder
-        load_weights(self.unwrapped, self.folder.last)
-        state = read_state(self.folder.last / STATE)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.loss.load_state_dict(state["loss"] or {})
-        self.epoch, self.batch = (state["position"][name] for name in ("epoch", "batch"))
-        self.best.score, self.best.waited = float(state["best"]), state.get("waited", 0)
-        if state["chunk_size"] == self.settings.chunk_size:  # else the user has changed it
-            self.chunk.limit(min(state["chunks"]))
-            self.chunks = [self.chunk.size] * self.accelerator.num_processes
-            self.found_chunk = True
+        restore_state(self, self.folder.last)
+        check_best(self, self.folder)
+        self.saved = self.steps_done
 
     def _train_epoch(self) -> None:
         self.model.train()
         for batch in self.rest_of_epoch():
+            self.wishes.is_last = self.batch + 1 == len(self.batches)
             value, terms = self.take_step(batch)
+            self.skipped.note(self.steps_done + 1, batch.ids, self.guard.bad)
             del batch
             self.schedule.step()
             self.batch += 1
             self.log.step(self.settings.batch_size, self.reading.take())
             is_last = self.batch == len(self.batches)
-            looks = is_last or self.steps_done % self.settings.log_every == 0
-            if looks:  # reading values back from the device forces a synchronisation
-                self.log.say(self.guard.look(self.steps_done))
+            if is_last or self.steps_done % self.settings.log_every == 0:
+                self._look()  # reading values back from the device forces a synchronisation
                 self._log_step(value, terms)
-            received = self.stop_request.signal  # by any rank
-            if self.accelerator.num_processes > 1:
-                received = max(self.step.agreement.gather(received)) if looks else 0
             every = self.settings.save_every
-            if received or (every and self.steps_done % every == 0):
+            if self.wishes.received or self.wishes.save or (every and not self.steps_done % every):
                 self._save()
-            if received:
-                raise Stopped(received)
+            if self.wishes.received:
+                raise Stopped(self.wishes.received)
+
+    def _look(self) -> None:
+        """Say which steps were left out; end the run if there were too many, or if it explodes."""
+        skipped = self.skipped.take() if self.accelerator.scaler is None else {}
+        try:
+            said = self.guard.look(self.steps_done)
+        except FloatingPointError as error:
+            self._save()  # the weights are those before these steps
+            raise FloatingPointError(f"{error}{name_clips(skipped)}") from None
+        self.log.say(said and f"{said}{name_clips(skipped)}")
+        self.log.skipped(self.epoch + 1, skipped)
+        self.weights.look(self.steps_done, self.saved)
 
     def take_step(self, batch: Batch) -> Result:
         """Take a step on this process' share of a batch, the first one in chunks that fit."""
@@ -201,7 +222,7 @@ class Trainer:
         """Read the batches that are left of the current epoch, with the seeds of their clips."""
         self.batches.epoch, self.batches.first = self.epoch, self.batch
         self.train_set.set_epoch(mix(self.seed, self.epoch))
-        batches = iter(self.loader)
+        batches = start_reading(self.loader)
         while True:
             with self.reading:
                 batch = next(batches, None)
@@ -253,7 +274,6 @@ class Trainer:
         self.absent = set()
 
     def _end_epoch(self) -> None:
-        self.log.say(self.guard.look(self.steps_done))
         self._say_absent()
         self.train_set.end_epoch()
         self.model.eval()
@@ -268,39 +288,33 @@ class Trainer:
             is_better = bool(self.step.agreement.gather(is_better)[0])
         self.best.add(score, is_better)
         if is_better:
-            self._write("best", lambda folder: self.write_model(folder, self.unwrapped))
+            self._write(BEST, lambda folder: self.write_model(folder, self.unwrapped))
         if (reason := self.why_ended) is not None:
             self.log.end(epoch, self.steps_done, reason)
         self._save()
 
     def _save(self) -> None:
-        self._write("last", self._write_last)
+        """Write ``last``.
 
-    def _write_last(self, folder: Path) -> None:
+        FloatingPointError: weights or the optimizer's state are not finite; nothing is written.
+        """
+        self.weights.look(self.steps_done, self.saved)
+        if self.folder is None:
+            return
+        self._write(LAST, functools.partial(self._write_last, pack_state(self)))
+        self.saved = self.steps_done
+        self.wishes.begin()
+
+    def _write_last(self, state: Mapping[str, Any], folder: Path) -> None:
         self.write_model(folder, self.unwrapped)
-        scaler = self.accelerator.scaler
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "loss": self.loss.state_dict(),
-            "position": {"epoch": self.epoch, "batch": self.batch},
-            "best": self.best.score,
-            "waited": self.best.waited,
-            "chunks": self.chunks,
-            "chunk_size": self.settings.chunk_size,
-        }
         torch.save(state, folder / STATE)
 
     def _write(self, name: str, write: Callable[[Path], None]) -> None:
-        if self.folder and self.accelerator.is_main_process:
-            path = self.folder.path / name
-            try:
-                with replace_folder(path) as folder:
-                    write(folder)
-            except (SafetensorError, RuntimeError, OSError) as error:  # all mean a full disk
-                raise OSError(
-                    f"{path} cannot be written ({error}); make room there and go on with"
-                    " resume=true"
-                ) from error
+        if self.folder is None:
+            return
+        check_finite(self.unwrapped.state_dict(), self.steps_done)  # alike on all ranks
+        if self.accelerator.is_main_process:
+            facts = facts_of(self, self.folder.config)
+            keep = self.settings.keep_last if name == LAST else 1
+            write_checkpoint(self.folder.path / name, write, self.unwrapped, facts, keep)
         self.accelerator.wait_for_everyone()  # the others may read it next

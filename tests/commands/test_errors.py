@@ -1,12 +1,14 @@
 """How a command ends."""
 
 import logging
+import signal
 import time
 
 import pytest
 
 from fusion.commands.errors import run
 from fusion.config import ConfigError
+from fusion.signals import STOPS
 
 
 def fail():
@@ -47,3 +49,31 @@ def test_what_logging_prints_by_itself_does_not_steer_it_either():
     run(lambda: None)
     record = logging.LogRecord("fusion", logging.WARNING, "", 1, "%s is odd", (NAME,), None)
     assert logging.lastResort.format(record) == ("a\\x1b[2J\\x9b31m\\u202egpj.exe\\x07 is odd")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_f02_a_signal_is_one_line_of_the_first_process(rank, number, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    before = {stop: signal.getsignal(stop) for stop in STOPS}
+    try:
+        with pytest.raises(SystemExit) as end:
+            run(lambda: signal.raise_signal(number))
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # a second one is late
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == (f"stopped by {number.name}\n" if rank == "0" else "")
+
+
+def test_f04_a_lost_process_is_one_line(capsys):
+    def lose():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer")
+
+    with pytest.raises(SystemExit) as end:
+        run(lose)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: another process of this run has ended (")
+    assert said.endswith("; go on with resume=true\n")

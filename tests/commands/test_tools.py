@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -147,6 +148,34 @@ def test_resuming_a_finished_run_changes_nothing(finished, tool):
     code, _, errors = tool(TRAIN, config, "resume=true")
     assert code == 0, errors
     assert (losses(run), (run / "results.json").read_text()) == before
+
+
+def test_a_finished_run_goes_on_for_more_epochs_without_its_damaged_checkpoint(
+    finished, tool, tmp_path
+):
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    with open(run / "last" / "trainer.pt", "r+b") as file:
+        file.seek(1000)
+        file.write(b"?")
+    words = ["resume=true", f"output={run}", "trainer.epochs=3", "evaluation.batch_size=7"]
+    code, _, errors = tool(TRAIN, finished[1], *words)
+    assert code == 0, errors
+    assert "going on with evaluation.batch_size: None -> 7, trainer.epochs: 2 -> 3 (the" in errors
+    assert f"{run / 'last' / 'trainer.pt'} is damaged: its SHA-256 is not that" in errors
+    assert [step for step, _ in losses(run)] == list(range(1, 13))
+    assert losses(run)[:4] == losses(finished[0])[:4]
+    code, _, errors = tool(TRAIN, finished[1], *words, "trainer.epochs=2")
+    assert (code, errors.count("its epoch is 3, not from 0 to trainer.epochs=2")) == (2, 1)
+
+
+def test_f07_a_damaged_checkpoint_is_not_evaluated(finished, tool, tmp_path):
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    file = run / "best" / "word_vectors.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"1234")
+    code, _, errors = tool(EVALUATE, run)
+    assert (code, len(errors.strip().splitlines())) == (2, 1)
+    assert errors.startswith(f"error: {file} is damaged: its SHA-256 is not that of what was writ")
+    assert f"take {run / 'last'}" in errors
 
 
 def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(finished, tool, tmp_path):

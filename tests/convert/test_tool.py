@@ -270,6 +270,7 @@ def test_the_command_converts_and_says_so(tva, tmp_path, tool):
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["model"]["num_heads"] == 8
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "config.yaml",
+        "manifest.json",
         "model.safetensors",
     ]
 

@@ -23,7 +23,8 @@ def changed(run, tmp_path):
     def copy(recipe):
         folder = tmp_path / "changed"
         shutil.copytree(run / "best", folder)
-        (folder / "recipe.json").unlink()
+        for file in ("recipe.json", "manifest.json"):  # older versions wrote neither
+            (folder / file).unlink()
         if recipe is not None:
             (folder / "recipe.json").write_text(json.dumps(recipe))
         return folder

@@ -10,6 +10,7 @@ import fusion
 from fusion.checkpoint import WEIGHTS
 from fusion.inference import saving
 from fusion.inference.card import read_facts, without_paths
+from fusion.manifest import MANIFEST
 from tests.inference.compare import equal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*longer than the model takes:UserWarning")
@@ -37,7 +38,7 @@ def test_nothing_of_an_earlier_model_remains(model, tmp_path):
     assert {"recipe.json", "results.json", "vocabulary.txt"} < names(tmp_path / "mine")
     bare = fusion.Model(model.network, None, model.config, None, "cpu")
     bare.save_pretrained(tmp_path / "mine")
-    assert names(tmp_path / "mine") == {"config.yaml", WEIGHTS, "README.md", ".git"}
+    assert names(tmp_path / "mine") == {"config.yaml", WEIGHTS, MANIFEST, "README.md", ".git"}
     assert "not evaluated" in (tmp_path / "mine/README.md").read_text()
 
 

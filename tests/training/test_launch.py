@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 from accelerate.utils import DistributedType
@@ -72,3 +74,31 @@ def test_threads_of_the_launcher_are_replaced_and_those_of_the_user_kept(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("variable", ["TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION"])
+def test_f05_a_process_that_a_launcher_started_ends_with_it(monkeypatch, variable):
+    numbers = []
+    monkeypatch.setattr(launch, "end_with_parent", numbers.append)
+    monkeypatch.delenv(variable, raising=False)
+    make_accelerator("no", None)
+    assert numbers == []  # a shell may end, as under nohup
+    monkeypatch.setenv(variable, "no")
+    make_accelerator("no", None)
+    assert numbers == [signal.SIGTERM]
+
+
+def test_f04_processes_that_are_started_again_meet_at_another_place(monkeypatch):
+    met = []
+    monkeypatch.setattr(launch.dist, "TCPStore", lambda *words, **more: words)
+    monkeypatch.setattr(launch.dist, "PrefixStore", lambda *words: words)
+    monkeypatch.setattr(launch.dist, "init_process_group", lambda b, **how: met.append((b, how)))
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "7"}
+    for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    for restart in ("0", "2"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
+        launch._meet_after_restart("gloo")
+    ((backend, how),) = met
+    assert backend == "gloo" and (how["rank"], how["world_size"]) == (1, 2)
+    assert how["store"] == ("restart 2", ("here", 7, 2))

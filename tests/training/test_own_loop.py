@@ -276,7 +276,12 @@ def test_a_folder_has_the_checkpoints_and_a_run_goes_on(tmp_path):
     model = Towers()
     fit(model, contrast, data, settings, **one_by_one, resume=True)
     torch.testing.assert_close(model.state_dict(), whole.state_dict(), rtol=0, atol=0)
-    assert {path.name for path in tmp_path.glob("[!.]*")} == {"best", "last", "metrics.jsonl"}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {
+        "best",
+        "last",
+        "last.1",
+        "metrics.jsonl",
+    }
 
 
 def test_tied_weights_can_be_saved(tmp_path):

@@ -65,5 +65,6 @@ def test_without_the_settings_a_checkpoint_is_as_before(tmp_path):
     assert "part" not in group
     saved.pop("waited")  # which older checkpoints lack
     torch.save(saved, tmp_path / "last" / "trainer.pt")
+    (tmp_path / "last" / "manifest.json").unlink()
     resumed = make(tmp_path, epochs=1, resume=True)
     assert (resumed.epoch, resumed.best.waited) == (1, 0)

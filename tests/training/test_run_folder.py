@@ -1,7 +1,9 @@
 import json
 
 import pytest
+import torch
 
+from fusion.checkpoint import CheckpointError
 from fusion.config import ConfigError
 from fusion.training.run_folder import RunFolder
 
@@ -13,9 +15,19 @@ CONFIG = {
     "output": "x",
     "resume": False,
     "overwrite": False,
+    "max_clips": None,
+    "max_unknown": 0.5,
+    "trust": False,
     "trainer": {"e": 1},
 }
 WHOLE = CONFIG | {name: {} for name in ("data", "text_encoder", "model", "loss", "evaluation")}
+
+
+def add_checkpoint(folder):
+    """Write the least that a run of an older version can be continued from."""
+    folder.mkdir()
+    (folder / "model.safetensors").touch()
+    torch.save({}, folder / "trainer.pt")
 
 
 def claim(folder, begin=True, **changes):
@@ -50,14 +62,21 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_not_in_the_way(tmp_path
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("part", ["last", "best", "results.json"])
-def test_whatever_is_left_of_a_run_is_a_run(tmp_path, part):
+@pytest.mark.parametrize("part", ["last", "last.1", "best", "results.json"])
+def test_f07_whatever_is_left_of_a_run_is_a_run(tmp_path, part):
     claim(tmp_path)
-    (tmp_path / part).mkdir()
+    add_checkpoint(tmp_path / part) if part != "results.json" else (tmp_path / part).touch()
     with pytest.raises(ConfigError, match="holds a run already"):
         claim(tmp_path)
-    claim(tmp_path, resume=True)
-    assert (tmp_path / part).exists()
+    if "last" in part:
+        assert claim(tmp_path, resume=True)
+        assert (tmp_path / "last").exists()
+    else:
+        with pytest.raises(CheckpointError, match="no checkpoint to continue from, as last is go"):
+            claim(tmp_path, resume=True)
+        assert (tmp_path / part).exists()
+    assert claim(tmp_path, overwrite=True) is False
+    assert not (tmp_path / part).exists()
 
 
 @pytest.mark.parametrize("changes", [{}, {"resume": True}, {"overwrite": True}])
@@ -76,10 +95,19 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 
 def test_resuming_needs_the_same_config(tmp_path):
     claim(tmp_path)
-    (tmp_path / "last").mkdir()
+    add_checkpoint(tmp_path / "last")
     assert claim(tmp_path, resume=True, output="elsewhere") is True
-    with pytest.raises(ConfigError, match=r"was begun with trainer.e=1 and cannot .* with 2"):
-        claim(tmp_path, resume=True, trainer={"e": 2})
+    with pytest.raises(ConfigError, match="cannot go on with seed: 1 -> 3 .*, trainer.e: 1 -> 2"):
+        claim(tmp_path, resume=True, trainer={"e": 2}, seed=3)
+
+
+def test_what_may_change_is_said_and_kept(tmp_path, capsys):
+    claim(tmp_path)
+    add_checkpoint(tmp_path / "last")
+    assert claim(tmp_path, resume=True, trainer={"e": 1, "epochs": 20})
+    assert "going on with trainer.epochs: None -> 20 (the learning" in capsys.readouterr().err
+    assert claim(tmp_path, resume=True, trainer={"e": 1, "epochs": 20})
+    assert "going on" not in capsys.readouterr().err
 
 
 def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):

@@ -35,6 +35,7 @@ from fusion.data.media.log_mel import Spectrogram
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.streams import BEST, Tracks
 from fusion.files import cache_folder, write_atomically
+from fusion.signals import leave_stopping_to_parent
 from fusion.words import number_of
 
 SPECTROGRAM_VERSION = 1  # raise it when log_mel changes; its own VERSION is that of the reader
@@ -214,9 +215,7 @@ def _fill_cache(paths: list[Path], extractor: str, tracks: Tracks) -> None:
     with tqdm(desc="extracting features", total=len(paths), unit="video") as bar:
         if len(paths) >= FEW_VIDEOS:
             # Not forked: the threads of torch would not survive it.
-            pool = ProcessPoolExecutor(
-                mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-            )
+            pool = ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_begin_worker)
             try:
                 for _ in pool.map(work, paths):
                     bar.update()
@@ -228,6 +227,11 @@ def _fill_cache(paths: list[Path], extractor: str, tracks: Tracks) -> None:
         for path in paths[bar.n :]:
             work(path)
             bar.update()
+
+
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    leave_stopping_to_parent()  # it must not outlive this process, as it has 680 MB
 
 
 def _compute_to_cache(path: Path, extractor: str, tracks: Tracks) -> None:
