@@ -95,6 +95,26 @@ class Tokens:
         values = torch.where(is_real[:, None], values, token.to(values.dtype))
         return Tokens(values, lengths, host_lengths)
 
+    @classmethod
+    def join(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Put the clips of several after one another."""
+        if len(parts) == 1:
+            return parts[0]
+        named = ("values", "lengths", "host_lengths")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in named))
+
+    def select(self, clips: Tensor) -> Tokens:
+        """Take clips by their numbers (n,) in CPU memory, each any number of times."""
+        lengths = self.host_lengths[clips]
+        shifts = self.host_lengths.cumsum(0)[clips] - lengths.cumsum(0)  # from new place to old
+        places = torch.arange(int(lengths.sum())) + shifts.repeat_interleave(lengths)
+        values = self.values[places.to(self.values.device)]
+        return Tokens(values, lengths.to(self.lengths.device), lengths)
+
+    def pin_memory(self) -> Tokens:
+        """Pin every tensor; ``host_lengths`` stay."""
+        return self._map(Tensor.pin_memory)
+
     def part(self, start: int, stop: int) -> Tokens:
         """Keep clips ``start`` to ``stop`` - 1, without a copy."""
         first, count = (int(self.host_lengths[a:b].sum()) for a, b in ((0, start), (start, stop)))
@@ -134,7 +154,7 @@ class Batch:
 
     def chunks(self, size: int) -> list[Batch]:
         """Split it into batches of ``size`` clips, the last one smaller, without a copy."""
-        return [self._part(i, i + size) for i in range(0, len(self.ids), size)]
+        return [self.part(i, i + size) for i in range(0, len(self.ids), size)]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Move to a device."""
@@ -144,7 +164,8 @@ class Batch:
         """Pin every tensor; called by ``DataLoader``."""
         return self._map(Tensor.pin_memory)
 
-    def _part(self, start: int, stop: int) -> Batch:
+    def part(self, start: int, stop: int) -> Batch:
+        """Keep clips ``start`` to ``stop`` - 1, without a copy."""
         return Batch(
             self.ids[start:stop],
             map_nested(self.inputs, lambda x: _part(x, start, stop)),

@@ -11,7 +11,18 @@ import torch
 
 from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
-from tools.benchmarks import evaluate, localise, loss, memory, safety, search, step, store, video
+from tools.benchmarks import (
+    evaluate,
+    gallery,
+    localise,
+    loss,
+    memory,
+    safety,
+    search,
+    step,
+    store,
+    video,
+)
 
 EXAMPLES = """examples:
   python tools/benchmark.py step                      # whole step of the paper's model
@@ -20,6 +31,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py loss
   python tools/benchmark.py loss --kind mcn --width 64
   python tools/benchmark.py evaluate --size small
+  python tools/benchmark.py gallery --clips 300 --captions 6000 --against ../main
   python tools/benchmark.py memory --chunk 128
   python tools/benchmark.py safety --size small --batch 32
   python tools/benchmark.py store
@@ -85,6 +97,25 @@ def _add_evaluate(command):
     _add_model(command)
     text = "clips to rank (default: 10000)"
     command.add_argument("--gallery", type=positive, default=10_000, help=text)
+
+
+def _add_gallery(command):
+    command.add_argument("--clips", type=positive, default=3350, help="clips (default: 3350)")
+    command.add_argument("--captions", type=positive, help="captions (default: one for each clip)")
+    text = "width of the embeddings, and of EAO's tokens (default: 512)"
+    command.add_argument("--width", type=positive, default=512, help=text)
+    text = "what is embedded (default: t v a tv ta va)"
+    every = ["t", "v", "a", "tv", "ta", "va"]
+    command.add_argument("--combinations", nargs="+", default=every, help=text)
+    text = "a linear layer instead of EAO: measures ranking and memory"
+    command.add_argument("--simple", action="store_true", help=text)
+    text = "only rank so many texts among the clips, whose embeddings are in a file"
+    command.add_argument("--queries", type=positive, help=text)
+    command.add_argument("--processes", type=positive, default=1, help="processes (default: 1)")
+    text = "threads of a process (default: the cores are divided)"
+    command.add_argument("--threads", type=positive, help=text)
+    text = "folder of another version, such as a git worktree, that is measured in turn"
+    command.add_argument("--against", help=text)
 
 
 def _add_memory(command):
@@ -158,6 +189,7 @@ SUBJECTS = {
     "step": (step, _add_step, "forward pass, loss and backward pass of EAO"),
     "loss": (loss, _add_loss, "one contrastive term, or the loss of MCN"),
     "evaluate": (evaluate, _add_evaluate, "embedding and ranking"),
+    "gallery": (gallery, _add_gallery, "evaluation of many clips: this version and another"),
     "memory": (memory, _add_memory, "a step in chunks: peak memory against the batch size"),
     "safety": (safety, _add_safety, "guards of a step and manifests of checkpoints"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),

@@ -5,7 +5,7 @@ Shapes: N items, Q queries, M rows of the gallery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from fusion.evaluation.metrics import (
     interval_over_queries,
     retrieval_metrics,
 )
-from fusion.evaluation.ranking import Places, Ranks, Rescore, dot_products, places_of_pairs
+from fusion.evaluation.ranking import Places, Ranks, Rescore, places_of_pairs, rank_both_ways
 from fusion.modalities import Direction, directions, letters_of
 
 EXPECTED = "expected"  # in a row, the recalls with ties broken at random
@@ -39,7 +39,13 @@ class Ranked(NamedTuple):
     places: Places  # the ranks, and what ties
 
 
-def rank_directions(embedded: Embedded, rescorer: Rescorer | None = None) -> dict[str, Ranked]:
+def rank_directions(
+    embedded: Embedded,
+    rescorer: Rescorer | None = None,
+    only: Collection[str] | None = None,
+    device: torch.device | None = None,
+    together: bool = False,
+) -> dict[str, Ranked]:
     """Rank every direction whose combinations the model embeds.
 
     On a side with text, every caption is a query or a candidate; on a side without text, every clip
@@ -48,30 +54,75 @@ def rank_directions(embedded: Embedded, rescorer: Rescorer | None = None) -> dic
     Args:
         embedded: the data set.
         rescorer: changes the scores; a direction for which it returns None is left out.
+        only: names of directions; None: all.
+        device: where scores are computed; None: the CPU.
+        together: every process calls this with the same arguments, does a share of the work and
+            gets all ranks. Not with a ``rescorer``.
     """
-    ranked = {}
-    for direction in directions(list(embedded.present)):
-        parts = direction.query + direction.gallery
-        if not all(part in embedded.embeddings for part in parts):
-            continue
-        able = has_any(embedded, direction.query) & has_any(embedded, direction.gallery)
-        rows, candidates = (
-            side_rows(embedded, side, able) for side in (direction.query, direction.gallery)
-        )
-        query = side_embeddings(embedded, direction.query, rows)
-        gallery = side_embeddings(embedded, direction.gallery, candidates)
-        rescore = dot_products(gallery) if embedded.similarity == "dot" else None
-        if rescorer:
-            rescore = rescorer(direction, query, gallery) if len(rows) else None
-            if rescore is None:
-                continue
-        clips = embedded.clips[rows]
+    searches = {
+        str(way): _Search(embedded, way)
+        for way in directions(list(embedded.present))
+        if (only is None or str(way) in only)
+        and all(part in embedded.embeddings for part in way.query + way.gallery)
+    }
+    ranked: dict[str, Ranked] = {}
+    for name, search in searches.items():
+        if rescorer is not None:
+            if places := search.rescored(rescorer):
+                ranked[name] = search.describe(places)
+        elif name not in ranked:  # else it was ranked with the one in reverse
+            back = str(Direction(search.way.gallery, search.way.query))
+            found = search.both_ways(back in searches, device, together)
+            for one, places in zip((name, back), found, strict=True):
+                if places is not None:
+                    ranked[one] = searches[one].describe(places)
+    return {name: ranked[name] for name in searches if name in ranked}
+
+
+class _Search:
+    """One direction: the items on both sides."""
+
+    def __init__(self, embedded: Embedded, way: Direction) -> None:
+        self.embedded, self.way = embedded, way
+        able = has_any(embedded, way.query) & has_any(embedded, way.gallery)
+        self.rows = side_rows(embedded, way.query, able)
+        self.candidates = side_rows(embedded, way.gallery, able)
+        self.clips = embedded.clips[self.rows]
+
+    def describe(self, places: Places) -> Ranked:
+        """Put the ranks together with what was ranked."""
+        by_caption = has_captions(self.embedded, self.way.query)
+        found = places.ranks, self.rows, self.candidates, self.clips, by_caption, places
+        return Ranked(*found)
+
+    def both_ways(
+        self, with_back: bool, device: torch.device | None, together: bool
+    ) -> tuple[Places | None, Places | None]:
+        """Rank the queries among the candidates, and the reverse if asked for."""
+        query = self.embedded.side(self.way.query, self.rows)
+        gallery = self.embedded.side(self.way.gallery, self.candidates)
+        of_query, of_gallery = self.clips, self.embedded.clips[self.candidates]
+        is_dot = self.embedded.similarity == "dot"
+        if len(gallery) <= len(query):  # the processes share out the longer side
+            clips, ways = (of_query, of_gallery), (True, with_back)
+            return rank_both_ways(query, gallery, clips, is_dot, ways, device, together=together)
+        clips, ways = (of_gallery, of_query), (with_back, True)
+        back, there = rank_both_ways(gallery, query, clips, is_dot, ways, device, together=together)
+        return there, back
+
+    def rescored(self, rescorer: Rescorer) -> Places | None:
+        """Rank by changed scores; None: not possible."""
+        query = side_embeddings(self.embedded, self.way.query, self.rows)
+        gallery = side_embeddings(self.embedded, self.way.gallery, self.candidates)
+        rescore = rescorer(self.way, query, gallery) if len(self.rows) else None
+        if rescore is None:
+            return None
         # Rows i of both sides are a pair unless clips have several captions.
-        owners = None if rows.equal(candidates) else (clips, embedded.clips[candidates])
-        places = places_of_pairs(query, gallery, owners=owners, rescore=rescore)
-        by_caption = has_captions(embedded, direction.query)
-        ranked[str(direction)] = Ranked(places.ranks, rows, candidates, clips, by_caption, places)
-    return ranked
+        owners = self.clips, self.embedded.clips[self.candidates]
+        is_paired = self.rows.equal(self.candidates)
+        return places_of_pairs(
+            query, gallery, owners=None if is_paired else owners, rescore=rescore
+        )
 
 
 def has_any(embedded: Embedded, side: Sequence[str]) -> Tensor:
@@ -94,7 +145,8 @@ def side_rows(embedded: Embedded, side: Sequence[str], able: Tensor) -> Tensor:
 
 def side_embeddings(embedded: Embedded, side: Sequence[str], rows: Tensor) -> Tensor:
     """Average the embeddings of a side's combinations for some items."""
-    return torch.stack([embedded.embeddings[part][rows] for part in side]).mean(dim=0)
+    found = embedded.side(side, rows)
+    return found.block(0, len(found), torch.device("cpu"))
 
 
 def retrieval_table(

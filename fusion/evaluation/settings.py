@@ -17,6 +17,10 @@ class Settings:
     Attributes:
         batch_size: clips embedded at a time by one process; it only changes the speed.
         queries_in_report: number of queries in the report's gallery.
+        validation: directions that are ranked after each epoch of training, beside that of
+            ``trainer.best``, such as ``[t->va, va->t]``; only what they need is embedded. None:
+            those with text alone on one side. The table in the end has all.
+        num_workers: processes that read clips; None: as many as ``trainer.num_workers``.
         model: changes that ``fusion evaluate`` makes to the model's own config, such as the
             number of spectrogram frames; the weights must still fit.
         rescoring: further rows of the table, keys of ``PAPERS``.
@@ -37,6 +41,8 @@ class Settings:
 
     batch_size: int = 256
     queries_in_report: int = 8
+    validation: list[str] | None = None
+    num_workers: int | None = None
     model: dict[str, Any] | None = None
     rescoring: list[str] | None = None
     dual_softmax_scale: float = 100.0
@@ -54,6 +60,8 @@ class Settings:
         for name in ("dual_softmax_scale", "qb_norm_scale", "qb_norm_bank"):
             if not 0 < (number := getattr(self, name)) < float("inf"):
                 raise ConfigError(f"evaluation.{name} must be more than 0 and finite; got {number}")
+        if (self.num_workers or 0) < 0:
+            raise ConfigError(f"evaluation.num_workers must be at least 0; got {self.num_workers}")
         names = self.rescoring or []
         for name in names:
             if name not in PAPERS:

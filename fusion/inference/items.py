@@ -73,7 +73,7 @@ class Inputs:
         if isinstance(given, list):
             if not given:
                 raise ValueError("there is nothing to embed: the list is empty")
-            return [self._item(one, f"item {place}") for place, one in enumerate(given)], False
+            return [self._item(one, f"item {place}") for place, one in enumerate(given, 1)], False
         return [self._item(given, "the input")], True
 
     def _columns(self, given: Mapping[str, Any], lists: Mapping[str, list[Any]]) -> list[Item]:
@@ -86,7 +86,7 @@ class Inputs:
         if not count:
             raise ValueError("there is nothing to embed: the lists are empty")
         rows = [{name: values[i] for name, values in lists.items()} for i in range(count)]
-        return [self._item(row, f"item {place}") for place, row in enumerate(rows)]
+        return [self._item(row, f"item {place}") for place, row in enumerate(rows, 1)]
 
     def _item(self, given: Any, where: str) -> Item:
         if isinstance(given, str) and not _is_place(given):

@@ -138,11 +138,33 @@ class EAO(nn.Module):
         Returns:
             For each combination, (B, E) embeddings: averages of unit vectors.
         """
-        words = self.combinations if combinations is None else combinations
-        chosen = {spell(names): names for names in (members(c, self.modalities) for c in words)}
-        needed = [m for m in self.modalities if any(m in parts for parts in chosen.values())]
+        words = list(self.combinations if combinations is None else combinations)
+        needed = {m for word in words for m in members(word, self.modalities)}
         num_clips = next(iter(inputs.values())).num_clips
-        tokens = {m: self._tokenize(m, inputs.get(m), num_clips) for m in needed}
+        tokens = {
+            m: self._tokenize(m, inputs.get(m), num_clips) for m in self.modalities if m in needed
+        }
+        return self.embed_tokens(tokens, words, skip_incomplete, seeds)
+
+    def tokenize(self, inputs: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """Make the tokens of modalities, which :meth:`embed_tokens` may read several times."""
+        return {m: self._tokenize(m, x, x.num_clips) for m, x in inputs.items()}
+
+    def embed_tokens(
+        self,
+        tokens: Mapping[str, Tokens],
+        combinations: Iterable[str],
+        skip_incomplete: bool = False,
+        seeds: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Embed B clips of which :meth:`tokenize` made the tokens; all else as in ``forward``."""
+        parts = [members(c, self.modalities) for c in combinations]
+        chosen = {spell(names): names for names in parts}
+        needed = [m for m in self.modalities if any(m in names for names in parts)]
+        num_clips = next(iter(tokens.values())).num_clips
+        tokens = {
+            m: tokens[m] if m in tokens else self._tokenize(m, None, num_clips) for m in needed
+        }
         passes = {c: self._pass(parts, tokens, skip_incomplete) for c, parts in chosen.items()}
         if not skip_incomplete:
             tokens = {m: x.fill_missing(self.masking_token) for m, x in tokens.items()}

@@ -51,6 +51,7 @@ class Layout:
     pictured: Sequence[str] = ()  # rows in the picture of a comparison, beside the headline
     asked_by_item: Sequence[str] = ()  # rows where each item is a query; in others each clip is one
     asked_by_some: Sequence[str] = ()  # rows where only the items that have a score are queries
+    counted_as: str = "queries"  # what the number of the result that is ``counted`` counts
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Layout:
@@ -60,6 +61,8 @@ class Layout:
     def as_json(self) -> dict[str, Any]:
         """Write it as a dict that JSON does not change."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.counted_as == "queries":  # as results had it before there was a choice
+            del values["counted_as"]
         return values
 
     @property
@@ -101,7 +104,7 @@ def size_note(result: Mapping[str, Any]) -> str:
     """Say that the test of a result or of a comparison is small; empty if it is not."""
     # Where captions or questions ask, there are more queries than clips.
     layout = Layout.of(result)
-    what = "clips" if layout.asked_by_item or layout.asked_by_some else "queries"
+    what = "clips" if layout.asked_by_item or layout.asked_by_some else layout.counted_as
     return say_small(result.get("counted") or 0, what)
 
 

@@ -6,6 +6,7 @@ Shapes: T seconds of a film, K steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -15,12 +16,16 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from fusion.builders import check_config, modalities_of
+from fusion.checkpoint import read_recipe
 from fusion.config import ConfigError, check
+from fusion.data.datasets.clips import CUT, seconds_uncut
 from fusion.data.features.problems import warn
+from fusion.data.features.readers import Reader
 from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.data.steps import STEP_SETS
 from fusion.data.steps.annotation import Notes, StepFilm
 from fusion.data.steps.films import StepClips, StepVideos
+from fusion.data.steps.windows import Windows
 from fusion.evaluation.embed import embed
 from fusion.evaluation.localisation.scores import (
     TEXT,
@@ -99,6 +104,7 @@ class Localisation(OfTrainedRetrieval):
     """Find the seconds of steps in films, see :class:`fusion.tasks.task.Task`."""
 
     settings_class = Settings
+    _trained: Mapping[str, Any] | None = None  # how the clips of the training were made
 
     def open_data(self) -> None:
         """Open the films."""
@@ -108,6 +114,13 @@ class Localisation(OfTrainedRetrieval):
             super().open_data()
         if not is_known or not isinstance(self.source, StepVideos):
             raise ConfigError(f"data.name: {name!r} has no steps; take {', '.join(STEP_SETS)}")
+
+    def open_encoders(
+        self, checkpoint: Path | None, own_first: bool = False
+    ) -> Mapping[str, str | Path]:
+        """Read the text encoder of a checkpoint, and how long the clips of its training were."""
+        self._trained = None if checkpoint is None else read_recipe(checkpoint)
+        return super().open_encoders(checkpoint, own_first)
 
     def clips(self, split: str) -> StepClips:
         """Read a split and check that its features fit the model."""
@@ -121,6 +134,8 @@ class Localisation(OfTrainedRetrieval):
             words.check(split, self.config["max_unknown"])
             if said := words.describe():
                 warn(f"{split}: {said}")
+        if said := longer_than_trained(clips.windows, clips.reader, self._trained):
+            warn(f"{split}: {said}")
         return clips
 
     def evaluate(
@@ -190,6 +205,27 @@ class Localisation(OfTrainedRetrieval):
         known = embedded.present[TEXT].tolist()
         vectors = embedded.embeddings[query]
         return dict(zip(texts, known, strict=True)), dict(zip(texts, vectors, strict=True))
+
+
+def longer_than_trained(windows: Windows, reader: Reader, recipe: Mapping[str, Any] | None) -> str:
+    """Say that windows are longer than the clips of a model's training; empty if they are not.
+
+    Args:
+        windows: of the test.
+        reader: of its features, whose rates are those of the training.
+        recipe: of the checkpoint, see :meth:`.dataset.Source.recipe`; None: it is not known.
+    """
+    tokens, frames = ((recipe or {}).get(n) for n in ("max_video_tokens", "max_audio_frames"))
+    if tokens is None or frames is None:
+        return ""
+    longest, length = seconds_uncut(reader, tokens, frames), windows.before + windows.after
+    if length <= longest + CUT:
+        return ""
+    return (
+        f"windows last {length:g} s, but the model was trained on clips of at most {longest:.3g} s,"
+        f" so they are not like them; data.before={longest / 2:.3g} data.after={longest / 2:.3g}"
+        " makes them as long"
+    )
 
 
 class Texts(Dataset[dict[str, Any]]):

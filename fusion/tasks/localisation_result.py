@@ -58,6 +58,7 @@ LAYOUT = Layout(
     " its own single embeddings",
     names={},
     groups={},
+    counted_as="films",
 )
 
 

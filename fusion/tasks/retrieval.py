@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
@@ -24,7 +22,7 @@ from fusion.data.datasets.dropping import DroppedModalities
 from fusion.data.features.problems import warn
 from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.data.labelled.raw_video import WithFrames
-from fusion.evaluation.embed import Embedded, average_parts, embed, keep_complete
+from fusion.evaluation.embed import Embedded, embed, keep_complete
 from fusion.evaluation.metrics import RECALLS, flatten_metrics
 from fusion.evaluation.rescoring import rescored_tables
 from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
@@ -37,6 +35,12 @@ from fusion.tasks.fit import fit_config
 from fusion.tasks.frame_weights import start_frames
 from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
 from fusion.tasks.retrieval_missing import check_missing, embed_without, measure_missing
+from fusion.tasks.retrieval_ranking import (
+    embed_clips,
+    needed_for,
+    rank_gallery,
+    validation_ways,
+)
 from fusion.tasks.retrieval_result import describe_evaluation
 from fusion.tasks.retrieval_tuning import (
     LEAVE_OUT,
@@ -96,6 +100,7 @@ class Retrieval:
                 f" model.combinations; choose a direction of {', '.join(map(str, ways))} and a"
                 f" metric of {', '.join(f'R@{k}' for k in RECALLS)}"
             )
+        validation_ways(self.settings, model, best)
 
     def open_data(self) -> None:
         """Open the data set."""
@@ -197,10 +202,20 @@ class Retrieval:
     def measure(
         self, model: nn.Module, clips: ClipSet, accelerator: Accelerator
     ) -> dict[str, float]:
-        """Evaluate clips in every direction, without intervals."""
-        embedded = embed_clips(model, clips, accelerator, self.settings.batch_size)
-        ranked, counted = rank_directions(embedded), embedded.num_clips
+        """Rank what ``trainer.best`` and the curves need, without intervals."""
+        ways = validation_ways(self.settings, model, self.config["trainer"].get("best"))
+        embedded = embed_clips(model, clips, *self._where(accelerator), needed_for(ways))
+        only, device = {str(way) for way in ways}, accelerator.device
+        ranked = rank_directions(embedded, only=only, device=device, together=True)
+        counted = embedded.num_clips
         return flatten_metrics(retrieval_table(ranked, counted, embedded.captions, intervals=False))
+
+    def _where(self, accelerator: Accelerator) -> tuple[Accelerator, int, int]:
+        """Return on which device, how many clips at a time, and how many processes read them."""
+        workers = self.settings.num_workers
+        if workers is None:
+            workers = self.config["trainer"].get("num_workers") or 0
+        return accelerator, self.settings.batch_size, workers
 
     def evaluate(
         self, model: nn.Module, clips: ClipSet, split: str, accelerator: Accelerator
@@ -210,19 +225,20 @@ class Retrieval:
         if "qb_norm" in (settings.rescoring or ()):
             queries = self._bank_clips(accelerator, settings.qb_norm_bank)
             bank = embed(model, queries, accelerator, settings.batch_size)
-        embedded = embed_clips(model, clips, accelerator, settings.batch_size)
+        embedded = embed_clips(model, clips, *self._where(accelerator))
         validation = None
         if settings.tune_late_average and can_tune(self.source, split):
             held = self._validation_clips(accelerator)
-            validation = embed_clips(model, held, accelerator, settings.batch_size)
+            validation = embed_clips(model, held, *self._where(accelerator))
         names = modalities_of(self.config["model"]) or list(embedded.present)
         losing = check_missing(settings, names)
         where = (accelerator, settings.batch_size)
         without = embed_without(model, clips, *where, losing, embedded)
+        ranked = rank_gallery(self.source, split, embedded, accelerator)
         if not accelerator.is_main_process:
             return None
         known = self._words.get(split)
-        about = (self.source, split, embedded, settings, bank, known, validation)
+        about = (self.source, split, embedded, settings, bank, known, validation, ranked)
         result, gallery, ranked = describe_result(*about)
         examples, number = [], settings.queries_in_report
         for way in result["table"]["lead"][:1]:
@@ -259,17 +275,6 @@ class Retrieval:
         return Subset(clips, [place * len(clips) // number for place in range(number)])
 
 
-def embed_clips(
-    model: nn.Module, clips: ClipSet, accelerator: Accelerator, batch_size: int
-) -> Embedded:
-    """Embed clips, each as a whole, see :func:`fusion.evaluation.embed.embed`."""
-    embedded = embed(model, clips, accelerator, batch_size)
-    if clips.whole is not None:
-        embedded = average_parts(embedded, clips.whole)
-    shows, items = torch.tensor(clips.shows), tuple(clips.captions)
-    return dataclasses.replace(embedded, shows=shows, items=items)
-
-
 def describe_result(
     source: Source,
     split: str,
@@ -278,11 +283,13 @@ def describe_result(
     bank: Embedded | None,
     words: KnownWords | None = None,
     validation: Embedded | None = None,
+    ranked: Mapping[str, Ranked] | None = None,
 ) -> tuple[dict[str, Any], Embedded, dict[str, Ranked]]:
     """Rank the clips of a split as the protocol of its data says; ``bank`` is for QB-Norm.
 
     ``words`` are those of the split that the text encoder knows. Late averages are tuned on
-    ``validation``; None: they are not.
+    ``validation``; None: they are not. ``ranked`` are the ranks of :func:`rank_gallery`, if they
+    are known.
 
     Returns:
         The result, ready for JSON, the clips of the gallery, and the ranks of its rows. The result
@@ -292,7 +299,8 @@ def describe_result(
     protocol = source.protocol_of(split)
     counted, captions = protocol.counted or embedded.num_clips, embedded.captions
     gallery = keep_complete(embedded, protocol.needs)
-    ranked, tuning = add_tuned_rows(gallery, rank_directions(gallery), split, validation)
+    plain = rank_directions(gallery) if ranked is None else ranked
+    ranked, tuning = add_tuned_rows(gallery, plain, split, validation)
     table = retrieval_table(ranked, counted, captions)
     rescored = rescored_tables(gallery, settings, bank, counted, captions)
     parts = {"rule": protocol.describe(gallery.num_clips), "data": source.describe(split)}

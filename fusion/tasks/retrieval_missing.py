@@ -101,9 +101,9 @@ def embed_without(
     for name, direction in directions.items():
         sides = [side for side in (*direction.query, *direction.gallery) if name[0] in side]
         combinations = [c for c in (*sides, name[0]) if c in embedded.embeddings]
-        found = embed(
-            Chosen(model, combinations), WithoutModality(clips, name), accelerator, batch_size
-        )
+        shows = list(clips.shows) if clips.whole is None else None
+        taken = WithoutModality(clips, name)
+        found = embed(Chosen(model, combinations), taken, accelerator, batch_size, shows=shows)
         if clips.whole is not None:
             found = average_parts(found, clips.whole)
         without[name] = found.embeddings

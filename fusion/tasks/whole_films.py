@@ -31,7 +31,7 @@ from fusion.evaluation.localisation.whole_table import FilmScores
 from fusion.evaluation.retrieval import CAPTION
 from fusion.modalities import Direction, spell
 from fusion.tasks.localisation import OfTrainedRetrieval
-from fusion.tasks.retrieval import embed_clips
+from fusion.tasks.retrieval_ranking import embed_clips
 from fusion.tasks.task import Evaluation
 from fusion.tasks.whole_films_result import describe_whole_films
 

@@ -163,8 +163,7 @@ def make_accelerator(
     )
     _check_processes(accelerator, num_processes)
     _check_launch(accelerator)
-    if device == "cpu":
-        _use_all_cores()
+    _use_all_cores()  # also with a GPU: what is prepared and ranked on the CPU should not wait
     return accelerator
 
 

@@ -12,34 +12,20 @@ from pathlib import Path
 
 import psutil
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from fusion.interfaces import Embed
 from fusion.models.batchnorm import no_update
+from fusion.out_of_memory import is_out_of_memory as is_out_of_memory
 from fusion.tokens import Batch
 
 USED = 0.8  # share of the free memory that a probe fills; the next batch may have more tokens
 FEWEST = 16  # clips that a probe looks at, or one group: clips differ
-SIGNS = (
-    *("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc"),
-    *("CUBLAS_STATUS_NOT_INITIALIZED", "unable to find an engine to execute this computation"),
-    *("could not create a primitive", "could not create a memory"),  # oneDNN, on a CPU
-)
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class OutOfMemory(RuntimeError):
     """Not even the smallest chunk fits; the message says what would."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that an allocation failed, on any device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    if isinstance(error, dist.DistError):  # the ranks can no longer communicate
-        return False
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 class ChunkSize:

@@ -17,8 +17,9 @@ from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.embed import Embedded, keep_complete
 from fusion.evaluation.settings import Settings
 from fusion.report.tables import format_table
-from fusion.tasks import retrieval
-from fusion.tasks.retrieval import describe_result, embed_clips
+from fusion.tasks import retrieval, retrieval_ranking
+from fusion.tasks.retrieval import describe_result
+from fusion.tasks.retrieval_ranking import embed_clips
 from fusion.tasks.retrieval_result import describe_evaluation
 from tests.tiny import CONFIG, write_config
 
@@ -136,7 +137,7 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
         whole, shows = None, range(3)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "embed", lambda *_: embedded)
+        patch.setattr(retrieval_ranking, "embed", lambda *_, **__: embedded)
         found = embed_clips(None, Captions(), None, 1)
     result = describe_evaluation("test", "all", found, {}, None, 3)
     assert result["clips"]["missing"]["text"] == 2
@@ -148,12 +149,16 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
     assert "without_known_words" not in complete["clips"]
 
 
-def test_only_the_main_process_ranks(monkeypatch):
+def test_all_processes_rank_and_only_the_main_one_has_a_result(monkeypatch):
     config = CONFIG | {"task": "retrieval", "output": "x"}
     monkeypatch.setattr(retrieval, "embed_clips", lambda *_: None)
-    monkeypatch.setattr(retrieval, "describe_result", lambda *_: pytest.fail("ranked"))
+    ranked = []
+    monkeypatch.setattr(retrieval, "rank_gallery", lambda *about: ranked.append(about[1]))
+    monkeypatch.setattr(retrieval, "describe_result", lambda *_: pytest.fail("described"))
     other = SimpleNamespace(is_main_process=False)
-    assert retrieval.Retrieval(config).evaluate(None, None, "test", other) is None
+    task = retrieval.Retrieval(config)
+    task.source = None
+    assert task.evaluate(None, None, "test", other) is None and ranked == ["test"]
 
 
 def test_the_table_says_that_its_gallery_is_not_the_published_one():

@@ -10,14 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fusion.evaluation.ranking import (
-    GALLERY_BITS,
-    QUERY_BITS,
     TOLERANCE,
-    _on_grid,
     cosine_blocks,
     dot_products,
     ranks_of_pairs,
 )
+from fusion.evaluation.ranking.exact import GALLERY_BITS, QUERY_BITS, on_grid
 from fusion.evaluation.rescoring import dual_softmax, qb_norm
 
 WAYS = ["cosine", "dot", "dual_softmax", "qb_norm"]
@@ -154,7 +152,7 @@ def test_clips_that_differ_as_batches_make_them_differ_tie(way, data):
 def test_sums_are_exact_so_that_their_order_does_not_matter(width):
     queries, gallery = torch.randn(2, 60, width, generator=torch.Generator().manual_seed(width))
     queries[:30] = gallery[:30]  # the largest sums
-    integers = (_on_grid(queries, QUERY_BITS).long(), _on_grid(gallery, GALLERY_BITS).long())
+    integers = (on_grid(queries, QUERY_BITS).long(), on_grid(gallery, GALLERY_BITS).long())
     [cosines] = cosine_blocks(queries, gallery)
     assert cosines.equal((integers[0] @ integers[1].T).double() * 2.0**-52)
 

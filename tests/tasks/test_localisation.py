@@ -61,6 +61,19 @@ def test_every_direction_is_measured_beside_chance_and_ceiling(found):
         assert 100 * scores.mean() == pytest.approx(result["directions"]["t->va ordered"]["recall"])
 
 
+def test_a_small_test_counts_films(found):
+    assert "only 2 films: one is 50.0 per cent" in format_table(found[0])
+
+
+@pytest.mark.parametrize(("before", "said"), [(4.0, "windows last 8 s"), (0.05, "")])
+def test_windows_longer_than_the_clips_of_the_training_are_named(run, before, said, caplog):
+    sizes = [f"data.before={before}", f"data.after={before}"]
+    evaluate(run, str(ROOT / "localisation.yaml"), None, [*FEW, *sizes], quiet=True)
+    warned = caplog.text
+    assert ("but the model was trained on clips of at most" in warned) == bool(said)
+    assert said in warned
+
+
 @pytest.mark.filterwarnings("ignore:.*longer than the model takes:UserWarning")
 def test_recall_is_what_windows_that_are_embedded_one_by_one_give(run, found):
     """The plain twin: every window by itself, cosines by hand, the film's recall by the rules."""

@@ -152,6 +152,15 @@ class Clips(ClipSet):
             check_finite(values, f"{modality} of clip {self.ids[number]}")
         return {"id": self.ids[number], **features}
 
+    def caption(self, index: int) -> dict[str, Any]:
+        """Read the name and the text of a clip, without its features."""
+        number = self._parts[index][0] if self.cut > 1 else index
+        item: dict[str, Any] = {"id": self.ids[number]}
+        if self.text_encoder is not None:
+            item["text"] = self.text_encoder(self._text(number))
+            check_finite(item["text"], f"text of clip {self.ids[number]}")
+        return item
+
     def _is_filled(self, video: str, part: int) -> bool:
         frames = 0 if video in self._absent else self.reader.rows(video, "audio")
         return frames - part * self.max_audio_frames > FILLED * self.max_audio_frames

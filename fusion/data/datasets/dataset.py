@@ -18,6 +18,7 @@ from fusion.tokens import Batch, Tokens
 
 SPLITS = ("train", "validation", "test")
 NOT_MODALITIES = ("id", "targets")  # of the keys of an item
+OF_CAPTIONS = ("id", "text")  # of the keys of an item
 
 
 class ClipSet(Dataset[dict[str, Any]]):
@@ -53,6 +54,10 @@ class ClipSet(Dataset[dict[str, Any]]):
         """Number of items."""
         return len(self.captions if self.whole is None else self.whole)
 
+    def caption(self, index: int) -> dict[str, Any]:
+        """Read what an item does not share with other captions of its clip: ``id``, ``text``."""
+        return {name: value for name, value in self[index].items() if name in OF_CAPTIONS}
+
     def set_epoch(self, seed: int) -> None:
         """Set the seed of the random draws, before each training epoch. Here nothing is drawn."""
 
@@ -80,6 +85,10 @@ class ChangedClips(ClipSet):
     def __len__(self) -> int:
         """Number of items."""
         return len(self.clips)
+
+    def caption(self, index: int) -> dict[str, Any]:
+        """Read what an item does not share with other captions of its clip."""
+        return self.clips.caption(index)
 
     def set_epoch(self, seed: int) -> None:
         """Set the seed of the random draws."""

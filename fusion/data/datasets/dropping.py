@@ -82,6 +82,11 @@ class WithoutModality(ChangedClips):
         item = self.clips[index]
         return item | {self.modality: item[self.modality][:0]}
 
+    def caption(self, index: int) -> dict[str, Any]:
+        """Read the caption of an item, without its text if that is what is taken away."""
+        item = self.clips.caption(index)
+        return {k: v[:0] if k == self.modality else v for k, v in item.items()}
+
 
 def check_shares(shares: Mapping[str, Any], modalities: Sequence[str]) -> None:
     """Check ``data.drop_modalities``; without ``modalities`` the names are not checked.
