@@ -130,9 +130,10 @@ def settle_text_encoder(
         spec = agree(choose("text_encoder", spec, AUTO))
     text: dict[str, Any] = {"dim": WORD_VECTOR_WIDTH}
     if spec.get("name") == "hf" and spec.get("model"):
-        if spec.get("train"):
-            given = {k: v for k, v in spec.items() if k not in ("train", "sha256")}
-            spec = given | {"name": "hf_tokens"}
+        is_trained = spec.get("train")
+        spec = _without_train(spec)
+        if is_trained:
+            spec["name"] = "hf_tokens"
             text = {"encoder": build_text_encoder(spec, sentences=(), seed=0).encoder_spec()}
         else:
             text = {"dim": language_model_width(spec["model"])}
@@ -161,7 +162,14 @@ def learns(spec: Mapping[str, Any]) -> bool:
     return bool(getattr(kind, "learns", False))
 
 
+def _without_train(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what says where a language model goes, and is no argument of it."""
+    is_ours = spec.get("name") == "hf"
+    return {key: value for key, value in spec.items() if not (is_ours and key == "train")}
+
+
 def _choose_text_encoder(spec: Mapping[str, Any]) -> Callable[..., Any]:
+    spec = _without_train(spec)
     if spec.get("name") in AUTO:  # its keys are checked; it is settled before it is built
         return choose("text_encoder", spec, AUTO)
     given = ["sentences", "seed"]

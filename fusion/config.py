@@ -256,7 +256,8 @@ def _merge(base: Any, changes: Any) -> Any:
         if name is not None and before is not None and name != before:
             del kept[section]
     modalities = OmegaConf.select(changes, "model.modalities")
-    for name, spec in modalities.items() if isinstance(modalities, DictConfig) else ():
+    specs: Any = modalities if isinstance(modalities, DictConfig) else {}
+    for name, spec in specs.items():
         _drop_replaced(OmegaConf.select(kept, f"model.modalities.{name}"), spec)
     return OmegaConf.merge(kept, changes)
 

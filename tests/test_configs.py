@@ -78,7 +78,7 @@ def test_every_config_builds_its_model_and_loss(path):
 def test_every_test_of_a_trained_model_makes_its_task(path):
     trained = load_config(ROOT / "eao.yaml")
     config = load_config(path, ["data_root=x"], trained)
-    assert config["task"] in ("localisation", "whole_films")
+    assert config["task"] in ("localisation", "whole_films", "zero_shot_answering")
     assert make_task(config).test_settings.batch_size == 256
     assert config["model"] == trained["model"]
 

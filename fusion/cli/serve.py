@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   {prog} films.index
   {prog} films.index --port 9000 --in v,a
   {prog} films.index --model runs/eao
+  {prog} films.index --questions runs/vqa          # answers questions about pictures, too
 
 It prints the address of the page; Ctrl-C ends it. The API is described at /docs.
 """
@@ -23,6 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
     option("--port", type=int, default=8765, metavar="N", help="default: 8765; 0: any free one")
     add_index_options(parser)
+    text = "run of question answering, which answers questions about pictures and films"
+    option("--questions", metavar="RUN", help=text)
     text = "combinations to compare, such as v,a,va, where a question does not say"
     option("--in", dest="within", metavar="COMBINATIONS", default="", help=text)
     text = "largest upload in megabytes (default: 200)"

@@ -26,20 +26,29 @@ def serve(given: argparse.Namespace) -> None:
     """Serve until Ctrl-C, as the command line says.
 
     Raises:
-        SearchError: the index, its model or the address cannot be used; one line.
+        ValueError: the index, a model or the address cannot be used; one line.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise SearchError(f"there is no {missing[0]}; install it by: pip install 'fusion[serve]'")
     Index(given.index, engine=given.engine, url=given.url).close()  # a wrong path is found first
     with contextlib.closing(open_socket(given.host, given.port)) as listening:
         model = fusion.load(given.model or place_of_model(given.index), trust=given.trust)
-        app = _application(given, model)
+        app = _application(given, model, open_asker(given))
         raise_limit_of_files()
         print(address_of(listening), flush=True)
         run_server(app, listening)
 
 
-def _application(given: argparse.Namespace, model: Any) -> Any:
+def open_asker(given: argparse.Namespace) -> Any:
+    """Open the model that answers questions about pictures; None: there is none."""
+    if not given.questions:
+        return None
+    from fusion.tasks.answering_ask import Asker
+
+    return Asker(given.questions, given.trust)
+
+
+def _application(given: argparse.Namespace, model: Any, asker: Any) -> Any:
     from fusion.serve.app import Settings, create_app
     from fusion.serve.decoding import Limits
     from fusion.serve.schemas import Refused
@@ -51,7 +60,7 @@ def _application(given: argparse.Namespace, model: Any) -> Any:
         within=[part.strip() for part in given.within.split(",") if part.strip()],
     )
     try:
-        return create_app(Index(given.index, model, given.engine, given.url), settings)
+        return create_app(Index(given.index, model, given.engine, given.url), settings, asker)
     except Refused as error:
         raise SearchError(error.error) from None
 

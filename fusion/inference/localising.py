@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,14 +118,29 @@ class Localiser:
         Raises:
             MediaError: the film cannot be read.
         """
-        path = Path(film)
-        made = self._streamed(path) if isinstance(self.model, Model) else self._at_once(path)
-        for number, (vectors, known) in enumerate(made):
-            scores = score_vectors(vectors, self.texts, self.way, self._similarity)[0]
-            if not known:  # as in fusion.evaluation.localisation.scores.score_windows
-                scores = np.full_like(scores, -np.inf)
+        for number, window in enumerate(self.embed(film)):
             start = number * self.windows.step
-            yield Second(start, start + self.windows.step, scores)
+            yield Second(start, start + self.windows.step, self.score(*window))
+
+    def embed(self, film: str | Path) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """Yield each window of a film as :meth:`score` takes it, whatever the steps are.
+
+        MediaError: the film cannot be read.
+        """
+        path = Path(film)
+        return self._streamed(path) if isinstance(self.model, Model) else self._at_once(path)
+
+    def score(self, vectors: Mapping[str, Tensor], known: bool) -> NDArray[np.float32]:
+        """Return how well each step fits a window: (K,).
+
+        Args:
+            vectors: (1, E) by combination.
+            known: whether the film has any modality of the direction there.
+        """
+        scores: NDArray[np.float32]
+        scores = score_vectors(vectors, self.texts, self.way, self._similarity)[0]
+        # As in fusion.evaluation.localisation.scores.score_windows:
+        return scores if known else np.full_like(scores, -np.inf)
 
     def locate(self, film: str | Path, in_order: bool = True, tell: Any = None) -> Located:
         """Find the second of each step.

@@ -96,6 +96,23 @@ def digest_of(folder: Path) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder has the weights of a model."""
+    return any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
+
+
+def check_digest(folder: Path, wanted: str | None) -> str:
+    """Return :func:`digest_of` a folder; ValueError: another one is ``wanted``."""
+    found = digest_of(folder)
+    if wanted not in (None, found):
+        raise ValueError(
+            f"text_encoder.model: {folder} has other weights (SHA-256 {found}) than the model was"
+            f" trained with, or than text_encoder.sha256 names ({wanted}); name a folder of the"
+            " same weights"
+        )
+    return found
+
+
 def not_loaded(model: object, error: Exception) -> str:
     """Say in a line that a language model cannot be loaded."""
     return (

@@ -20,13 +20,13 @@ from fusion.models.language_model_files import (
     MINI_LM,
     NO_CODE,
     PUBLISHED_CLIP,
-    digest_of,
+    check_digest,
     find_language_model,
     first_line,
     open_pretrained,
 )
 from fusion.models.text_encoders import FromFile
-from fusion.models.trained_text import read_tokens, text_model, text_part, unknown_words
+from fusion.models.trained_text import open_text_part, read_tokens, unknown_words
 from fusion.words import number_of, published_words, words_of
 
 logger = logging.getLogger(__name__)
@@ -174,32 +174,16 @@ class HFText(LanguageModel):
                 f" Hugging Face hub, such as {MINI_LM}"
             )
         self.folder = find_language_model(model)
-        found = digest_of(self.folder)
-        if sha256 not in (None, found):
-            raise ValueError(
-                f"text_encoder.model: {self.folder} has other weights (SHA-256 {found}) than the"
-                f" model was trained with ({sha256}); name a folder of the same weights"
-            )
+        found = check_digest(self.folder, sha256)
         place = str(self.folder) if Path(model).expanduser().exists() else str(model)
         super().__init__({"model": place, "max_words": max_words, "sha256": found}, max_words)
         self.width = int(self.model.config.hidden_size)
 
     def _open(self) -> tuple[Any, nn.Module]:
-        from transformers import AutoConfig, AutoTokenizer  # slow to import
+        from transformers import AutoTokenizer  # slow to import
 
         tokenizer = open_pretrained(AutoTokenizer, self.folder)
-        family = text_model(open_pretrained(AutoConfig, self.folder))
-        whole, report = open_pretrained(family, self.folder, output_loading_info=True)
-        model = text_part(whole)
-        prefix = next(name for name, module in whole.named_modules() if module is model)
-        missing = [name for name in report["missing_keys"] if name.startswith(prefix)]
-        missing = [name for name in missing if "pooler" not in name]  # which reads the states
-        if missing:
-            raise ValueError(
-                f"text_encoder.model: the weights of {self.folder} lack {sorted(missing)[0]} (and"
-                f" {len(missing) - 1} more); name the folder of a whole model"
-            )
-        return tokenizer, model.float().eval().requires_grad_(False)
+        return tokenizer, open_text_part(self.folder).float().eval().requires_grad_(False)
 
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
         return read_tokens(self.tokenizer, sentences, self.max_words)[:2]

@@ -14,7 +14,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fusion.models.language_model_files import NO_CODE, find_language_model, open_pretrained
+from fusion.models.language_model_files import (
+    NO_CODE,
+    check_digest,
+    find_language_model,
+    has_weights,
+    open_pretrained,
+)
 from fusion.models.text_encoders import FromFile
 from fusion.tokens import Tokens, pick, true_places
 from fusion.words import number_of, words_of
@@ -25,7 +31,8 @@ class TrainedText(nn.Module):
 
     Its input are (T, 2) tokens: the number of a token, and 1 if its state is kept, or 0 for one of
     the ``special`` tokens of every text. It stays in evaluation mode, so without dropout: the exact
-    step embeds a clip twice and needs the same result.
+    step embeds a clip twice and needs the same result. Equal texts, such as the same question about
+    several images, are encoded once.
 
     Args:
         config: of the transformer, as ``to_diff_dict`` of transformers gives it.
@@ -59,11 +66,14 @@ class TrainedText(nn.Module):
             return Tokens(tokens.values.new_zeros(0, self.out_dim), lengths, host_lengths)
         padded, mask = tokens.pad()
         kept = mask & (padded[..., 1] > 0)
-        read = mask.clone()
+        numbers = padded[..., 0].long().masked_fill(~mask, -1)  # (B, L)
+        texts, same = torch.unique(numbers, dim=0, return_inverse=True)
+        read = texts >= 0
         read[:, 0] = True  # attention over nothing is not a number
-        states = self.model(input_ids=padded[..., 0].long(), attention_mask=read.long())
+        states = self.model(input_ids=texts.clamp(min=0), attention_mask=read.long())
+        rows = states.last_hidden_state[same].flatten(0, 1)
         places = true_places(kept, int(host_lengths.sum()))
-        return Tokens(pick(states.last_hidden_state.flatten(0, 1), places), lengths, host_lengths)
+        return Tokens(pick(rows, places), lengths, host_lengths)
 
 
 class TextTokens(FromFile):
@@ -74,9 +84,10 @@ class TextTokens(FromFile):
     Args:
         model: a folder as transformers saves it, or a name on the Hugging Face hub.
         max_words: later tokens of a text are cut off.
+        sha256: of the weights that the model begins with; None: any.
 
     Raises:
-        ValueError: there is no such tokenizer.
+        ValueError: there is no such tokenizer, or the weights are others.
     """
 
     place = "model"
@@ -84,11 +95,13 @@ class TextTokens(FromFile):
     reference = "text_tokens.json"
     width = 2
 
-    def __init__(self, model: str | Path, max_words: int = 32) -> None:
+    def __init__(self, model: str | Path, max_words: int = 32, sha256: str | None = None) -> None:
         from transformers import AutoTokenizer  # slow to import
 
         self.folder, self.max_words = find_language_model(model), max_words
-        self.arguments = {"model": str(model), "max_words": max_words}
+        if sha256 is not None and has_weights(self.folder):
+            check_digest(self.folder, sha256)
+        self.arguments = {"model": str(model), "max_words": max_words, "sha256": sha256}
         self.tokenizer: Any = open_pretrained(AutoTokenizer, self.folder)
 
     def __call__(self, sentence: str) -> Tensor:
@@ -105,13 +118,13 @@ class TextTokens(FromFile):
         ).float()
 
     def start(self, encoder: TrainedText) -> None:
-        """Give an encoder the weights that the language model was published with, if it is here."""
-        from transformers import AutoConfig  # slow to import
+        """Give an encoder the weights that the language model was published with, if it is here.
 
-        if not any(self.folder.glob("*.safetensors")) and not any(self.folder.glob("*.bin")):
+        ValueError: they are not whole.
+        """
+        if not has_weights(self.folder):
             return  # of a checkpoint, which has the weights
-        family = text_model(open_pretrained(AutoConfig, self.folder))
-        weights = text_part(open_pretrained(family, self.folder)).state_dict()
+        weights = open_text_part(self.folder).state_dict()
         encoder.model.load_state_dict({k: weights[k] for k in encoder.model.state_dict()})
 
     def encoder_spec(self) -> dict[str, Any]:
@@ -155,6 +168,24 @@ def text_part(whole: Any) -> Any:
     model = getattr(whole, "text_model", whole)
     if getattr(model, "decoder", None) is not None and hasattr(model, "encoder"):
         model = model.encoder
+    return model
+
+
+def open_text_part(folder: Path) -> nn.Module:
+    """Open the part of the model in a folder that reads texts; ValueError: weights are missing."""
+    from transformers import AutoConfig  # slow to import
+
+    family = text_model(open_pretrained(AutoConfig, folder))
+    whole, report = open_pretrained(family, folder, output_loading_info=True)
+    model: nn.Module = text_part(whole)
+    prefix = next(name for name, module in whole.named_modules() if module is model)
+    missing = [name for name in report["missing_keys"] if name.startswith(prefix)]
+    missing = [name for name in missing if "pooler" not in name]  # which reads the states
+    if missing:
+        raise ValueError(
+            f"text_encoder.model: the weights of {folder} lack {sorted(missing)[0]} (and"
+            f" {len(missing) - 1} more); name the folder of a whole model"
+        )
     return model
 
 

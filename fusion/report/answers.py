@@ -1,6 +1,6 @@
 """Sections of a report on questions: examples with where the answer looked, and confusions.
 
-Shapes: S side of an image in pixels, h x w attention map.
+Shapes: H x W pixels of an image, S side of a square one, h x w attention map.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def examples_section(examples: Sequence[Example], note: str) -> Markup:
 
 
 def shade(image: NDArray[np.uint8], look: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Darken an image (S, S, 3) where the attention (h, w) is low."""
-    side = len(image)
-    places = [np.arange(side) * size // side for size in look.shape]
+    """Darken an image (H, W, 3) where the attention (h, w) is low."""
+    sides = zip(image.shape[:2], look.shape, strict=True)
+    places = [np.arange(side) * size // side for side, size in sides]
     light = DIM + (1 - DIM) * look[np.ix_(*places)] / max(float(look.max()), 1e-9)
     shaded: NDArray[np.uint8] = (image * light[..., None]).round().astype(np.uint8)
     return shaded

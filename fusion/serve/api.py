@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -40,15 +41,19 @@ class Form(BaseModel):
     top: Top = 20
 
 
-def _form_schema() -> dict[str, Any]:
-    """Describe the form for OpenAPI."""
+FILES = {
+    "audio": "a sound, or a film whose sound is taken",
+    "picture": "a picture",
+    "video": "a film: its picture, and its sound unless audio is given",
+}
+
+
+def _form_schema(*fields: str, files: dict[str, str] = FILES) -> dict[str, Any]:
+    """Describe the form for OpenAPI, with these fields alone, if any are named."""
     schema = Form.model_json_schema(by_alias=True)
-    about = {
-        "audio": "a sound, or a film whose sound is taken",
-        "picture": "a picture",
-        "video": "a film: its picture, and its sound unless audio is given",
-    }
-    for name, text in about.items():
+    kept = {name: value for name, value in schema["properties"].items() if name in fields}
+    schema["properties"] = kept or schema["properties"]
+    for name, text in files.items():
         schema["properties"][name] = {"type": "string", "format": "binary", "description": text}
     return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}}}
 
@@ -66,7 +71,7 @@ async def about(request: Request) -> schemas.About:
     state = request.app.state
     found = await state.small.run(state.service.about)
     limits = schemas.Limits(upload_bytes=state.upload_bytes, upload_seconds=state.decoding.seconds)
-    return schemas.About(**found, limits=limits)
+    return schemas.About(**found, limits=limits, answers=state.asking is not None)
 
 
 @router.get("/api/films", summary="The films")
@@ -112,6 +117,51 @@ async def ask(request: Request) -> schemas.Answer:
         times = given.start or 0.0, given.end
         answer = await state.uploads.run(state.service.ask, given.words, form.files, times, wish)
     return schemas.Answer(**answer)
+
+
+@router.post(
+    "/api/ask",
+    summary="Ask about a picture, or a moment of a film",
+    openapi_extra=_form_schema("words", "start", "film", files={"picture": "a picture"}),
+    responses=_problems(400, 404, 408, 413, 415, 422, 501),
+)
+async def answer(request: Request) -> schemas.Replies:
+    """Answer the question in words about a picture, or about film number film at second start."""
+    state = request.app.state
+    if state.asking is None:
+        raise Refused(501, "no model answers questions here; start: fusion serve --questions RUN")
+    async with (
+        state.uploads.turn(),
+        uploads.receive(request, state.folder.path, state.upload_bytes) as form,
+    ):
+        given = read_form(form.fields)
+        if form.files:
+            check_picture(form.files, given.film)
+            work: tuple[Any, ...] = (state.asking.about_upload, given.words, form.files["picture"])
+        else:
+            path = await state.small.run(state.service.film_path, film_number(given.film))
+            work = (state.asking.about_moment, given.words, path, given.start or 0.0)
+        return schemas.Replies(**await state.uploads.run(*work))
+
+
+@router.get(
+    "/api/steps/{number}",
+    summary="When steps happen in a film",
+    responses=_problems(400, 404, 413, 422),
+)
+async def steps(
+    request: Request,
+    number: Number,
+    step: Annotated[list[Words], Query(max_length=100, description="a step; several in order")],
+    ordered: Annotated[bool, Query(description="whether they happen in their order")] = True,
+) -> schemas.Timeline:
+    """Find the second of each step in a film, and how well it fits every other second."""
+    state = request.app.state
+    async with state.timelines.turn():
+        name = await state.small.run(state.service.film_name, number)
+        path = await state.small.run(state.service.film_path, number)
+        found = await state.timelines.run(state.service.timelines.find, path, step, ordered)
+    return schemas.Timeline(film=schemas.FilmName(id=number, name=name), **found)
 
 
 @router.get("/api/clips/{number}", summary="One clip", responses=_problems(404))
@@ -187,6 +237,20 @@ def read_form(fields: dict[str, str]) -> Form:
         return Form.model_validate(fields)
     except ValidationError as error:
         raise Refused(422, first_problem(error.errors())) from None
+
+
+def check_picture(files: Iterable[str], film: str) -> None:
+    """Check that a question is about one picture alone; Refused (422): it is not."""
+    if {*files} != {"picture"} or film.strip():
+        raise Refused(422, "ask about one picture, or about a film of the index and a second of it")
+
+
+def film_number(film: str) -> int:
+    """Read the number of the film of a question; Refused (422): there is none."""
+    found = read_wish("", film, 1).film
+    if not isinstance(found, int):
+        raise Refused(422, "what is the question about? give a picture, or the number of a film")
+    return found
 
 
 def first_problem(errors: Any) -> str:

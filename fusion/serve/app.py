@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 import fusion
 from fusion.serve import uploads
 from fusion.serve.api import first_problem, router
+from fusion.serve.asking import Answering, Asking
 from fusion.serve.decoding import LimitedDecoder, Limits
 from fusion.serve.files import STYLE, manual_of, page_response
 from fusion.serve.load import Measured, Meters, Turnstile
@@ -47,8 +48,15 @@ class Settings:
     within: Sequence[str] = ()
 
 
-def create_app(index: Any, settings: Settings | None = None) -> FastAPI:
-    """Make the application of a :class:`fusion.Index`; ``settings`` None: those of a new one.
+def create_app(
+    index: Any, settings: Settings | None = None, asker: Answering | None = None
+) -> FastAPI:
+    """Make the application of a :class:`fusion.Index`.
+
+    Args:
+        index: what is searched.
+        settings: None: those of a new one.
+        asker: answers questions about pictures; None: they are not answered.
 
     Raises:
         Refused: the index lacks a combination of ``within``.
@@ -66,11 +74,13 @@ def create_app(index: Any, settings: Settings | None = None) -> FastAPI:
     state.upload_bytes, state.decoding = settings.upload_bytes, settings.decoding
     state.decoder = LimitedDecoder(settings.decoding)
     state.service = Service(index, Media(index.model, state.decoder), settings.within)
+    state.asking = None if asker is None else Asking(asker, state.decoder)
+    state.timelines = Turnstile("timelines", 1, 8, retry_after=10)
     state.questions = Turnstile("questions", *settings.questions, retry_after=1)
     state.uploads = Turnstile("uploads", *settings.uploads, retry_after=5)
     state.small = Turnstile("small", 4, 0, retry_after=1)  # only its threads are used
     state.meters = Meters()
-    for turnstile in (state.questions, state.uploads):
+    for turnstile in (state.questions, state.uploads, state.timelines):
         state.meters.watch(turnstile)
     app.include_router(router)
     _add_pages(app)
@@ -93,7 +103,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         state.decoder.close()
-        for turnstile in (state.questions, state.uploads, state.small):
+        state.service.timelines.close()
+        for turnstile in (state.questions, state.uploads, state.timelines, state.small):
             turnstile.close()
         state.folder.close()
 

@@ -52,6 +52,46 @@ class Answer(BaseModel):
     seconds: float = Field(description="how long the server took")
 
 
+class Reply(BaseModel):
+    """An answer to a question about a picture, with its probability."""
+
+    answer: str
+    probability: float = Field(description="among all answers that the model can give, 0 to 1")
+
+
+class Replies(BaseModel):
+    """The answers to a question about a picture."""
+
+    answers: list[Reply] = Field(description="the best ones, at most five, the best first")
+    picture: str = Field(description="what was asked about: a JPEG file as base64")
+    attention: str | None = Field(
+        description="the same, dark where the question did not look; null if that is not known"
+    )
+    seconds: float = Field(description="how long the server took")
+
+
+class Step(BaseModel):
+    """A step that was looked for in a film."""
+
+    step: str
+    start: float | None = Field(description="second where it happens; null: not found")
+    end: float | None
+    score: float | None = Field(description="how well it fits there")
+    curve: list[tuple[float, float | None]] = Field(
+        description="over the film: second, and how well the step fits; null: nothing is known"
+    )
+
+
+class Timeline(BaseModel):
+    """When steps happen in a film."""
+
+    film: FilmName
+    duration: float = Field(description="seconds of the film that were looked at")
+    steps: list[Step]
+    unknown: list[str] = Field(description="words of the steps that were left out")
+    seconds: float = Field(description="how long the server took")
+
+
 class Limits(BaseModel):
     """What an upload may be at most."""
 
@@ -68,6 +108,8 @@ class About(BaseModel):
     modalities: list[str] = Field(description="names: text, video, audio")
     words: dict[str, str] = Field(description="what the page calls a modality: said, seen, heard")
     version: str = Field(description="changes whenever the index changes")
+    answers: bool = Field(description="whether questions about pictures are answered")
+    steps: bool = Field(description="whether steps can be looked for in films")
     limits: Limits
 
 

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.evaluation.localisation.scores import directions_from_text
 from fusion.modalities import members, spell
 from fusion.search.storage import SearchError
 from fusion.serve.questions import Media, encode_media
 from fusion.serve.schemas import Refused
+from fusion.serve.timelines import Timelines
 
 KEPT = 1024  # questions whose embeddings stay in memory
 NAMES = {"video": "seen", "audio": "heard", "text": "said"}
@@ -48,6 +50,7 @@ class Service:
         self.index, self.model, self.media = index, index.model, media
         self._embedding = threading.Lock()  # the model encodes one question at a time
         self._kept: OrderedDict[str, tuple[NDArray[np.float32], list[str]]] = OrderedDict()
+        self.timelines = Timelines(self.model, self._embedding, self._line, self._unknown_words)
         self.broken: str | None = None  # why the model cannot be used, if it cannot
         self._within = tuple(within)
         self._digest = index.about()["model"]
@@ -57,7 +60,8 @@ class Service:
         """Return what the index has; Refused (503): it cannot be used."""
         about = self._about()
         names = {name: NAMES.get(name, name) for name in about["modalities"]}
-        return about | {"words": names, "version": str(about["version"])}
+        finds = bool(directions_from_text(about["modalities"], about["combinations"]))
+        return about | {"words": names, "version": str(about["version"]), "steps": finds}
 
     def health(self) -> dict[str, Any]:
         """Return the size of the index; Refused (503): it or the model cannot be used."""
@@ -125,6 +129,13 @@ class Service:
         """Return where a film of the index is; Refused (404): there is none of this number."""
         with self._answering(404):
             return Path(self.index.film_path(number))
+
+    def film_name(self, number: int) -> str:
+        """Return the short name of a film of the index; Refused (404): it has none."""
+        found = next((film["name"] for film in self.films() if film["id"] == number), None)
+        if found is None:
+            raise Refused(404, f"the index has no film {number}")
+        return str(found)
 
     def warm(self) -> None:
         """Do once what takes longer the first time."""

@@ -6,6 +6,7 @@ from typing import Any
 from fusion.config import ConfigError
 from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.tasks.answering import QuestionAnswering
+from fusion.tasks.answering_zero_shot import ZeroShotAnswers
 from fusion.tasks.classification import Classification
 from fusion.tasks.localisation import Localisation, check_without_frames
 from fusion.tasks.retrieval import Retrieval
@@ -19,10 +20,12 @@ TASKS: dict[str, Any] = {
     "classification": Classification,
     "localisation": Localisation,
     "whole_films": WholeFilms,
+    "zero_shot_answering": ZeroShotAnswers,
 }
 
 __all__ = ["SPLITS", "TASKS", "Classification", "Evaluation", "Localisation", "QuestionAnswering"]
-__all__ += ["Retrieval", "Task", "WholeFilms", "complete_result", "make_task", "tested_as"]
+__all__ += ["Retrieval", "Task", "WholeFilms", "ZeroShotAnswers", "complete_result"]
+__all__ += ["make_task", "tested_as"]
 
 
 def tested_as(config: Mapping[str, Any], other: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fusion.models.answering import ANSWERS, AnswerModel
 from fusion.models.image_encoders import TimmImage
 from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.tasks.answering_result import answer_scores, describe_answers
-from fusion.tasks.answering_sections import report_sections
+from fusion.tasks.answering_sections import count_training, report_sections
 from fusion.tasks.answering_start import fill_part_rates, start_images
 from fusion.tasks.choosing import Choosing
 from fusion.tasks.fit import fit_config
@@ -89,7 +89,12 @@ class QuestionAnswering(Choosing):
         write_atomically(folder / VOCABULARY, json.dumps(self.answers, ensure_ascii=False))
 
     def fit(self, processes: int) -> Mapping[str, Any]:
-        """Fill in widths, the number of answers and the learning rates of pre-trained parts."""
+        """Fill in widths, the number of answers and the learning rates of pre-trained parts.
+
+        One line says which answers are frequent.
+        """
+        if (balance := count_training(self.source, self.answers)) is not None:
+            warn(f"train: {balance.describe()}")
         config = fit_config(self.config, self.source, self._read, processes)
         config = {**config, "model": merge(config["model"], {"num_answers": len(self.answers)})}
         self.config = fill_part_rates(config)
@@ -129,7 +134,13 @@ class QuestionAnswering(Choosing):
         if not accelerator.is_main_process:
             return None
         result = describe_answers(self.source, split, answered)
-        sections = report_sections(model, clips, answered, self.settings.questions_in_report)
+        sections = report_sections(
+            model,
+            clips,
+            answered,
+            self.settings.questions_in_report,
+            count_training(self.source, self.answers),
+        )
         return Evaluation(result, answer_scores(answered), sections=sections)
 
     def _answer(self, model: nn.Module, clips: QuestionClips, accelerator: Accelerator) -> Answered:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fusion.checkpoint import Trust, find_checkpoint, load_model, load_text_encoder, read_config
 from fusion.config import ConfigError
 from fusion.data.datasets.dataset import collate
-from fusion.data.questions.decode import read_image
+from fusion.data.questions.decode import read_image, scale_picture
 from fusion.models.answering import ANSWERS
 from fusion.tasks.answering import read_answers
 from fusion.tasks.answering_sections import best_answers, look_at
@@ -59,8 +60,19 @@ class Asker:
         """
         if not question.strip():
             raise ConfigError('the question is empty; ask one, such as "what is it?"')
-        pixels = read_image(image, self.image_size)
-        clip: dict[str, Any] = {"id": str(image)}
+        return self._reply(read_image(image, self.image_size), question, number)
+
+    def answer(self, picture: NDArray[np.uint8], question: str, number: int = 5) -> Reply:
+        """Answer a question about an (H, W, 3) RGB picture, as if it were read from a file.
+
+        Raises:
+            ValueError: the model knows no word of the question.
+        """
+        pixels = torch.from_numpy(scale_picture(picture, self.image_size))
+        return self._reply(pixels, question, number)
+
+    def _reply(self, pixels: Tensor, question: str, number: int) -> Reply:
+        clip: dict[str, Any] = {"id": question}
         if self.encoder is not None:
             clip["text"] = self.encoder(question)
             if not len(clip["text"]):

@@ -12,11 +12,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fusion.data.datasets.dataset import collate
+from fusion.data.questions.balance import Balance, count_answers
+from fusion.data.questions.normalisation import soft_scores
 from fusion.evaluation.answers import METRICS, Answered
 from fusion.report.answers import Example, confusion_chart, examples_section
+from fusion.report.layout import number as written
+from fusion.report.page import render
 from fusion.tasks.answering_result import confusion
 
 BEST = 3  # answers that are shown
+FREQUENT, RARE = 10, 5  # answers in the table of all
+HEAD = ("answer", "training questions", "per cent", "test questions", "right of these, per cent")
 NOTE = (
     "Not picked by hand: one question in every {every} of the test. The second picture is dark"
     " where the question did not look: it shows the attention of its words to the image in the last"
@@ -25,9 +31,9 @@ NOTE = (
 
 
 def report_sections(
-    model: nn.Module, clips: Any, answered: Answered, number: int
+    model: nn.Module, clips: Any, answered: Answered, number: int, balance: Balance | None
 ) -> Mapping[str, Markup]:
-    """Make the sections: examples, evenly chosen, and confusions."""
+    """Make the sections: examples, evenly chosen, confusions, and how frequent answers are."""
     total = len(answered.questions)
     places = np.linspace(0, total - 1, min(number, total)).round().astype(int).tolist()
     examples = [show_question(model, clips[place], answered, place) for place in places]
@@ -35,7 +41,40 @@ def report_sections(
     return {
         "Some questions": examples_section(examples, note),
         "Which answers are confused": confusion_chart(*confusion(answered)),
+        "How frequent answers are": balance_section(answered, balance),
     }
+
+
+def balance_section(answered: Answered, balance: Balance | None) -> Markup:
+    """Show the most and the least frequent answers of the training; None: it is not known."""
+    if balance is None:
+        return Markup()
+    asked: dict[str, list[float]] = {}
+    for question, accuracy in zip(
+        answered.questions, answered.metrics[METRICS[0]].tolist(), strict=True
+    ):
+        asked.setdefault(next(iter(soft_scores(question.answers)), ""), []).append(accuracy)
+    rows = []
+    for answer, count in balance.counts.items():
+        found = asked.get(answer, [])
+        right = written(100 * sum(found) / len(found)) if found else "-"
+        share = f"{balance.share(answer):.1f}"
+        rows.append([answer, f"{count:,}", share, f"{len(found):,}", right])
+    groups = [("most frequent in training", rows[:FREQUENT])]
+    groups += [("least frequent", rows[FREQUENT:][-RARE:])]
+    named = {*balance.counts, ""}
+    beyond = sum(len(found) for answer, found in asked.items() if answer not in named)
+    notes = [f"Training: {balance.describe()}."]
+    notes += [
+        f"Test: {beyond:,} of {len(answered.questions):,} questions have another answer, which the"
+        " model cannot give."
+    ] * bool(beyond)
+    return render("methods.html", head=HEAD, groups=groups, notes=notes)
+
+
+def count_training(source: Any, answers: Sequence[str]) -> Balance | None:
+    """Count the answers of the training split of a data set; None: it has none."""
+    return count_answers(source.questions("train"), answers) if "train" in source.splits else None
 
 
 def show_question(
@@ -62,6 +101,8 @@ def best_answers(
 
 def look_at(model: Any, clip: Mapping[str, Any]) -> NDArray[np.float32] | None:
     """Return where the question of a clip looked in its image, (h, w); None: it is not known."""
+    if not hasattr(model, "look"):  # it was trained for another task
+        return None
     device = next(model.parameters()).device
     weights = model.eval().look(collate([clip]).to(device).inputs)
     if weights is None:

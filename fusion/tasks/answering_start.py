@@ -30,7 +30,10 @@ def start_images(part: TimmImage) -> None:
     try:
         network = timm_network(part.name, Source("image", path))
     except ValueError as error:
-        raise ConfigError(f"{key}={part.weights}: {error}") from None
+        # What a file of features would need is not what a config needs.
+        said, _, further = str(error).partition(", and pass the file")
+        way = f", and name it: {key}=FILE" if further else ""
+        raise ConfigError(f"{key}={part.weights}: {said}{way}") from None
     part.net.load_state_dict(network.state_dict())
 
 

@@ -57,7 +57,7 @@ class Choosing:
         """Open the data set; what is built in is rendered."""
         (attribute, what), name = self.items, self.config["data"].get("name")
         # Ours are known before they are opened: rendering one for nothing takes a minute.
-        source = self.builders["data"]() if name in self.sets or is_own(name) else None
+        source: Any = self.builders["data"]() if name in self.sets or is_own(name) else None
         if not hasattr(source, attribute):
             raise ConfigError(
                 f"data.name: {name!r} has no {what}; choose from {', '.join(self.sets)}"

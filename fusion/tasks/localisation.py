@@ -54,11 +54,13 @@ class OfTrainedRetrieval(Retrieval):
     Attributes:
         tests: names of the tasks whose models it tests.
         settings_class: checks the section ``evaluation``.
+        test_config: recipe of a test, for messages; empty: it has the name of the task.
     """
 
     tests = ("retrieval",)
     reads_frames = False
     settings_class: Any
+    test_config = ""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)
@@ -75,11 +77,22 @@ class OfTrainedRetrieval(Retrieval):
         """Refuse: nothing is trained."""
         self._refuse()
 
+    def embed_texts(
+        self, model: nn.Module, texts: Sequence[str], accelerator: Accelerator, batch_size: int
+    ) -> tuple[dict[str, bool], dict[str, Tensor]]:
+        """Embed texts; return which have a known word, and their embeddings (E,)."""
+        query, items = spell([TEXT]), Texts(texts, self.text_encoder)
+        embedded = embed(model, items, accelerator, batch_size, combinations=[query])
+        known = embedded.present[TEXT].tolist()
+        vectors = embedded.embeddings[query]
+        return dict(zip(texts, known, strict=True)), dict(zip(texts, vectors, strict=True))
+
     def _refuse(self) -> NoReturn:
         name = self.config["task"]
         raise ConfigError(
             f"task {name} tests models that were trained for retrieval; train one, such as by:"
-            f" fusion train eao, and test it by: fusion evaluate RUN --set {name}"
+            " fusion train eao, and test it by: fusion evaluate RUN --set"
+            f" {self.test_config or name}"
         )
 
 
@@ -163,7 +176,7 @@ class Localisation(OfTrainedRetrieval):
         background = self.test_settings.background
         texts += [] if background is None else [background]
         where = (accelerator, self.test_settings.batch_size)
-        known, vectors = self._embed_texts(model, list(dict.fromkeys(texts)), *where)
+        known, vectors = self.embed_texts(model, list(dict.fromkeys(texts)), *where)
         for text, is_known in known.items():
             if not is_known:
                 notes.add(UNKNOWN, repr(text))
@@ -195,16 +208,6 @@ class Localisation(OfTrainedRetrieval):
                 f" combinations t and another one; it has {', '.join(inner.combinations)}"
             )
         return ways
-
-    def _embed_texts(
-        self, model: nn.Module, texts: Sequence[str], accelerator: Accelerator, batch_size: int
-    ) -> tuple[dict[str, bool], dict[str, Tensor]]:
-        """Embed texts; return which have a known word, and their embeddings (E,)."""
-        query, items = spell([TEXT]), Texts(texts, self.text_encoder)
-        embedded = embed(model, items, accelerator, batch_size, combinations=[query])
-        known = embedded.present[TEXT].tolist()
-        vectors = embedded.embeddings[query]
-        return dict(zip(texts, known, strict=True)), dict(zip(texts, vectors, strict=True))
 
 
 def longer_than_trained(windows: Windows, reader: Reader, recipe: Mapping[str, Any] | None) -> str:

@@ -21,9 +21,9 @@ transformers = pytest.importorskip("transformers")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "star", "slides", "left", "##s", "."]
 
 
-def save_tokenizer(path, template="[CLS] $A [SEP]"):
+def save_tokenizer(path, template="[CLS] $A [SEP]", words=WORDS):
     """Save a tokenizer of a few words; it knows no others."""
-    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]") if word in template]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -34,11 +34,12 @@ def save_tokenizer(path, template="[CLS] $A [SEP]"):
     ).save_pretrained(path)
 
 
-def save_bert(path, seed=0):
-    """Save a BERT of width 8."""
-    save_tokenizer(path)
+def save_bert(path, seed=0, words=WORDS, **changes):
+    """Save a BERT, of width 8 unless ``changes`` say another, with random weights."""
+    save_tokenizer(path, words=words)
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
-    config = transformers.BertConfig(vocab_size=len(WORDS), num_hidden_layers=2, **sizes)
+    sizes |= {"num_hidden_layers": 2, "vocab_size": len(words)} | changes
+    config = transformers.BertConfig(**sizes)
     torch.manual_seed(seed)
     transformers.BertModel(config).save_pretrained(path)
     return path

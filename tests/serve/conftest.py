@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -11,10 +12,27 @@ import fusion
 from fusion.commands.serve import address_of, open_socket
 from fusion.search.index import Index
 from fusion.serve.app import create_app
+from fusion.tasks.answering_ask import Reply
 from tests.data.media.films import write_film
 from tests.search.conftest import train_tiny
 
 HOME = "http://127.0.0.1"
+MARKUP_ANSWER = "<img src=y onerror=alert(1)>"
+
+
+class FixedAsker:
+    """Always has the same answers; it knows all words but one."""
+
+    def __init__(self):
+        self.asked = []
+
+    def answer(self, picture, question, number=5):
+        self.asked.append((picture.shape, question, number))
+        if "xyzzy" in question:
+            raise ValueError("runs/vqa knows no word of 'xyzzy'; ask in other words")
+        best = [("red", 0.7), (MARKUP_ANSWER, 0.2), ("blue", 0.06), ("two", 0.03), ("no", 0.01)]
+        look = np.array([[1.0, 0.2], [0.1, 0.5]], np.float32)
+        return Reply(best, picture, look)
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +70,10 @@ def index(films, run, model, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def asking(index, settings=None, **options):
+def asking(index, settings=None, asker=None, **options):
     """A client of the application of an index."""
-    with TestClient(create_app(index, settings), base_url=HOME, **options) as client:
+    app = create_app(index, settings, asker)
+    with TestClient(app, base_url=HOME, **options) as client:
         yield client
 
 
@@ -65,12 +84,13 @@ def client(index):
 
 
 @contextlib.contextmanager
-def serving(index, settings=None):
+def serving(index, settings=None, asker=None):
     """Serve in a thread; yields the address."""
     import uvicorn
 
     listening = open_socket("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(index, settings), log_level="warning", access_log=False)
+    app = create_app(index, settings, asker)
+    config = uvicorn.Config(app, log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     address = address_of(listening)

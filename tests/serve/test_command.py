@@ -102,6 +102,7 @@ def test_a_port_in_use_names_another_one(capsys, index):
         (["{}", "--host", "192.0.2.1"], "port 8765 of 192.0.2.1 cannot be used"),
         (["{}", "--in", "q", "--port", "0"], "unknown modality 'q'"),
         (["{}", "--model", "nothing", "--port", "0"], "nothing"),
+        (["{}", "--questions", "nowhere", "--port", "0"], "there is no checkpoint at nowhere"),
         (["{}", "--upload-seconds", "0"], "a number of seconds above 0"),
     ],
 )

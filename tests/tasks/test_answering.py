@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import numpy as np
 import pytest
@@ -128,3 +129,24 @@ def test_runs_are_compared_by_type_over_the_same_images(run, blind, tmp_path, ca
 def test_a_config_that_does_not_fit_is_one_line(folder, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         train(load_config("vqa", config_of(folder, tmp_path / "x", **change)))
+
+
+def test_it_is_said_which_answers_are_frequent(folder, tmp_path, caplog):
+    words = config_of(folder, tmp_path / "run", **{"trainer.epochs": 1, "data.num_answers": 4})
+    with caplog.at_level("WARNING"):
+        train(load_config("vqa", words))
+    said = "train: 4 answers to 48 questions; most frequent: no 17 (35.4 %), "
+    assert caplog.text.count(said) == 1
+    report = (tmp_path / "run" / "report.html").read_text()
+    section = report[report.index("How frequent answers are") :]
+    assert said.removeprefix("train: ") in section
+    row = re.search(r'<th scope="row">no</th><td>17</td><td>35.4</td><td>(\d+)</td><td>', section)
+    answers = [line.rsplit(",", 1)[1] for line in (folder / "test.csv").read_text().splitlines()]
+    assert int(row[1]) == answers.count("no")
+    assert "questions have another answer, which the model cannot give" in section
+
+
+def test_more_answers_than_there_are_is_no_mistake(folder, tmp_path):
+    words = {"trainer.epochs": 1, "data.num_answers": 10_000}
+    train(load_config("vqa", config_of(folder, tmp_path / "run", **words)))
+    assert len(json.loads((tmp_path / "run/best/answers.json").read_text())) == 5

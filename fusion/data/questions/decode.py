@@ -83,8 +83,16 @@ def _decode(picture: Image.Image, size: int) -> NDArray[np.uint8]:
             " scale it down"
         )
     picture.draft(None, (size, size))  # a JPEG is decoded no larger than needed
-    upright = _as_rgb(ImageOps.exif_transpose(picture))
-    scaled = upright.resize((size, size), Image.Resampling.BICUBIC)
+    return _scaled(_as_rgb(ImageOps.exif_transpose(picture)), size)
+
+
+def scale_picture(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Scale a decoded RGB picture as :func:`decode_image` does: (H, W, 3) -> (3, S, S)."""
+    return _scaled(Image.fromarray(picture), size)
+
+
+def _scaled(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    scaled = picture.resize((size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
 
 

@@ -67,6 +67,29 @@ export function search(asked, files, signal) {
   return call("/api/search", { method: "POST", body: form, signal });
 }
 
+/**
+ * Ask about a picture, or about a film at a second.
+ * @param {string} words
+ * @param {{picture: File}|{film: number, start: number}} about
+ * @param {AbortSignal} signal
+ * @returns {Promise<{answers: object[], picture: string, attention: string|null}>}
+ */
+export function askAbout(words, about, signal) {
+  const form = new FormData();
+  form.append("words", words);
+  for (const [name, value] of Object.entries(about)) {
+    if (value instanceof File) form.append(name, value, value.name);
+    else form.append(name, value);
+  }
+  return call("/api/ask", { method: "POST", body: form, signal });
+}
+
+/** Look for steps in a film, see timeline.js. */
+export function steps(film, lines, ordered, signal) {
+  const asked = new URLSearchParams([...lines.map((line) => ["step", line]), ["ordered", ordered]]);
+  return call(`/api/steps/${film}?${asked}`, { signal });
+}
+
 /** Why a film's file does not come, in one line; null: it does come. */
 export async function whyNot(media) {
   try {

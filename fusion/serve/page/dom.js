@@ -25,15 +25,17 @@ export function make(tag, attributes = {}, ...children) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A picture of icons.svg; it says nothing that a text beside it does not say. */
-export function icon(name) {
-  const svg = document.createElementNS(SVG, "svg");
-  const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `/static/icons.svg#${name}`);
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(use);
-  return svg;
+/** Make an element of a drawing (SVG). */
+export function shape(tag, attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
+
+/** A picture of icons.svg; it says nothing that a text beside it does not say. */
+export const icon = (name) =>
+  shape("svg", { "aria-hidden": "true" }, shape("use", { href: `/static/icons.svg#${name}` }));
 
 /** A time in seconds as `1:02` or `1:00:02`. */
 export function clock(second) {

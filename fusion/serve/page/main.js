@@ -1,6 +1,7 @@
 /* The page: what is asked is the state; each state has an address, a question and hits. */
 
 import * as api from "./api.js";
+import { makeAsking } from "./asking.js";
 import { count, find } from "./dom.js";
 import { chooseFilm, showFilm } from "./films.js";
 import { moveInGrid, showHits } from "./hits.js";
@@ -41,6 +42,20 @@ const player = makePlayer({
   only: (hit) => only(hit),
 });
 
+const pictureOf = ({ files }) => files.find(({ kind }) => kind === "picture") ?? null;
+
+const aboutPicture = makeAsking(find("picture-ask"), "Ask about this picture", () => {
+  const file = recall(pictureOf(state) ?? {});
+  return file ? { picture: file } : null;
+});
+
+/** Offer to ask about the picture of the question, if there is one. */
+function offerToAsk(before) {
+  const picture = pictureOf(state);
+  if (picture?.id !== pictureOf(before)?.id) aboutPicture.clear();
+  find("picture-ask").hidden = !about?.answers || !picture || !recall(picture);
+}
+
 const acts = { open: (hit) => go({ clip: hit.id }), like, only };
 
 /** The words in the box, which may not have been searched for yet. */
@@ -75,7 +90,9 @@ function go(changes, replace = false) {
 
 /** Show a state. */
 async function show(next, again = false) {
+  const before = state;
   state = next;
+  offerToAsk(before);
   if (state.clip === null) player.close();
   stopPreview();
   if (ready && find("words").value.trim() !== state.q) find("words").value = state.q;

@@ -3,9 +3,12 @@
 import { whyNot } from "./api.js";
 import { find, icon, make, span } from "./dom.js";
 import { placed, reasons, scaleOf } from "./hits.js";
+import { makeAsking } from "./asking.js";
 import { lacksPicture, playClip, stopPreview } from "./playing.js";
+import { makeTimeline } from "./timeline.js";
 
 const CHOICES = ["stop", "repeat", "on"];
+const TYPING = "textarea, input[type=text]"; // where a letter is a letter, not a command
 
 /**
  * The player of the page.
@@ -15,6 +18,9 @@ export function makePlayer(acts) {
   const [dialog, video, notice] = [find("player"), find("video"), find("player-notice")];
   let hit = null;
   let playing = null;
+  const timeline = makeTimeline(video);
+  const moment = () => (hit ? { film: hit.film.id, start: video.currentTime } : null);
+  const asking = makeAsking(find("moment"), "Ask about this picture", moment);
   let atEnd = localStorage.getItem("at-end");
   if (!CHOICES.includes(atEnd)) atEnd = "stop";
 
@@ -44,6 +50,8 @@ export function makePlayer(acts) {
 
   const leave = () => {
     playing?.leave();
+    timeline.leave();
+    asking.clear();
     [playing, hit] = [null, null];
   };
   dialog.addEventListener("close", () => {
@@ -54,7 +62,7 @@ export function makePlayer(acts) {
     if (event.target === dialog) dialog.close(); // beside the player
   });
   dialog.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches(TYPING)) return;
     if (event.key === "m" && hit) acts.like(hit);
     else if (event.key === "n") acts.step(1);
     else if (event.key === "p") acts.step(-1);
@@ -82,6 +90,9 @@ export function makePlayer(acts) {
       find("player-next").disabled = place < 0 || place === hits.length - 1;
       if (hit.thumbnail === null) video.removeAttribute("poster");
       else video.poster = hit.thumbnail;
+      find("moment").hidden = !about.answers || hit.thumbnail === null;
+      find("steps").hidden = !about.steps;
+      timeline.show(hit);
       if (!dialog.open) dialog.showModal();
       video.focus();
       playing = playClip(video, hit, () => atEnd);

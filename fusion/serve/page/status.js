@@ -20,7 +20,8 @@ export function say(found) {
 const duration = (seconds) =>
   seconds < 1 ? `${Math.max(1, Math.round(1000 * seconds))} ms` : `${seconds.toFixed(1)} s`;
 
-const leftOut = (words) =>
+/** Say which words the model does not know. */
+export const leftOut = (words) =>
   `Left out, as the model does not know ${words.length === 1 ? "it" : "them"}: ${words.join(", ")}.`;
 
 /**

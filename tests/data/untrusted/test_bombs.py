@@ -201,3 +201,13 @@ def test_names_in_a_file_are_printed_without_what_steers_a_terminal(tmp_path, na
         with pytest.raises(NpzError) as caught:
             read(path)
         assert str(caught.value).isprintable()
+
+
+def test_f20_the_advice_to_read_objects_is_not_passed_on(tmp_path):
+    """Found by ``python -m tests.fuzz npy``: a long header, and three lines of advice."""
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(content[:8] + b"\x00\x40" + content[10:] + b" " * 20_000)
+    with pytest.raises(NpzError) as caught:
+        read_npy(tmp_path / "x.npy")
+    assert "allow_pickle" not in str(caught.value) and str(caught.value).isprintable()

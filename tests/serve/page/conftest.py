@@ -5,7 +5,7 @@ import pytest
 import fusion
 from fusion.data.media.encode import encode_jpeg
 from tests.data.media.films import pictures, write_film, write_frames
-from tests.serve.conftest import serving
+from tests.serve.conftest import FixedAsker, serving
 from tests.serve.page.browser import Watch, find_chromium, until
 
 MARKUP = '<img src=x onerror="window.hacked=1"> a red star'
@@ -49,7 +49,7 @@ def address(tmp_path_factory, chromium, run):
     write_film(films / "sound.mp4", 1.5, picture=False)
     write_frames(films / "odd.mkv", range(0, 100, 4))
     index = fusion.Index(folder / "films.index", run).add(films, quiet=True)
-    with serving(index) as found:
+    with serving(index, asker=FixedAsker()) as found:
         yield found
 
 
