@@ -30,6 +30,22 @@ def end_with_parent(number: int = getattr(signal, "SIGKILL", signal.SIGTERM)) ->
         threading.Thread(target=_watch, args=(parent, number), daemon=True).start()
 
 
+def end_soon_after_parent(seconds: float) -> None:
+    """End this process, whatever it does, so many seconds after the one that started it.
+
+    A process that waits inside a library, such as for one that is gone, answers no signal.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        time.sleep(seconds)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _watch(parent: int, number: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK)

@@ -18,7 +18,7 @@ class Tokens:
     """The tokens of one modality of B clips, clip after clip.
 
     Attributes:
-        values: (T, D) features.
+        values: (T, D) features; float16 until they are moved to the device of a model.
         lengths: (B,) int64, the number of tokens of each clip; 0 where the modality is missing.
         host_lengths: the same numbers in CPU memory. Shapes follow from them; reading them back
             from a GPU would force a synchronisation.
@@ -32,7 +32,8 @@ class Tokens:
     def pack(cls, clips: Sequence[Tensor]) -> Tokens:
         """Put (L_i, D) sequences end to end."""
         lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.int64)
-        values = torch.cat(list(clips))
+        # Without the empty ones, whose type may be another: it would widen all.
+        values = torch.cat([clip for clip in clips if len(clip)] or list(clips[:1]))
         return cls(values, lengths.to(values.device), lengths)
 
     @classmethod
@@ -122,8 +123,18 @@ class Tokens:
         return Tokens(values, self.lengths[start:stop], self.host_lengths[start:stop])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
-        """Move to a device; ``host_lengths`` stay."""
-        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+        """Move to a device; ``host_lengths`` stay.
+
+        Values in float16, as features are stored, become float32 there: they travel in half the
+        bytes, and models compute with float32. Values in int32, numbered tokens of texts, stay in
+        CPU memory, see :class:`fusion.models.text_tower.TextTower`.
+        """
+        if self.values.dtype == torch.int32:
+            return dataclasses.replace(
+                self, lengths=self.lengths.to(device, non_blocking=non_blocking)
+            )
+        moved = self._map(lambda part: part.to(device, non_blocking=non_blocking))
+        return moved.replace(moved.values.float()) if moved.values.dtype == torch.half else moved
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Tokens:
         return Tokens(move(self.values), move(self.lengths), self.host_lengths)
@@ -157,12 +168,12 @@ class Batch:
         return [self.part(i, i + size) for i in range(0, len(self.ids), size)]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Move to a device."""
+        """Move to a device, see :meth:`Tokens.to`."""
         return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Pin every tensor; called by ``DataLoader``."""
-        return self._map(Tensor.pin_memory)
+        return self._map(lambda part: part.pin_memory())
 
     def part(self, start: int, stop: int) -> Batch:
         """Keep clips ``start`` to ``stop`` - 1, without a copy."""
@@ -173,8 +184,9 @@ class Batch:
             {name: values[start:stop] for name, values in self.targets.items()},
         )
 
-    def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        inputs = map_nested(self.inputs, lambda x: _move(x, move))
+    def _map(self, move: Callable[[Any], Any]) -> Batch:
+        moves = (Tokens, Tensor)
+        inputs = map_nested(self.inputs, lambda x: move(x) if isinstance(x, moves) else x)
         targets = {k: move(v) if isinstance(v, Tensor) else v for k, v in self.targets.items()}
         return Batch(self.ids, inputs, None if self.seeds is None else move(self.seeds), targets)
 
@@ -198,12 +210,6 @@ def _part(value: Any, start: int, stop: int) -> Any:
         return value.part(start, stop)
     has_rows = value.ndim > 0 if isinstance(value, Tensor) else isinstance(value, list | tuple)
     return value[start:stop] if has_rows else value  # a single value is for the whole batch
-
-
-def _move(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tokens):
-        return value._map(move)
-    return move(value) if isinstance(value, Tensor) else value
 
 
 def true_places(mask: Tensor, count: int) -> Tensor:

@@ -10,6 +10,8 @@ from fusion.models.batchnorm import batch_granularity
 from fusion.recipes import read_layers
 from fusion.study.plan import overrides_of, read_plan
 from fusion.tasks import make_task
+from fusion.training.memory import ChunkSize
+from fusion.training.sampler import check_division
 
 ROOT = Path(__file__).parents[1] / "configs"
 
@@ -59,6 +61,10 @@ FINETUNING = {  # epochs, learning rate, schedule and width, by AVLnet's README
 }
 
 
+COUNTS = (1, 2, 4, 8, 16, 64)  # of processes
+PUBLISHED = [p for p in CONFIGS if p.parent.name == "published_batchnorm"]
+
+
 def what_is_left_to_the_user(path):
     marked = yaml.safe_load(path.read_text())
     return [f"{key}=x" for key, value in flatten(marked).items() if value == "???"]
@@ -74,6 +80,50 @@ def test_every_config_builds_its_model_and_loss(path):
     assert {*getattr(loss, "combinations", ())} <= {*embedded}
 
 
+def granularity(path):
+    """The batch of a recipe, and of how many clips every chunk must be a multiple."""
+    config = load_config(path, what_is_left_to_the_user(path))
+    with torch.device("meta"):
+        model = check_config(config)["model"]()
+    return config["trainer"]["batch_size"], batch_granularity(model.train())
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*CONFIGS} - {*PUBLISHED}), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_every_recipe_is_shared_out_to_any_number_of_processes(path):
+    batch, cut = granularity(path)
+    assert cut in (1, 4, 8, 32, 35)  # the smallest chunk
+    if path.stem == "own_videos":  # which is fitted to the clips and to the processes
+        return
+    for processes in COUNTS:
+        refused = batch % (processes * cut)
+        if not refused:
+            check_division(batch, processes, cut)
+            chunk = ChunkSize(batch // processes, cut)
+            while chunk.halve():
+                pass
+            assert chunk.size == cut
+            continue
+        assert processes > (4 if batch == 16 else 8)  # they run on a whole machine
+        assert batch <= 64 or batch == 1120  # of a few minutes, or two blocks
+        with pytest.raises(ValueError, match=r"set trainer.batch_size=\d+, the nearest that can"):
+            check_division(batch, processes, cut)
+
+
+def test_no_recipe_was_left_out_of_the_table_of_processes():
+    assert len(CONFIGS) == 79 and len(PUBLISHED) == 6
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_groups_run_on_as_many_gpus_as_were_published(path):
+    batch, cut = granularity(path)
+    (gpus,) = (gpus for name, _, gpus in PRETRAINING if name == path.stem)
+    check_division(batch, gpus, cut)
+    with pytest.raises(ValueError, match=f"or start {gpus} processes"):
+        check_division(batch, 2 * gpus, cut)
+
+
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_test_of_a_trained_model_makes_its_task(path):
     trained = load_config(ROOT / "eao.yaml")
@@ -85,11 +135,15 @@ def test_every_test_of_a_trained_model_makes_its_task(path):
 
 @pytest.mark.parametrize(("name", "batch", "gpus"), PRETRAINING)
 def test_batchnorm_sees_what_a_gpu_of_the_published_training_saw(name, batch, gpus):
-    config = load_config(ROOT / f"howto100m/{name}.yaml", ["data_root=x"])
+    path = ROOT / f"howto100m/published_batchnorm/{name}.yaml"
+    config = load_config(path, ["data_root=x"])
     with torch.device("meta"):
         model = check_config(config)["model"]()
     assert config["trainer"]["batch_size"] == batch
     assert batch_granularity(model) == batch // gpus
+    plain = load_config(ROOT / f"howto100m/{name}.yaml", ["data_root=x"])
+    changed = {k for k, v in flatten(config).items() if flatten(plain)[k] != v}
+    assert changed == {"output", "model.modalities.audio.encoder.batchnorm_group"}
 
 
 @pytest.mark.parametrize("data", ["msrvtt", "youcook2"])

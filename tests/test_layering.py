@@ -7,7 +7,7 @@ LAYERS = [
     {"modalities", "files", "manifest", "parts", "process", "recipes", "signals", "typed"}
     | {"value_types", "words"},
     {"tokens"},
-    {"batches", "distributed", "interfaces", "out_of_memory"},
+    {"arithmetic", "batches", "distributed", "interfaces", "out_of_memory"},
     {"models", "losses", "data", "config"},  # none of these imports another
     {"checkpoint"},
     {"training", "evaluation"},

@@ -42,7 +42,9 @@ def ends(process, seconds=10.0):
     return True
 
 
-@pytest.mark.parametrize("call", ["end_with_parent()", "leave_stopping_to_parent()"])
+@pytest.mark.parametrize(
+    "call", ["end_with_parent()", "leave_stopping_to_parent()", "end_soon_after_parent(0.2)"]
+)
 def test_f05_a_process_ends_with_the_one_that_started_it(call):
     parent, child = start(CHILD.format(call=call))
     parent.kill()

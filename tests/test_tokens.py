@@ -88,3 +88,21 @@ def test_targets_go_along_with_their_clips():
     assert second.targets["answers"] == [["b", "c"]]
     moved = batch.to("meta")
     assert moved.targets["label"].is_meta and moved.targets["answers"] == targets["answers"]
+
+
+def test_features_travel_in_float16_and_become_float32_on_the_device():
+    rows = [torch.ones(2, 3).half(), torch.ones(1, 3).half()]
+    tokens = Tokens.pack([rows[0], torch.zeros(0, 3), rows[1]])  # an absent one is float32
+    assert tokens.values.dtype == torch.float16
+    batch = Batch(("a", "b", "c"), {"video": tokens})
+    assert batch.chunks(2)[0].inputs["video"].values.dtype == torch.float16
+    moved = batch.to("cpu").inputs["video"]
+    assert moved.values.dtype == torch.float32
+    assert moved.values.equal(tokens.values.float())
+    assert Tokens.pack([torch.zeros(0, 3), torch.zeros(0, 3)]).values.shape == (0, 3)
+
+
+def test_numbered_tokens_of_texts_stay_in_the_memory_of_the_cpu():
+    tokens = Tokens.pack([torch.ones(2, 2, dtype=torch.int32)]).to("meta")
+    assert tokens.values.device.type == "cpu"
+    assert tokens.lengths.device.type == "meta"

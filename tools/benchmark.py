@@ -12,6 +12,7 @@ import torch
 from fusion.commands.arguments import Parser, positive
 from fusion.commands.errors import run
 from tools.benchmarks import (
+    dropout,
     evaluate,
     gallery,
     localise,
@@ -21,6 +22,7 @@ from tools.benchmarks import (
     search,
     step,
     store,
+    text,
     video,
 )
 
@@ -34,6 +36,8 @@ EXAMPLES = """examples:
   python tools/benchmark.py gallery --clips 300 --captions 6000 --against ../main
   python tools/benchmark.py memory --chunk 128
   python tools/benchmark.py safety --size small --batch 32
+  python tools/benchmark.py dropout --precision bf16
+  python tools/benchmark.py text                      # CLIP's text encoder in a step
   python tools/benchmark.py store
   python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
   python tools/benchmark.py video --network resnet50 --size 224
@@ -131,6 +135,18 @@ def _add_safety(command):
     _add_size(command, "small")
 
 
+def _add_dropout(command):
+    _add_batch(command, 256)
+    _add_size(command, "small")
+    command.add_argument("--precision", choices=["no", "bf16"], default="no", help="of the tokens")
+
+
+def _add_text(command):
+    _add_batch(command, 64)
+    text = "width of the text encoder that is measured (default: 128); counted is CLIP's"
+    command.add_argument("--width", type=positive, default=128, help=text)
+
+
 def _add_store(command):
     command.add_argument("--videos", type=positive, default=50, help="videos (default: 50)")
     text = "length of a video (default: 390)"
@@ -192,6 +208,8 @@ SUBJECTS = {
     "gallery": (gallery, _add_gallery, "evaluation of many clips: this version and another"),
     "memory": (memory, _add_memory, "a step in chunks: peak memory against the batch size"),
     "safety": (safety, _add_safety, "guards of a step and manifests of checkpoints"),
+    "dropout": (dropout, _add_dropout, "dropout by clip, beside that of torch"),
+    "text": (text, _add_text, "CLIP's text encoder: sentence by sentence, and in batches"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
     "video": (video, _add_video, "clips read from films; TSM and the network of single frames"),
     "localise": (localise, _add_localise, "steps in films of hours: time and memory"),

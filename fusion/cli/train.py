@@ -24,7 +24,7 @@ frequent overrides:
   trainer.epochs=1                 passes over the training clips
   trainer.batch_size=512           clips in a step, over all processes
   trainer.learning_rate=1e-3       the highest; fusion find-lr CONFIG recommends one
-  trainer.mixed_precision=bf16     or fp16, or no
+  trainer.mixed_precision=bf16     or fp16, no, or auto
 """
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from fusion.arithmetic import choose_arithmetic
 from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
 from fusion.commands.cost import describe_run
 from fusion.config import ConfigError, change_config, load_config
@@ -19,7 +20,7 @@ from fusion.report.run_page import write_report
 from fusion.report.runs import add_missing, add_model
 from fusion.report.tables import format_table
 from fusion.tasks import SPLITS, Evaluation, complete_result, make_task, tested_as
-from fusion.training.launch import end_processes, make_accelerator
+from fusion.training.launch import AUTO, end_processes, make_accelerator
 from fusion.training.log import read_metrics
 
 
@@ -68,7 +69,8 @@ def evaluate(
     config["evaluation"] |= {key: value for key, value in asked.items() if value is not None}
     task = make_task(config | {"trust": trust})
     encoders = task.open_encoders(find_checkpoint(path), own_first)
-    accelerator = make_accelerator(config["trainer"].get("mixed_precision"), None)
+    accelerator = make_accelerator(config["trainer"].get("mixed_precision", AUTO), None)
+    arithmetic = choose_arithmetic(accelerator.device.type, accelerator.mixed_precision)
     with accelerator.local_main_process_first():
         task.open_data()
         check_recipe(read_recipe(path), task.recipe(), path)
@@ -78,6 +80,7 @@ def evaluate(
     model = accelerator.prepare_model(load_model(path, changes, trust), evaluation_mode=True)
     evaluation = task.evaluate(model, clips, split, accelerator)
     if evaluation is not None:
+        evaluation.result["arithmetic"] = arithmetic.as_json()
         if not quiet:
             print(format_table(evaluation.result))
             for name, source in encoders.items():

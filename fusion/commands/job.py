@@ -20,10 +20,12 @@ from fusion.data.datasets.dataset import collate
 from fusion.data.features.problems import warn
 from fusion.interfaces import Loss
 from fusion.models import compile_parts
+from fusion.models.batchnorm import batch_granularity
 from fusion.tasks import make_task
 from fusion.training.launch import end_processes, make_accelerator
 from fusion.training.log import Clock
 from fusion.training.optim import check_parts
+from fusion.training.sampler import check_division
 from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer
 
@@ -57,6 +59,9 @@ class Job:
         self.accelerator = make_accelerator(
             self.settings.mixed_precision, log_folder, self.settings.num_processes
         )
+        if not self.settings.fit:  # before anything slow begins
+            cut = batch_granularity(self.model.train())
+            check_division(self.settings.batch_size, self.accelerator.num_processes, cut)
 
     def settle(self) -> None:
         """Find the text encoder of a config that leaves it open."""

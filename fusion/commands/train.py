@@ -149,6 +149,7 @@ class Training:
             if not job.accelerator.is_main_process:
                 return
             if evaluation is not None:
+                evaluation.result["arithmetic"] = trainer.arithmetic.as_json()
                 write_atomically(path / "results.json", json.dumps(evaluation.result, indent=1))
                 write_atomically(path / "ranks.npz", evaluation.scores)
                 # A resumed run that has a cost was finished before: keep it.

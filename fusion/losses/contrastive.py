@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fusion.arithmetic import full_precision
 from fusion.distributed import all_gather, all_reduce, all_reduce_, own_rows, world_size
 
 KEPT_BYTES = 128 * 2**20  # the matrices of all pairs are kept up to this size
@@ -143,10 +144,8 @@ def contrast(
 
 
 def no_autocast(x: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Disable autocast on the device of ``x``: batch-wide sums need float32."""
-    if torch.amp.is_autocast_available(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return contextlib.nullcontext()
+    """Disable autocast and TF32 on the device of ``x``: batch-wide sums need float32."""
+    return full_precision(x.device.type)
 
 
 class _Setting(NamedTuple):

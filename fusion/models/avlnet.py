@@ -119,6 +119,16 @@ class AVLnet(nn.Module):
             )
         return self._embed(inputs, chosen)[0]
 
+    @property
+    def feature_projections(self) -> list[nn.Module]:
+        """The projections whose inputs are features, and not what an encoder makes of them."""
+        found: list[nn.Module] = []
+        for branch in self.branches.values():
+            encodes = isinstance(branch, AudioBranch) and branch.encoder is not None
+            if isinstance(branch, VideoBranch | AudioBranch) and not encodes:
+                found.append(branch.gate)
+        return found
+
     def _embed(
         self, inputs: Mapping[str, Tokens], combinations: Mapping[str, Sequence[str]]
     ) -> tuple[dict[str, Tensor], dict[str, Pooled]]:

@@ -18,7 +18,6 @@ from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 _ROWS: ContextVar[Sequence[int] | None] = ContextVar("rows of clips", default=None)
@@ -49,53 +48,109 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         self.sums: Tensor | None = None  # (2, C) means and variances, summed over num_groups
         self.num_groups = 0  # groups since the last update of the running statistics
         self.waits = self.ignores = False  # update only if told to, or never
+        self.found: Tensor | None = None  # sums of a compiled call, see count_found
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``; raise ValueError if B is no multiple of the group."""
         if not self.training or self.frozen:
             mean, var = self.running_mean, self.running_var
+            if torch.compiler.is_compiling():
+                return self._scale(x, mean, var)  # type: ignore[arg-type]
             return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
-        sizes = self._group_sizes(_ROWS.get() or [1] * len(x))
-        if sizes and min(sizes) == max(sizes) > 0:
-            y = self._normalise(x, len(sizes))
-        else:  # clips of different numbers of frames
-            parts = x.split(sizes) if sizes else [x]
-            y = torch.cat([self._normalise(part, 1) if len(part) else part for part in parts])
-            empty = sizes.count(0)
-            if empty and not self.ignores:  # counts, as all ranks have equally many groups
-                assert self.running_mean is not None and self.running_var is not None
-                here = torch.stack([self.running_mean, self.running_var])
-                self._add(empty * here.to(torch.promote_types(x.dtype, torch.float32)), empty)
+        if torch.compiler.is_compiling():  # whose code must hold for any number of clips
+            y, self.found = self._normalise_by_hand(x)
+            return y
+        if (rows := _ROWS.get()) is not None:
+            y = self._normalise_rows(x, rows)
+        elif len(x):
+            num_groups = self._num_groups(len(x))
+            y, sums = self._normalise(x, num_groups)
+            self._count(sums, num_groups)
+        else:
+            y = x
         if not self.waits:
             self.update()
         return y
 
-    def _group_sizes(self, rows: Sequence[int]) -> list[int]:
-        """Return the rows of each group."""
-        group = self.group or len(rows)
-        if len(rows) % max(group, 1):
+    def count_found(self, num_clips: int) -> None:
+        """Count the groups of a compiled call, which changes nothing but ``found``."""
+        if self.found is not None:
+            self._count(self.found, self._num_groups(num_clips))
+            self.found = None
+            if not self.waits:
+                self.update()
+
+    def check(self, num_clips: int) -> None:
+        """Raise ValueError if so many clips are no multiple of the group."""
+        if self.training and not self.frozen:
+            self._num_groups(num_clips)
+
+    def _num_groups(self, num_clips: int) -> int:
+        group = self.group or num_clips
+        if num_clips % max(group, 1):
             raise ValueError(
-                f"{len(rows)} clips cannot be cut into groups of {group}"
+                f"{num_clips} clips cannot be cut into groups of {group}"
                 " (batchnorm_group); the clips of a process and of a chunk must be a multiple"
             )
-        return [sum(rows[i : i + group]) for i in range(0, len(rows), max(group, 1))]
+        return num_clips // max(group, 1)
 
-    def _normalise(self, x: Tensor, num_groups: int) -> Tensor:
-        """Normalise groups of equally many rows by their own statistics."""
+    def _normalise_rows(self, x: Tensor, rows: Sequence[int]) -> Tensor:
+        """Normalise each group of clips, which have so many rows each."""
+        group = max(1, len(rows) // max(1, self._num_groups(len(rows))))
+        sizes = [sum(rows[i : i + group]) for i in range(0, len(rows), group)]
+        if sizes and min(sizes) == max(sizes) > 0:
+            y, sums = self._normalise(x, len(sizes))
+            self._count(sums, len(sizes))
+            return y
+        # Clips of different numbers of frames.
+        found = [self._normalise(part, 1) for part in x.split(sizes) if len(part)] if sizes else []
+        for _, sums in found:
+            self._count(sums, 1)
+        if empty := sizes.count(0):  # counts, as all ranks have equally many groups
+            assert self.running_mean is not None and self.running_var is not None
+            here = torch.stack([self.running_mean, self.running_var])
+            self._count(empty * here.to(torch.promote_types(x.dtype, torch.float32)), empty)
+        return torch.cat([y for y, _ in found]) if found else x
+
+    def _normalise(self, x: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+        """Normalise groups of equally many rows by their own statistics.
+
+        Returns:
+            The result, and (2, C) the sums over the groups of their means and variances.
+        """
         # One call for all groups: each channel of each group is a channel of its own.
-        x = rearrange(x, "(g b) c h w -> b (g c) h w", g=num_groups)
+        size, channels = len(x) // num_groups, x.shape[1]
+        x = x.unflatten(0, (num_groups, size)).transpose(0, 1).flatten(1, 2)  # (b, G C, H, W)
         dtype = torch.promote_types(x.dtype, torch.float32)
         statistics = torch.zeros(2, x.shape[1], device=x.device, dtype=dtype)
         # With momentum 1 the "running" statistics become those of the group.
         mean, var = statistics
-        one = num_groups == 1
-        weight, bias = (p if one else p.repeat(num_groups) for p in (self.weight, self.bias))
+        weight, bias = (p.repeat(num_groups) for p in (self.weight, self.bias))
         y = F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=self.eps)
+        y = y.unflatten(1, (num_groups, channels)).transpose(0, 1).flatten(0, 1)
+        return y, statistics.unflatten(1, (num_groups, channels)).sum(dim=1)
+
+    def _normalise_by_hand(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the same as :meth:`_normalise` in operations that fit any number of groups."""
+        groups = x[None]
+        if self.group is not None:
+            groups = x.unflatten(0, (len(x) // self.group, self.group))  # (G, b, C, H, W)
+        values = groups.to(torch.promote_types(x.dtype, torch.float32))
+        var, mean = torch.var_mean(values, dim=(1, 3, 4), correction=0, keepdim=True)
+        y = self._scale(values, mean, var)
+        count = groups.shape[1] * groups.shape[3] * groups.shape[4]
+        statistics = torch.stack([mean.flatten(1), var.flatten(1) * (count / (count - 1))])
+        return y.to(x.dtype).flatten(0, 1), statistics.sum(dim=1)
+
+    def _scale(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """Normalise (…, C, H, W) by statistics that broadcast to it, or of (C,) channels."""
+        mean, var = (s[:, None, None] if s.ndim == 1 else s for s in (mean, var))
+        y = (x - mean) * (var + self.eps).rsqrt()
+        return (y * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    def _count(self, sums: Tensor, num_groups: int) -> None:
         if not self.ignores:
-            self._add(
-                rearrange(statistics, "s (g c) -> s g c", g=num_groups).sum(dim=1), num_groups
-            )
-        return rearrange(y, "b (g c) h w -> (g b) c h w", g=num_groups)
+            self._add(sums, num_groups)
 
     def _add(self, sums: Tensor, num_groups: int) -> None:
         self.sums = sums if self.sums is None else self.sums + sums

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from fusion.modalities import members, spell
 from fusion.models.davenet import build_encoder
+from fusion.models.dropout import ClipDropout
 from fusion.models.packing import Grid, Span, token_grid
-from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, ClipDropout, Transformer
+from fusion.models.transformer import LAYER_NORM_EPS, PROJECTIONS, Transformer
 from fusion.tokens import Tokens, true_places
 
 CLS = "[cls]"
@@ -183,6 +184,12 @@ class EAO(nn.Module):
                 embedding = embedding.masked_fill(~one.complete[:, None], 0)
             embeddings[c] = embedding
         return embeddings
+
+    @property
+    def feature_projections(self) -> list[nn.Module]:
+        """The projections whose inputs are features, and not what an encoder makes of them."""
+        names = [name for name in self.modalities if name not in self.encoders]
+        return [part for name in names for part in self.token_projections[name].modules()]
 
     def _tokenize(self, modality: str, inputs: Tokens | None, num_clips: int) -> Tokens:
         if inputs is None:

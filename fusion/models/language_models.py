@@ -58,21 +58,21 @@ class LanguageModel(FromFile):
         self._kept: dict[str, Tensor] = {}
 
     @functools.cached_property
-    def _opened(self) -> tuple[Any, nn.Module]:
-        return self._open()
-
-    @property
     def tokenizer(self) -> Any:
         """The tokenizer of transformers."""
-        return self._opened[0]
+        return self._open_tokenizer()
 
-    @property
+    @functools.cached_property
     def model(self) -> Any:
         """The transformer."""
-        return self._opened[1]
+        return self._open_model()
 
-    def _open(self) -> tuple[Any, nn.Module]:
-        """Open tokenizer and model; ValueError if they are not there."""
+    def _open_tokenizer(self) -> Any:
+        """Open the tokenizer; ValueError if it is not there."""
+        raise NotImplementedError
+
+    def _open_model(self) -> nn.Module:
+        """Open the transformer; ValueError if it is not there."""
         raise NotImplementedError
 
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
@@ -83,19 +83,32 @@ class LanguageModel(FromFile):
         """Cut a sentence into words; one without words has no states."""
         return words_of(sentence)
 
-    def _states(self, ids: Tensor) -> Tensor:
-        """Return the states (B, L, D) of tokens (B, L)."""
+    def states(self, ids: Tensor) -> Tensor:
+        """Return the states (B, L, D) of tokens (B, L), on the device of the transformer."""
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle all but the transformer, which is opened when it is needed."""
-        state = {name: value for name, value in self.__dict__.items() if name != "_opened"}
+        opened = ("tokenizer", "model")
+        state = {name: value for name, value in self.__dict__.items() if name not in opened}
         return object.__new__, (type(self),), state
 
     def __call__(self, sentence: str) -> Tensor:
         """Encode a sentence: (L, D); L = 0 without words."""
         found = self._kept.get(sentence)
         return self.encode([sentence])[0] if found is None else found
+
+    def read(self, sentence: str) -> Tensor:
+        """Number the tokens of a sentence: (L, 2) int32, the number and 1 if its state is kept.
+
+        L = 0 without words. :class:`fusion.models.text_tower.TextTower` makes states of them.
+        """
+        if not self._words(sentence):
+            return torch.zeros(0, 2, dtype=torch.int32)
+        (ids,), (kept,) = self._ids([sentence])
+        kept = [keep and sum(kept[:place]) < self.max_words for place, keep in enumerate(kept)]
+        rows = torch.tensor([ids, kept], dtype=torch.int32).T.contiguous()
+        return rows if any(kept) else rows[:0]
 
     @torch.no_grad()
     def encode(
@@ -121,7 +134,7 @@ class LanguageModel(FromFile):
             batches[-1].append(i)
         hidden = len(sentences) < AHEAD
         for batch in tqdm(batches, "texts", leave=False, disable=hidden):
-            states = self._states(torch.tensor([ids[i] for i in batch], device=where)).float().cpu()
+            states = self.states(torch.tensor([ids[i] for i in batch], device=where)).float().cpu()
             for i, rows in zip(batch, states, strict=True):
                 result[spoken[i]] = rows[torch.tensor(kept[i])][: self.max_words]
         return result
@@ -178,17 +191,21 @@ class HFText(LanguageModel):
         place = str(self.folder) if Path(model).expanduser().exists() else str(model)
         super().__init__({"model": place, "max_words": max_words, "sha256": found}, max_words)
         self.width = int(self.model.config.hidden_size)
+        _ = self.tokenizer  # a mistake is found here
 
-    def _open(self) -> tuple[Any, nn.Module]:
+    def _open_tokenizer(self) -> Any:
         from transformers import AutoTokenizer  # slow to import
 
-        tokenizer = open_pretrained(AutoTokenizer, self.folder)
-        return tokenizer, open_text_part(self.folder).float().eval().requires_grad_(False)
+        return open_pretrained(AutoTokenizer, self.folder)
+
+    def _open_model(self) -> nn.Module:
+        return open_text_part(self.folder).float().eval().requires_grad_(False)
 
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
         return read_tokens(self.tokenizer, sentences, self.max_words)[:2]
 
-    def _states(self, ids: Tensor) -> Tensor:
+    def states(self, ids: Tensor) -> Tensor:
+        """Return the states (B, L, D) of tokens (B, L), on the device of the transformer."""
         states: Tensor = self.model(input_ids=ids).last_hidden_state
         return states
 
@@ -215,14 +232,22 @@ class CLIPText(LanguageModel):
     def __init__(self, path: str = PUBLISHED_CLIP, max_words: int = 20) -> None:
         super().__init__({"path": path, "max_words": max_words}, max_words)
         self.width = int(self.model.config.projection_dim)
+        _ = self.tokenizer  # a mistake is found here
 
-    def _open(self) -> tuple[Any, nn.Module]:
-        from transformers import AutoTokenizer, CLIPTextModelWithProjection  # slow to import
+    def _open_tokenizer(self) -> Any:
+        from transformers import AutoTokenizer  # slow to import
 
+        return self._load(AutoTokenizer)
+
+    def _open_model(self) -> nn.Module:
+        from transformers import CLIPTextModelWithProjection  # slow to import
+
+        model: nn.Module = self._load(CLIPTextModelWithProjection).eval().requires_grad_(False)
+        return model
+
+    def _load(self, kind: Any) -> Any:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path, **NO_CODE)
-            model = CLIPTextModelWithProjection.from_pretrained(self.path, **NO_CODE)
-            return tokenizer, model.eval()
+            return kind.from_pretrained(self.path, **NO_CODE)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"text_encoder.path: CLIP's text model cannot be loaded from {self.path}"
@@ -235,9 +260,12 @@ class CLIPText(LanguageModel):
 
     def _ids(self, sentences: Sequence[str]) -> tuple[list[list[int]], list[list[bool]]]:
         texts = [" ".join(self._words(sentence)) for sentence in sentences]
-        ids: list[list[int]] = self.tokenizer(texts, truncation=True)["input_ids"]
-        return ids, [[False, *[True] * (len(text) - 2), False] for text in ids]
+        read: list[list[int]] = self.tokenizer(texts, truncation=True)["input_ids"]
+        # A token sees only those before it: the end and what max_words cuts off change nothing.
+        ids = [text[:-1][: self.max_words + 1] for text in read]
+        return ids, [[False, *[True] * (len(text) - 1)] for text in ids]
 
-    def _states(self, ids: Tensor) -> Tensor:
+    def states(self, ids: Tensor) -> Tensor:
+        """Return the states (B, L, D) of tokens (B, L), on the device of the transformer."""
         states: Tensor = self.model.text_projection(self.model.text_model(ids).last_hidden_state)
         return states

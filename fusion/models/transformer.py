@@ -14,15 +14,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fusion.models.packing import Grid
-from fusion.tokens import Tokens, true_places
 
 LAYER_NORM_EPS = 1e-6
+TYPICAL_ROWS = 2048  # of a projection, for code that is compiled for any number
 CUDA_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-# splitmix64 (Steele et al., OOPSLA 2014), as signed numbers: torch has no unsigned product.
-GOLDEN, FIRST, SECOND = (
-    number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
-BITS = 24  # of each hash that are used
 
 
 class GatedProjection(nn.Module):
@@ -41,7 +36,8 @@ class GatedProjection(nn.Module):
         """Project and gate ``x``."""
         y = self.project(x)
         in_dim, out_dim = self.project.in_features, self.project.out_features
-        if len(x) * (out_dim - in_dim) > out_dim * in_dim:
+        rows = TYPICAL_ROWS if torch.compiler.is_compiling() else len(x)  # which is not known then
+        if rows * (out_dim - in_dim) > out_dim * in_dim:
             # G (W x + b) + c = (G W) x + (G b + c): fewer products for many rows of narrow inputs.
             bias = torch.addmv(self.gate.bias, self.gate.weight, self.project.bias)
             gate = F.linear(x, self.gate.weight @ self.project.weight, bias)
@@ -161,46 +157,3 @@ class Transformer(nn.Module):
         if self.final_norm is None:
             return self.blocks[-1](x, source, pooled, pool=True)
         return pooled.mean(self.final_norm(self.blocks[-1](x, source, pooled)))
-
-
-class ClipDropout(nn.Module):
-    """In training, set each value of tokens to zero with a probability, and scale up the others.
-
-    It depends on the clip alone, not on its batch, chunk or rank: each choice is a hash of the
-    clip's seed and of the place of the value within the clip.
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        if not 0 <= probability < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {probability}")
-        self.probability = probability
-
-    def forward(self, tokens: Tokens, seeds: Tensor | None = None, stream: int = 0) -> Tokens:
-        """Drop values of the tokens of B clips, by (B,) int64 seeds, which torch draws if None.
-
-        The stream makes different choices for the modalities of a clip, which have the same seed.
-        """
-        if not self.training or not self.probability:
-            return tokens
-        values = tokens.values
-        if seeds is None:
-            seeds = torch.randint(2**62, (tokens.num_clips,), device=values.device)
-        position = true_places(tokens.mask, len(values))  # clip * L + place within the clip
-        longest = max(1, tokens.longest)
-        rows = _hash(_hash(seeds + stream)[position // longest] + position % longest)
-        columns = torch.arange(values.shape[1], device=values.device) * GOLDEN
-        drawn = _hash(rows[:, None] + columns) & (2**BITS - 1)  # (N, D)
-        kept = drawn >= self.probability * 2**BITS
-        return tokens.replace(values * kept / (1 - self.probability))
-
-
-def _hash(numbers: Tensor) -> Tensor:
-    """Hash int64 numbers: near ones become unrelated ones."""
-    numbers = (numbers ^ _shift(numbers, 30)) * FIRST
-    numbers = (numbers ^ _shift(numbers, 27)) * SECOND
-    return numbers ^ _shift(numbers, 31)
-
-
-def _shift(numbers: Tensor, bits: int) -> Tensor:
-    return (numbers >> bits) & (2 ** (64 - bits) - 1)  # logical: does not copy the sign

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fusion.models.batchnorm import check_batchnorm, no_update
-from fusion.models.transformer import ClipDropout
+from fusion.models.dropout import ClipDropout
 from fusion.models.video.frame_networks import FrameNetwork
 from fusion.models.video.non_local import NonLocal, places_of, width_of
 from fusion.models.video.shift import (

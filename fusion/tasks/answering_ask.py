@@ -79,6 +79,6 @@ class Asker:
                 raise ConfigError(f"{self.run} knows no word of {question!r}; ask in other words")
         clip["image"] = pixels[None]
         with torch.no_grad():
-            scores = self.model(collate([clip]).inputs)[ANSWERS][0].float()
+            scores = self.model(collate([clip]).to("cpu").inputs)[ANSWERS][0].float()
         seen = pixels.movedim(0, -1).numpy()
         return Reply(best_answers(self.answers, scores, number), seen, look_at(self.model, clip))

@@ -59,6 +59,7 @@ class OfTrainedRetrieval(Retrieval):
 
     tests = ("retrieval",)
     reads_frames = False
+    encodes_beside = False  # steps are few, and encoded once
     settings_class: Any
     test_config = ""
 

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Subset
 
-from fusion.builders import check_config, learns, modalities_of, raw_video_of
+from fusion.builders import check_config, learns, left_to_the_data, modalities_of, raw_video_of
 from fusion.checkpoint import (
     save_text_encoder,
     trust_of,
 )
-from fusion.config import ConfigError, check
+from fusion.config import ConfigError, check, merge
 from fusion.data.datasets.dataset import ClipSet, FirstClips, Source
 from fusion.data.datasets.dropping import KEY as DROP
 from fusion.data.datasets.dropping import DroppedModalities
@@ -29,6 +29,8 @@ from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
 from fusion.modalities import ORDER, directions
+from fusion.models.language_models import LanguageModel
+from fusion.models.text_tower import TextReader, TextTower
 from fusion.models.trained_text import TextTokens, TrainedText
 from fusion.report.runs import add_arrays, pack_scores
 from fusion.tasks.fit import fit_config
@@ -60,6 +62,8 @@ class Retrieval:
     """Rank clips in every direction between modalities, see :class:`fusion.tasks.task.Task`."""
 
     reads_frames = True  # data.raw_video
+    encodes_beside = True  # texts, if a frozen transformer reads them: in batches, on the device
+    _tower: TextTower | None = None
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config, self.builders = config, check_config(config)
@@ -79,6 +83,7 @@ class Retrieval:
             for part in model.modules():
                 if isinstance(part, TrainedText):
                     self.text_encoder.start(part)
+        self._read_texts(model)
         if self._is_new:
             start_frames(model)
         return model, self.builders["loss"](modalities=model.modalities)
@@ -135,8 +140,15 @@ class Retrieval:
             texts = self.source.texts("train") if learns(spec) else ()
             build = self.builders["text_encoder"]
             self.text_encoder = build(sentences=texts, seed=self.config["seed"])
+        if self.encodes_beside and isinstance(self.text_encoder, LanguageModel):
+            self._tower = TextTower(self.text_encoder)
         # A model only understands the vectors that it was trained with.
         return {"texts": getattr(self.text_encoder, "path", None) or f"encoder in {checkpoint}"}
+
+    def _read_texts(self, model: nn.Module) -> None:
+        """Let a model read the numbered tokens of texts, if the text encoder is a transformer."""
+        if self._tower is not None:
+            self._tower.beside(model)
 
     def save_encoders(self, folder: Path) -> None:
         """Write the text encoder."""
@@ -146,7 +158,11 @@ class Retrieval:
         """Fill in widths, lengths and the size of a batch, see :func:`.fit.fit_config`."""
         if self.settings.tune_late_average:
             check_validation(self.source)
-        config = fit_config(self.config, self.source, self._read, processes)
+        config = self.config
+        if self._tower is not None and ("text", "dim") in left_to_the_data(config["model"]):
+            width = {"text": {"dim": self.text_encoder.width}}
+            config = {**config, "model": merge(config["model"], {"modalities": width})}
+        config = fit_config(config, self.source, self._read, processes)
         if config is not self.config:
             self.config, self.builders = config, check_config(config)
         return config
@@ -161,7 +177,10 @@ class Retrieval:
     def clips(self, split: str) -> ClipSet:
         """Read a split and check that its features fit the model."""
         clips = self._read(split)
-        check_widths(self.config["model"], clips[0])
+        first = clips[0]
+        if self._tower is not None and "text" in first:
+            first = {**first, "text": first["text"].new_empty(0, self.text_encoder.width)}
+        check_widths(self.config["model"], first)
         if split not in self._words:  # once, however often it is read
             texts = (caption.text for caption in clips.captions)
             self._words[split] = words = count_words(texts, self.text_encoder)
@@ -181,7 +200,8 @@ class Retrieval:
         return DroppedModalities(clips, shares, names or [k for k in clips[0] if k in ORDER])
 
     def _read(self, split: str) -> ClipSet:
-        clips = self.source.clips(split, self.text_encoder)
+        encoder = TextReader(self.text_encoder) if self._tower is not None else self.text_encoder
+        clips = self.source.clips(split, encoder)
         specs = self.config["model"].get("modalities", {})
         clips.further = [name for name in specs if specs[name] and name not in ORDER]
         settings = raw_video_of(self.config)
@@ -203,6 +223,7 @@ class Retrieval:
         self, model: nn.Module, clips: ClipSet, accelerator: Accelerator
     ) -> dict[str, float]:
         """Rank what ``trainer.best`` and the curves need, without intervals."""
+        self._read_texts(model)
         ways = validation_ways(self.settings, model, self.config["trainer"].get("best"))
         embedded = embed_clips(model, clips, *self._where(accelerator), needed_for(ways))
         only, device = {str(way) for way in ways}, accelerator.device
@@ -222,6 +243,7 @@ class Retrieval:
     ) -> Evaluation | None:
         """Rank the clips of a split in every direction, as its protocol says."""
         settings, bank = self.settings, None
+        self._read_texts(model)
         if "qb_norm" in (settings.rescoring or ()):
             queries = self._bank_clips(accelerator, settings.qb_norm_bank)
             bank = embed(model, queries, accelerator, settings.batch_size)

@@ -25,10 +25,12 @@ from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs,
 
 from fusion.distributed import launched_as
 from fusion.files import num_cores
-from fusion.signals import STOPS, end_with_parent
+from fusion.signals import STOPS, end_soon_after_parent, end_with_parent
 
+ORPHAN_SECONDS = 600.0  # to save, after the launcher has ended
 PATIENCE = timedelta(hours=12)
 PRECISIONS = ("no", "fp16", "bf16")
+AUTO = "auto"  # bf16 where the device has it, else full precision
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")  # the exact step needs the whole model
 
 
@@ -137,16 +139,18 @@ def make_accelerator(
 ) -> Accelerator:
     """Join the processes of this run.
 
-    ``mixed_precision`` is ``no`` (in YAML False), ``fp16``, ``bf16`` or None (as launched).
+    ``mixed_precision`` is ``no`` (in YAML False), ``fp16``, ``bf16``, ``auto`` (bf16 on a GPU that
+    computes in it, else ``no``, whatever was launched) or None (as launched).
     TensorBoard's files go to ``log_folder`` (None: nothing is tracked). ``num_processes`` must run
     (None: any number).
 
     Raises:
         ValueError: the precision is unknown.
-        LaunchError: another number of processes runs, or the launcher shards the model.
+        LaunchError: another number of processes runs, or the launcher shards or compiles the model.
     """
     if launched():
         end_with_parent(signal.SIGTERM)  # else `accelerate launch`, told to stop, leaves an orphan
+        end_soon_after_parent(ORPHAN_SECONDS)
     has_cuda = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
     device = "cuda" if has_cuda else "mps" if torch.backends.mps.is_available() else "cpu"
     _meet_after_restart("nccl" if has_cuda else "gloo")
@@ -196,11 +200,21 @@ def _meet_after_restart(backend: str) -> None:
 
 
 def _precision(wanted: str | bool | None, device: str) -> str:
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
-    precision = "no" if wanted is False else wanted or launched or "no"
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION") or "no"
+    precision = "no" if wanted is False else wanted or launched
+    if precision == AUTO:
+        has = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has else "no"
+        if launched not in ("no", precision):
+            warn(
+                f"mixed_precision={launched} of the launcher is ignored: trainer.mixed_precision="
+                f"auto means {precision} here; set trainer.mixed_precision={launched}, or null for"
+                " what the launcher says"
+            )
     if precision not in PRECISIONS:
         raise ValueError(
-            f"trainer.mixed_precision must be one of {', '.join(PRECISIONS)}; got {precision!r}"
+            f"trainer.mixed_precision must be one of {', '.join((*PRECISIONS, AUTO))}, or null;"
+            f" got {precision!r}"
         )
     assert isinstance(precision, str)
     nearest, why = _nearest_precision(precision, device)
@@ -248,11 +262,18 @@ def _check_processes(accelerator: Accelerator, wanted: int | None) -> None:
 
 
 def _check_launch(accelerator: Accelerator) -> None:
-    """Refuse to shard the model; warn that the launcher's gradient accumulation is ignored."""
+    """Refuse what does not fit the exact step; warn that gradient accumulation is ignored."""
     if accelerator.distributed_type.value in SHARDING:
         raise LaunchError(
             f"the launcher chose {accelerator.distributed_type.value}, but here every process has"
             " the whole model; run accelerate config again without it"
+        )
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend != "no":
+        raise LaunchError(
+            f"the launcher chose dynamo_backend={backend}, which compiles the model again for each"
+            " new number of clips; launch without it (--dynamo_backend no) and set"
+            " trainer.compile=true, which compiles each part once"
         )
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if steps not in ("1", "auto") and accelerator.is_main_process:

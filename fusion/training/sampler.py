@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 import zlib
@@ -77,6 +78,33 @@ class EpochBatchSampler(Sampler[list[int]]):
         for batch in range(self.first, len(self)):
             start = batch * self.batch_size + self.rank * share
             yield clips[start : start + share].tolist()
+
+
+def check_division(batch_size: int, processes: int, cut: int | None) -> None:
+    """Check that a batch can be shared out in equal parts, each a multiple of ``cut`` clips.
+
+    ``cut`` is that of :func:`fusion.models.batchnorm.batch_granularity`; None: any part will do.
+
+    Raises:
+        ValueError: it cannot; the message names the nearest batch that can, and other ways out.
+    """
+    unit = processes * (cut or 1)
+    if batch_size % unit == 0:
+        return
+    below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
+    nearest = below if below and batch_size - below < above - batch_size else above
+    ways, share = [f"set trainer.batch_size={nearest}, the nearest that can"], "equal parts"
+    if cut is not None and cut > 1:
+        share = f"parts of a multiple of {cut} clips, over which BatchNorm takes its statistics"
+        if batch_size % processes == 0 and batch_size > processes:
+            fits = math.gcd(batch_size // processes, cut)
+            ways.append(f"lower batchnorm_group to {fits}" if fits > 1 else "")
+        most = max(n for n in range(1, processes + 1) if batch_size % (n * cut) == 0 or n == 1)
+        ways.append(f"start {most} processes" if most > 1 else "")
+    raise ValueError(
+        f"trainer.batch_size={batch_size} cannot be shared out to {processes}"
+        f" process{'es' * (processes > 1)} in {share}: {', or '.join(filter(None, ways))}"
+    )
 
 
 def make_loader(

@@ -47,8 +47,10 @@ class Settings:
         decay: which parameters ``weight_decay`` is for: ``all``; or ``matrices``, which leaves out
             biases, norms and single tokens (tensors without two dimensions longer than one).
         max_grad_norm: gradients with a larger norm are clipped; null: never.
-        mixed_precision: ``no``, ``fp16`` or ``bf16``; null: what the launcher says.
-        compile: use ``torch.compile`` for parts of the model; slow to start, then faster.
+        mixed_precision: ``auto``, bf16 on a GPU that computes in it and else ``no``; ``no``,
+            ``fp16`` or ``bf16``; null: what the launcher says. A run goes on in what it began with.
+        compile: use ``torch.compile`` for parts of the model, each once for chunks of any size;
+            slow to start, then faster.
         num_workers: processes that load data, for each process that trains.
         num_processes: how many processes must run; a launch of another number is an error. null:
             any number.
@@ -85,7 +87,7 @@ class Settings:
     decay: str = "all"
     part_learning_rates: dict[str, Any] | None = None
     max_grad_norm: float | None = None
-    mixed_precision: str | bool | None = None
+    mixed_precision: str | bool | None = "auto"
     compile: bool = False
     num_workers: int = 0
     num_processes: int | None = None

@@ -21,12 +21,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from fusion.arithmetic import choose_arithmetic
 from fusion.checkpoint import save_weights
 from fusion.distributed import broadcast_
 from fusion.interfaces import Loss, Result, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
 from fusion.training.best import BestEpoch
+from fusion.training.full_precision import InFullPrecision
 from fusion.training.gradcache import check_outputs
 from fusion.training.launch import Stopped
 from fusion.training.log import RunLog, Stopwatch
@@ -43,7 +45,14 @@ from fusion.training.safety.state import (
     restore_state,
 )
 from fusion.training.safety.wishes import Wishes
-from fusion.training.sampler import EpochBatchSampler, clip_seeds, make_loader, mix, start_reading
+from fusion.training.sampler import (
+    EpochBatchSampler,
+    check_division,
+    clip_seeds,
+    make_loader,
+    mix,
+    start_reading,
+)
 from fusion.training.settings import Settings
 from fusion.training.step import ExactStep
 
@@ -85,8 +94,11 @@ class Trainer:
     ) -> None:
         self.loss, self.settings, self.seed, self.train_set = loss, settings, seed, train_set
         self.accelerator, self.folder = accelerator, folder
+        self.arithmetic = choose_arithmetic(accelerator.device.type, accelerator.mixed_precision)
         self.write_model, self.evaluate, self.arguments = write_model, evaluate, arguments
         rank, world_size = accelerator.process_index, accelerator.num_processes
+        cut = batch_granularity(model.train())
+        check_division(settings.batch_size, world_size, cut)
         self.batches = EpochBatchSampler(
             len(train_set), settings.batch_size, seed, rank, world_size, train_set.group
         )
@@ -95,7 +107,7 @@ class Trainer:
         )
         self.steps = settings.epochs * len(self.batches)
         share = settings.batch_size // world_size
-        self.chunk = ChunkSize(share, batch_granularity(model.train()), settings.chunk_size)
+        self.chunk = ChunkSize(share, cut, settings.chunk_size)
         self.chunks = [self.chunk.size] * world_size
         self.found_chunk = settings.chunk_size is not None
         # No DDP wrapper: it would communicate within a chunk, see ExactStep.
@@ -122,7 +134,7 @@ class Trainer:
             self.accelerator,
             self.model,
             self._embed,
-            self.loss,
+            InFullPrecision(self.loss),
             self.optimizer,
             self.guard,
             self.chunk,
@@ -160,6 +172,7 @@ class Trainer:
         stops = self.wishes.stop if self.folder else contextlib.nullcontext()
         self.weights.begin()
         self.wishes.begin()
+        self.log.say(f"arithmetic {self.arithmetic}")
         with stops, contextlib.closing(self.log):
             while self.epoch < self.settings.epochs and not self.best.is_over:
                 self._train_epoch()

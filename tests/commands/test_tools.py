@@ -48,6 +48,10 @@ def test_a_run_leaves_what_it_promises(finished):
     for checkpoint in ["best", "last"]:
         assert (run / checkpoint / "model.safetensors").exists()
     assert (run / "last" / "trainer.pt").exists()
+    result = json.loads((run / "results.json").read_text())
+    assert result["arithmetic"] == {
+        **{"mixed_precision": "no", "tf32": False, "autotuning": False, "loss": "float32"}
+    }
     assert "t->va" in output
     assert "chance" in output
     assert not list(run.glob("*.new-*"))

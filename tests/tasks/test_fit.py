@@ -87,7 +87,8 @@ class Films(NoData):
 
 
 def test_a_classifier_is_fitted_too():
-    task = Classification(load_config("tsm", ["trainer.fit=true", "trainer.chunk_size=16"]))
+    changes = ["trainer.fit=true", "trainer.chunk_size=16", "model.batchnorm_group=16"]
+    task = Classification(load_config("tsm", changes))
     task.source = Films()
     fitted = task.fit(1)
     assert (fitted["trainer"]["batch_size"], fitted["model"]["batchnorm_group"]) == (12, 6)

@@ -80,12 +80,13 @@ def test_threads_of_the_launcher_are_replaced_and_those_of_the_user_kept(
 def test_f05_a_process_that_a_launcher_started_ends_with_it(monkeypatch, variable):
     numbers = []
     monkeypatch.setattr(launch, "end_with_parent", numbers.append)
+    monkeypatch.setattr(launch, "end_soon_after_parent", numbers.append)
     monkeypatch.delenv(variable, raising=False)
     make_accelerator("no", None)
     assert numbers == []  # a shell may end, as under nohup
     monkeypatch.setenv(variable, "no")
     make_accelerator("no", None)
-    assert numbers == [signal.SIGTERM]
+    assert numbers == [signal.SIGTERM, launch.ORPHAN_SECONDS]
 
 
 def test_f04_processes_that_are_started_again_meet_at_another_place(monkeypatch):

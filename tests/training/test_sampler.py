@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fusion.training.sampler import EpochBatchSampler, clip_seeds, mix
+from fusion.training.sampler import EpochBatchSampler, check_division, clip_seeds, mix
 
 
 def epoch(batches, number):
@@ -99,3 +99,24 @@ def test_the_seed_of_a_clip_follows_from_run_epoch_and_clip_alone():
     for other in (clip_seeds(ids, 4, 1), clip_seeds(ids, 3, 2)):
         assert not (other == seeds).any()
     assert 400 < (seeds < 0).sum() < 600  # all 64 bits are used
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "cut", "ways"),
+    [
+        (64, 16, 8, "=128, the nearest that can, or lower batchnorm_group to 4, or start 8 proc"),
+        (64, 64, 8, "=512, the nearest that can, or start 8 processes"),
+        (70, 3, 1, "=69, the nearest that can"),
+        (70, 3, None, "=69, the nearest that can"),
+        (100, 1, 32, "=96, the nearest that can, or lower batchnorm_group to 4"),
+        (1120, 64, 35, "=2240, the nearest that can, or start 32 processes"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_names_the_nearest_that_can(batch, processes, cut, ways):
+    with pytest.raises(ValueError, match=f"trainer.batch_size={batch} cannot .*") as caught:
+        check_division(batch, processes, cut)
+    assert ways in str(caught.value)
+    nearest = int(str(caught.value).split("trainer.batch_size=")[2].split(",")[0])
+    check_division(nearest, processes, cut)
+    offered = [n for n in range(1, 4 * batch * processes) if n % (processes * (cut or 1)) == 0]
+    assert abs(nearest - batch) == min(abs(n - batch) for n in offered)

@@ -1,3 +1,4 @@
+import json
 import signal
 import time
 
@@ -302,8 +303,9 @@ def test_a_validation_is_logged_once_when_a_run_dies_before_saving_it(tmp_path):
 
 
 def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
-    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1}]
+    row = {"event": "train", "epoch": 1, "step": 1}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"event": "train", "step": 2, "lo')
+    assert read_metrics(tmp_path / "metrics.jsonl") == [row]
 
 
 def test_without_results_the_last_epoch_is_the_best(tmp_path):

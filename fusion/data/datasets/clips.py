@@ -50,8 +50,9 @@ class Clips(ClipSet):
             not there.
         each_alone: count captions of one video and window as clips of their own, see ``shows``.
 
-    An item is a dict of ``id`` and float32 features: ``text`` (L, D) of L known words, ``video``
-    (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L spectrogram frames. L is
+    An item is a dict of ``id`` and features, float16 if they are stored so: ``text`` (L, D) of L
+    known words, ``video`` (L, D) of :func:`.sampling.fit_video_tokens` and ``audio`` (L, 40) of L
+    spectrogram frames. L is
     0 for a modality that the clip lacks; a clip that begins after the end of its video has neither
     video nor audio. Each field of ``further`` gives (L, D) of its own rate. Reading
     a clip whose features are not finite or cannot be read raises ValueError, unless
@@ -121,7 +122,7 @@ class Clips(ClipSet):
         def read(field: str, first: int, last: int | None) -> Tensor:
             if video not in self._absent:
                 try:
-                    rows = self.reader.read(video, field, first, last).float()
+                    rows = self.reader.read(video, field, first, last)
                     if self._unreadable is None or rows.isfinite().all():
                         return rows
                     problem = f"{field} of clip {self.ids[number]} is not finite"

@@ -113,7 +113,7 @@ class NarratedClips(ClipSet):
         def read(field: str, first: int, last: int | None) -> Tensor:
             video = self.videos[number]
             try:
-                rows = self.reader.read(video, field, first, last).float()
+                rows = self.reader.read(video, field, first, last)
                 if rows.isfinite().all():
                     return rows
                 problem = f"{field} of {video}: not finite in rows {first} to {last}"

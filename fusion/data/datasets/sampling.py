@@ -146,7 +146,8 @@ def fit_video_tokens(
     """Make at most ``num_tokens`` tokens of the video features of a clip.
 
     Features of each kind are scaled to unit length after resampling. With both kinds, the 2D
-    features are first resampled to the number of the 3D features.
+    features are first resampled to the number of the 3D features. Features in float16 make tokens
+    in float16, computed in float32: half the bytes on the way to the device.
 
     Args:
         features_2d: (N2, D2); None: this kind is not used.
@@ -173,8 +174,10 @@ def fit_video_tokens(
     lengths = [len(features) for features in kinds]
     if not any(lengths) or (num_tokens > 0 and not all(lengths)):
         return kinds[0].new_zeros(0, width)
+    stored = torch.promote_types(kinds[0].dtype, kinds[-1].dtype)
+    kinds = [features.float() for features in kinds]
     kinds = _resampled(kinds, num_tokens, strategy) if num_tokens else list(map(_pooled, kinds))
-    return torch.cat([F.normalize(features, dim=1) for features in kinds], dim=1)
+    return torch.cat([F.normalize(features, dim=1) for features in kinds], dim=1).to(stored)
 
 
 def check_finite(features: Tensor, name: str) -> None:
@@ -184,7 +187,8 @@ def check_finite(features: Tensor, name: str) -> None:
             f"{name}: features must have the shape (time, width); got {tuple(features.shape)}; "
             "extract them again"
         )
-    if features.sum().isfinite():  # not if there is NaN or infinity, or the sum is too large
+    # Not finite if there is NaN or infinity, or the sum is too large.
+    if features.sum(dtype=torch.float32).isfinite():
         return
     bad = (~features.isfinite()).nonzero()
     if len(bad):

@@ -161,8 +161,8 @@ class ComputedFeatures:
         return len(self._found[video].features[field])
 
     def read(self, video: str, field: str, first: int = 0, last: int | None = None) -> Tensor:
-        """Read some rows of a field."""
-        return self._found[video].features[field][max(first, 0) : last]
+        """Read some rows of a field; a copy, as the file that is mapped may be made again."""
+        return self._found[video].features[field][max(first, 0) : last].clone()
 
     def report(self, max_bad: float, said_before: set[str]) -> None:
         """Name the films that are damaged, and those of which one of several tracks was taken.

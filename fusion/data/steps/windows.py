@@ -128,6 +128,6 @@ class FilmWindows(ClipSet):
             first, last = math.floor(start * rate + 1e-9), math.ceil(end * rate - 1e-9)
             rows = None
             if field is not None:
-                rows = self.reader.read(self.video, name, first, last).float()
+                rows = self.reader.read(self.video, name, first, last)
             kinds.append(rows)
         return fit_video_tokens(kinds[0], kinds[1], 0)

@@ -19,6 +19,7 @@ NO_EFFECT = (
 # These keys may change. A name that ends with a dot is a section. A note says what a change means.
 FREE: Mapping[str, str] = {
     **dict.fromkeys((*NO_EFFECT, "data_root", "trainer.patience", "trainer.report_split"), ""),
+    "trainer.mixed_precision": "",  # the checkpoint says what auto or the launcher meant
     "trainer.epochs": "the learning rate follows the schedule of the new number",
     "trainer.schedule": "the learning rate changes at once",
     "trainer.milestones": "the learning rate changes at once",
@@ -36,7 +37,6 @@ REASONS: Mapping[str, str] = {
     "loss.": "another objective",
     "trainer.": "another course of the training",
     "trainer.batch_size": "other negatives in each step",
-    "trainer.mixed_precision": "other rounding",
     "trainer.best": "scores that cannot be compared",
     "": "another run",
 }

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fusion.checkpoint import CheckpointError, check_checkpoint, load_weights, read_state
 from fusion.config import ConfigError
-from fusion.manifest import digest_of
+from fusion.manifest import digest_of, read_manifest
 from fusion.training.launch import warn
-from fusion.training.safety.checkpoints import SEALED, STATE, check_finite, find_best_problem
+from fusion.training.safety.checkpoints import BEST, SEALED, STATE, check_finite, find_best_problem
 
 if TYPE_CHECKING:
     from fusion.training.run_folder import RunFolder
@@ -95,7 +95,7 @@ def restore_state(trainer: Trainer, folder: Path) -> None:
             f"{path} is no state of this run ({why}); take another checkpoint of it, or begin"
             " another run by output=DIR"
         ) from None
-    trainer.run_id = manifest["run"] if manifest and manifest.get("run") else new_run_id()
+    trainer.run_id = (manifest or _manifest_of_best(folder)).get("run") or new_run_id()
 
 
 def check_best(trainer: Trainer, folder: RunFolder) -> None:
@@ -113,6 +113,14 @@ def check_best(trainer: Trainer, folder: RunFolder) -> None:
         )
     warn(f"{problem}: the next epoch takes its place, whatever its score")
     trainer.best.score, trainer.best.waited = -math.inf, 0
+
+
+def _manifest_of_best(last: Path) -> dict[str, Any]:
+    """Read it for the name of the run, where the last checkpoint is older than manifests."""
+    try:
+        return read_manifest(last.with_name(BEST)) or {}
+    except ValueError:  # said later
+        return {}
 
 
 def _compare_run(trainer: Trainer, manifest: Mapping[str, Any], folder: Path) -> None:

@@ -116,7 +116,9 @@ def test_clips_are_drawn_by_the_published_rules(root):
         uniform = np.random.default_rng([5, index, 0]).random()
         expected = published_clip(root, video, captions.get(video.split("/")[1]), uniform)
         for name, values in expected.items():
-            assert clip[name].equal(values), (index, name)
+            assert clip[name].equal(values.to(clip[name].dtype)), (index, name)
+        kinds = [clip[name].dtype for name in ("text", "video", "audio")]
+        assert kinds == [torch.float32, torch.float16, torch.float16]  # as stored
         assert clip["id"].startswith(f"{video}@")
         assert clips.captions[index].video == video
 
