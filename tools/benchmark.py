@@ -19,6 +19,7 @@ from tools.benchmarks import (
     loss,
     memory,
     safety,
+    scaling,
     search,
     step,
     store,
@@ -38,6 +39,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py safety --size small --batch 32
   python tools/benchmark.py dropout --precision bf16
   python tools/benchmark.py text                      # CLIP's text encoder in a step
+  python tools/benchmark.py scaling --processes 1 2 4 8
   python tools/benchmark.py store
   python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
   python tools/benchmark.py video --network resnet50 --size 224
@@ -147,6 +149,19 @@ def _add_text(command):
     command.add_argument("--width", type=positive, default=128, help=text)
 
 
+def _add_scaling(command):
+    _add_batch(command, 64)
+    _add_size(command, "tiny")
+    text = "numbers of processes (default: 1 2 4 8)"
+    command.add_argument("--processes", type=positive, nargs="+", default=[1, 2, 4, 8], help=text)
+    text = "clips in memory at a time on a process (default: its share)"
+    command.add_argument("--chunk", type=positive, help=text)
+    text = "send gradients after the last chunk, not during it"
+    command.add_argument("--plain", action="store_true", help=text)
+    text = "send gradients in bf16"
+    command.add_argument("--bf16-gradients", action="store_true", help=text)
+
+
 def _add_store(command):
     command.add_argument("--videos", type=positive, default=50, help="videos (default: 50)")
     text = "length of a video (default: 390)"
@@ -210,6 +225,7 @@ SUBJECTS = {
     "safety": (safety, _add_safety, "guards of a step and manifests of checkpoints"),
     "dropout": (dropout, _add_dropout, "dropout by clip, beside that of torch"),
     "text": (text, _add_text, "CLIP's text encoder: sentence by sentence, and in batches"),
+    "scaling": (scaling, _add_scaling, "1, 2, 4, 8 processes: clips/s, bytes, waits, shares"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
     "video": (video, _add_video, "clips read from films; TSM and the network of single frames"),
     "localise": (localise, _add_localise, "steps in films of hours: time and memory"),

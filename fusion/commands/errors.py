@@ -11,12 +11,17 @@ from collections.abc import Callable
 
 from fusion.checkpoint import CheckpointError
 from fusion.config import ConfigError
+from fusion.distributed import CommunicationError
 from fusion.signals import ignore_stops
 from fusion.training.launch import LaunchError, Stopped, is_lost_process, stops_raise
 from fusion.training.memory import OutOfMemory, is_out_of_memory
 from fusion.words import visible
 
 MISTAKE = 2  # exit code
+MISTAKES = (  # usually made by all processes alike
+    *(ConfigError, CheckpointError, LaunchError, OutOfMemory, FloatingPointError),
+    CommunicationError,
+)
 LAST_WORDS = 20.0  # seconds that the other processes leave the first one to print a message
 
 
@@ -40,7 +45,7 @@ def run(command: Callable[[], object]) -> None:
         _end(str(stop), 128 + stop.signal)
     except KeyboardInterrupt as stop:
         _end(str(stop) or "interrupted", 128 + signal.SIGINT)
-    except (ConfigError, CheckpointError, LaunchError, OutOfMemory, FloatingPointError) as error:
+    except MISTAKES as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             # Usually all processes fail alike: rank 0 prints, and the launcher kills the others. A
             # process that outlives the wait failed alone, so it prints.

@@ -14,13 +14,14 @@ from fusion.arithmetic import choose_arithmetic
 from fusion.checkpoint import check_recipe, find_checkpoint, load_model, read_config, read_recipe
 from fusion.commands.cost import describe_run
 from fusion.config import ConfigError, change_config, load_config
+from fusion.distributed import TIMEOUT_MINUTES
 from fusion.files import write_atomically
 from fusion.recipes import find_config
 from fusion.report.run_page import write_report
 from fusion.report.runs import add_missing, add_model
 from fusion.report.tables import format_table
 from fusion.tasks import SPLITS, Evaluation, complete_result, make_task, tested_as
-from fusion.training.launch import AUTO, end_processes, make_accelerator
+from fusion.training.launch import AUTO, end_processes, main_first, make_accelerator
 from fusion.training.log import read_metrics
 
 
@@ -69,9 +70,13 @@ def evaluate(
     config["evaluation"] |= {key: value for key, value in asked.items() if value is not None}
     task = make_task(config | {"trust": trust})
     encoders = task.open_encoders(find_checkpoint(path), own_first)
-    accelerator = make_accelerator(config["trainer"].get("mixed_precision", AUTO), None)
+    accelerator = make_accelerator(
+        config["trainer"].get("mixed_precision", AUTO),
+        None,
+        timeout_minutes=config["trainer"].get("timeout_minutes", TIMEOUT_MINUTES),
+    )
     arithmetic = choose_arithmetic(accelerator.device.type, accelerator.mixed_precision)
-    with accelerator.local_main_process_first():
+    with main_first(accelerator, "reading the data"):
         task.open_data()
         check_recipe(read_recipe(path), task.recipe(), path)
         clips = task.clips(split)

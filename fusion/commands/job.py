@@ -22,7 +22,7 @@ from fusion.interfaces import Loss
 from fusion.models import compile_parts
 from fusion.models.batchnorm import batch_granularity
 from fusion.tasks import make_task
-from fusion.training.launch import end_processes, make_accelerator
+from fusion.training.launch import end_processes, main_first, make_accelerator
 from fusion.training.log import Clock
 from fusion.training.optim import check_parts
 from fusion.training.sampler import check_division
@@ -57,7 +57,10 @@ class Job:
         self.settings = Settings(**trainer)
         self._open(config if leaves_text_encoder(config) else settle_text_encoder(config))
         self.accelerator = make_accelerator(
-            self.settings.mixed_precision, log_folder, self.settings.num_processes
+            self.settings.mixed_precision,
+            log_folder,
+            self.settings.num_processes,
+            self.settings.timeout_minutes,
         )
         if not self.settings.fit:  # before anything slow begins
             cut = batch_granularity(self.model.train())
@@ -75,9 +78,9 @@ class Job:
 
     def open_data(self, start: Path | None) -> None:
         """Open the data, compute missing features, read the encoders of the checkpoint."""
-        with self.clock("corpus"), self.accelerator.local_main_process_first():
+        with self.clock("corpus"), main_first(self.accelerator, "reading the data"):
             self.task.open_data()
-        with self.clock("features"), self.accelerator.local_main_process_first():
+        with self.clock("features"), main_first(self.accelerator, "computing features"):
             self.task.extract()
         self.task.open_encoders(start)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from fusion.interfaces import Loss, Named, Parts, Result
+from fusion.interfaces import Loss, Named, Result
 from fusion.losses.contrastive import check_range, contrast
 from fusion.modalities import members, parse_term
 
@@ -91,12 +91,15 @@ class CombinatorialLoss(Loss):
         Without ``present`` every clip has every modality. The loss is 0 if no term has a clip. The
         value of a term without clips is NaN.
         """
-        values, clips, terms = self.compare(embeddings, present)
-        # On the device: reading back which terms count would force a synchronisation.
-        served = (clips > 0).to(values.dtype).unbind()
-        weights = torch.stack([w * s for w, s in zip(self.weights.values(), served, strict=True)])
-        loss = (weights * values).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        return loss, terms
+
+        def coefficients(clips: Tensor) -> Tensor:
+            # On the device: reading back which terms count would force a synchronisation.
+            served = (clips > 0).to(clips.dtype).unbind()
+            each = [w * s for w, s in zip(self.weights.values(), served, strict=True)]
+            factors = torch.stack(each)
+            return factors / factors.sum().clamp(min=torch.finfo(factors.dtype).tiny)
+
+        return self.compare(embeddings, present, coefficients)
 
     def shown(self, embeddings: Named, present: Named | None) -> dict[str, Tensor]:
         """Return which clips count as having each modality: (b,) bool, see ``presence``."""
@@ -112,8 +115,13 @@ class CombinatorialLoss(Loss):
         of_sides = [f.any(dim=0) if self.keep_incomplete else f.all(dim=0) for f in flags]
         return torch.stack(of_sides).all(dim=0)
 
-    def compare(self, embeddings: Named, present: Named | None) -> tuple[Tensor, Tensor, Parts]:
-        """Compute (terms,) values and numbers of clips that these are means over, and a report."""
+    def compare(
+        self,
+        embeddings: Named,
+        present: Named | None,
+        coefficients: Callable[[Tensor], Tensor] = torch.ones_like,
+    ) -> Result:
+        """Compute the sum of the terms times coefficients, see :func:`.contrast`, and a report."""
         if lacking := [c for c in self.combinations if c not in embeddings]:
             raise ValueError(
                 f"the loss needs embeddings of {', '.join(self.combinations)}; the model gave"
@@ -127,6 +135,8 @@ class CombinatorialLoss(Loss):
         is_nce = self.contrastive == "nce"
         scale, margin = (1 / self.temperature, 0.0) if is_nce else (1.0, self.margin)
         normalize = self.contrastive != "mms_dot"
-        values, clips = contrast(sides, pairs, scale, margin, complete, normalize=normalize)
-        reported = values.detach().masked_fill(clips == 0, math.nan)
-        return values, clips, dict(zip(self.weights, reported, strict=True))
+        value, values, clips = contrast(
+            sides, pairs, scale, margin, complete, None, normalize, coefficients
+        )
+        reported = values.masked_fill(clips == 0, math.nan)
+        return value, dict(zip(self.weights, reported, strict=True))

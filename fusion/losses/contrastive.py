@@ -2,8 +2,10 @@
 
 Losses between the same embeddings share unit vectors and collectives. The B x B similarities never
 exist as a whole: a tile of some rows yields its share of the sums over rows and over columns, so
-both directions cost one product, and the backward pass computes each tile again. A small matrix is
-one tile, and is kept. With several ranks each has the rows of its own clips, b x B.
+both directions cost one product, and each tile is computed again for the gradient, unless the
+matrix is small. With several ranks each has the rows of its own clips, b x B. It compares them with
+the rows of all ranks of one list at a time, the columns. Their gradient is computed and sent back
+before the next list is gathered, so no rank holds the columns of all lists.
 
 Shapes: B clips of all ranks, b of this one, E embedding width, P pairs of lists, R rows of a tile.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +22,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fusion.arithmetic import full_precision
-from fusion.distributed import all_gather, all_reduce, all_reduce_, own_rows, world_size
+from fusion.distributed import (
+    all_reduce_,
+    all_reduce_max_,
+    gather_rows,
+    own_rows,
+    sum_own_rows,
+    world_size,
+)
 
-KEPT_BYTES = 128 * 2**20  # the matrices of all pairs are kept up to this size
+KEPT_BYTES = 128 * 2**20  # matrices of one list of columns are kept for the gradient up to this
 TILE_BYTES = 16 * 2**20  # a larger one is computed in tiles of about this size
 LOWEST_TEMPERATURE = 0.003
 LARGEST_MARGIN = 2
@@ -57,7 +66,7 @@ def nce(
     """
     check_range(temperature=temperature)
     valid = None if valid is None else valid[None]
-    return contrast([x, y], [(0, 1)], 1 / temperature, 0.0, valid, tile)[0][0]
+    return contrast([x, y], [(0, 1)], 1 / temperature, 0.0, valid, tile)[0]
 
 
 def mms(
@@ -78,7 +87,7 @@ def mms(
     """
     check_range(margin=margin)
     valid = None if valid is None else valid[None]
-    return contrast([x, y], [(0, 1)], 1.0, margin, valid, tile, normalize)[0][0]
+    return contrast([x, y], [(0, 1)], 1.0, margin, valid, tile, normalize)[0]
 
 
 def check_range(temperature: float = 1.0, margin: float = 0.0) -> None:
@@ -104,15 +113,17 @@ def contrast(
     valid: Tensor | None = None,
     tile: int | None = None,
     normalize: bool = True,
-) -> tuple[Tensor, Tensor]:
+    coefficients: Callable[[Tensor], Tensor] = torch.ones_like,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute P losses like :func:`nce`, each between a pair of the same (b, E) embeddings.
 
     The similarity of a positive is reduced by ``margin``, then all are multiplied by ``scale``.
-    ``valid`` (P, b) bool are the clips that count in each loss.
+    ``valid`` (P, b) bool are the clips that count in each loss. ``coefficients`` maps the (P,)
+    numbers of clips that the losses are means over to (P,) factors.
 
     Returns:
-        (P,) values, the same on every rank, and the (P,) numbers of clips of all ranks that each
-        value is a mean over.
+        The sum of the losses times their coefficients, which alone has a gradient; the (P,) losses;
+        the (P,) numbers of clips of all ranks. All are the same on every rank.
 
     Raises:
         ValueError: two lists differ in shape.
@@ -131,16 +142,29 @@ def contrast(
     highest = scale * (1 + max(0.0, -margin))
     lowest = -scale * (1 + max(0.0, margin))
     shift = highest if normalize and highest - lowest <= FLOAT32_RANGE else None
-    row_bytes = world_size() * num_rows * sides[0].element_size()
-    small = row_bytes * num_rows * len(pairs) <= KEPT_BYTES
-    keep = tile is None and small and shift is not None
-    rows = num_rows if keep else tile or TILE_BYTES // max(1, row_bytes)
+    pairs = _orient(pairs)
     columns = sorted({right for _, right in pairs})
-    setting = _Setting(pairs, columns, scale, margin, max(1, rows), keep, shift)
+    row_bytes = world_size() * num_rows * sides[0].element_size()
+    most = max(sum(right == column for _, right in pairs) for column in columns)
+    keep = tile is None and row_bytes * num_rows * most <= KEPT_BYTES and shift is not None
+    rows = num_rows if keep else tile or TILE_BYTES // max(1, row_bytes)
+    differentiate = torch.is_grad_enabled() and any(side.requires_grad for side in sides)
+    setting = _Setting(
+        pairs, columns, scale, margin, max(1, rows), keep, shift, coefficients, differentiate
+    )
     with no_autocast(sides[0]):
         if normalize:
             sides = [_Normalize.apply(side) for side in sides]
         return _SymmetricInfoNCE.apply(setting, weights, *sides)
+
+
+def _orient(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Turn pairs around so that few lists are on the right; the losses are symmetric."""
+    chosen: list[int] = []
+    while left := [pair for pair in pairs if not {*pair} & {*chosen}]:
+        sides = [side for pair in left for side in pair[::-1]]
+        chosen.append(max(sides, key=sides.count))
+    return [(a, b) if b in chosen else (b, a) for a, b in pairs]
 
 
 def no_autocast(x: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -156,8 +180,10 @@ class _Setting(NamedTuple):
     scale: float
     margin: float
     rows: int  # R
-    keep: bool  # the tiles, for the backward pass
+    keep: bool  # the tiles, until the gradient is computed
     shift: float | None  # the highest logit possible, if the lowest is not too far below
+    coefficients: Callable[[Tensor], Tensor]
+    differentiate: bool
 
 
 class _Normalize(torch.autograd.Function):
@@ -183,102 +209,125 @@ class _SymmetricInfoNCE(torch.autograd.Function):
 
     With s_ij = scale (x_i y_j - margin [i = j]), and -inf if clip i or j does not count:
         r_i = log sum_j exp(s_ij), whole in one tile
-        c_j = log sum_i exp(s_ij), running: after each tile c_j = log(exp(c_j) + exp(c_j of tile))
+        c_j = log sum_i exp(s_ij), over all tiles of all ranks
         loss = 1/n sum_i (r_i - s_ii + c_i - s_ii)
         d loss / d s_ij = 1/n (exp(s_ij - r_i) + exp(s_ij - c_j) - 2 [i = j]) =: g_ij
         d loss / d x = scale g y, and d loss / d y = scale g^T x
     Cosines are bounded, so for them s is shifted by its bound. No exponential overflows then, and
     e_ij = exp(s_ij) serves rows and columns; dot products need a maximum for each.
+
+    The gradient needs nothing from what follows but one factor, so it is computed here, while the
+    columns are at hand; the backward pass only multiplies.
     """
 
     @staticmethod
     def forward(
         ctx: Any, setting: _Setting, weights: Tensor, *sides: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Compute the (P,) losses and numbers of clips; ``weights`` (P, b) are 1 or 0."""
-        all_sides, all_weights = _gather(setting, sides, weights)
-        own = own_rows(weights.shape[1])
-        rows, positives = torch.empty_like(weights), torch.empty_like(weights)
-        columns = torch.full_like(all_weights, -math.inf)
-        kept = []
-        for pair, (left, right) in enumerate(setting.pairs):
-            x, y = sides[left], all_sides[right]
-            for part, tile in _tiles(setting, x, y, weights[pair], all_weights[pair]):
-                of_tile = tile.diagonal(own.start + part.start)
-                if setting.shift is None:
-                    sums = tile.logsumexp(dim=1), tile.logsumexp(dim=0)
-                    positives[pair, part] = of_tile
-                else:
-                    sums = tile.sum(dim=1).log(), tile.sum(dim=0).log()
-                    positives[pair, part] = of_tile.log()
-                rows[pair, part] = sums[0]
-                columns[pair] = torch.logaddexp(columns[pair], sums[1])
-                if setting.keep:
-                    kept.append(tile)
-        columns = all_gather(columns[None]).logsumexp(dim=0)  # of the rows of all ranks
-        # The sum of a masked clip is empty (-inf); use 0, because its terms are masked anyway.
-        rows, columns = (x.masked_fill(x.isneginf(), 0) for x in (rows, columns))
-        ctx.setting, ctx.num_kept, ctx.num_sides = setting, len(kept), len(sides)
-        saved = (weights, all_weights, rows, columns, *kept, *sides, *all_sides.values())
-        ctx.save_for_backward(*saved)
-        losses = torch.where(weights > 0, rows + columns[:, own] - 2 * positives, 0).sum(dim=1)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute sum, (P,) losses and numbers of clips; ``weights`` (P, b) are 1 or 0."""
+        all_weights = gather_rows(weights.T).T  # (P, B)
         num_clips = all_weights.sum(dim=1)
-        ctx.mark_non_differentiable(num_clips)
-        return all_reduce(losses) / num_clips.clamp(min=1), num_clips
+        means = num_clips.clamp(min=1)
+        coefficients = setting.coefficients(num_clips)
+        grads = [torch.zeros_like(side) for side in sides if setting.differentiate]
+        losses = torch.zeros_like(means)
+        for column in setting.columns:
+            part = _Columns(setting, weights, all_weights, sides, column)
+            for pair, loss in part.losses():
+                losses[pair] = loss
+            if setting.differentiate:
+                part.add_gradients(grads, coefficients * setting.scale / means)
+            del part  # free its columns before the next ones are gathered
+        losses = all_reduce_(losses) / means
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(losses, num_clips)
+        return (coefficients * losses).sum(), losses, num_clips
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        with no_autocast(gradient):
-            return None, None, *_gradients(ctx, gradient)
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        factor = gradient * world_size()
+        return None, None, *(grad * factor for grad in ctx.saved_tensors)
 
 
-def _gradients(ctx: Any, gradient: Tensor) -> list[Tensor]:
-    """Compute the tiles again, unless they were kept; each serves both gradients."""
-    setting: _Setting = ctx.setting
-    weights, all_weights, rows, columns, *rest = ctx.saved_tensors
-    kept, rest = rest[: ctx.num_kept], rest[ctx.num_kept :]
-    sides, rest = rest[: ctx.num_sides], rest[ctx.num_sides :]
-    all_sides = dict(zip(setting.columns, rest, strict=True))
-    own = own_rows(weights.shape[1])
-    strength = gradient * setting.scale / all_weights.sum(dim=1).clamp(min=1)
-    grads = [torch.zeros_like(side) for side in sides]
-    alone = world_size() == 1
-    shape = (0 if alone else len(all_sides), all_weights.shape[1], sides[0].shape[1])
-    everything = weights.new_zeros(shape)
-    all_grads = {n: grads[n] if alone else everything[k] for k, n in enumerate(setting.columns)}
-    room = rows.new_empty(min(setting.rows, weights.shape[1]), all_weights.shape[1])
-    for pair, (left, right) in enumerate(setting.pairs):
-        if kept:
-            tiles: Iterable[tuple[slice, Tensor]] = [(slice(0, len(sides[left])), kept[pair])]
+class _Columns:
+    """The pairs whose right side is one list of embeddings, with its rows of all ranks."""
+
+    def __init__(
+        self,
+        setting: _Setting,
+        weights: Tensor,
+        all_weights: Tensor,
+        sides: Sequence[Tensor],
+        column: int,
+    ) -> None:
+        self.setting, self.sides, self.column = setting, sides, column
+        self.weights, self.all_weights = weights, all_weights
+        self.pairs = [p for p, (_, right) in enumerate(setting.pairs) if right == column]
+        self.own, self.kept = own_rows(weights.shape[1]), list[Tensor]()
+        self.y = gather_rows(sides[column])  # (B, E)
+        some = len(self.pairs), weights.shape[1]
+        self.rows, self.positives = weights.new_empty(some), weights.new_empty(some)
+        self.columns = weights.new_zeros(len(self.pairs), all_weights.shape[1])
+
+    def losses(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield pairs and this rank's share of their losses, not yet divided by the clips."""
+        if self.setting.shift is None:
+            self.columns.fill_(-math.inf)
+        for k, pair in enumerate(self.pairs):
+            for part, tile in self._tiles(pair):
+                self._add_sums(k, part, tile)
+                if self.setting.keep:
+                    self.kept.append(tile)
+        if self.setting.shift is None:
+            # Empty sums are -inf; a difference of two of them would be NaN.
+            highest = all_reduce_max_(self.columns.clone()).clamp(min=torch.finfo(self.y.dtype).min)
+            self.columns = all_reduce_(self.columns.sub_(highest).exp_()).log_().add_(highest)
         else:
-            tiles = _tiles(setting, sides[left], all_sides[right], weights[pair], all_weights[pair])
-        for part, tile in tiles:
-            row, column, out = rows[pair, part, None], columns[pair], room[: len(tile)]
-            if setting.shift is None:
-                slope = torch.sub(tile, row, out=out).exp_().add_(tile.sub_(column).exp_())
-            else:
-                slope = torch.add((-row).exp(), (-column).exp(), out=out).mul_(tile)
-            slope.diagonal(own.start + part.start).sub_(2 * weights[pair, part])
-            slope.mul_(strength[pair])
-            grads[left][part].addmm_(slope, all_sides[right])
-            all_grads[right].addmm_(slope.T, sides[left][part])
-    if not alone:
-        for number, grad in zip(setting.columns, all_reduce_(everything)[:, own], strict=True):
-            grads[number] += grad
-    return [grad.mul_(world_size()) for grad in grads]
+            self.columns = all_reduce_(self.columns).log_()
+        # The sum of a masked clip is empty (-inf); use 0, because its terms are masked anyway.
+        self.rows, self.columns = (
+            x.masked_fill(x.isneginf(), 0) for x in (self.rows, self.columns)
+        )
+        each = self.rows + self.columns[:, self.own] - 2 * self.positives
+        for pair, own in zip(self.pairs, each, strict=True):
+            yield pair, torch.where(self.weights[pair] > 0, own, 0).sum()
 
+    def add_gradients(self, grads: Sequence[Tensor], strength: Tensor) -> None:
+        """Add to the (b, E) gradients those of the pairs, times ``strength`` (P,)."""
+        alone = world_size() == 1
+        of_columns = grads[self.column] if alone else torch.zeros_like(self.y)
+        room = self.rows.new_empty(min(self.setting.rows, len(self.rows[0])), len(self.y))
+        for k, pair in enumerate(self.pairs):
+            left = self.setting.pairs[pair][0]
+            tiles = [(slice(0, len(self.rows[k])), self.kept[k])] if self.kept else None
+            for part, tile in tiles or self._tiles(pair):
+                row, column, out = self.rows[k, part, None], self.columns[k], room[: len(tile)]
+                if self.setting.shift is None:
+                    slope = torch.sub(tile, row, out=out).exp_().add_(tile.sub_(column).exp_())
+                else:
+                    slope = torch.add((-row).exp(), (-column).exp(), out=out).mul_(tile)
+                slope.diagonal(self.own.start + part.start).sub_(2 * self.weights[pair, part])
+                slope.mul_(strength[pair])
+                grads[left][part].addmm_(slope, self.y)
+                of_columns.addmm_(slope.T, self.sides[left][part])
+        if not alone:
+            grads[self.column].add_(sum_own_rows(of_columns))
 
-def _gather(
-    setting: _Setting, sides: Sequence[Tensor], weights: Tensor
-) -> tuple[dict[int, Tensor], Tensor]:
-    """Get the clips of all ranks in one collective: columns (B, E) and weights (P, B)."""
-    if world_size() == 1:
-        return {number: sides[number] for number in setting.columns}, weights
-    mine = [sides[number] for number in setting.columns]
-    everything = all_gather(torch.cat([*mine, weights.T], dim=1))
-    *columns, all_weights = everything.split([*(x.shape[1] for x in mine), len(weights)], dim=1)
-    return dict(zip(setting.columns, columns, strict=True)), all_weights.T
+    def _add_sums(self, k: int, part: slice, tile: Tensor) -> None:
+        of_tile = tile.diagonal(self.own.start + part.start)
+        if self.setting.shift is None:
+            self.rows[k, part], self.positives[k, part] = tile.logsumexp(dim=1), of_tile
+            self.columns[k] = torch.logaddexp(self.columns[k], tile.logsumexp(dim=0))
+        else:
+            self.rows[k, part] = tile.sum(dim=1).log()
+            self.positives[k, part] = of_tile.log()
+            self.columns[k] += tile.sum(dim=0)
+
+    def _tiles(self, pair: int) -> Iterator[tuple[slice, Tensor]]:
+        left = self.setting.pairs[pair][0]
+        weights, all_weights = self.weights[pair], self.all_weights[pair]
+        return _tiles(self.setting, self.sides[left], self.y, weights, all_weights)
 
 
 def _tiles(

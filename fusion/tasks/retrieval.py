@@ -55,6 +55,7 @@ from fusion.tasks.task import Evaluation, check_widths
 from fusion.tasks.text_encoder import find_text_encoder
 from fusion.tasks.vocabulary import KnownWords, count_words
 from fusion.tokens import Batch
+from fusion.training.launch import main_first
 from fusion.training.settings import LAST
 
 
@@ -276,7 +277,7 @@ class Retrieval:
 
     def _validation_clips(self, accelerator: Accelerator) -> ClipSet:
         try:
-            with accelerator.local_main_process_first():
+            with main_first(accelerator, "reading the validation clips"):
                 return self.clips("validation")
         except ValueError as error:
             raise ConfigError(f"validation cannot be read: {error}; {LEAVE_OUT}") from None
@@ -289,7 +290,7 @@ class Retrieval:
                 f"{lacking}, which the data lacks; name one under data.train, or leave qb_norm out"
             )
         try:
-            with accelerator.local_main_process_first():
+            with main_first(accelerator, "reading the training clips"):
                 clips = self._read("train")
         except ValueError as error:
             raise ConfigError(f"{lacking}: {error}") from None

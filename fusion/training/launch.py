@@ -23,12 +23,11 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, parse_flag_from_env
 
-from fusion.distributed import launched_as
+from fusion.distributed import TIMEOUT_MINUTES, first_then_others, launched_as
 from fusion.files import num_cores
 from fusion.signals import STOPS, end_soon_after_parent, end_with_parent
 
 ORPHAN_SECONDS = 600.0  # to save, after the launcher has ended
-PATIENCE = timedelta(hours=12)
 PRECISIONS = ("no", "fp16", "bf16")
 AUTO = "auto"  # bf16 where the device has it, else full precision
 SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")  # the exact step needs the whole model
@@ -136,13 +135,15 @@ def make_accelerator(
     mixed_precision: str | bool | None,
     log_folder: str | Path | None,
     num_processes: int | None = None,
+    timeout_minutes: float = TIMEOUT_MINUTES,
 ) -> Accelerator:
     """Join the processes of this run.
 
     ``mixed_precision`` is ``no`` (in YAML False), ``fp16``, ``bf16``, ``auto`` (bf16 on a GPU that
     computes in it, else ``no``, whatever was launched) or None (as launched).
     TensorBoard's files go to ``log_folder`` (None: nothing is tracked). ``num_processes`` must run
-    (None: any number).
+    (None: any number). A collective that takes longer than ``timeout_minutes`` ends the run; for
+    work that takes longer see :func:`main_first`.
 
     Raises:
         ValueError: the precision is unknown.
@@ -152,23 +153,32 @@ def make_accelerator(
         end_with_parent(signal.SIGTERM)  # else `accelerate launch`, told to stop, leaves an orphan
         end_soon_after_parent(ORPHAN_SECONDS)
     has_cuda = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    if has_cuda:
+        _let_segments_grow()
     device = "cuda" if has_cuda else "mps" if torch.backends.mps.is_available() else "cpu"
-    _meet_after_restart("nccl" if has_cuda else "gloo")
+    timeout = timedelta(minutes=timeout_minutes)
+    _meet_after_restart("nccl" if has_cuda else "gloo", timeout)
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=_precision(mixed_precision, device),
         log_with="tensorboard" if log_folder else None,
         project_dir=str(log_folder) if log_folder else None,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        kwargs_handlers=[
-            # The others wait while one process extracts features, which may take hours.
-            InitProcessGroupKwargs(timeout=PATIENCE)
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
     )
     _check_processes(accelerator, num_processes)
     _check_launch(accelerator)
     _use_all_cores()  # also with a GPU: what is prepared and ranked on the CPU should not wait
     return accelerator
+
+
+def main_first(accelerator: Accelerator, what: str) -> contextlib.AbstractContextManager[None]:
+    """Run a block on the main process of each machine, then on the others, which find its results.
+
+    They wait for as long as it takes, and say for ``what``.
+    """
+    first = accelerator.process_index - accelerator.local_process_index
+    return first_then_others(what, first)
 
 
 def end_processes(accelerator: Accelerator) -> None:
@@ -183,7 +193,7 @@ def end_processes(accelerator: Accelerator) -> None:
         dist.destroy_process_group()
 
 
-def _meet_after_restart(backend: str) -> None:
+def _meet_after_restart(backend: str, timeout: timedelta) -> None:
     """Let processes that torchrun has restarted meet where the ones before have left no addresses.
 
     With its static rendezvous torch 2.14 keeps those, and the new processes wait for dead ones.
@@ -194,9 +204,9 @@ def _meet_after_restart(backend: str) -> None:
     if not restart or not own or count == 1 or dist.is_initialized():
         return
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, count, is_master=False, timeout=PATIENCE)
+    store = dist.TCPStore(address, port, count, is_master=False, timeout=timeout)
     place = dist.PrefixStore(f"restart {restart}", store)
-    dist.init_process_group(backend, store=place, rank=rank, world_size=count, timeout=PATIENCE)
+    dist.init_process_group(backend, store=place, rank=rank, world_size=count, timeout=timeout)
 
 
 def _precision(wanted: str | bool | None, device: str) -> str:
@@ -284,6 +294,16 @@ def _check_launch(accelerator: Accelerator) -> None:
             " trainer.batch_size to the whole batch; it is cut into chunks that fit into memory"
             " (trainer.chunk_size), with the same result"
         )
+
+
+def _let_segments_grow() -> None:
+    """Let blocks of memory grow: chunks differ in size, and would leave holes that none fits into.
+
+    Only Linux has it, it must be before the first allocation, and what the user has set counts.
+    """
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    if sys.platform == "linux" and not any(os.environ.get(name) for name in names):
+        os.environ.update(dict.fromkeys(names, "expandable_segments:True"))  # of newer, older torch
 
 
 def _use_all_cores() -> None:

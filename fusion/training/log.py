@@ -18,6 +18,7 @@ from fusion.data.untrusted.reading import decode_json, read_bytes
 from fusion.files import append_text, write_atomically
 
 MOST_METRICS = 2**30  # bytes; a line has some hundred, one for each logged step
+SHARES = ("reading", "communication", "waiting")  # of the time of training
 AT_END = ("validation", "end")  # events at the end of an epoch
 
 
@@ -56,32 +57,42 @@ class RunLog:
             mininterval=0.3 if sys.stderr.isatty() else 10,
             dynamic_ncols=True,
         )
-        self._since, self._clips, self._reading = time.perf_counter(), 0, 0.0
+        self._begin_shares()
 
-    def step(self, clips: int, reading: float = 0.0) -> None:
-        """Count one step, its clips and the seconds that it waited for them."""
+    def step(
+        self, clips: int, reading: float = 0.0, communication: float = 0.0, waiting: float = 0.0
+    ) -> None:
+        """Count one step and its clips.
+
+        The others are seconds: it waited for its clips; it communicated, beyond what was computed
+        at the same time; it waited in votes for other processes.
+        """
         self._clips += clips
-        self._reading += reading
+        for name, seconds in zip(SHARES, (reading, communication, waiting), strict=True):
+            self._seconds[name] += seconds
         self.bar.update()
 
     def train(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Log the loss, its terms and the learning rate of a step.
 
-        The row also has ``clips_per_second`` and ``reading_share``, the share of the time since the
-        last row that steps waited for their clips.
+        The row also has ``clips_per_second``, and of the time since the last row the shares of
+        :meth:`step`: ``reading_share``, ``communication_share`` and ``waiting_share``. The rest is
+        arithmetic.
         """
-        elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
-        speed, self._clips = self._clips / elapsed, 0
-        share, self._reading = min(1.0, self._reading / elapsed), 0.0
-        said = f"loss {values['loss']:.3f}, {speed:.0f} clips/s, reading {100 * share:.0f} %"
-        self.bar.set_postfix_str(said, refresh=False)
-        measured = {"clips_per_second": speed, "reading_share": share}
+        elapsed = time.perf_counter() - self._since
+        speed = self._clips / elapsed
+        shares = {name: min(1.0, seconds / elapsed) for name, seconds in self._seconds.items()}
+        self._begin_shares()
+        said = [f"{name} {100 * share:.0f} %" for name, share in shares.items() if share >= 0.005]
+        said = [f"loss {values['loss']:.3f}", f"{speed:.0f} clips/s", *said]
+        self.bar.set_postfix_str(", ".join(said), refresh=False)
+        measured = {"clips_per_second": speed, **{f"{n}_share": s for n, s in shares.items()}}
         self._write("train", epoch, step, {**values, **measured})
 
     def validation(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Log the results of an evaluation."""
         self._write("validation", epoch, step, values)
-        self._since, self._clips, self._reading = time.perf_counter(), 0, 0.0
+        self._begin_shares()
 
     def end(self, epoch: int, step: int, reason: str) -> None:
         """Log why training ended before its last epoch, and print it."""
@@ -105,6 +116,10 @@ class RunLog:
     def close(self) -> None:
         """End the progress bar."""
         self.bar.close()
+
+    def _begin_shares(self) -> None:
+        self._since, self._clips = time.perf_counter(), 0
+        self._seconds = dict.fromkeys(SHARES, 0.0)
 
     def _write(self, event: str, epoch: int, step: int, values: Mapping[str, Any]) -> None:
         row = {"event": event, "epoch": epoch, "step": step, **values}

@@ -83,7 +83,9 @@ def fit(
         )
     items = NumberedItems(dataset)
     if accelerator is None:
-        accelerator = make_accelerator(settings.mixed_precision, None, settings.num_processes)
+        accelerator = make_accelerator(
+            settings.mixed_precision, None, settings.num_processes, settings.timeout_minutes
+        )
     run, goes_on = (None, False) if folder is None else _open(Path(folder), resume, accelerator)
     trainer = Trainer(
         model=model,

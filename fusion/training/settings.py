@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from fusion.config import flatten
+from fusion.distributed import TIMEOUT_MINUTES
 from fusion.training.optim import SGD, STEPS, make_groups, make_optimizer, make_schedule
 
 LAST = "last"  # as Settings.best: no result is compared
@@ -54,6 +55,12 @@ class Settings:
         num_workers: processes that load data, for each process that trains.
         num_processes: how many processes must run; a launch of another number is an error. null:
             any number.
+        overlap: average gradients over the processes while the last chunk is still being computed;
+            it changes only speed.
+        bf16_gradients: send gradients between processes in bf16: half the bytes, but the result
+            depends a little on the number of processes.
+        timeout_minutes: how long processes wait for one that hangs, until the run ends with an
+            error. The work of the main process before training is waited for without limit.
         log_every: steps between two rows of ``metrics.jsonl``; the end of an epoch has one too.
         save_every: steps between two checkpoints, besides the one at the end of each epoch.
         save_every_minutes: the same in minutes, which may be parts; null: never by time.
@@ -91,6 +98,9 @@ class Settings:
     compile: bool = False
     num_workers: int = 0
     num_processes: int | None = None
+    overlap: bool = True
+    bf16_gradients: bool = False
+    timeout_minutes: float = TIMEOUT_MINUTES
     log_every: int = 10
     save_every: int | None = None
     save_every_minutes: float | None = 10.0
@@ -109,7 +119,7 @@ class Settings:
         for name, bound in least.items():
             if (value := getattr(self, name)) is not None and not value >= bound:
                 raise ValueError(f"trainer.{name} must be at least {bound}; got {value}")
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "timeout_minutes"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"trainer.{name} must be above 0; got {value}")
         for name, value in self.part_rates.items():

@@ -1,8 +1,9 @@
 """One exact step: the batch that was asked for, in the memory that there is.
 
-If any rank runs out of memory, all ranks discard the step at their next collective, that rank
-halves its chunk, and the step is retried. Parameters, running statistics and the state of the loss
-change only after all ranks have agreed that the gradient is complete.
+The ranks vote twice: when all have embedded their clips, and before the update. If any rank has run
+out of memory, all discard the step, that rank halves its chunk, and the step is retried. Until the
+vote a failed rank answers the collectives of the others with zeros. Parameters, running statistics
+and the state of the loss change only after all ranks have agreed that the gradient is complete.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from fusion.training.gradcache import backward
 from fusion.training.memory import ChunkSize, OutOfMemory, is_out_of_memory, probe
 from fusion.training.optim import NonFiniteGuard
 
+WELL, FULL, BROKEN = 0, -1, -2  # votes: going on; out of memory; another error
+
 
 class ExactStep:
     """Forward pass, loss, backward pass and update of one batch.
@@ -42,11 +45,16 @@ class ExactStep:
         guard: NonFiniteGuard,
         chunk: ChunkSize,
         report: Callable[[list[int]], None],
+        buckets: distributed.GradientBuckets | None = None,
+        timeout_minutes: float = distributed.TIMEOUT_MINUTES,
     ) -> None:
         self.accelerator, self.model, self.embed, self.loss = accelerator, model, embed, loss
         self.optimizer, self.guard, self.chunk, self.report = optimizer, guard, chunk, report
-        self.agreement = distributed.Agreement()
+        self.agreement = distributed.Agreement(timeout_minutes)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.buckets = buckets or distributed.GradientBuckets(self.parameters)
+        self._in_region = False
+        self._error: Exception | None = None  # of this rank, other than a lack of memory
 
     def __call__(self, batch: Batch) -> Result:
         """Take a step on this rank's share of a batch; return the loss and its terms, detached.
@@ -54,18 +62,19 @@ class ExactStep:
         Raises:
             OutOfMemory: not even the smallest chunk fits on some rank.
         """
-        sizes = None
+        recovered = False
         while True:
-            with one_update(self.model) as norms:
-                result, failed = self._attempt(batch, norms)
+            with one_update(self.model) as norms, self.agreement.attempt():
+                result, votes = self._attempt(batch, norms)
                 if result is None:
                     for norm in norms:
                         norm.forget()
             if result is not None:
                 break
-            sizes = self._recover(failed)
-        if sizes:
-            self.report(sizes)
+            self._recover(votes)
+            recovered = True
+        if recovered or any(vote % 2 for vote in votes):
+            self.report([vote // 2 for vote in votes])
         self.guard.count()
         self.loss.commit()
         self.optimizer.step()
@@ -86,46 +95,83 @@ class ExactStep:
             self.chunk.limit(1)  # two very small chunks did not fit: take the smallest
         self.report(self.agreement.gather(self.chunk.size))
 
-    def _attempt(self, batch: Batch, norms: list[GroupedBatchNorm]) -> tuple[Result | None, bool]:
-        """Do all that can be undone; return the result or None, and whether this rank failed."""
-        chunks = batch.chunks(self.chunk.size)
+    def _attempt(
+        self, batch: Batch, norms: list[GroupedBatchNorm]
+    ) -> tuple[Result | None, list[int]]:
+        """Do all that can be undone; return the result, or None, and how the ranks voted."""
+        self._in_region = False
         try:
-            with distributed.check_before_collectives(self.agreement.check):
-                result = backward(self.accelerator, self.model, self.embed, self.loss, chunks)
-                self._average(norms)
-                self.guard.check(self.parameters, self.optimizer.optimizer)
-                for norm in norms:
-                    norm.leave_out(self.guard.bad)
-            self.agreement.check()  # from here on the step cannot be undone
-        except distributed.OtherRankFailed:
-            return None, False
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+            result = self._compute(batch, norms)
+        except distributed.OtherRankFailed as failure:
+            return None, failure.votes
+        if result is None:
+            self._undo()
+            if self._in_region:
+                self.agreement.answer(self.accelerator.device)
+            return None, self.agreement.gather(BROKEN if self._error else FULL)
+        grows = self.chunk.count_step()
+        votes = self.agreement.gather(2 * self.chunk.size + grows)  # from here on it is final
+        return (result if min(votes) > 0 else None), votes
+
+    def _compute(self, batch: Batch, norms: list[GroupedBatchNorm]) -> Result | None:
+        """Compute the gradient; None: this rank failed."""
+        try:
+            chunks = self.chunk.split(batch)
+            if not self.loss.compares_clips:
+                self._begin_region()
+            result = backward(
+                self.accelerator,
+                self.model,
+                self.embed,
+                self.loss,
+                chunks,
+                self._vote_first,
+                self.buckets.last_chunk,
+            )
+            self._average(norms)
+            self.guard.check(self.parameters, self.optimizer.optimizer)
+            for norm in norms:
+                norm.leave_out(self.guard.bad)
+            return result
+        except (distributed.OtherRankFailed, distributed.CommunicationError):
+            raise
+        except Exception as error:
             # Return before freeing memory: the traceback still holds the tensors of this step.
-            return None, True
-        return result, False
+            self._error = None if is_out_of_memory(error) else error
+            if self._error and self.accelerator.num_processes == 1:
+                raise
+            return None
+
+    def _vote_first(self) -> None:
+        """Agree that all have embedded their clips; then begin to communicate."""
+        votes = self.agreement.gather(WELL)
+        if min(votes) < 0:
+            raise distributed.OtherRankFailed(votes)
+        self._begin_region()
+
+    def _begin_region(self) -> None:
+        self.agreement.begin()
+        self._in_region = True
 
     def _average(self, norms: list[GroupedBatchNorm]) -> None:
-        for parameter in self.parameters:
-            if parameter.grad is None:  # here; clips of another rank may have used it
-                parameter.grad = torch.zeros_like(parameter)
-        sums = [norm.sums for norm in norms if norm.sums is not None]
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        distributed.all_reduce_mean_([*gradients, *sums])
+        self.buckets.finish()
+        distributed.all_reduce_mean_([norm.sums for norm in norms if norm.sums is not None])
 
-    def _recover(self, failed: bool) -> list[int]:
-        """Undo the attempt and halve the chunk; return the chunk size of each rank."""
-        if failed:
-            self.agreement.vote(False)  # answers the vote that the other ranks wait in
-        self._undo()
-        goes_on = not failed or self.chunk.halve()
-        sizes = self.agreement.gather(self.chunk.size if goes_on else -1)
-        if min(sizes) < 0:
-            raise OutOfMemory(self._explain(sizes.index(-1)))
-        return sizes
+    def _recover(self, votes: list[int]) -> None:
+        """Undo the attempt and halve the chunk where memory was short."""
+        if votes[distributed.rank()] >= 0:  # a rank that failed has undone it already
+            self._undo()
+        if FULL not in votes:  # zeros of a rank that failed may break another: then retry
+            raise self._error or distributed.CommunicationError(
+                f"process {votes.index(BROKEN)} ended with an error; see its message"
+            )
+        failed, self._error = votes[distributed.rank()] == FULL, None
+        ends = self.agreement.gather(int(failed and not self.chunk.halve()))
+        if any(ends):
+            raise OutOfMemory(self._explain(ends.index(1)))
 
     def _undo(self) -> None:
+        self.buckets.abandon()
         self.optimizer.zero_grad()
         self.loss.undo()
         clear_device_cache(garbage_collection=True)

@@ -21,9 +21,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from fusion import distributed
 from fusion.arithmetic import choose_arithmetic
 from fusion.checkpoint import save_weights
-from fusion.distributed import broadcast_
 from fusion.interfaces import Loss, Result, TrainingSet
 from fusion.models.batchnorm import batch_granularity
 from fusion.tokens import Batch
@@ -112,7 +112,8 @@ class Trainer:
         self.found_chunk = settings.chunk_size is not None
         # No DDP wrapper: it would communicate within a chunk, see ExactStep.
         self.model = accelerator.prepare_model(model, evaluation_mode=True)
-        broadcast_([*model.parameters(), *model.buffers()])
+        distributed.broadcast_([*model.parameters(), *model.buffers()])
+        distributed.warm_up(accelerator.device)
         self._prepare_steps()
         self.epoch = self.batch = 0  # complete epochs, and batches of the current one
         self.best = BestEpoch(settings.best, settings.patience)
@@ -139,6 +140,12 @@ class Trainer:
             self.guard,
             self.chunk,
             self._report_chunks,
+            distributed.GradientBuckets(
+                [p for p in self.model.parameters() if p.requires_grad],
+                settings.overlap,
+                torch.bfloat16 if settings.bf16_gradients else None,
+            ),
+            settings.timeout_minutes,
         )
 
     @property
@@ -201,7 +208,9 @@ class Trainer:
             del batch
             self.schedule.step()
             self.batch += 1
-            self.log.step(self.settings.batch_size, self.reading.take())
+            communication = distributed.times.take(distributed.COMMUNICATION)
+            waiting = distributed.times.take(distributed.WAITING)
+            self.log.step(self.settings.batch_size, self.reading.take(), communication, waiting)
             is_last = self.batch == len(self.batches)
             if is_last or self.steps_done % self.settings.log_every == 0:
                 self._look()  # reading values back from the device forces a synchronisation
@@ -330,4 +339,4 @@ class Trainer:
             facts = facts_of(self, self.folder.config)
             keep = self.settings.keep_last if name == LAST else 1
             write_checkpoint(self.folder.path / name, write, self.unwrapped, facts, keep)
-        self.accelerator.wait_for_everyone()  # the others may read it next
+        distributed.meet(f"writing {name}")  # the others may read it next

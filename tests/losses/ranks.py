@@ -9,16 +9,17 @@ import functools
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fusion import distributed
-from fusion.distributed import all_gather, all_reduce_mean_, broadcast_, own_rows
+from fusion.distributed import all_gather, all_reduce_mean_, broadcast_, collectives, own_rows
 from fusion.losses import CombinatorialLoss, mms, nce
 from fusion.losses.clusters import ClusterLoss
 from tests.losses import plain
+from tools.benchmarks.collectives import Collectives
 
 NAMES = ("text", "video", "audio")
 TERMS = {"t|v": 1.0, "t|a": 0.1, "v|a": 0.1, "t|va": 0.1, "v|ta": 0.1, "a|tv": 0.1}
@@ -115,7 +116,7 @@ def check_average():
     mine = [torch.full(shape, float(rank + i)) for i, shape in enumerate(shapes)]
     mine.insert(2, torch.full((2,), float(rank), dtype=torch.float64))
     mine.append(torch.full((6, 4), float(rank)).T)  # not contiguous
-    distributed.BUCKET_BYTES = 100  # two tensors in some buckets, one too large for any
+    collectives.BUCKET_BYTES = 100  # two tensors in some buckets, one too large for any
     all_reduce_mean_(mine)
     mean = (ranks - 1) / 2
     for tensor, offset in zip(mine, [0, 1, 0, 2, 3, 4, 0], strict=True):
@@ -125,17 +126,27 @@ def check_average():
     close(copied[0].double(), torch.ones(3).double(), "copy")
 
 
-def check_checks():
-    """The check runs before each collective, and nowhere else."""
-    asked = []
-    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    with distributed.check_before_collectives(lambda: asked.append(len(asked))):
-        value = nce(x, x + 1)
-        assert len(asked) == 3, asked  # unit vectors, sums of columns, values
-        value.backward()
-        assert len(asked) == 4, asked
-    nce(x, x + 1)
-    assert len(asked) == 4, asked
+def check_counts():
+    """What six terms send, by the formulas of docs/exact_step.md."""
+    ranks, b, width, size = dist.get_world_size(), 8, 5, 8
+    columns, terms = 3, len(TERMS)
+    sides = {c: torch.randn(b, width).double().requires_grad_() for c in COMBINATIONS}
+    present = {name: torch.ones(b, dtype=torch.bool) for name in NAMES}
+    for kind, sums in ("nce", 1), ("mms_dot", 2):  # dot products need a maximum too
+        with Collectives() as counted:
+            CombinatorialLoss(NAMES, TERMS, kind)(sides, present)[0].backward()
+        reduced = 2 * (ranks - 1) / ranks * size * terms * (sums * ranks * b + 1)
+        expected = {
+            "gather": (ranks - 1) * b * size * (columns * width + terms),
+            "scatter": (ranks - 1) * b * size * columns * width,
+            "reduce": reduced,
+        }
+        assert counted.sent == pytest.approx(expected)
+        found = [counted.counts[name] for name in ("gather", "scatter", "reduce", "votes")]
+        assert found == [1 + columns, columns, sums * columns + 1, 0], found
+        # Nothing holds more than the columns of one list.
+        block = ranks * b * max(width, terms) * size
+        assert max(counted.largest.values()) == block, counted.largest
 
 
 def main():
@@ -151,7 +162,7 @@ def main():
             if dist.get_rank() == 0:
                 print(f"{share} rows, audio gone {lacks}: equal")
     check_average()
-    check_checks()
+    check_counts()
     dist.barrier()
     dist.destroy_process_group()
 

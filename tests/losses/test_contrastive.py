@@ -3,6 +3,7 @@ import importlib
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fusion.losses import mms, nce
 from fusion.losses.contrastive import contrast
@@ -108,8 +109,9 @@ def test_losses_of_several_pairs_each_count_their_own_clips(normalize, tile):
     valid = torch.tensor([[0, 1, 1, 0, 1, 1, 1, 0, 1], [1, 1, 1, 1, 0, 0, 1, 1, 1]]).bool()
     x[0], z[3] = 1000, -1000
     sides = [side.requires_grad_() for side in (x, y, z)]
-    values, counts = contrast(
-        sides, [(0, 1), (0, 2)], 2.0, 0.1, valid, tile=tile, normalize=normalize
+    factors = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    value, values, counts = contrast(
+        sides, [(0, 1), (0, 2)], 2.0, 0.1, valid, tile, normalize, lambda clips: factors
     )
     assert counts.tolist() == [6, 7]
     expected = []
@@ -117,8 +119,9 @@ def test_losses_of_several_pairs_each_count_their_own_clips(normalize, tile):
         a, b = (F.normalize(s, dim=-1) if normalize else s for s in (x[rows], other[rows]))
         expected.append(plain.mms_dot(2 * a, b, 0.2))
     torch.testing.assert_close(values, torch.stack(expected))
+    torch.testing.assert_close(value, expected[0] + 3 * expected[1])
     torch.testing.assert_close(
-        torch.autograd.grad(values[0] + 3 * values[1], sides),
+        torch.autograd.grad(value, sides),
         torch.autograd.grad(expected[0] + 3 * expected[1], sides),
     )
 
@@ -160,7 +163,7 @@ def test_a_tiled_loss_keeps_no_similarity_matrix():
     x, y = (side.float().requires_grad_() for side in pair(512, 4))
     matrix = 512 * 512 * 4  # bytes
     assert kept_for_backward(lambda: plain.nce(x, y, 0.05)) > 2 * matrix
-    assert matrix < kept_for_backward(lambda: nce(x, y)) < 1.1 * matrix
+    assert kept_for_backward(lambda: nce(x, y)) < matrix / 8
     assert kept_for_backward(lambda: nce(x, y, tile=32)) < matrix / 8
 
 
@@ -179,12 +182,45 @@ def test_dot_products_may_be_large(scale):
         assert (ours - exact).abs().max() <= 1e-5 * exact.abs().max()
 
 
+def largest_matrix(loss):
+    """Numbers of the largest tensor that is made."""
+    largest = 0
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    with Sizes():
+        loss().backward()
+    return largest
+
+
 def test_a_large_loss_is_tiled_by_itself(monkeypatch):
     x, y = (side.float().requires_grad_() for side in pair(512, 4))
     module = importlib.import_module("fusion.losses.contrastive")
+    assert largest_matrix(lambda: nce(x, y)) == 512 * 512
     monkeypatch.setattr(module, "KEPT_BYTES", 512 * 512 * 4 - 1)
     monkeypatch.setattr(module, "TILE_BYTES", 32 * 512 * 4)
-    assert kept_for_backward(lambda: nce(x, y)) < 512 * 512 * 4 / 8
+    assert largest_matrix(lambda: nce(x, y)) == 32 * 512
+
+
+@pytest.mark.parametrize(
+    ("pairs", "columns"),
+    [
+        ([(0, 1)], 1),
+        ([(0, 1), (0, 2), (1, 2)], 2),
+        ([(0, 1), (0, 2), (1, 2), (0, 5), (1, 4), (2, 3)], 3),  # EAO: six lists, five on the right
+    ],
+)
+def test_few_lists_are_gathered(pairs, columns):
+    module = importlib.import_module("fusion.losses.contrastive")
+    turned = module._orient(pairs)
+    assert [{*pair} for pair in turned] == [{*pair} for pair in pairs]
+    assert len({right for _, right in turned}) == columns
 
 
 @pytest.mark.parametrize("tile", [None, 4])

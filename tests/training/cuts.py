@@ -1,6 +1,6 @@
 """One run, cut in every way: over processes, into chunks, with memory running out.
 
-    torchrun --nproc_per_node 4 tests/training/cuts.py REFERENCE.pt [--thorough]
+    torchrun --nproc_per_node 4 tests/training/cuts.py REFERENCE.pt [--thorough | --few]
 
 compares what each of this many processes has after four steps with the run of one process that
 takes its batches whole (:func:`write_reference`), prints the largest differences as JSON and ends
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fusion.checkpoint import WEIGHTS
 from fusion.data.datasets.dataset import collate
-from fusion.distributed import check_before_collectives
+from fusion.distributed import CommunicationError, collectives, exchange
 from fusion.interfaces import Loss
 from fusion.losses import CombinatorialLoss, MCNLoss
 from fusion.models import EAO, MCN
@@ -41,6 +41,7 @@ from fusion.training.settings import Settings
 from fusion.training.trainer import Trainer
 from tests.losses import plain
 from tests.training.doubles import ClipList
+from tools.benchmarks.collectives import Collectives
 
 SEED, BATCH, STEPS, GROUP = 3, 32, 4, 2
 NAMES = ("text", "video", "audio")
@@ -59,6 +60,10 @@ STAGES = (
     "averaging",
     "clipping",
 )
+WORDS = ("--thorough", "--few")
+SENDING = "sending a bucket"  # of gradients, while the last chunk is computed
+
+collectives.BUCKET_BYTES = 4000  # several buckets
 
 
 @functools.cache
@@ -118,7 +123,7 @@ def make_loss(kind):
     return CombinatorialLoss(NAMES, TERMS)
 
 
-def make_trainer(folder, lacking, kind, dtype, chunk=None, loss=None, cpu=True):
+def make_trainer(folder, lacking, kind, dtype, chunk=None, loss=None, cpu=True, **settings):
     """Build a run of four steps."""
     accelerator = Accelerator(cpu=cpu)
     share = BATCH // accelerator.num_processes
@@ -136,6 +141,7 @@ def make_trainer(folder, lacking, kind, dtype, chunk=None, loss=None, cpu=True):
             learning_rate=0.002,
             chunk_size=chunk and int(chunk * share),
             max_grad_norm=9.0,
+            **settings,
         ),
         seed=SEED,
         accelerator=accelerator,
@@ -170,16 +176,18 @@ class Faults:
 
     def __init__(self, trainer, stages, here):
         self.trainer, self.stages, self.here = trainer, list(stages), here
-        self.size, self.count, self.armed, self.asked = trainer.chunk.size, 0, None, 0
+        self.count, self.armed, self.asked = 0, None, 0
         self.step, trainer.step = trainer.step, self
         self.probe, self.agreement = self.step.probe, self.step.agreement
         self.loss, self.step.loss = self.step.loss, FailingLoss(self.step.loss, self.lose)
+        self.collective = exchange.begin
+        self.send, self.step.buckets._send = self.step.buckets._send, self.do_send
         self.average, self.step._average = self.step._average, self.do_average
         self.check, trainer.guard.check = trainer.guard.check, self.do_check
         trainer.model.register_forward_hook(self.after_forward)
 
     def __call__(self, batch):
-        self.trainer.chunk.size, self.asked = self.size, 0
+        self.trainer.chunk.fits, self.asked = math.inf, 0
         self.armed = self.stages.pop(0) if self.here else None
         return self.step(batch)
 
@@ -205,10 +213,16 @@ class Faults:
             self.failing("backward pass of the loss", value)
         return value, terms
 
-    def question(self):
+    def begin(self, *words):
         self.asked += 1
-        if self.asked == 4:
+        if self.asked == 3:
             self.fail("between exchanges of the loss")
+        return self.collective(*words)
+
+    def do_send(self):
+        if self.step.buckets._next == 1:
+            self.fail(SENDING)
+        self.send()
 
     def do_average(self, norms):
         self.fail("averaging")
@@ -219,13 +233,16 @@ class Faults:
         self.fail("clipping")
 
 
-def run(*words, stages=None, here=False, loss=None):
+def run(*words, stages=None, here=False, loss=None, **settings):
     """Train; give parameters and running statistics, the chunk at the end, and faults had."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(Path(folder), *words, loss=loss)
+        trainer = make_trainer(Path(folder), *words, loss=loss, **settings)
         faults = Faults(trainer, stages, here) if stages else None
-        question = faults.question if faults else lambda: None
-        with check_before_collectives(question), contextlib.redirect_stderr(io.StringIO()):
+        begin = faults.begin if faults else exchange.begin
+        with (
+            mock.patch.object(exchange, "begin", begin),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             trainer.fit()
     state = {name: tensor.clone() for name, tensor in trainer.unwrapped.state_dict().items()}
     return state, trainer.chunk.size, faults.count if faults else 0
@@ -253,10 +270,12 @@ def difference(ours, theirs):
     return largest
 
 
-def cells(thorough=True):
+def cells(thorough=True, few=False):
     """List what a run may lack, its model and its type; seven of eighteen unless ``thorough``."""
     if thorough:
         return [*itertools.product(LACKING, KINDS, ALLOWED)]
+    if few:
+        return [("audio on a rank", "groups", "float64")]
     few = [(lacking, "groups", "float64") for lacking in LACKING]
     few += [(lacking, "mcn", "float64") for lacking in LACKING[1:]]
     return [*few, ("something", "frozen", "float64"), ("something", "groups", "float32")]
@@ -267,7 +286,7 @@ def write_reference(path, thorough):
     torch.save({cell: run(*cell)[0] for cell in cells(thorough)}, path)
 
 
-def compare(reference, thorough):
+def compare(reference, thorough, few=False):
     """Train every cell in chunks; give the largest difference of each type.
 
     Unless ``thorough``, float32 is tried in the smallest chunks only, and float64 by turns whole
@@ -276,7 +295,9 @@ def compare(reference, thorough):
     largest = dict.fromkeys(ALLOWED, 0.0)
     halves = itertools.cycle([CHUNKS[::2], CHUNKS[1::2]])
     turns = {cell: next(halves) for cell in cells() if cell[-1] == "float64"}
-    for cell, size in itertools.product(cells(thorough), CHUNKS):
+    for cell, size in itertools.product(cells(thorough, few), CHUNKS):
+        if int((size or 0) * BATCH // place()[1]) % GROUP:  # of 8 processes
+            continue
         if thorough or size in turns.get(cell, (min(CHUNKS[1:]),)):
             found = difference(run(*cell, size)[0], reference[cell])
             assert found <= ALLOWED[cell[-1]], (*cell, size, found)
@@ -284,7 +305,7 @@ def compare(reference, thorough):
     return largest
 
 
-def compare_with_faults(reference, thorough):
+def compare_with_faults(reference, thorough, few=False):
     """Train every cell while memory runs out at every stage, on the last rank alone and on all.
 
     Unless ``thorough``, only chunks of half a share are tried, and the first or the last four
@@ -293,14 +314,14 @@ def compare_with_faults(reference, thorough):
     rank, world_size = place()
     unreachable = {"between exchanges of the loss"} if world_size == 1 else set()
     halves = itertools.cycle([STAGES[:STEPS], STAGES[-STEPS:]])
-    sizes = (None, 0.5) if thorough else (0.5,)
+    sizes = (None, half()) if thorough else (half(),)
     largest, count = 0.0, 0
     gc.collect()
     gc.freeze()  # of what there is now nothing is to be collected each time memory runs out
-    for cell, size, alone in itertools.product(cells(thorough), sizes, (True, False)):
+    for cell, size, alone in itertools.product(cells(thorough, few), sizes, (True, False)):
         if cell[-1] != "float64" or (alone and world_size == 1):
             continue
-        for stages in [next(halves) for _ in range(2 if thorough else 1)]:
+        for stages in [next(halves) for _ in range(2 if thorough or few else 1)]:
             here = not alone or rank == world_size - 1
             state, _, faults = run(*cell, size, stages=stages, here=here)
             assert faults == (len(set(stages) - unreachable) if here else 0), (cell, size, stages)
@@ -311,6 +332,73 @@ def compare_with_faults(reference, thorough):
             halves = itertools.cycle([next(halves), next(halves)][::-1])
     gc.unfreeze()
     return {"runs": count, "largest": largest}
+
+
+def compare_other_ways(reference, few=False):
+    """Let ranks fail at different stages at once, or while they send; without overlap; in bf16."""
+    rank, world_size = place()
+    cell = ("something", "groups", "float64")
+    order = [STAGES[(rank + step) % len(STAGES)] for step in range(STEPS)]
+    largest = {
+        "elsewhere": difference(run(*cell, half(), stages=order, here=True)[0], reference[cell])
+    }
+    for overlap in (True,) if few else (True, False):
+        here, stages = rank == world_size - 1, [SENDING] * STEPS
+        state, _, faults = run(*cell, half(), stages=stages, here=here, overlap=overlap)
+        assert faults == (STEPS if here and world_size > 1 else 0)
+        largest[f"overlap {overlap}"] = difference(state, reference[cell])
+    assert max(largest.values()) <= ALLOWED["float64"], largest
+    if few:
+        return largest
+    rounded = difference(run(*cell, half(), bf16_gradients=True)[0], reference[cell])
+    assert 0 < rounded < 0.01 if world_size > 1 else rounded < 1e-12, rounded
+    return {**largest, "bf16": rounded}
+
+
+def check_counts():
+    """Two votes a step, and what the ranks send, by the formulas of docs/exact_step.md."""
+    ranks, width, size, columns, terms = place()[1], 10, 8, 3, len(TERMS)
+    with Collectives() as counted:
+        state = run("nothing", "groups", "float64", half())[0]
+    trained = sum(t.nbytes for n, t in state.items() if "running" not in n and "num_" not in n)
+    share = BATCH // ranks
+    votes = 2 * STEPS + 2  # did a signal come, is this epoch the best
+    reduced = STEPS * (trained + size * (2 * SoundEncoder.out_dim + terms * (BATCH + 1)))
+    expected = {
+        "gather": STEPS * (ranks - 1) * share * size * (columns * width + terms),
+        "scatter": STEPS * (ranks - 1) * share * size * columns * width,
+        "reduce": 2 * (ranks - 1) / ranks * (reduced + votes * ranks * 8),
+    }
+    assert counted.counts["votes"] == votes, counted.counts
+    assert all(math.isclose(counted.sent[kind], n) for kind, n in expected.items()), (
+        counted.sent,
+        expected,
+    )
+    return counted.per(STEPS)
+
+
+def check_error():
+    """An error of one rank is its own; the others end with it instead of waiting."""
+
+    class Broken(CombinatorialLoss):
+        def __call__(self, *words):
+            if rank == world_size - 1:
+                raise ValueError("no such thing")
+            return super().__call__(*words)
+
+    rank, world_size = place()
+    try:
+        run("nothing", "groups", "float64", half(), loss=Broken(NAMES, TERMS))
+    except (ValueError, CommunicationError) as error:
+        own = f"process {world_size - 1} ended with an error; see its message"
+        assert str(error) == ("no such thing" if rank == world_size - 1 else own), error
+    else:
+        raise AssertionError("no error")
+
+
+def half():
+    """Say which part of a share can still be halved."""
+    return 0.5 if BATCH // place()[1] > 2 * GROUP else 1.0
 
 
 def place():
@@ -332,9 +420,14 @@ def main():
     Accelerator(cpu=True)
     torch.set_num_threads(1)
     rank, world_size = place()
-    reference, thorough = torch.load(sys.argv[1]), "--thorough" in sys.argv
-    result = {"world_size": world_size, "without faults": compare(reference, thorough)}
-    result["with faults"] = compare_with_faults(reference, thorough)
+    reference, (thorough, few) = torch.load(sys.argv[1]), (w in sys.argv for w in WORDS)
+    result = {"world_size": world_size, "without faults": compare(reference, thorough, few)}
+    result["with faults"] = compare_with_faults(reference, thorough, few)
+    result["other ways"] = compare_other_ways(reference, few)
+    if not thorough:
+        result["counts"] = check_counts()
+    if not (thorough or few):
+        check_error()
     cell = ("nothing", "groups", "float64")
     control = difference(run(*cell, loss=LocalNegatives())[0], reference[cell])
     assert control > 0.01, control

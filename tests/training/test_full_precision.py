@@ -166,7 +166,9 @@ def test_a_run_does_not_go_on_in_another_precision_unseen(tmp_path, monkeypatch,
     assert "arithmetic bf16 (autocast), TF32 off, cuDNN auto" in capsys.readouterr().err
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    with pytest.raises(ValueError, match="written with mixed_precision=bf16 and cannot go on with no"):
+    with pytest.raises(
+        ValueError, match="written with mixed_precision=bf16 and cannot go on with no"
+    ):
         train(tmp_path, None, 2, resume=True)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert train(tmp_path, "bf16", 2, resume=True)[-1]["epoch"] == 2

@@ -171,6 +171,24 @@ def test_the_embeddings_of_all_chunks_are_gone_when_they_are_embedded_again():
     assert alive == [[]] * 3 + [[False, False]] * 3
 
 
+def test_the_largest_chunk_comes_first():
+    model, batch = make_model(torch.float64), make_batch({}, torch.float64)
+    chunks, seen = batch.chunks(4), []
+
+    def embed(clips):
+        seen.append(clips.ids[0])
+        return model(clips.inputs, ["t", "v"])
+
+    def loss(outputs, present):
+        return (outputs["t"] * outputs["v"]).sum().square(), {}
+
+    backward_in_chunks(Accelerator(cpu=True), model, embed, loss, chunks)
+    sizes = {c.ids[0]: sum(t.values.numel() for t in c.inputs.values()) for c in chunks}
+    expected = sorted(sizes, key=sizes.get, reverse=True)
+    assert expected != [c.ids[0] for c in chunks]
+    assert seen == [*expected, *expected]
+
+
 def test_outputs_without_a_gradient_go_through_chunks():
     model, batch = make_model(torch.float64), make_batch({}, torch.float64)
 

@@ -42,6 +42,19 @@ def test_accumulation_by_the_launcher_is_ignored_and_explained(monkeypatch, caps
     assert "trainer.chunk_size" in said
 
 
+@pytest.mark.parametrize("chosen", [None, "max_split_size_mb:64"])
+def test_blocks_of_memory_may_grow_unless_the_user_chose_otherwise(monkeypatch, chosen):
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    for name in names:
+        monkeypatch.setenv(name, "")
+    if chosen:
+        monkeypatch.setenv(names[1], chosen)
+    monkeypatch.setattr("sys.platform", "linux")
+    launch._let_segments_grow()
+    expected = ["", chosen] if chosen else ["expandable_segments:True"] * 2
+    assert [launch.os.environ[name] for name in names] == expected
+
+
 def test_sharded_models_are_refused():
     class Sharded:
         distributed_type = DistributedType.FSDP

@@ -7,8 +7,9 @@ import torch
 
 from fusion.data.datasets.dataset import collate
 from fusion.models.batchnorm import GroupedBatchNorm, batch_granularity
+from fusion.tokens import Batch, Tokens
 from fusion.training import memory
-from fusion.training.memory import ChunkSize, free_bytes, is_out_of_memory, probe
+from fusion.training.memory import ChunkSize, features_of, free_bytes, is_out_of_memory, probe
 from tests.training import cuts
 
 
@@ -37,6 +38,56 @@ def test_halving_ends_at_one_group():
     assert sizes == [48, 24, 8]
     assert chunk.size == 8
     assert not ChunkSize(96, None).halve()
+
+
+def clips_of(*lengths):
+    """A batch of clips of so many words of two numbers."""
+    words = Tokens.pack([torch.zeros(length, 2) for length in lengths])
+    return Batch(tuple(map(str, range(len(lengths)))), {"text": words})
+
+
+def test_chunks_grow_again_after_a_batch_of_long_clips():
+    chunk, short, long = ChunkSize(8, 1), clips_of(*[10] * 8), clips_of(*[40] * 8)
+    assert [len(part.ids) for part in chunk.split(short)] == [8]
+    assert [len(part.ids) for part in chunk.split(long)] == [8]
+    assert chunk.halve() and chunk.halve()
+    assert [len(part.ids) for part in chunk.split(long)] == [2, 2, 2, 2]
+    assert len(chunk.split(short)[0].ids) == 4
+    assert sum(features_of(chunk.split(short)[0])) <= chunk.fits
+
+
+def test_a_chunk_grows_after_many_good_steps_and_waits_longer_if_that_was_too_much():
+    chunk, batch = ChunkSize(8, 1), clips_of(*[10] * 8)
+    chunk.split(batch)
+    assert chunk.halve() and chunk.size == 4
+    grown = [chunk.count_step() for _ in range(memory.GROW_AFTER)]
+    assert grown == [False] * (memory.GROW_AFTER - 1) + [True]
+    assert len(chunk.split(batch)) == 1
+    assert chunk.halve() and chunk.size == 4  # it was too much
+    assert not any(chunk.count_step() for _ in range(2 * memory.GROW_AFTER - 1))
+    assert chunk.count_step()
+    assert not any(chunk.count_step() for _ in range(3 * memory.GROW_AFTER))  # it is whole
+
+
+def test_a_limit_of_clips_becomes_one_of_features():
+    chunk = ChunkSize(8, 1)
+    chunk.limit(2)  # before any batch is known, such as after resuming
+    assert len(chunk.split(clips_of(*[10] * 8))) == 4
+    assert len(chunk.split(clips_of(*[4] * 8))) == 2
+
+
+def test_halving_always_ends():
+    generator = torch.Generator().manual_seed(0)
+    for cut in (1, 4):
+        lengths = torch.randint(0, 50, (48,), generator=generator).tolist()
+        chunk = ChunkSize(48, cut)
+        chunk.split(clips_of(*lengths))
+        while chunk.size > cut:
+            before = chunk.size
+            assert chunk.halve()
+            chunk.split(clips_of(*lengths))
+            assert cut <= chunk.size < before and not chunk.size % cut
+        assert not chunk.halve()
 
 
 @pytest.mark.parametrize(

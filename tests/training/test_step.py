@@ -50,17 +50,18 @@ def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference
     ("world_size", "words"),
     [
         (2, []),
+        (8, ["--few"]),
         pytest.param(2, ["--thorough"], marks=pytest.mark.slow),
         pytest.param(4, ["--thorough"], marks=pytest.mark.slow),
     ],
 )
 def test_they_change_nothing_on_several_processes(tool, references, world_size, words):
-    script, reference = "tests/training/cuts.py", references(bool(words))
+    script, reference = "tests/training/cuts.py", references("--thorough" in words)
     code, output, errors = tool(script, reference, *words, processes=world_size, timeout=580)
     assert code == 0, errors
     result = json.loads(output.splitlines()[-1])
     print(result)
-    assert result["with faults"]["runs"] == (72 if words else 12)
+    assert result["with faults"]["runs"] == {"--thorough": 72, "--few": 4, "": 12}["".join(words)]
 
 
 def test_what_a_loss_remembers_is_in_the_checkpoint(reference, tmp_path):

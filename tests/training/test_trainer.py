@@ -12,7 +12,7 @@ from fusion.losses import CombinatorialLoss
 from fusion.models.batchnorm import GroupedBatchNorm
 from fusion.tokens import Batch
 from fusion.training.launch import Stopped
-from fusion.training.log import read_metrics
+from fusion.training.log import RunLog, read_metrics
 from fusion.training.optim import MOST
 from fusion.training.run_folder import RunFolder
 from fusion.training.settings import Settings
@@ -346,3 +346,17 @@ def test_the_log_says_how_long_steps_waited_for_their_clips(tmp_path):
         shares[name] = [row["reading_share"] for row in rows if row["event"] == "train"]
     assert all(0 < share <= 1 for values in shares.values() for share in values)
     assert min(shares["slow"]) > max(shares["fast"])
+    for row in rows:
+        if row["event"] == "train":  # alone there is nobody to communicate with
+            assert row["communication_share"] == row["waiting_share"] == 0
+
+
+def test_the_log_says_how_long_steps_communicated_and_waited(tmp_path):
+    log = RunLog(tmp_path / "metrics.jsonl", Accelerator(cpu=True), 2, 0, 0)
+    log._since -= 8.0  # that long ago
+    log.step(4, reading=1.0, communication=2.0, waiting=4.0)
+    log.train(1, 1, {"loss": 0.5})
+    log.close()
+    (row,) = read_metrics(tmp_path / "metrics.jsonl")
+    shares = [row[f"{name}_share"] for name in ("reading", "communication", "waiting")]
+    assert shares == pytest.approx([1 / 8, 2 / 8, 4 / 8], rel=0.2)

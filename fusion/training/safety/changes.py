@@ -14,6 +14,7 @@ NO_EFFECT = (
     *("output", "resume", "overwrite", "trust", "max_unknown"),
     *("trainer.chunk_size", "trainer.num_workers", "trainer.num_processes", "trainer.log_every"),
     *("trainer.save_every", "trainer.save_every_minutes", "trainer.keep_last"),
+    *("trainer.overlap", "trainer.timeout_minutes"),
     *("evaluation.batch_size", "evaluation.missing", "evaluation.missing_direction"),
 )
 # These keys may change. A name that ends with a dot is a section. A note says what a change means.
