@@ -4,8 +4,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from fusion.models.tsm import TSM
+from tools.benchmarks import video
+from tools.benchmarks.inflated import KINDS, Inflated
 
 ROOT = Path(__file__).parents[1]
+NETWORK = {"block": "basic", "layers": [1, 1, 1, 1], "widths": [8, 8, 8, 8]}
 
 
 @pytest.mark.parametrize(
@@ -62,20 +68,89 @@ def test_a_store_is_measured_against_whole_files(tool):
 
 @pytest.mark.slow
 def test_needed_frames_are_measured_against_every_frame(tool):
-    words = ["video", "--seconds", "4", "--lengths", "1", "--clips", "2", "--repeats", "1"]
-    words += ["--size", "32", "--network", "test_resnet", "--batch", "1"]
+    words = ["reading", "--seconds", "4", "--lengths", "1", "--clips", "2", "--repeats", "1"]
+    code, output, errors = tool("tools/benchmark.py", *words, "--films", "4")
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])
+    assert len(result["reading"]) == 3 and len(result["reading_share"]) == 3
+    assert all(0 < share < 1 for share in result["reading_share"].values())
+    for found in result["reading"].values():
+        assert found["frames_decoded"]["needed"] <= found["frames_decoded"]["every frame"]
+
+
+@pytest.mark.slow
+def test_networks_of_films_are_compared(tool):
+    words = ["video", "--size", "32", "--network", "resnet18", "--repeats", "1"]
     code, output, errors = tool("tools/benchmark.py", *words)
     assert code == 0, errors
     result = json.loads(output.splitlines()[-1])
-    assert len(result["reading"]) == 3 and [*result["networks"]] == [
-        "4 frames",
-        "8 frames",
-        "16 frames",
-    ]
-    for found in result["reading"].values():
-        assert found["frames_decoded"]["needed"] <= found["frames_decoded"]["every frame"]
-    for found in result["networks"].values():
-        assert found["gflop_per_clip"]["tsm"] == found["gflop_per_clip"]["plain"]
+    assert result["paper"]["parameters"] == 24_327_632
+    assert round(result["paper"]["gflop_per_clip"], 1) == 65.4
+    rows = result["rows"]
+    assert len(rows) == 12
+    for frames in (4, 8, 16):
+        plain, tsm = rows[f"{frames} frames, plain"], rows[f"{frames} frames, tsm"]
+        for key in ("gflop_per_clip", "parameters", "gradient_bytes"):
+            assert tsm[key] == plain[key]
+        assert rows[f"{frames} frames, 3d, all"]["gflop_per_clip"] > tsm["gflop_per_clip"]
+
+
+@pytest.mark.slow
+def test_plans_are_held_against_steps(tool):
+    code, output, errors = tool("tools/benchmark.py", "plan", "--repeats", "1", "--batch", "2")
+    assert code == 0, errors
+    rows = json.loads(output.splitlines()[-1])["rows"]
+    assert len(rows) == 7 and all(row["predicted_by_measured"] > 0 for row in rows.values())
+    assert rows["tsm"]["predicted_by_measured"] == rows["eao"]["predicted_by_measured"] == 1
+
+
+@pytest.mark.slow
+def test_a_film_is_watched_in_constant_memory(tool):
+    words = ["watch", "--minutes", "1", "--network", "test_resnet", "--size", "32"]
+    code, output, errors = tool("tools/benchmark.py", *words)
+    assert code == 0, errors
+    result = json.loads(output.splitlines()[-1])
+    found, deviation = result["1 minutes"], result["deviation_from_offline"]
+    assert found["frames"] == 480 and found["cpu_ms_p95"] >= found["cpu_ms_p50"] > 0
+    assert deviation["largest"] <= 1e-4 * deviation["of"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_inflated_network_says_of_a_still_film_what_the_plain_one_says(kind):
+    torch.manual_seed(0)
+    plain = TSM(NETWORK, 3, shift=False).eval()
+    torch.manual_seed(0)
+    inflated = Inflated(NETWORK, 3, kind).eval()
+    for part in [*plain.modules(), *inflated.modules()]:
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            torch.nn.init.ones_(part.weight)  # the last of a block begins at 0: it does nothing
+    still = torch.randn(1, 1, 3, 32, 32).expand(1, 25, 3, 32, 32)
+    net = inflated.net
+    with torch.no_grad():
+        expected = plain.features(still)[0]
+        x = net.maxpool(net.act1(net.bn1(net.conv1(still.transpose(1, 2)))))
+        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        found = x.mean(dim=(3, 4))[0].T
+    torch.testing.assert_close(found[12], expected[12], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[0], expected[0], rtol=1e-4, atol=1e-5)  # sees beyond the film
+
+
+def test_an_inflated_network_has_three_times_the_arithmetic_where_it_is_inflated():
+    clip = torch.zeros(1, 4, 3, 64, 64)
+
+    def flop(model):
+        return video.forward_flop(model, clip)
+
+    plain, first, all_of_them = (
+        flop(TSM(NETWORK, 2)),
+        *(flop(Inflated(NETWORK, 2, kind)) for kind in KINDS),
+    )
+    sides = (16, 8, 4, 2)  # of the pictures of the four stages
+    conv1 = sum(2 * 4 * side**2 * 8 * 8 * 9 for side in sides)
+    stem = 2 * 4 * 32**2 * 3 * 8 * 49
+    heads = 2 * 4 * 8 * 2, 2 * 8 * 2  # TSM classifies each frame, the other the mean of them
+    assert first - plain == 2 * conv1 + heads[1] - heads[0]
+    assert all_of_them - plain == 2 * (2 * conv1 + stem) + heads[1] - heads[0]
 
 
 @pytest.mark.slow

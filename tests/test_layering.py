@@ -15,7 +15,7 @@ LAYERS = [
     {"extract", "convert", "report"},
     {"inference"},
     {"tasks"},
-    {"search", "study"},
+    {"search", "study", "plan"},
     {"serve"},
     {"commands"},
     {"cli"},

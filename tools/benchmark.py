@@ -18,6 +18,8 @@ from tools.benchmarks import (
     localise,
     loss,
     memory,
+    plan,
+    reading,
     safety,
     scaling,
     search,
@@ -25,6 +27,7 @@ from tools.benchmarks import (
     store,
     text,
     video,
+    watch,
 )
 
 EXAMPLES = """examples:
@@ -42,7 +45,10 @@ EXAMPLES = """examples:
   python tools/benchmark.py scaling --processes 1 2 4 8
   python tools/benchmark.py store
   python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
-  python tools/benchmark.py video --network resnet50 --size 224
+  python tools/benchmark.py video --size 224 --batch 8                       # on a GPU
+  python tools/benchmark.py reading --lengths 1 4 16
+  python tools/benchmark.py watch --minutes 1 10
+  python tools/benchmark.py plan
   python tools/benchmark.py localise runs/eao --hours 0.5 1 2
 
 The last line of the output is JSON.
@@ -182,17 +188,37 @@ def _add_search(command):
 
 
 def _add_video(command):
-    _add_batch(command, 4)
-    text = "network inside TSM (default: resnet18)"
-    command.add_argument("--network", default="resnet18", help=text)
-    text = "pixels of the side of a frame of the network (default: 112)"
-    command.add_argument("--size", type=positive, default=112, help=text)
+    _add_batch(command, 1)
+    text = "ResNet of timm inside TSM (default: resnet50)"
+    command.add_argument("--network", default="resnet50", help=text)
+    text = "pixels of the side of a frame of the network (default: 64)"
+    command.add_argument("--size", type=positive, default=64, help=text)
+
+
+def _add_reading(command):
     text = "length of a film in seconds (default: 60)"
     command.add_argument("--seconds", type=positive, default=60, help=text)
     text = "lengths of clips in seconds (default: 1 4 16)"
     command.add_argument("--lengths", type=positive, nargs="+", default=[1, 4, 16], help=text)
     text = "clips read of each film in a round (default: 10)"
     command.add_argument("--clips", type=positive, default=10, help=text)
+    text = f"films of each of two classes to train on (default: {reading.FILMS})"
+    command.add_argument("--films", type=positive, default=reading.FILMS, help=text)
+
+
+def _add_plan(command):
+    _add_batch(command, 16)
+
+
+def _add_watch(command):
+    text = "lengths of films in minutes (default: 1 10)"
+    command.add_argument("--minutes", type=positive, nargs="+", default=[1, 10], help=text)
+    text = "network inside TSM (default: mobilenetv2_100)"
+    command.add_argument("--network", default="mobilenetv2_100", help=text)
+    text = "pixels of the side of a frame (default: 112)"
+    command.add_argument("--size", type=positive, default=112, help=text)
+    text = "frames a second (default: 8)"
+    command.add_argument("--fps", type=positive, default=8, help=text)
 
 
 def _add_localise(command):
@@ -227,7 +253,10 @@ SUBJECTS = {
     "text": (text, _add_text, "CLIP's text encoder: sentence by sentence, and in batches"),
     "scaling": (scaling, _add_scaling, "1, 2, 4, 8 processes: clips/s, bytes, waits, shares"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
-    "video": (video, _add_video, "clips read from films; TSM and the network of single frames"),
+    "video": (video, _add_video, "TSM, the network of single frames and 3D networks"),
+    "reading": (reading, _add_reading, "clips read from films; how long training waits for them"),
+    "watch": (watch, _add_watch, "films classified while they are read: latency and memory"),
+    "plan": (plan, _add_plan, "times of steps against those that fusion plan predicts"),
     "localise": (localise, _add_localise, "steps in films of hours: time and memory"),
     "search": (search, _add_search, "questions to an index: time, recall, memory"),
 }

@@ -73,7 +73,10 @@ def _number(kind: type[float], fits: Callable[[float], bool], what: str) -> Call
 
 
 positive = _number(int, lambda number: number >= 1, "a whole number and at least 1")
+counted = _number(int, lambda number: number >= 0, "a whole number and at least 0")
 seconds = _number(float, lambda number: number > 0, "a number of seconds above 0")
+above = _number(float, lambda number: 0 < number < float("inf"), "a number above 0")
+rate = _number(float, lambda number: 0 < number <= 1000, "a number above 0 and at most 1000")
 share = _number(float, lambda number: 0 <= number <= 1, "a share between 0 and 1")
 
 

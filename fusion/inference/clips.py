@@ -20,6 +20,7 @@ from fusion.checkpoint import CheckpointError
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips
 from fusion.data.features.readers import VIDEO, seconds_of
+from fusion.data.labelled.raw_video import KEY as RAW
 from fusion.data.media.log_mel import spectrogram_seconds
 from fusion.inference.features import FilmFeatures, ItemFeatures, Reading
 from fusion.inference.items import Item
@@ -63,12 +64,30 @@ class ClipMaker:
     def of_films(self) -> list[str]:
         """Names of the modalities that are made of a film."""
         fields = (self.recipe or {}).get("features", {})
-        return [m for m in self.modalities if m in ("video", "audio") or fields.get(m)]
+        given = {"video", "audio", (fields.get(RAW) or {}).get("modality")}
+        return [m for m in self.modalities if m in given or fields.get(m)]
+
+    @property
+    def reads_frames(self) -> bool:
+        """Whether the model was trained with ``data.raw_video``."""
+        return bool((self.recipe or {}).get("features", {}).get(RAW))
 
     def seconds(self, item: Item) -> float:
         """Return for how long an item has picture or sound."""
         reader = self._reader(item)
-        return seconds_of(reader, _ONLY) if reader else 0.0
+        return self._seconds(item, reader) if reader else 0.0
+
+    def _seconds(self, item: Item, reader: ItemFeatures) -> float:
+        seconds, path = seconds_of(reader, _ONLY), self._film_of_frames(item)
+        if path is None or self.films.frames is None:
+            return seconds
+        return max(seconds, self.films.frames.seconds(path))
+
+    def _film_of_frames(self, item: Item) -> Path | None:
+        """Return the film whose frames an item has; None: it has none."""
+        frames = self.films.frames if self.reads_frames else None
+        part = item.parts.get(frames.modality) if frames else None
+        return part if isinstance(part, Path) else None
 
     @contextlib.contextmanager
     def reading(self, film: Path, reading: Reading) -> Iterator[None]:
@@ -108,7 +127,7 @@ class ClipMaker:
             assert self.recipe is not None
             most = self.recipe["max_video_tokens"], self.recipe["max_audio_frames"]
             self._warn_of_cut(item, reader, start, end)
-            stop = end if math.isfinite(end) or not start else seconds_of(reader, _ONLY)
+            stop = end if math.isfinite(end) or not start else self._seconds(item, reader)
             if stop > start:
                 caption = Caption(_ONLY, start, stop, "")
                 way = self.recipe["long_clips"]
@@ -117,6 +136,9 @@ class ClipMaker:
                 clips.max_tokens = self.recipe.get("max_tokens", {})
                 made = clips[0]
                 clip = {name: made[name] for name in self.of_films if name in made}
+                if (path := self._film_of_frames(item)) and (frames := self.films.frames):
+                    last = stop if math.isfinite(stop) else None
+                    clip[frames.modality] = frames.read(path, start, last)
         for name, part in item.parts.items():
             if name == "text" and isinstance(part, str):
                 clip[name] = self._words(item, part)
@@ -160,6 +182,8 @@ class ClipMaker:
         films = self.films
         features: dict[str, Tensor] = {}
         for name, file in files.items():
+            if films.frames and name == films.frames.modality:
+                continue
             fields = VIDEO if name == "video" else (name,)
             if films.fields.keys().isdisjoint(fields):
                 raise ValueError(
@@ -204,7 +228,7 @@ class ClipMaker:
 
     def _warn_of_cut(self, item: Item, reader: ItemFeatures, start: float, end: float) -> None:
         """Warn if the end of a clip is beyond what the model takes."""
-        length = min(end, seconds_of(reader, _ONLY)) - start
+        length = min(end, self._seconds(item, reader)) - start
         longest = self.longest
         if length > longest * 1.01 + 0.3:  # a token more or less is no loss
             warnings.warn(

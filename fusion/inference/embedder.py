@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fusion.inference.model import Model
 
 BATCH = 64  # clips embedded at a time
+FEW = 8  # those of a model that reads frames, which need more memory
 CUT, UNKNOWN = "cut", "unknown"  # notes on texts: too long for the model; without a known word
 
 
@@ -83,12 +84,14 @@ class Embedder(Protocol):
 def embed_clips(model: Model, film: Path, clips: Sequence[tuple[float, float, str]]) -> Embedded:
     """Do what :meth:`Embedder.embed_film` says, with a trained model."""
     notes, item = Counter[str](), whole_film(model, film)
-    made = fill([_make(model, item, *clip, notes) for clip in clips])
-    letters = letters_of(model.modalities)
-    has = ["".join(x for x, name in letters.items() if len(clip.get(name, ()))) for clip in made]
+    letters, has = letters_of(model.modalities), list[str]()
     parts: dict[str, list[Tensor]] = {combination: [] for combination in model.combinations}
-    for first in range(0, len(made), BATCH):
-        batch = collate(made[first : first + BATCH]).to(model.device)
+    size = FEW if model.maker.reads_frames else BATCH
+    for first in range(0, len(clips), size):
+        made = fill([_make(model, item, *clip, notes) for clip in clips[first : first + size]])
+        for clip in made:
+            has.append("".join(x for x, name in letters.items() if len(clip.get(name, ()))))
+        batch = collate(made).to(model.device)
         with torch.no_grad():
             outputs = model.network(batch.inputs, model.combinations)
         for combination, rows in outputs.items():

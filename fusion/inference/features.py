@@ -20,14 +20,18 @@ from torch import Tensor
 from fusion.checkpoint import CheckpointError, check_recipe
 from fusion.data.features import computed
 from fusion.data.features.format import Field
+from fusion.data.features.readers import AUDIO, VIDEO
 from fusion.data.labelled.raw_video import KEY as RAW
+from fusion.data.media.decode import MediaError
 from fusion.data.media.film import Film, Piece
+from fusion.data.media.log_mel import log_mel
 from fusion.data.media.pictures import Sampling
 from fusion.data.media.sound import Hearing
 from fusion.data.media.streams import Tracks
 from fusion.extract.films import FilmRows
 from fusion.extract.settings import NETWORKS, Features, describe, fields_of
 from fusion.extract.weights import RANDOM
+from fusion.inference.frames import FilmFrames
 
 KEPT = 16  # films whose features stay in memory
 
@@ -54,11 +58,12 @@ class FilmFeatures:
         fields: the kinds of features there are.
         extractor: of descriptors; None: ``backbones``, networks by field, make the features.
         tracks: which of several tracks are read.
+        frames: reads the frames of clips, for a model trained with ``data.raw_video``; None: it was
+            trained from features alone.
         readings: who reads a film instead of this process, which would also cache descriptors.
 
     Raises:
-        CheckpointError: the recipe is unknown here, it is of frames (``data.raw_video``), or the
-            weights are not those of the recipe.
+        CheckpointError: the recipe is unknown here, or the weights are not those of the recipe.
     """
 
     def __init__(
@@ -67,11 +72,10 @@ class FilmFeatures:
         device: torch.device | str = "cpu",
         weights: Mapping[str, str | Path] | None = None,
     ) -> None:
-        if RAW in recipe:
-            raise CheckpointError(
-                f"the model was trained from the frames of films (data.{RAW}), which are read from"
-                " data sets only: evaluate it by fusion evaluate, or give finished tokens"
-            )
+        recipe = dict(recipe)
+        raw = recipe.pop(RAW, None)
+        self.frames = None if raw is None else FilmFrames(raw)
+        self._hears_only = self.frames is not None and self.frames.replace_features
         self._kept: OrderedDict[tuple[str, int, int], dict[str, Tensor]] = OrderedDict()
         self.readings: dict[Path, Reading] = {}
         self.extractor: str | None = recipe.get("extractor")
@@ -86,7 +90,11 @@ class FilmFeatures:
             self.fields: Mapping[str, Field] = computed.fields_of(self.extractor)
             made = computed.recipe_of(self.extractor, self.tracks)
             _check(recipe, made, "this version of fusion")
+            if self._hears_only:
+                self.fields = {"audio": AUDIO}
             return
+        if self._hears_only:  # networks of pictures need not be there
+            recipe = {key: value for key, value in recipe.items() if key not in VIDEO}
         self._audio = "audio" in recipe
         chosen: dict[str, Any] = {"features_2d": "none", "features_3d": "none"}
         for field in NETWORKS:
@@ -125,6 +133,8 @@ class FilmFeatures:
 
     def _compute(self, path: Path) -> dict[str, Tensor]:
         there = self.readings.get(path)
+        if self._hears_only and self.extractor is not None:
+            return self._hear(path, there)
         if self.extractor is not None and there is not None:
             return computed.compute_elsewhere(path, self.extractor, there.pieces)
         if self.extractor is not None:
@@ -135,6 +145,18 @@ class FilmFeatures:
         for piece in pieces:
             made.push(piece)
         return {field: rows for field, rows in made.end().items() if field in self.fields}
+
+    def _hear(self, path: Path, there: Reading | None) -> dict[str, Tensor]:
+        """Compute the spectrogram alone; the pictures are read as frames."""
+        heard: list[Tensor] = [torch.zeros(0)]
+        try:
+            film = Film(path, {}, True, self.tracks)
+            pieces = there.pieces(path, {}, True) if there else film.pieces()
+            heard += [torch.from_numpy(piece.data) for piece in pieces]
+        except MediaError:  # a film without sound may have a picture
+            if there is not None or self.frames is None or not self.frames.seconds(path):
+                raise
+        return {"audio": log_mel(torch.cat(heard)).half()}
 
 
 def _check(features: Mapping[str, Any], ours: Mapping[str, Any], here: str) -> None:

@@ -113,7 +113,8 @@ class Localiser:
         """Yield the seconds of a film in their order, each as soon as its window was read.
 
         Of a model of this project pictures and their features are dropped on the way, so that
-        films of any length fit into memory. Other models embed the whole film first.
+        films of any length fit into memory. Models that read frames, and those of others, embed the
+        whole film first.
 
         Raises:
             MediaError: the film cannot be read.
@@ -128,7 +129,8 @@ class Localiser:
         MediaError: the film cannot be read.
         """
         path = Path(film)
-        return self._streamed(path) if isinstance(self.model, Model) else self._at_once(path)
+        streamed = isinstance(self.model, Model) and not self.model.maker.reads_frames
+        return self._streamed(path) if streamed else self._at_once(path)
 
     def score(self, vectors: Mapping[str, Tensor], known: bool) -> NDArray[np.float32]:
         """Return how well each step fits a window: (K,).

@@ -114,9 +114,10 @@ class VideoClassifier(nn.Module):
         if self.training:
             seeds = torch.randint(2**62, (len(frames),)) if seeds is None else seeds
             cropped = crop_for_training(frames, self.crop_size, self.crop_scales, self.flip, seeds)
-            logits = self.tsm(cropped, mask, seeds.to(frames.device))
+            rows = inputs["video"].host_lengths.tolist()
+            logits = self.tsm(cropped, mask, seeds.to(frames.device), rows)
         else:
-            logits = self._average_views(frames, mask)
+            logits = self._average_views(frames, mask, inputs["video"].host_lengths)
         return {CLASSES: logits * present[:, None]}
 
     def over_time(self, inputs: Mapping[str, Tokens]) -> Tensor:
@@ -139,12 +140,15 @@ class VideoClassifier(nn.Module):
         finally:
             self._views = before
 
-    def _average_views(self, frames: Tensor, mask: Tensor) -> Tensor:
+    def _average_views(self, frames: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         clips, crops = self._views
-        b = len(frames)
+        b, most = len(frames), frames.shape[1] // clips
+        rows = (lengths[:, None] - most * torch.arange(clips)).clamp(0, most).flatten().tolist()
         frames, mask = (x.unflatten(1, (clips, -1)).flatten(0, 1) for x in (frames, mask))
         views = crop_for_test(frames, self.crop_size, crops)
-        logits = torch.stack([self.tsm(view, mask) for view in views])  # (crops, B M, K)
+        logits = torch.stack(
+            [self.tsm(view, mask, None, rows) for view in views]
+        )  # (crops, B M, K)
         return logits.unflatten(1, (b, clips)).mean(dim=(0, 2))
 
     def _frames(self, films: Tokens) -> tuple[Tensor, Tensor]:

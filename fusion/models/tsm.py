@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -122,7 +122,11 @@ class TSM(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(
-        self, frames: Tensor, mask: Tensor | None = None, seeds: Tensor | None = None
+        self,
+        frames: Tensor,
+        mask: Tensor | None = None,
+        seeds: Tensor | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
         """Classify clips: the mean of the logits of their frames (the published consensus).
 
@@ -130,11 +134,13 @@ class TSM(nn.Module):
             frames: (B, T, 3, H, W).
             mask: (B, T) bool, where there are frames; all, if not given.
             seeds: (B,) int64, for the dropout of each clip; drawn by torch if not given.
+            rows: the number of frames of each clip, where it is known: reading it back from the
+                device would make the CPU wait.
 
         Returns:
             (B, K) logits; zeros for a clip without frames. Without classifier (B, num_features).
         """
-        logits, clips = self._logits(frames, mask, seeds)
+        logits, clips = self._logits(frames, mask, seeds, rows)
         count = clips.mask.sum(dim=1, keepdim=True).clamp(min=1)
         return clips.unpack(logits).sum(dim=1) / count
 
@@ -182,9 +188,13 @@ class TSM(nn.Module):
         return (lambda x: block(self.shifts[name](x))) if name in self.shifts else block
 
     def _logits(
-        self, frames: Tensor, mask: Tensor | None, seeds: Tensor | None
+        self,
+        frames: Tensor,
+        mask: Tensor | None,
+        seeds: Tensor | None,
+        rows: Sequence[int] | None = None,
     ) -> tuple[Tensor, PackedFrames]:
-        clips = PackedFrames.of(frames, mask)
+        clips = PackedFrames.of(frames, mask, rows)
         vectors, clips = self.encode(clips.pack(frames), clips)
         return self.classify(vectors, clips, seeds), clips
 

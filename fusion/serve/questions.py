@@ -105,6 +105,12 @@ class Media:
         """Compute the features of a file, before the lock of the model is taken."""
         if self._maker is None:
             return self._array(name, path)
+        if name == "video" and self._maker.reads_frames:
+            raise Refused(
+                422,
+                "the model was trained from frames of films, which are not read from uploads; ask"
+                " in words or by a sound, or search by fusion search",
+            )
         with self._loading:
             _ = self._maker.longest  # loads the networks that make features, once
         stack.enter_context(self._maker.reading(path, self.decoder))

@@ -367,7 +367,7 @@ def check_counts():
     expected = {
         "gather": STEPS * (ranks - 1) * share * size * (columns * width + terms),
         "scatter": STEPS * (ranks - 1) * share * size * columns * width,
-        "reduce": 2 * (ranks - 1) / ranks * (reduced + votes * ranks * 8),
+        "reduce": 2 * (ranks - 1) / ranks * (reduced + votes * ranks * 16),
     }
     assert counted.counts["votes"] == votes, counted.counts
     assert all(math.isclose(counted.sent[kind], n) for kind, n in expected.items()), (

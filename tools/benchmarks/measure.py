@@ -6,10 +6,12 @@ import statistics
 import time
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from fusion.plan.count import count_flop, saved_bytes
 from fusion.process import memory_at_peak, memory_now
+
+__all__ = ["compare_times", "count_flop", "deviation", "finish", "peak_bytes", "saved_bytes"]
 
 
 def compare_times(ways, repeats, device):
@@ -84,31 +86,6 @@ def _peak_in_process(queue, function, arguments):
     before = []
     function(lambda: before.append(memory_now()), *arguments)
     queue.put(memory_at_peak() - before[0])
-
-
-def count_flop(function):
-    """Count the floating-point operations of matrix products and convolutions."""
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
-
-
-def saved_bytes(function, parameters):
-    """Sum up what autograd keeps for the backward pass, each storage once, but parameters."""
-    own = {p.untyped_storage()._cdata for p in parameters}
-    kept = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that no other gets its place
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = function()
-    size = sum(storage.nbytes() for storage in kept.values())
-    del result
-    return size
 
 
 def deviation(ours, theirs):

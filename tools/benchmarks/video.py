@@ -1,101 +1,120 @@
-"""Reading clips of films, and TSM against the network of single frames.
+"""TSM against the network of single frames and against networks with convolutions over time.
 
-Reading: clips per second of CPU time, decoding only what a clip needs against every frame before
-it. Networks: 4, 8 and 16 frames, TSM against the same network without shift: arithmetic, time of a
-training step, bytes of its gradient. (A network with three-dimensional convolutions is not here.)
+For 4, 8 and 16 frames: arithmetic of a clip, parameters, bytes of the gradient that ranks exchange,
+bytes kept for the backward pass, and the time of a training step, measured in turn. The three
+guidelines of arXiv:1910.00932 in one table: less arithmetic, fewer frames, a smaller gradient.
 """
 
-import statistics
-import tempfile
-import time
-from pathlib import Path
-
-import numpy as np
 import torch
+import torch.nn.functional as F
 
-from fusion.data.labelled.frame_sampling import uniform_test
-from fusion.data.media.encode import write_clip
-from fusion.data.media.shown import Size, read_shown
 from fusion.models.tsm import TSM
-from tools.benchmarks.measure import compare_times, count_flop
+from fusion.report.layout import align
+from tools.benchmarks.inflated import KINDS, Inflated
+from tools.benchmarks.measure import compare_times, count_flop, saved_bytes
 
-FPS = 25
-SIZES = {"small": (120, 160), "medium": (240, 320), "large": (480, 640)}  # height, width
 FRAMES = (4, 8, 16)
 CLASSES = 400
+PAPER = {"network": "resnet50", "frames": 8, "size": 224}
+HEAD = ["frames", "network", "GFLOP/clip", "M parameters", "gradient MiB", "in bf16"]
+HEAD += ["kept MiB/clip", "clips/s, TSM = 1"]
 
 
 def run(arguments, device):
-    """Make films, read clips of them in both ways, then train on frames of noise."""
-    result = {"seconds_of_film": arguments.seconds, "reading": {}, "networks": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, size in SIZES.items():
-            path = Path(folder) / f"{name}.mp4"
-            write_clip(path, pictures(*size, arguments.seconds * FPS), FPS, None)
-            for length in arguments.lengths:
-                found = compare_reading(path, length, arguments)
-                result["reading"][f"{size[1]} x {size[0]}, clips of {length:g} s"] = found
+    """Train on frames of noise, count on the meta device, and print the table."""
+    counted = count_paper()
+    rows = {}
     for frames in FRAMES:
-        result["networks"][f"{frames} frames"] = compare_networks(frames, arguments, device)
-    ratios = [found["ratio"] for found in result["reading"].values()]
-    return result | {"ratio": statistics.median(ratios)}
+        found = compare_networks(frames, arguments, device)
+        rows |= {f"{frames} frames, {name}": row for name, row in found.items()}
+    print("\n".join(align(table(rows))))
+    return {"network": arguments.network, "size": arguments.size, "rows": rows, "paper": counted}
 
 
-def pictures(height, width, count):
-    """Yield pictures of a pattern that moves and changes slowly, so that films cost real bits."""
-    rng = np.random.default_rng(0)
-    pattern = rng.integers(0, 256, (height // 8 + 1, 2 * width // 8, 3), dtype=np.uint8)
-    wide = pattern.repeat(8, axis=0)[:height].repeat(8, axis=1)
-    for number in range(count):
-        x = number % width
-        yield np.ascontiguousarray(wide[:, x : x + width])
+def networks(network):
+    """Make the networks that are compared, by name; ``plain`` sees single frames."""
+    return {
+        "plain": TSM(network, CLASSES, shift=False),
+        "tsm": TSM(network, CLASSES),
+        **{f"3d, {kind}": Inflated(network, CLASSES, kind) for kind in KINDS},
+    }
 
 
-def compare_reading(path, length, arguments):
-    """Count clips per second of CPU time, in turn; clips begin anywhere in the film."""
-    rng = np.random.default_rng(0)
-    starts = rng.uniform(0, max(arguments.seconds - length, 0.01), arguments.clips)
-    rates, decoded = {"every frame": [], "needed": []}, {}
-    for _ in range(arguments.repeats):
-        for name, needed in (("every frame", False), ("needed", True)):
-            before, count = time.process_time(), 0
-            for start in starts:
-                count += read_shown(
-                    path,
-                    lambda n: uniform_test(n, 8),
-                    Size(112, 112),
-                    float(start),
-                    float(start) + length,
-                    skip=needed,
-                ).decoded
-            rates[name].append(len(starts) / (time.process_time() - before))
-            decoded[name] = count / len(starts)
-    ratio = statistics.median(np.divide(rates["needed"], rates["every frame"]))
-    return {"clips_per_cpu_second": rates, "frames_decoded": decoded, "ratio": float(ratio)}
+def count_paper():
+    """Count parameters and arithmetic of the paper's network, without computing anything."""
+    with torch.device("meta"):
+        model = TSM(PAPER["network"], CLASSES)
+        clip = torch.empty(1, PAPER["frames"], 3, PAPER["size"], PAPER["size"])
+    return PAPER | {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gflop_per_clip": forward_flop(model, clip) / 1e9,
+    }
+
+
+def forward_flop(model, clips):
+    """Count the operations of a forward pass, 2 for each multiplication with its addition."""
+    training = model.training
+    with torch.no_grad():
+        flop = count_flop(lambda: model.eval()(clips))
+    model.train(training)
+    return flop
 
 
 def compare_networks(frames, arguments, device):
-    """Time a training step of TSM and of the network without shift, and count their arithmetic."""
-    clips = torch.randn(arguments.batch, frames, 3, arguments.size, arguments.size, device=device)
+    """Time a training step of each network, and count what it needs."""
+    shape = (frames, 3, arguments.size, arguments.size)
+    clips = torch.randn(arguments.batch, *shape, device=device)
     labels = torch.zeros(arguments.batch, dtype=torch.int64, device=device)
-    models = {
-        name: TSM(arguments.network, CLASSES, shift=shift).to(device)
-        for name, shift in (("plain", False), ("tsm", True))
-    }
+    models = {name: model.to(device) for name, model in networks(arguments.network).items()}
 
     def step(model):
         model.zero_grad()
-        torch.nn.functional.cross_entropy(model(clips), labels).backward()
+        F.cross_entropy(model(clips), labels).backward()
 
     ways = {name: lambda model=model: step(model) for name, model in models.items()}
     seconds, ratios = compare_times(ways, arguments.repeats, device)
-    with torch.no_grad():
-        flop = {n: count_flop(lambda m=m: m.eval()(clips)) for n, m in models.items()}
-    parameters = sum(p.numel() for p in models["tsm"].parameters())
     return {
-        "step_seconds": seconds,
-        "plain_by_tsm": ratios["tsm"],
-        "gflop_per_clip": {n: value / 1e9 / arguments.batch for n, value in flop.items()},
-        "parameters": parameters,
-        "gradient_bytes": {"fp32": 4 * parameters, "bf16": 2 * parameters},
+        name: {
+            "gflop_per_clip": forward_flop(model, clips) / 1e9 / arguments.batch,
+            "parameters": (count := sum(p.numel() for p in model.parameters())),
+            "gradient_bytes": {"fp32": 4 * count, "bf16": 2 * count},
+            "kept_bytes_per_clip": kept_bytes(model, shape),
+            "step_seconds": seconds[name],
+            "throughput_by_tsm": ratios.get(name, 1.0) / ratios["tsm"],
+        }
+        for name, model in models.items()
     }
+
+
+def kept_bytes(model, shape):
+    """Count what a training step keeps of a clip for its backward pass, in fp32.
+
+    It is the slope from two clips to three: what does not grow with the batch is not counted.
+    """
+    shapes = [(number, *shape) for number in (2, 3)]
+    device = next(model.parameters()).device
+    sizes = [
+        saved_bytes(lambda s=s: model(torch.zeros(s, device=device)), model.parameters())
+        for s in shapes
+    ]
+    return sizes[1] - sizes[0]
+
+
+def table(rows):
+    """Lay the rows out for the terminal."""
+    lines = [HEAD]
+    for name, row in rows.items():
+        frames, _, network = name.partition(" frames, ")
+        lines.append(
+            [
+                frames,
+                network,
+                f"{row['gflop_per_clip']:.2f}",
+                f"{row['parameters'] / 1e6:.2f}",
+                f"{row['gradient_bytes']['fp32'] / 2**20:.1f}",
+                f"{row['gradient_bytes']['bf16'] / 2**20:.1f}",
+                f"{row['kept_bytes_per_clip'] / 2**20:.1f}",
+                f"{row['throughput_by_tsm']:.2f}",
+            ]
+        )
+    return lines

@@ -63,7 +63,9 @@ class RawVideo:
 
     def recipe(self) -> dict[str, Any]:
         """Say how the frames of a clip are chosen and scaled, ready for JSON."""
-        return {"frames": self.frames, "frame_size": self.frame_size, "version": VERSION}
+        size = self.frame_size if isinstance(self.frame_size, int) else list(self.frame_size)
+        made = {"frames": self.frames, "frame_size": size, "version": VERSION}
+        return made | ({} if self.modality == "video" else {"modality": self.modality})
 
 
 class WithFrames(ChangedClips):

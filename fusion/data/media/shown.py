@@ -109,6 +109,16 @@ def count_frames(path: str | Path, start: float = 0.0, end: float | None = None)
         return _grid(path, container, decoder, start, end)[0] if decoder.streams else 0
 
 
+def seconds_shown(path: str | Path) -> float:
+    """Return for how long a film has a picture, as it says; MediaError: as :func:`read_shown`."""
+    with open_media(path) as container:
+        decoder = Decoder(container, ["video"])
+        if not decoder.streams:
+            return 0.0
+        count, rate = _grid(path, container, decoder, 0.0, None)
+        return count / rate
+
+
 def _read(
     path: str | Path, pick: Pick, size: Size, start: float, end: float | None, skip: bool
 ) -> Shown | None:
@@ -291,4 +301,4 @@ def _time(packet: Any) -> float | None:
     return None if time is None else float(time * packet.time_base)
 
 
-__all__ = ["MediaError", "Shown", "Size", "count_frames", "read_shown"]
+__all__ = ["MediaError", "Shown", "Size", "count_frames", "read_shown", "seconds_shown"]

@@ -115,10 +115,12 @@ class PackedFrames:
         self.has_next, self.has_previous = self.pack(after), self.pack(before)
 
     @classmethod
-    def of(cls, x: Tensor, mask: Tensor | None = None) -> PackedFrames:
+    def of(
+        cls, x: Tensor, mask: Tensor | None = None, rows: Sequence[int] | None = None
+    ) -> PackedFrames:
         """Describe padded clips (B, T, …); without a mask all of their frames are real.
 
-        ValueError: the mask is of another shape.
+        ``rows`` as for the class. ValueError: the mask is of another shape.
         """
         if mask is None:
             return cls(x.new_ones(x.shape[:2], dtype=torch.bool), [x.shape[1]] * len(x))
@@ -127,7 +129,7 @@ class PackedFrames:
                 f"the mask must have a value for each of {list(x.shape[:2])} frames; its shape is"
                 f" {list(mask.shape)}"
             )
-        return cls(mask.bool())
+        return cls(mask.bool(), rows)
 
     def pack(self, x: Tensor) -> Tensor:
         """Drop padding: (B, T, …) -> (N, …)."""

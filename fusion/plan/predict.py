@@ -1,0 +1,159 @@
+"""Predict memory and time of a training from counts, for a machine.
+
+Shapes: B clips of a batch, b of a rank, N ranks, P parameters, C values of a clip's embeddings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fusion.config import ConfigError
+from fusion.plan.clip import Clip
+from fusion.plan.count import Counts
+from fusion.plan.machine import Machine
+from fusion.training.optim import SGD
+
+HALF = ("fp16", "bf16")
+KEPT_IN_HALF = 0.55  # of what is kept in float32; norms and softmax stay in float32
+FREE = 0.9  # share of the memory that a chunk may fill
+WORKSPACE = 2**30  # bytes, of libraries and of the largest temporary tensors
+BUCKET = 25 * 2**20  # bytes of gradients that are sent together
+VALUES = {SGD: (2, 5), "adam": (3, 7)}  # of a parameter: kept with its gradient; moved by a step
+FEATURES, FILMS = 10_000.0, 20.0  # clips a second that a core reads
+
+
+class Plan(NamedTuple):
+    """What a training needs."""
+
+    share: int  # clips of a batch on a rank
+    chunk: int  # of them in memory at a time; 0: not even the smallest chunk fits
+    largest: int  # chunk that would fit, of a batch that is as large as it needs
+    memory: Mapping[str, float]  # bytes on a rank
+    sent: Mapping[str, float]  # bytes that a rank sends in a step
+    read: float  # bytes that a rank reads in a step
+    flop: float  # operations of a rank in a step
+    seconds: Mapping[str, float]  # of a step, of each bottleneck
+    step: float  # seconds of a step; what is read is read at the same time
+    steps: int | None  # of an epoch; None: the number of clips is not known
+    epochs: int
+    evaluation: float  # seconds after an epoch
+
+    @property
+    def binds(self) -> str:
+        """What takes longest."""
+        return max(self.seconds, key=lambda name: self.seconds[name])
+
+    @property
+    def epoch_hours(self) -> float | None:
+        """Hours of an epoch, with its evaluation."""
+        return None if self.steps is None else (self.steps * self.step + self.evaluation) / 3600
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of all epochs."""
+        return None if self.epoch_hours is None else self.epochs * self.epoch_hours
+
+
+def predict(
+    counts: Counts,
+    clip: Clip,
+    trainer: Mapping[str, Any],
+    machine: Machine,
+    clips: int | None,
+    evaluated: int = 0,
+    precision: str | None = None,
+) -> Plan:
+    """Predict a training.
+
+    Args:
+        counts: of the model and the loss.
+        clip: that is read.
+        trainer: section of the config; of it ``batch_size``, ``chunk_size``, ``epochs``,
+            ``optimizer`` and ``mixed_precision`` count.
+        machine: where it runs.
+        clips: of an epoch; None: not known.
+        evaluated: clips that are evaluated after each epoch.
+        precision: instead of ``trainer.mixed_precision``.
+
+    Raises:
+        ConfigError: the batch cannot be divided by the ranks.
+    """
+    batch, devices = trainer["batch_size"], machine.devices
+    if batch % devices:
+        near = max(devices, batch // devices * devices)
+        raise ConfigError(
+            f"trainer.batch_size={batch} cannot be divided by {devices} devices; the nearest"
+            f" batches are {near} and {near + devices}"
+        )
+    share, wanted = batch // devices, precision or trainer.get("mixed_precision") or "no"
+    kind = SGD if trainer.get("optimizer") == SGD else "adam"
+    states, moved = VALUES[kind]
+    halves = wanted in HALF
+    memory = {
+        "weights": 4.0 * counts.parameters,
+        "gradients and optimizer": 4.0 * states * counts.trained,
+        "weights in half precision": 2.0 * counts.parameters if halves else 0.0,
+        "embeddings of the batch": 4.0 * 2 * batch * counts.output_values,
+        "libraries": float(WORKSPACE),
+    }
+    per_clip = counts.kept_bytes * (KEPT_IN_HALF if halves else 1.0)
+    room = FREE * machine.memory_gib * 2**30 - sum(memory.values())
+    largest = _cut(room / per_clip, counts.granularity, share)
+    chunk = min(largest, trainer.get("chunk_size") or share, share)
+    memory["a chunk"] = per_clip * chunk
+    again = counts.forward_flop if chunk < share and counts.output_values else 0.0
+    flop = share * (counts.step_flop + again + counts.loss_flop * batch)
+    sent = {
+        "gradients": _ring(2 * 4.0 * counts.trained, devices),
+        "embeddings": _ring(4.0 * batch * counts.output_values, devices),
+        "their gradients": _ring(4.0 * batch * counts.output_values, devices),
+    }
+    cores = machine.clips_per_core or (FILMS if clip.decodes else FEATURES)
+    read = share * clip.stored_bytes
+    disk = machine.in_a_machine * read / (machine.read_gbps * 1e9 / 8)
+    seconds = {
+        "arithmetic": flop / machine.flops,
+        "update of the weights": 4.0 * moved * counts.trained / (machine.memory_tbps * 1e12),
+        "reading": max(disk, share / (machine.cores * cores)),
+        "communication": _communication(counts, batch, machine),
+    }
+    computing = sum(value for name, value in seconds.items() if name != "reading")
+    steps = None if clips is None else clips // batch
+    evaluation = _evaluation(counts, evaluated, machine)
+    if steps:
+        seconds["evaluation"] = evaluation / steps
+    epochs = trainer.get("epochs") or 1
+    step = max(computing, seconds["reading"])
+    return Plan(
+        share, chunk, largest, memory, sent, read, flop, seconds, step, steps, epochs, evaluation
+    )
+
+
+def _cut(clips: float, granularity: int | None, share: int) -> int:
+    """Return the largest chunk of so many clips, which may be more than a share; 0: none fits."""
+    if granularity is None:
+        return share if clips >= share else 0
+    return max(0, math.floor(clips / granularity) * granularity)
+
+
+def _ring(total: float, devices: int) -> float:
+    """Return the bytes that a rank sends of so many in all."""
+    return total * (devices - 1) / devices
+
+
+def _communication(counts: Counts, batch: int, machine: Machine) -> float:
+    """Return the seconds of all collectives of a step, none of which is hidden by arithmetic."""
+    gradients = 4.0 * counts.trained
+    buckets = math.ceil(gradients / BUCKET)
+    embeddings = 4.0 * batch * counts.output_values
+    found = machine.exchange(2 * gradients, 2 * buckets)
+    return found + (machine.exchange(2 * embeddings, 2) if embeddings else 0.0)
+
+
+def _evaluation(counts: Counts, clips: int, machine: Machine) -> float:
+    """Return the seconds of embedding so many clips, and of comparing them in pairs."""
+    compared = counts.loss_flop / 4 * clips  # one pass of each term
+    flop = clips * (counts.forward_flop + compared)
+    return flop / (machine.flops * machine.devices)
