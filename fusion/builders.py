@@ -17,8 +17,8 @@ from fusion.data.questions import QUESTION_SETS
 from fusion.data.steps import STEP_SETS
 from fusion.losses import LOSSES
 from fusion.models import MODELS, TEXT_ENCODERS
-from fusion.models.language_model_files import default_text_encoder, language_model_width
-from fusion.models.text_encoders import WORD_VECTOR_WIDTH
+from fusion.models.text.encoders import WORD_VECTOR_WIDTH
+from fusion.models.text.language_model_files import default_text_encoder, language_model_width
 from fusion.parts import find_part
 
 AUTO = {"auto": default_text_encoder}

@@ -127,7 +127,7 @@ class Tokens:
 
         Values in float16, as features are stored, become float32 there: they travel in half the
         bytes, and models compute with float32. Values in int32, numbered tokens of texts, stay in
-        CPU memory, see :class:`fusion.models.text_tower.TextTower`.
+        CPU memory, see :class:`fusion.models.text.tower.TextTower`.
         """
         if self.values.dtype == torch.int32:
             return dataclasses.replace(

@@ -38,7 +38,7 @@ ALLOWED = {
     ("fusion/serve/demo.py", "Image.open"): "a thumbnail that we made",
     ("fusion/report/score_curves.py", "Image.open"): "a picture that we made",
     ("fusion/data/features/computed.py", "safetensors.safe_open"): "our cache, a digest",
-    ("fusion/models/text_encoders.py", "safetensors.safe_open"): "beside checked weights",
+    ("fusion/models/text/encoders.py", "safetensors.safe_open"): "beside checked weights",
     ("fusion/checkpoint.py", "torch.load"): "weights_only, of the state of a run",
     ("fusion/checkpoint.py", "safetensors.torch.load_file"): "shapes are compared first",
     ("fusion/study/plan.py", "yaml.safe_load"): "a value of the command line",

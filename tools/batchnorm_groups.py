@@ -35,9 +35,12 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch", type=positive, default=512, help="clips (default: 512)")
     parser.add_argument("--epochs", type=positive, default=48, help="of each run (default: 48)")
-    arguments, changes = parser.parse_known_args()
+    parser.add_argument(
+        "changes", nargs="*", help="changes to the config, such as trainer.epochs=6"
+    )
+    arguments = parser.parse_intermixed_args()
     found = {
-        group: [train(arguments, group, seed, changes) for seed in arguments.seeds]
+        group: [train(arguments, group, seed) for seed in arguments.seeds]
         for group in arguments.groups
     }
     print(f"{'group':>6}  " + "  ".join(f"{name:>14}" for name in MEASURES))
@@ -48,14 +51,14 @@ def main():
     (arguments.folder / "groups.json").write_text(json.dumps(found, indent=1))
 
 
-def train(arguments, group, seed, changes):
+def train(arguments, group, seed):
     """Train, unless the run is finished; return the results of the last epoch on validation."""
     output = arguments.folder / f"{group}-{seed}"
     if not (output / "results.json").exists():
         print(f"training {output.name}", file=sys.stderr)
         words = [f"output={output}", f"seed={seed}", f"{GROUP}={group}", "resume=true"]
         words += [f"trainer.batch_size={arguments.batch}", f"trainer.epochs={arguments.epochs}"]
-        command = [sys.executable, "tools/train.py", arguments.config, *words, *changes]
+        command = [sys.executable, "tools/train.py", arguments.config, *words, *arguments.changes]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     rows = [r for r in read_metrics(output / "metrics.jsonl") if r["event"] == "validation"]
     return {name: rows[-1][name] for name in MEASURES}

@@ -11,7 +11,7 @@ from fusion.config import ConfigError
 from fusion.files import write_atomically
 from fusion.report.answers import shade
 from fusion.report.layout import align
-from fusion.tasks.answering_ask import Asker, Reply
+from fusion.tasks.question_answering.ask import Asker, Reply
 
 
 def ask(given: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ def open_asker(given: argparse.Namespace) -> Any:
     """Open the model that answers questions about pictures; None: there is none."""
     if not given.questions:
         return None
-    from fusion.tasks.answering_ask import Asker
+    from fusion.tasks.question_answering.ask import Asker
 
     return Asker(given.questions, given.trust)
 

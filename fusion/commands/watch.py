@@ -14,7 +14,7 @@ from tqdm import tqdm
 from fusion.commands.search import printed
 from fusion.data.media.decode import MediaError
 from fusion.files import missing_folder
-from fusion.tasks.watching import Seen, Watcher, open_watcher
+from fusion.tasks.classification.watching import Seen, Watcher, open_watcher
 
 
 def watch(given: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fusion.config import flatten
 from fusion.data.untrusted.unpickler import printable
-from fusion.models.language_model_files import PUBLISHED_CLIP as CLIP
+from fusion.models.text.language_model_files import PUBLISHED_CLIP as CLIP
 from fusion.words import PUBLISHED
 
 FEATURES = {1024: "s3d", 512: "clip"}  # by their width; 4096: of ResNets, the default

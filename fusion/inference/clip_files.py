@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fusion.extract.backbone import import_package
-from fusion.models.language_model_files import NO_CODE, first_line
+from fusion.models.text.language_model_files import NO_CODE, first_line
 
 PREFIX = "clip:"
 TOWERS = ("get_text_features", "get_image_features")

@@ -17,7 +17,7 @@ from fusion.checkpoint import CONFIG, RECIPE, WEIGHTS, save_checkpoint, seal_che
 from fusion.files import replace_folder
 from fusion.inference.card import CARD, COST, RESULTS, write_card
 from fusion.manifest import MANIFEST
-from fusion.models.text_encoders import VECTORS, VOCABULARY
+from fusion.models.text.encoders import VECTORS, VOCABULARY
 
 # Files of a saved model. Of an earlier one they are removed, the weights first.
 FILES = (WEIGHTS, MANIFEST, CONFIG, RECIPE, RESULTS, COST, CARD, VECTORS, VOCABULARY)

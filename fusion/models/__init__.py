@@ -7,9 +7,9 @@ from fusion.models.avlnet import MCN, AVLnet
 from fusion.models.classifier import VideoClassifier
 from fusion.models.compiling import compile_parts
 from fusion.models.eao import EAO
-from fusion.models.language_models import CLIPText, HFText
-from fusion.models.text_encoders import WordVectorFile, WordVectors
-from fusion.models.trained_text import TextTokens
+from fusion.models.text.encoders import WordVectorFile, WordVectors
+from fusion.models.text.language_models import CLIPText, HFText
+from fusion.models.text.trained import TextTokens
 from fusion.models.tsm import TSM
 
 MODELS: dict[str, Any] = {

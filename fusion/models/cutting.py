@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from fusion.models.language_model_files import find_language_model, open_pretrained
+from fusion.models.text.language_model_files import find_language_model, open_pretrained
 from fusion.words import (
     PUBLISHED,
     UNICODE,

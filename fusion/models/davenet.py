@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fusion.models.batchnorm import GroupedBatchNorm, check_batchnorm
 from fusion.models.image_encoders import IMAGE_ENCODERS
-from fusion.models.trained_text import TrainedText
+from fusion.models.text.trained import TrainedText
 from fusion.models.video.frame_encoder import TSMEncoder
 from fusion.parts import find_part
 from fusion.tokens import Tokens

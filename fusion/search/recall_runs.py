@@ -38,7 +38,7 @@ from fusion.search.recall import (
     ask_own_captions,
 )
 from fusion.search.storage import DATABASE, Film, SearchError, Storage
-from fusion.tasks.retrieval_result import COLUMNS
+from fusion.tasks.retrieval.result import COLUMNS
 from fusion.words import number_of
 
 MISSES = (

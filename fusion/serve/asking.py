@@ -27,7 +27,7 @@ LARGEST = 1024  # as many
 
 
 class Answering(Protocol):
-    """Answers questions, such as :class:`fusion.tasks.answering_ask.Asker`."""
+    """Answers questions, such as :class:`fusion.tasks.question_answering.ask.Asker`."""
 
     def answer(self, picture: NDArray[np.uint8], question: str, number: int = 5) -> Any:
         """Answer a question about an (H, W, 3) RGB picture; ValueError: it cannot."""

@@ -5,14 +5,14 @@ from typing import Any
 
 from fusion.config import ConfigError
 from fusion.data.labelled.raw_video import KEY as RAW
-from fusion.tasks.answering import QuestionAnswering
-from fusion.tasks.answering_zero_shot import ZeroShotAnswers
-from fusion.tasks.classification import Classification
-from fusion.tasks.localisation import Localisation, check_without_frames
-from fusion.tasks.retrieval import Retrieval
-from fusion.tasks.retrieval_result import complete_result
+from fusion.tasks.classification.task import Classification
+from fusion.tasks.localisation.task import Localisation, check_without_frames
+from fusion.tasks.localisation.whole_films import WholeFilms
+from fusion.tasks.question_answering.task import QuestionAnswering
+from fusion.tasks.question_answering.zero_shot import ZeroShotAnswers
+from fusion.tasks.retrieval.result import complete_result
+from fusion.tasks.retrieval.task import Retrieval
 from fusion.tasks.task import SPLITS, Evaluation, Task
-from fusion.tasks.whole_films import WholeFilms
 
 TASKS: dict[str, Any] = {
     "retrieval": Retrieval,

@@ -9,7 +9,7 @@ from typing import Any
 from fusion.builders import build_text_encoder, learns
 from fusion.checkpoint import Trust, load_text_encoder, read_config
 from fusion.models import TEXT_ENCODERS
-from fusion.models.text_encoders import WordVectorFile
+from fusion.models.text.encoders import WordVectorFile
 
 
 def find_text_encoder(path: Path, spec: Mapping[str, Any], own_first: bool, trust: Trust) -> Any:

@@ -17,10 +17,11 @@ from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.embed import Embedded, keep_complete
 from fusion.evaluation.settings import Settings
 from fusion.report.tables import format_table
-from fusion.tasks import retrieval, retrieval_ranking
-from fusion.tasks.retrieval import describe_result
-from fusion.tasks.retrieval_ranking import embed_clips
-from fusion.tasks.retrieval_result import describe_evaluation
+from fusion.tasks.retrieval import ranking
+from fusion.tasks.retrieval import task as retrieval
+from fusion.tasks.retrieval.ranking import embed_clips
+from fusion.tasks.retrieval.result import describe_evaluation
+from fusion.tasks.retrieval.task import describe_result
 from tests.tiny import CONFIG, write_config
 
 WORDS = ["the", "a", "red", "blue", "star", "ring", "while", "and", "is"]
@@ -137,7 +138,7 @@ def test_texts_of_unknown_words_are_told_from_empty_ones():
         whole, shows = None, range(3)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval_ranking, "embed", lambda *_, **__: embedded)
+        patch.setattr(ranking, "embed", lambda *_, **__: embedded)
         found = embed_clips(None, Captions(), None, 1)
     result = describe_evaluation("test", "all", found, {}, None, 3)
     assert result["clips"]["missing"]["text"] == 2

@@ -92,7 +92,9 @@ def test_a_part_that_is_not_there_is_explained(tmp_path):
 
 def test_a_wrong_part_of_a_config_is_found_before_the_data_are_read(tmp_path, monkeypatch):
     config = load_config(write_config(tmp_path, trainer={"part_learning_rates": {"audio": 1e-5}}))
-    monkeypatch.setattr("fusion.tasks.retrieval.Retrieval.open_data", lambda self: pytest.fail())
+    monkeypatch.setattr(
+        "fusion.tasks.retrieval.task.Retrieval.open_data", lambda self: pytest.fail()
+    )
     with pytest.raises(ValueError, match="part_learning_rates: no trained .* is in 'audio'"):
         find_lr(config)
 

@@ -15,7 +15,7 @@ from fusion.checkpoint import load_checkpoint, load_weights, read_tensors
 from fusion.config import choose, load_config
 from fusion.convert import convert_checkpoint, convert_word_vectors
 from fusion.models import MODELS
-from fusion.models.text_encoders import WordVectorFile
+from fusion.models.text.encoders import WordVectorFile
 from tests import golden_cases as golden
 from tests.conftest import ROOT
 

@@ -21,7 +21,7 @@ from fusion.evaluation.late_fusion import (
 )
 from fusion.evaluation.late_scores import ScoreSum, fit_average, fit_sums
 from fusion.evaluation.retrieval import rank_directions
-from fusion.tasks.retrieval_tuning import add_tuned_rows
+from fusion.tasks.retrieval.tuning import add_tuned_rows
 from tests.evaluation.naive import ranks_of_matrix
 
 NAMES = {"t": "text", "v": "video", "a": "audio", "d": "depth"}

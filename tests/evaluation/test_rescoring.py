@@ -12,7 +12,7 @@ from fusion.evaluation.rescoring import dual_softmax, qb_norm, rescored_tables
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.evaluation.settings import Settings
 from fusion.report.tables import NOT_COMPARABLE, format_table
-from fusion.tasks.retrieval_result import describe_evaluation
+from fusion.tasks.retrieval.result import describe_evaluation
 from tests.evaluation.naive import ranks_of_matrix
 from tests.evaluation.test_several_captions import several_captions
 

@@ -7,7 +7,7 @@ from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.models import EAO
 from fusion.report import run_page
 from fusion.report.tables import BY_COSINE, format_table
-from fusion.tasks.retrieval_result import describe_evaluation
+from fusion.tasks.retrieval.result import describe_evaluation
 from tests.evaluation.naive import ranks_of_matrix
 
 NAMES = ("text", "video", "audio")

@@ -21,8 +21,8 @@ from fusion.evaluation.ranking import ranks_of_pairs
 from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.modalities import directions
 from fusion.report.tables import format_table
-from fusion.tasks.retrieval_gallery import find_examples
-from fusion.tasks.retrieval_result import describe_evaluation
+from fusion.tasks.retrieval.gallery import find_examples
+from fusion.tasks.retrieval.result import describe_evaluation
 from tests.report.test_run_page import RECALLS, evaluation, written
 
 SHOWS = [0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 4, 5]

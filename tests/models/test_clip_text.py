@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fusion.models.language_models import CLIPText
+from fusion.models.text.language_models import CLIPText
 
 transformers = pytest.importorskip("transformers")
 

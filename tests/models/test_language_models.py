@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from fusion.builders import settle_text_encoder
 from fusion.config import ConfigError
-from fusion.models.language_model_files import default_text_encoder, language_model_width
-from fusion.models.language_models import CLIPText, HFText
-from fusion.models.trained_text import TextTokens, read_tokens
+from fusion.models.text.language_model_files import default_text_encoder, language_model_width
+from fusion.models.text.language_models import CLIPText, HFText
+from fusion.models.text.trained import TextTokens, read_tokens
 from tests.tiny import CONFIG
 
 transformers = pytest.importorskip("transformers")
@@ -101,8 +101,8 @@ def test_prepared_texts_are_not_encoded_again(folder, monkeypatch):
 
 
 def test_what_needs_too_much_memory_is_not_kept(folder, monkeypatch, caplog):
-    monkeypatch.setattr("fusion.models.language_models.AHEAD", 1)
-    monkeypatch.setattr("fusion.models.language_models.KEPT", 31)  # bytes; a token has 32
+    monkeypatch.setattr("fusion.models.text.language_models.AHEAD", 1)
+    monkeypatch.setattr("fusion.models.text.language_models.KEPT", 31)  # bytes; a token has 32
     encoder = HFText(folder)
     encoder.prepare(["a", "star", "red"])
     assert "2 of 3 texts are not encoded ahead" in caplog.text

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fusion.models import EAO
-from fusion.models.language_models import CLIPText, HFText
-from fusion.models.text_tower import TextReader, TextTower
+from fusion.models.text.language_models import CLIPText, HFText
+from fusion.models.text.tower import TextReader, TextTower
 from fusion.tokens import Batch, Tokens
 from tests.models.test_clip_text import folder as clip_folder  # noqa: F401
 from tests.models.test_language_models import save_bert

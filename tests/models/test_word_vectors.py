@@ -10,7 +10,7 @@ from gensim.models import KeyedVectors
 
 from fusion.convert import convert_word_vectors
 from fusion.models import WordVectors
-from fusion.models.text_encoders import WordVectorFile
+from fusion.models.text.encoders import WordVectorFile
 from fusion.words import words_of
 from tests.models.test_language_models import save_tokenizer
 

@@ -14,7 +14,7 @@ from fusion.evaluation.ranking import Places
 from fusion.evaluation.retrieval import Ranked, retrieval_table
 from fusion.report.layout import FORMAT
 from fusion.report.runs import pack_scores
-from fusion.tasks.retrieval_result import describe_evaluation
+from fusion.tasks.retrieval.result import describe_evaluation
 from tests.tiny import CONFIG
 
 COST = {

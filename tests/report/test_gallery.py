@@ -12,7 +12,7 @@ from fusion.report.gallery import (
     make_gallery,
     read_snippet,
 )
-from fusion.tasks.retrieval_gallery import show_query
+from fusion.tasks.retrieval.gallery import show_query
 
 
 def test_film_is_seen_and_heard(tmp_path):

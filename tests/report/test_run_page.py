@@ -15,8 +15,8 @@ from fusion.report.gallery import GalleryResult, make_gallery
 from fusion.report.plots import bar_chart
 from fusion.report.run_page import headline, write_report
 from fusion.report.tables import format_table
-from fusion.tasks.retrieval_gallery import choose_examples, show_query
-from fusion.tasks.retrieval_result import retrieval_layout
+from fusion.tasks.retrieval.gallery import choose_examples, show_query
+from fusion.tasks.retrieval.result import retrieval_layout
 
 ATTACK = "<img src=x onerror=alert(1)>"
 FUSED = ["t->v", "t->a", "v->t", "v->a", "a->t", "a->v"]

@@ -19,7 +19,7 @@ from fusion.evaluation.retrieval import rank_directions, retrieval_table
 from fusion.search.recall import Content, ask_captions, ask_own_captions, centre, overlap
 from fusion.search.storage import SearchError, Storage
 from fusion.tasks import make_task
-from fusion.tasks.retrieval_ranking import embed_clips
+from fusion.tasks.retrieval.ranking import embed_clips
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import fusion
 from fusion.commands.serve import address_of, open_socket
 from fusion.search.index import Index
 from fusion.serve.app import create_app
-from fusion.tasks.answering_ask import Reply
+from fusion.tasks.question_answering.ask import Reply
 from tests.data.media.films import write_film
 from tests.search.conftest import train_tiny
 

@@ -13,7 +13,7 @@ from fusion.config import load_config
 from fusion.data.media.encode import encode_jpeg, encode_png
 from fusion.serve.asking import LARGEST, Asking
 from fusion.serve.schemas import Refused
-from fusion.tasks.answering_ask import Asker
+from fusion.tasks.question_answering.ask import Asker
 from tests.data.media.films import pictures
 from tests.serve.conftest import FixedAsker, asking
 from tests.tasks.pictures import config_of, write_questions

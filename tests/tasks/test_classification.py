@@ -11,7 +11,7 @@ from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
 from fusion.convert import convert_checkpoint
-from fusion.tasks.classification import NAMES, read_classes
+from fusion.tasks.classification.task import NAMES, read_classes
 from tests.convert import test_tsm as published
 from tests.data.labelled.made import write_films
 

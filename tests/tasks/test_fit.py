@@ -5,7 +5,7 @@ import pytest
 from fusion.builders import check_config
 from fusion.config import ConfigError, load_config
 from fusion.models.batchnorm import batch_granularity
-from fusion.tasks.classification import Classification
+from fusion.tasks.classification.task import Classification
 from fusion.tasks.fit import fit_config, fit_trainer
 from fusion.training.settings import Settings
 from tests.test_configs import CONFIGS, what_is_left_to_the_user

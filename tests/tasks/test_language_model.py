@@ -13,8 +13,8 @@ from fusion.commands.evaluate import evaluate
 from fusion.commands.train import train
 from fusion.config import load_config
 from fusion.evaluation.embed import embed
-from fusion.models.language_models import HFText
-from fusion.models.trained_text import TextTokens, TrainedText
+from fusion.models.text.language_models import HFText
+from fusion.models.text.trained import TextTokens, TrainedText
 from fusion.tasks import make_task
 from fusion.tokens import Tokens
 from tests.models.test_language_models import save_bert
@@ -46,7 +46,7 @@ def test_all_processes_take_the_text_encoder_that_the_main_one_finds(tool, run, 
         "import os, sys\n"
         "from fusion.commands import train\n"
         "from fusion.config import load_config\n"
-        "from fusion.models import language_model_files\n"
+        "from fusion.models.text import language_model_files\n"
         "if os.environ['RANK'] == '0':\n"
         "    language_model_files.find_language_model = lambda model: float('not here')\n"
         "def claim(folder, accelerator):\n"
@@ -115,7 +115,7 @@ def test_it_is_saved_for_others(run, tmp_path):
     again = fusion.load(tmp_path / "saved")
     assert again.encode("a red star").equal(model.encode("a red star"))
     (tmp_path / "saved" / "language_model.json").unlink()
-    with pytest.raises((ValueError, CheckpointError), match="has no language_model.json"):
+    with pytest.raises((ValueError, CheckpointError), match="language_model.json is missing"):
         fusion.load(tmp_path / "saved")
 
 

@@ -14,9 +14,9 @@ import transformers
 from fusion.builders import check_config, settle_text_encoder
 from fusion.commands.train import train
 from fusion.config import load_config
-from fusion.models.language_model_files import digest_of
-from fusion.models.language_models import HFText
-from fusion.models.trained_text import TextTokens, TrainedText
+from fusion.models.text.language_model_files import digest_of
+from fusion.models.text.language_models import HFText
+from fusion.models.text.trained import TextTokens, TrainedText
 from fusion.tokens import Tokens
 from tests.models.test_language_models import WORDS, save_bert
 from tests.tasks.pictures import COLOURS, config_of, write_questions

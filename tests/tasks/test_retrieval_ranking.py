@@ -4,7 +4,7 @@ import pytest
 
 from fusion.config import ConfigError
 from fusion.evaluation.settings import Settings
-from fusion.tasks.retrieval_ranking import needed_for, validation_ways
+from fusion.tasks.retrieval.ranking import needed_for, validation_ways
 
 EVERY = ["t", "v", "a", "tv", "ta", "va"]
 WITH_TEXT = ["t->v", "t->a", "v->t", "a->t", "t->va", "va->t", "t->v+a", "v+a->t"]

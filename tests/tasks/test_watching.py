@@ -14,7 +14,7 @@ from fusion.data.media.encode import write_clip
 from fusion.data.media.film import Film
 from fusion.models.classifier import VideoClassifier
 from fusion.models.frame_transforms import crop_for_test
-from fusion.tasks.watching import Watcher, open_watcher
+from fusion.tasks.classification.watching import Watcher, open_watcher
 from tests.data.labelled.made import ramp, write_films
 from tests.tasks.test_classification import words
 

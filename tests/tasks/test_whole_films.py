@@ -6,7 +6,7 @@ import torch
 from fusion.data.captions.table import Caption
 from fusion.data.datasets.clips import Clips
 from fusion.data.features.format import Field
-from fusion.tasks.whole_films import outside_of_captions
+from fusion.tasks.localisation.whole_films import outside_of_captions
 
 
 class Features:

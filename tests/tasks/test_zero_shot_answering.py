@@ -13,8 +13,8 @@ from fusion.commands.train import train
 from fusion.config import ConfigError, load_config
 from fusion.data.questions.tables import read_question_table
 from fusion.tasks import make_task
-from fusion.tasks.answering_result import answer_scores
-from fusion.tasks.answering_zero_shot import NEVER, Here, Settings
+from fusion.tasks.question_answering.result import answer_scores
+from fusion.tasks.question_answering.zero_shot import NEVER, Here, Settings
 from tests.tasks.pictures import config_of, write_questions
 
 
@@ -54,7 +54,7 @@ def file(once, data, tmp_path_factory):
         return answer_scores(found)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fusion.tasks.answering_zero_shot.answer_scores", keep)
+        patch.setattr("fusion.tasks.question_answering.zero_shot.answer_scores", keep)
         evaluate(once.tiny_run(), "vqa/zero_shot", made, words, quiet=True, report=page)
     torch.save((answered[0].answers, answered[0].scores), made.with_suffix(".pt"))
     return made

@@ -10,8 +10,8 @@ import time
 import torch
 
 from fusion.models import EAO
-from fusion.models.language_models import LanguageModel
-from fusion.models.text_tower import TextReader, TextTower
+from fusion.models.text.language_models import LanguageModel
+from fusion.models.text.tower import TextReader, TextTower
 from fusion.tokens import Tokens
 from tools.benchmarks.measure import count_flop
 from tools.benchmarks.models import BANDS, FRAMES, VIDEO_TOKENS, make_loss

@@ -10,8 +10,8 @@ import torch
 from fusion.data.media.encode import write_clip
 from fusion.data.media.shown import Size
 from fusion.models.classifier import VideoClassifier
-from fusion.tasks.watching import Watcher
-from tools.benchmarks.measure import memory
+from fusion.process import memory_now
+from fusion.tasks.classification.watching import Watcher
 from tools.benchmarks.reading import FPS, SIZES, pictures
 
 CLASSES, WINDOW = 8, 8
@@ -46,9 +46,9 @@ def watch(path, network, side, rate):
     watcher, frames = make_watcher(network, side), 0
     for frames, _ in enumerate(watcher.watch_film(path, rate), start=1):
         if frames == 10 * rate:
-            begun = memory("VmRSS")
+            begun = memory_now()
     p50, p95 = (1e3 * float(np.quantile([*watcher.times], share)) for share in (0.5, 0.95))
-    mib = {"after_10_s": begun / 2**20, "at_the_end": memory("VmRSS") / 2**20}
+    mib = {"after_10_s": begun / 2**20, "at_the_end": memory_now() / 2**20}
     kept = sum(x.untyped_storage().nbytes() for x in watcher.stream.frames.caches.values())
     times = {"cpu_ms_p50": p50, "cpu_ms_p95": p95}
     return {"frames": frames, **times, "memory_mib": mib, "kept_bytes": kept}

@@ -8,7 +8,7 @@ from fusion.builders import check_config
 from fusion.config import ConfigError, load_config
 from fusion.data.datasets.dataset import ClipSet, FirstClips, collate
 from fusion.data.datasets.dropping import DroppedModalities, WithoutModality, lose
-from fusion.tasks.retrieval import Retrieval
+from fusion.tasks.retrieval.task import Retrieval
 from tests.own import CONFIG as OWN
 from tests.tiny import write_config
 from tests.training.test_trainer import make

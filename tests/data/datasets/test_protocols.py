@@ -12,8 +12,8 @@ from torch import nn
 from fusion.data.datasets.msrvtt_youcook2 import PickledVideos
 from fusion.data.datasets.protocols import PROTOCOLS
 from fusion.evaluation.settings import Settings
-from fusion.tasks.retrieval import describe_result
-from fusion.tasks.retrieval_ranking import embed_clips
+from fusion.tasks.retrieval.ranking import embed_clips
+from fusion.tasks.retrieval.task import describe_result
 
 CLIPS = 20
 SILENT, SHORT = (3, 7, 8), (5, 11)  # clips without sound; without features of full length

@@ -16,7 +16,7 @@ from fusion.data.labelled.frame_sampling import uniform_test
 from fusion.data.labelled.raw_video import RawVideo, WithFrames
 from fusion.data.media.shown import Size, read_shown
 from fusion.tasks import make_task
-from fusion.tasks.retrieval import Retrieval
+from fusion.tasks.retrieval.task import Retrieval
 from tests.convert import test_tsm as published
 from tests.data.media.films import write_film
 from tests.tiny import CONFIG, write_config

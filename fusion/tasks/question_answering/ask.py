@@ -15,8 +15,8 @@ from fusion.config import ConfigError
 from fusion.data.datasets.dataset import collate
 from fusion.data.questions.decode import read_image, scale_picture
 from fusion.models.answering import ANSWERS
-from fusion.tasks.answering import read_answers
-from fusion.tasks.answering_sections import best_answers, look_at
+from fusion.tasks.question_answering.sections import best_answers, look_at
+from fusion.tasks.question_answering.task import read_answers
 
 
 class Reply(NamedTuple):

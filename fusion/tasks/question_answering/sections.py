@@ -18,7 +18,7 @@ from fusion.evaluation.answers import METRICS, Answered
 from fusion.report.answers import Example, confusion_chart, examples_section
 from fusion.report.layout import number as written
 from fusion.report.page import render
-from fusion.tasks.answering_result import confusion
+from fusion.tasks.question_answering.result import confusion
 
 BEST = 3  # answers that are shown
 FREQUENT, RARE = 10, 5  # answers in the table of all

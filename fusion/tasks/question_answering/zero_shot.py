@@ -34,9 +34,9 @@ from fusion.inference.loading import find_recipe
 from fusion.inference.model import Model
 from fusion.modalities import spell
 from fusion.parts import is_own
-from fusion.tasks.answering_result import answer_scores, describe_answers
-from fusion.tasks.answering_sections import count_training, report_sections
-from fusion.tasks.localisation import OfTrainedRetrieval
+from fusion.tasks.localisation.task import OfTrainedRetrieval
+from fusion.tasks.question_answering.result import answer_scores, describe_answers
+from fusion.tasks.question_answering.sections import count_training, report_sections
 from fusion.tasks.task import Evaluation
 from fusion.words import number_of
 

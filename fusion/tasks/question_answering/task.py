@@ -24,12 +24,12 @@ from fusion.files import write_atomically
 from fusion.interfaces import Loss
 from fusion.models.answering import ANSWERS, AnswerModel
 from fusion.models.image_encoders import TimmImage
-from fusion.models.trained_text import TextTokens, TrainedText
-from fusion.tasks.answering_result import answer_scores, describe_answers
-from fusion.tasks.answering_sections import count_training, report_sections
-from fusion.tasks.answering_start import fill_part_rates, start_images
+from fusion.models.text.trained import TextTokens, TrainedText
 from fusion.tasks.choosing import Choosing
 from fusion.tasks.fit import fit_config
+from fusion.tasks.question_answering.result import answer_scores, describe_answers
+from fusion.tasks.question_answering.sections import count_training, report_sections
+from fusion.tasks.question_answering.start import fill_part_rates, start_images
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tasks.text_encoder import find_text_encoder
 from fusion.tasks.vocabulary import count_words

@@ -30,10 +30,10 @@ from fusion.evaluation.localisation.settings import WholeFilmSettings
 from fusion.evaluation.localisation.whole_table import FilmScores
 from fusion.evaluation.retrieval import CAPTION
 from fusion.modalities import Direction, spell
-from fusion.tasks.localisation import OfTrainedRetrieval
-from fusion.tasks.retrieval_ranking import embed_clips
+from fusion.tasks.localisation.task import OfTrainedRetrieval
+from fusion.tasks.localisation.whole_films_result import describe_whole_films
+from fusion.tasks.retrieval.ranking import embed_clips
 from fusion.tasks.task import Evaluation
-from fusion.tasks.whole_films_result import describe_whole_films
 
 SHORTEST = 1.0  # seconds of a clip outside of captions
 

@@ -23,8 +23,8 @@ from fusion.files import write_atomically
 from fusion.interfaces import Loss
 from fusion.models.classifier import CLASSES, VideoClassifier
 from fusion.tasks.choosing import Choosing
-from fusion.tasks.classification_result import class_scores, describe_classes
-from fusion.tasks.classification_sections import report_sections
+from fusion.tasks.classification.result import class_scores, describe_classes
+from fusion.tasks.classification.sections import report_sections
 from fusion.tasks.fit import fit_config
 from fusion.tasks.task import Evaluation
 

@@ -27,7 +27,7 @@ from fusion.data.media.pictures import PictureFilter
 from fusion.data.media.shown import Size
 from fusion.models.classifier import VideoClassifier
 from fusion.models.frame_transforms import crop_for_test
-from fusion.tasks.classification import NAMES, read_classes
+from fusion.tasks.classification.task import NAMES, read_classes
 
 KEPT = 10_000  # times of frames, so that a stream of days needs no more memory
 DEFAULTS = {"frames": 8, "frame_size": 256}  # of data sets of films with classes

@@ -14,14 +14,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fusion.models.language_model_files import (
+from fusion.models.text.encoders import FromFile
+from fusion.models.text.language_model_files import (
     NO_CODE,
     check_digest,
     find_language_model,
     has_weights,
     open_pretrained,
 )
-from fusion.models.text_encoders import FromFile
 from fusion.tokens import Tokens, pick, true_places
 from fusion.words import number_of, words_of
 

@@ -2,7 +2,7 @@
 
 As in the published pipelines (MIL-NCE, AVLnet, MCN, EAO) a sentence becomes the sequence of the
 vectors of its first ``max_words`` known words. Transformers are in
-:mod:`fusion.models.language_models`.
+:mod:`fusion.models.text.language_models`.
 """
 
 from __future__ import annotations

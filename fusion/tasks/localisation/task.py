@@ -38,9 +38,9 @@ from fusion.evaluation.localisation.table import ScoredFilm
 from fusion.interfaces import Loss
 from fusion.modalities import Direction, spell
 from fusion.parts import is_own
-from fusion.tasks.localisation_result import describe_localisation
-from fusion.tasks.localisation_sections import report_sections
-from fusion.tasks.retrieval import Retrieval
+from fusion.tasks.localisation.result import describe_localisation
+from fusion.tasks.localisation.sections import report_sections
+from fusion.tasks.retrieval.task import Retrieval
 from fusion.tasks.task import Evaluation, check_widths
 from fusion.tasks.vocabulary import count_words
 

@@ -29,22 +29,22 @@ from fusion.evaluation.retrieval import Ranked, rank_directions, retrieval_table
 from fusion.evaluation.settings import Settings
 from fusion.interfaces import Loss
 from fusion.modalities import ORDER, directions
-from fusion.models.language_models import LanguageModel
-from fusion.models.text_tower import TextReader, TextTower
-from fusion.models.trained_text import TextTokens, TrainedText
+from fusion.models.text.language_models import LanguageModel
+from fusion.models.text.tower import TextReader, TextTower
+from fusion.models.text.trained import TextTokens, TrainedText
 from fusion.report.runs import add_arrays, pack_scores
 from fusion.tasks.fit import fit_config
 from fusion.tasks.frame_weights import start_frames
-from fusion.tasks.retrieval_gallery import EVENLY_CHOSEN, find_examples
-from fusion.tasks.retrieval_missing import check_missing, embed_without, measure_missing
-from fusion.tasks.retrieval_ranking import (
+from fusion.tasks.retrieval.gallery import EVENLY_CHOSEN, find_examples
+from fusion.tasks.retrieval.missing import check_missing, embed_without, measure_missing
+from fusion.tasks.retrieval.ranking import (
     embed_clips,
     needed_for,
     rank_gallery,
     validation_ways,
 )
-from fusion.tasks.retrieval_result import describe_evaluation
-from fusion.tasks.retrieval_tuning import (
+from fusion.tasks.retrieval.result import describe_evaluation
+from fusion.tasks.retrieval.tuning import (
     LEAVE_OUT,
     add_tuned_rows,
     can_tune,

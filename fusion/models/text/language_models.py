@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fusion.models.language_model_files import (
+from fusion.models.text.encoders import FromFile
+from fusion.models.text.language_model_files import (
     MINI_LM,
     NO_CODE,
     PUBLISHED_CLIP,
@@ -25,8 +26,7 @@ from fusion.models.language_model_files import (
     first_line,
     open_pretrained,
 )
-from fusion.models.text_encoders import FromFile
-from fusion.models.trained_text import open_text_part, read_tokens, unknown_words
+from fusion.models.text.trained import open_text_part, read_tokens, unknown_words
 from fusion.words import number_of, published_words, words_of
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class LanguageModel(FromFile):
     def read(self, sentence: str) -> Tensor:
         """Number the tokens of a sentence: (L, 2) int32, the number and 1 if its state is kept.
 
-        L = 0 without words. :class:`fusion.models.text_tower.TextTower` makes states of them.
+        L = 0 without words. :class:`fusion.models.text.tower.TextTower` makes states of them.
         """
         if not self._words(sentence):
             return torch.zeros(0, 2, dtype=torch.int32)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fusion.models.language_models import LanguageModel
+from fusion.models.text.language_models import LanguageModel
 from fusion.tokens import Tokens
 
 TEXT = "text"

@@ -1,0 +1,1 @@
+"""Text encoders: word vectors, frozen transformers beside the model, trained ones in it."""

@@ -1,0 +1,1 @@
+"""Classes of films: the model, the test, its table and report; films watched as they run."""
