@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ LONGEST = ("test_step.py", "test_tools.py")  # they start several processes, one
 # One thread, in the tests and in what they start: two cores run two tests. OMP_NUM_THREADS=2 is
 # obeyed: results must not depend on the number of threads.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
+
+# nohup starts programs that ignore SIGHUP; tests send it.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):

@@ -36,13 +36,14 @@ ALLOWED = {
     ("fusion/data/questions/decode.py", "Image.open"): "the one place for pictures of questions",
     ("fusion/serve/decoder.py", "Image.open"): "in a program with limits, of chosen formats",
     ("fusion/serve/demo.py", "Image.open"): "a thumbnail that we made",
+    ("fusion/serve/asking.py", "Image.open"): "a thumbnail that we made",
     ("fusion/report/score_curves.py", "Image.open"): "a picture that we made",
     ("fusion/data/features/computed.py", "safetensors.safe_open"): "our cache, a digest",
     ("fusion/models/text/encoders.py", "safetensors.safe_open"): "beside checked weights",
     ("fusion/checkpoint.py", "torch.load"): "weights_only, of the state of a run",
     ("fusion/checkpoint.py", "safetensors.torch.load_file"): "shapes are compared first",
     ("fusion/study/plan.py", "yaml.safe_load"): "a value of the command line",
-    ("fusion/training/run_folder.py", "yaml.safe_load"): "a text that was just written",
+    ("fusion/training/safety/changes.py", "yaml.safe_load"): "a text that was just written",
 }
 TOOLS = "tools/benchmarks/"  # measures files that it has made itself
 

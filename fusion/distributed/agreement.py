@@ -44,20 +44,24 @@ class Agreement:
 
     def gather(self, number: int) -> list[int]:
         """Return the number that each rank gives: W numbers."""
+        numbers, wishes = self._exchange(number, self.ask())
+        self.asked = max(wishes)
+        return numbers
+
+    def _exchange(self, number: int, wish: int) -> tuple[list[int], list[int]]:
         if self.group is None:
-            self.asked = self.ask()
-            return [number]
-        numbers = torch.zeros(2, world_size(), dtype=torch.int64)
-        numbers[:, rank()] = torch.tensor([number, self.ask()])
+            return [number], [wish]
+        both = torch.zeros(2, world_size(), dtype=torch.int64)
+        both[:, rank()] = torch.tensor([number, wish])
         exchange.note_vote()
-        with times(WAITING, numbers.device):
+        with times(WAITING, both.device):
             try:
-                dist.all_reduce(numbers, group=self.group)
+                dist.all_reduce(both, group=self.group)
             except RuntimeError as error:
                 raise exchange.explain(error) from error
         exchange.end_region()
-        self.asked = int(numbers[1].max())
-        return numbers[0].tolist()
+        numbers, wishes = both.tolist()
+        return numbers, wishes
 
     def begin(self) -> None:
         """Note collectives from here to the next vote, so that a failed rank can :meth:`answer`."""

@@ -131,7 +131,9 @@ def test_a_pickle_with_features_of_motion_alone_is_packed(tmp_path):
     captions, settings = tmp_path / "store" / "some.csv", {"max_video_tokens": 12}
     ours = CaptionedVideos(test=str(captions), store=str(tmp_path / "store"), **settings)
     mine, made = ours.clips("test", words)[0], torch.from_numpy(entries[0]["3d"]).float()
-    assert mine["video"].equal(fit_video_tokens(None, made[:1], 12))  # half a second, as the sound
+    assert mine["video"].equal(
+        fit_video_tokens(None, made[:1], 12).half()
+    )  # half a second, as the sound
 
 
 def test_a_pickle_becomes_a_store_and_captions(tmp_path):
@@ -154,7 +156,7 @@ def test_a_pickle_becomes_a_store_and_captions(tmp_path):
         # The made-up sound lasts half a second, so there is one row of each.
         kinds = [torch.from_numpy(made[k]).float() for k in ("2d", "3d")]
         rows = [k[:1] for k in kinds] if "audio" in made else kinds
-        assert mine["video"].equal(fit_video_tokens(*rows, 12))
+        assert mine["video"].equal(fit_video_tokens(*rows, 12).half())
     with pytest.raises(ValueError, match="write to another folder"):
         write(tmp_path / "resnet" / "wide.pkl", [entry(0, **{"2d": np.ones((4, 9))})])
         pack_pickle(tmp_path / "resnet" / "wide.pkl", tmp_path / "store")

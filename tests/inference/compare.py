@@ -29,7 +29,7 @@ def by_evaluation(model, clips, combinations):
     embedded = embed(model.network, clips, Accelerator(cpu=True), 64)
     others = [c for c in combinations if c not in embedded.embeddings]
     with torch.no_grad():
-        batch = collate([clips[place] for place in range(len(clips))])
+        batch = collate([clips[place] for place in range(len(clips))]).to("cpu")
         more = model.network(batch.inputs, others) if others else {}
     return embedded.present, {**embedded.embeddings, **more}
 

@@ -73,7 +73,7 @@ def test_clips_of_films_are_embedded_as_in_evaluation(run, model, no_descriptors
     heard = [number for number in range(len(clips)) if len(clips[number]["audio"])]
     for number in (heard[0], heard[-1]):
         caption = clips.captions[number]
-        item = collate([clips[number]])
+        item = collate([clips[number]]).to("cpu")
         assert item.inputs["video"].lengths.tolist() == [3]
         for combination in ("v", "a", "va"):
             with torch.no_grad():
@@ -117,7 +117,8 @@ def test_the_sound_is_that_of_the_features(films):
     whole = FilmFeatures(RECIPE).rows(films / "a.mp4")
     heard = FilmFeatures(RECIPE | {"raw_video": FRAMES | {"version": 2}}).rows(films / "a.mp4")
     assert {*heard} == {"audio"}
-    torch.testing.assert_close(heard["audio"].float(), whole["audio"].float(), rtol=0, atol=0)
+    # Sound is read in pieces, which end elsewhere: float16 may round to the next number.
+    torch.testing.assert_close(heard["audio"], whole["audio"], rtol=2**-10, atol=0)
 
 
 def test_frames_beside_features_leave_those_as_they_are(films):

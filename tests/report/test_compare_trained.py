@@ -151,8 +151,7 @@ def test_of_a_run_that_was_interrupted_the_training_time_is_unknown(
 def test_a_run_that_is_trained_anew_has_its_own_cost(run):
     cost = read(run, "cost.json") | {"training_seconds": None}
     (run / "cost.json").write_text(json.dumps(cost))
-    shutil.rmtree(run / "last")
-    train(load_config(run / "config.yaml", [f"output={run}", "resume=true"]))
+    train(load_config(run / "config.yaml", [f"output={run}", "overwrite=true"]))
     assert read(run, "cost.json")["training_seconds"] > 0
 
 

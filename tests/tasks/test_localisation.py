@@ -197,6 +197,7 @@ def test_models_of_frames_are_refused_in_one_line(run, tmp_path, name, data):
     copy = shutil.copytree(run, tmp_path / "run")
     for file in copy.rglob("config.yaml"):
         file.write_text(file.read_text().replace("data:\n", "data:\n  raw_video: {frames: 2}\n"))
+        (file.parent / "manifest.json").unlink(missing_ok=True)
     with pytest.raises(ConfigError, match=message):
         evaluate(copy, str(config), None, quiet=True)
 

@@ -101,7 +101,7 @@ def test_a_stopped_run_of_it_goes_on_from_its_checkpoint(finished, data, tmp_pat
 
     def stop_in_the_third_epoch(trainer):
         if trainer.epoch == 2:
-            trainer.stop_request.signal = signal.SIGTERM
+            trainer.wishes.stop.signal = signal.SIGTERM
         step(trainer)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):

@@ -1,4 +1,5 @@
 import signal
+from datetime import timedelta
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_f04_processes_that_are_started_again_meet_at_another_place(monkeypatch)
         monkeypatch.setenv(name, value)
     for restart in ("0", "2"):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
-        launch._meet_after_restart("gloo")
+        launch._meet_after_restart("gloo", timedelta(minutes=1))
     ((backend, how),) = met
     assert backend == "gloo" and (how["rank"], how["world_size"]) == (1, 2)
     assert how["store"] == ("restart 2", ("here", 7, 2))

@@ -20,29 +20,29 @@ STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
 class OfRanks(Agreement):
-    """The agreement of this rank with others whose numbers are known."""
+    """The agreement of this rank with others whose wishes are known."""
 
     def __init__(self, *others):
         super().__init__()
         self.others = others
 
-    def gather(self, number):
-        return [number, *self.others]
+    def _exchange(self, number, wish):
+        return [number] * (1 + len(self.others)), [wish, *self.others]
 
 
 def test_a_vote_carries_what_any_rank_asks_for():
-    agreement = OfRanks(1 + 2 * 30, 1)
+    agreement = OfRanks(30, 0)
     agreement.ask = lambda: 5
-    assert agreement.vote(True) and agreement.asked == 30
+    assert agreement.gather(7) == [7, 7, 7] and agreement.asked == 30
     agreement.ask = lambda: 40
-    assert not agreement.vote(False) and agreement.asked == 40
+    assert agreement.gather(0) == [0, 0, 0] and agreement.asked == 40
     alone = Agreement()
-    assert alone.vote(True) and alone.asked == 0
+    assert alone.gather(3) == [3] and alone.asked == 0
 
 
 def test_f02_a_signal_of_another_rank_stops_this_one():
-    wishes = Wishes(OfRanks(1 + 2 * (2 * signal.SIGTERM), 1), None)
-    wishes.agreement.vote(True)
+    wishes = Wishes(OfRanks(2 * signal.SIGTERM, 0), None)
+    wishes.agreement.gather(0)
     assert (wishes.received, wishes.save) == (signal.SIGTERM, True)
 
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_due_after_some_minutes_or_before_an_evaluation(monkeypa
 
     def asked(seconds, is_last=False):
         now[0], wishes.is_last = 100.0 + seconds, is_last
-        wishes.agreement.vote(True)
+        wishes.agreement.gather(0)
         assert wishes.received == 0
         return wishes.save
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_is_due_after_some_minutes_or_before_an_evaluation(monkeypa
     assert not asked(AT_END, False)
     never = Wishes(Agreement(), None)
     now[0] = 1e9
-    never.agreement.vote(True)
+    never.agreement.gather(0)
     assert not never.save
 
 
