@@ -1,7 +1,6 @@
 """Packing published features: the store gives the same clips."""
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 
@@ -18,10 +17,7 @@ from fusion.data.features.store import FeatureStore
 from fusion.data.features.writer import StoreWriter
 from tests.data.datasets.test_howto100m import VIDEOS, own_cache, root, words  # noqa: F401 (fixtures)
 from tests.data.datasets.test_msrvtt_youcook2 import entry, write
-
-with_fork = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
-)
+from tests.processes import context
 
 
 def test_the_store_of_howto100m_gives_the_same_clips(root, tmp_path, capsys):  # noqa: F811
@@ -58,18 +54,21 @@ def test_packing_goes_on_and_names_what_it_could_not_read(root, tmp_path, capsys
     assert "0 videos added, 3 there before" in capsys.readouterr().out
 
 
+def pack_as_rank(rank, barrier, pack, arguments):
+    """Pack as one of two processes."""
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank)}
+    begin = StoreWriter.__enter__
+    StoreWriter.__enter__ = lambda writer: (barrier.wait(), begin(writer))[1]
+    pack(*arguments)
+
+
 def in_processes_that_begin_at_once(pack, *arguments):
     """Pack in two processes, neither of which can see what the other one writes."""
-    context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2, timeout=60)
-
-    def work(rank):
-        os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank)}
-        begin = StoreWriter.__enter__
-        StoreWriter.__enter__ = lambda writer: (barrier.wait(), begin(writer))[1]
-        pack(*arguments)
-
-    processes = [context.Process(target=work, args=(rank,)) for rank in range(2)]
+    processes = [
+        context.Process(target=pack_as_rank, args=(rank, barrier, pack, arguments))
+        for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -77,7 +76,6 @@ def in_processes_that_begin_at_once(pack, *arguments):
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-@with_fork
 @pytest.mark.parametrize("kind", ["howto100m", "pickle"])
 def test_processes_share_the_videos_out(kind, root, tmp_path):  # noqa: F811
     store = tmp_path / "store"

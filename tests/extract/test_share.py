@@ -1,7 +1,6 @@
 """Rows of a film; and a run that is stopped in any way, or meets a full disk, goes on."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -20,15 +19,13 @@ from fusion.extract import outcomes
 from fusion.extract.backbone import Backbone, Source
 from fusion.extract.films import FilmRows
 from fusion.extract.job import extract
-from tests.extract.tiny import TINY, content
-
-with_fork = pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
-)
+from tests.extract.tiny import TINY, content, use_tiny_networks
+from tests.processes import context
 
 
-def in_a_fork(films, store, begun):
+def slowly_extract(films, store, begun):
     """Extract in a process that can be killed; slowly, and with a shard for every film."""
+    use_tiny_networks(pytest.MonkeyPatch())  # in this process for good
     push, add = FilmRows.push, StoreWriter.add
 
     def slowly(self, piece):
@@ -49,13 +46,12 @@ def num_shards(store):
     return len(list(store.glob("shards/*.json")))
 
 
-@with_fork
 def test_a_run_killed_at_any_moment_ends_like_one_that_was_not(done, films, tmp_path):
     """First within the first film; then each time after one more of the four is in the store."""
-    context, store = multiprocessing.get_context("fork"), tmp_path / "store"
+    store = tmp_path / "store"
     for written, seconds in enumerate((0, 0.01, 0.07)):
         begun = context.Event()
-        process = context.Process(target=in_a_fork, args=(films, store, begun))
+        process = context.Process(target=slowly_extract, args=(films, store, begun))
         process.start()
         assert begun.wait(60)
         while process.is_alive() and num_shards(store) < written:
@@ -70,33 +66,46 @@ def test_a_run_killed_at_any_moment_ends_like_one_that_was_not(done, films, tmp_
     assert not list(store.rglob("*.new-*"))
 
 
-@with_fork
+def extract_and_wait(films, store, added):
+    """Extract in a process that waits after the first film, to be asked to stop."""
+    use_tiny_networks(pytest.MonkeyPatch())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stderr = open(store.parent / "said", "w")  # noqa: SIM115
+    add = StoreWriter.add
+
+    def add_and_wait(self, *words):
+        add(self, *words)
+        added.set()
+        time.sleep(20)
+
+    StoreWriter.add = add_and_wait
+    try:
+        extract([films], store, TINY)
+    except KeyboardInterrupt:
+        sys.stderr.flush()
+        os._exit(130)
+
+
+def extract_with_a_limit(films, folder):
+    """Extract in a process whose files cannot grow, and note the error."""
+    import resource
+
+    use_tiny_networks(pytest.MonkeyPatch())
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    try:
+        extract([films / "a.mp4"], folder / "store", TINY)
+    except OSError as error:
+        (folder / "said").write_text(str(error))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_asked_to_stop_saves_what_is_done(films, tmp_path, number):
     """Without a shard for every film: what is done would be lost by a kill."""
-
-    context, store = multiprocessing.get_context("fork"), tmp_path / "store"
-    added = context.Event()
-
-    def slow_work():
-        sys.stderr = open(tmp_path / "said", "w")  # noqa: SIM115
-        add = StoreWriter.add
-
-        def add_and_wait(self, *words):
-            add(self, *words)
-            added.set()
-            time.sleep(20)
-
-        StoreWriter.add = add_and_wait
-        try:
-            extract([films], store, TINY)
-        except KeyboardInterrupt:
-            sys.stderr.flush()
-            os._exit(130)
-
-    process = context.Process(target=slow_work)
+    store, added = tmp_path / "store", context.Event()
+    process = context.Process(target=extract_and_wait, args=(films, store, added))
     process.start()
-    assert added.wait(20)
+    assert added.wait(60)
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == 128 + number
@@ -105,19 +114,9 @@ def test_a_run_that_is_asked_to_stop_saves_what_is_done(films, tmp_path, number)
     assert list(FeatureStore(store).videos) == ["a.mp4"]
 
 
-@with_fork
 def test_a_full_disk_is_one_line_and_what_is_finished_is_whole(films, tmp_path):
-    resource = pytest.importorskip("resource", reason="no limits here")
-
-    def limited():
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-        try:
-            extract([films / "a.mp4"], tmp_path / "store", TINY)
-        except OSError as error:
-            (tmp_path / "said").write_text(str(error))
-
-    process = multiprocessing.get_context("fork").Process(target=limited)
+    pytest.importorskip("resource", reason="no limits here")
+    process = context.Process(target=extract_with_a_limit, args=(films, tmp_path))
     process.start()
     process.join()
     said = (tmp_path / "said").read_text()

@@ -1,7 +1,6 @@
 """A writer stopped at any moment leaves a whole store."""
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ import pytest
 from fusion.data.features.store import FeatureStore, find_damaged_shards
 from fusion.data.features.writer import StoreWriter
 from tests.data.features.store_fixtures import FIELDS, check, features_of, names, shards, write
+from tests.processes import context
 
 
 class Killed(BaseException):
@@ -84,9 +84,7 @@ def test_a_killed_writer_costs_the_open_shard_alone(tmp_path):
     expected, rng = names(400), random.Random(0)
     kept = [0]
     for _ in range(5):
-        process = multiprocessing.get_context("fork").Process(
-            target=write, args=(tmp_path, expected, "w", 700)
-        )
+        process = context.Process(target=write, args=(tmp_path, expected, "w", 700))
         process.start()
         time.sleep(0.02)
         while process.is_alive() and len(shards(tmp_path, "json")) < kept[-1] + 5:
