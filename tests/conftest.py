@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fusion.signals import STOPS
 from tests import charts
 from tests.once import Once
 from tests.processes import ROOT
@@ -35,6 +36,16 @@ def pytest_collection_finish():
     """Nothing of what was imported is garbage; each training looks for some, at its end."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Undo what commands change: one that was asked to stop ignores further signals."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    for number, handler in before.items():
+        if handler is not None:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
