@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fusion.config import ConfigError
+from fusion.distributed.collectives import BUCKET_BYTES
 from fusion.plan.clip import Clip
 from fusion.plan.count import Counts
 from fusion.plan.machine import Machine
+from fusion.training.launch import AUTO
 from fusion.training.optim import SGD
 
-HALF = ("fp16", "bf16")
+HALF = ("fp16", "bf16", AUTO)  # a device to plan for is a GPU, where auto means bf16
 KEPT_IN_HALF = 0.55  # of what is kept in float32; norms and softmax stay in float32
 FREE = 0.9  # share of the memory that a chunk may fill
 WORKSPACE = 2**30  # bytes, of libraries and of the largest temporary tensors
-BUCKET = 25 * 2**20  # bytes of gradients that are sent together
 VALUES = {SGD: (2, 5), "adam": (3, 7)}  # of a parameter: kept with its gradient; moved by a step
 FEATURES, FILMS = 10_000.0, 20.0  # clips a second that a core reads
 
@@ -146,7 +147,7 @@ def _ring(total: float, devices: int) -> float:
 def _communication(counts: Counts, batch: int, machine: Machine) -> float:
     """Return the seconds of all collectives of a step, none of which is hidden by arithmetic."""
     gradients = 4.0 * counts.trained
-    buckets = math.ceil(gradients / BUCKET)
+    buckets = math.ceil(gradients / BUCKET_BYTES)
     embeddings = 4.0 * batch * counts.output_values
     found = machine.exchange(2 * gradients, 2 * buckets)
     return found + (machine.exchange(2 * embeddings, 2) if embeddings else 0.0)

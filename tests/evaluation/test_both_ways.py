@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fusion.arithmetic import set_tf32, tf32_is_allowed
 from fusion.evaluation.ranking import (
     TOLERANCE,
     Side,
@@ -115,6 +116,18 @@ def test_a_device_that_rounds_products_is_not_trusted_with_them(monkeypatch):
     monkeypatch.setattr(rough.torch, "get_float32_matmul_precision", lambda: "high")
     assert rough.product_type(torch.device("cpu")) == torch.float64
     assert same(rank_both_ways(Side([x]), Side([y]), clips)[0], expected)
+
+
+def test_tf32_of_networks_is_off_while_ranking(monkeypatch):
+    x, y, clips = search(5, "trained")
+    seen, choose = [], rough.product_type
+    monkeypatch.setattr(both_ways, "product_type", lambda d: seen.append(choose(d)) or seen[-1])
+    set_tf32(True)
+    try:
+        rank_both_ways(Side([x]), Side([y]), clips)
+        assert seen == [torch.float32] and tf32_is_allowed()
+    finally:
+        set_tf32(False)
 
 
 def test_memory_that_runs_out_halves_the_block(monkeypatch, capsys):

@@ -16,7 +16,7 @@ from fusion.plan.clip import HOWTO100M, Clip, Part, clip_of, clips_of
 from fusion.plan.count import Counts, count
 from fusion.plan.machine import Machine
 from fusion.plan.measured import machine_like, read_run
-from fusion.plan.predict import BUCKET, FREE, KEPT_IN_HALF, WORKSPACE, predict
+from fusion.plan.predict import BUCKET_BYTES, FREE, KEPT_IN_HALF, WORKSPACE, predict
 from fusion.plan.words import describe, obstacles
 from tests.tiny import write_config
 
@@ -97,6 +97,7 @@ def test_memory_and_the_largest_chunk_are_as_by_hand():
     assert tight.chunk == tight.largest == 16
     assert tight.flop == 64 * (4e9 + 64 * 1e6)  # each clip is embedded twice
     half = predict(COUNTS, CLIP, TRAINER | {"mixed_precision": "bf16"}, small, clips=None)
+    assert predict(COUNTS, CLIP, TRAINER | {"mixed_precision": "auto"}, small, None) == half
     assert half.memory["a chunk"] == half.chunk * 2**20 * KEPT_IN_HALF and half.chunk == 36
     none = dataclasses.replace(small, memory_gib=1.0)
     assert predict(COUNTS, CLIP, TRAINER, none, clips=None).chunk == 0
@@ -126,7 +127,7 @@ def test_devices_share_the_batch_and_exchange_what_they_must():
     assert made.seconds["reading"] == 4 * 4 * 1000 / (50e9 / 8)  # four devices share the disks
     near = dataclasses.replace(far, per_machine=16)
     assert near.link == 3600e9 / 8 and far.link == 400e9 / 8 and near.machines == 1
-    many = COUNTS._replace(trained=3 * BUCKET // 4)
+    many = COUNTS._replace(trained=3 * BUCKET_BYTES // 4)
     found = predict(many, CLIP, TRAINER, near, clips=None).seconds["communication"]
     sent = sum(predict(many, CLIP, TRAINER, near, clips=None).sent.values())
     assert found == pytest.approx(sent / near.link + (2 * 3 + 2) * 4 * 1e-3)

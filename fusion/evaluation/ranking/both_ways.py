@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fusion.arithmetic import full_precision
 from fusion.evaluation.ranking.count import count_true
 from fusion.evaluation.ranking.exact import SHORTEST, check_finite, cosines_of_directions
 from fusion.evaluation.ranking.rough import (
@@ -83,6 +84,20 @@ def rank_both_ways(
     """
     if device is None or device.type == "mps":  # which has no float64
         device = torch.device("cpu")
+    with full_precision(device.type):  # TF32, which is on for networks, would need float64 here
+        return _rank(x, y, clips, is_dot, ways, device, block, together)
+
+
+def _rank(
+    x: Side,
+    y: Side,
+    clips: tuple[Tensor, Tensor],
+    is_dot: bool,
+    ways: tuple[bool, bool],
+    device: torch.device,
+    block: int | None,
+    together: bool,
+) -> tuple[Places | None, Places | None]:
     mine = share_of(len(x)) if together else slice(0, len(x))
     with all_or_none(together):
         search = _Search(x.part(mine), y, (clips[0][mine], clips[1]), is_dot, device, ways)
