@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from fusion.data.captions.table import Caption
+from fusion.data.datasets.dataset import ClipSet
+from fusion.evaluation.embed import embed
 from fusion.models import EAO
 from fusion.models.text.language_models import CLIPText, HFText
 from fusion.models.text.tower import TextReader, TextTower
@@ -83,3 +86,34 @@ def test_a_model_reads_numbered_tokens_beside_a_tower_and_states_as_before(bert)
     torch.testing.assert_close(model({"text": expected(bert), "video": video}), wanted)
     assert model.state_dict().keys() == before
     assert not [p for p in model.parameters() if p is next(bert.model.parameters())]
+
+
+class SeveralCaptions(ClipSet):
+    """Texts of three clips, as ``read`` gives them."""
+
+    shows = (0, 0, 0, 0, 1, 1, 2, 2)
+
+    def __init__(self, read):
+        self.captions = [
+            Caption(f"film{clip}", 0, 1, t) for clip, t in zip(self.shows, TEXTS, strict=True)
+        ]
+        self.read = read
+
+    def __getitem__(self, index):
+        return self.caption(index) | {"video": torch.full((2, 4), float(self.shows[index]))}
+
+    def caption(self, index):
+        return {"id": str(index), "text": self.read(TEXTS[index])}
+
+
+@pytest.mark.filterwarnings("ignore:.* have more than 3 tokens")
+def test_clips_with_several_captions_are_embedded_as_with_states(bert):
+    """Evaluation then makes the tokens of a model apart from its forward pass."""
+    torch.manual_seed(0)
+    sizes = {"token_dim": 8, "embedding_dim": 8, "num_heads": 2}
+    model = EAO({"text": {"dim": 8}, "video": {"dim": 4}}, ["t", "v", "tv"], **sizes).eval()
+    wanted = embed(model, SeveralCaptions(bert), shows=SeveralCaptions.shows).embeddings
+    TextTower(bert).beside(model)
+    clips = SeveralCaptions(TextReader(bert))
+    found = embed(model, clips, shows=clips.shows).embeddings
+    torch.testing.assert_close(dict(found), dict(wanted), rtol=1e-5, atol=1e-6)

@@ -61,11 +61,14 @@ class TextTower:
         if getattr(model, "text_tower", None) is self:
             return
 
-        def encode(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-            inputs, *rest = given
-            return (self.replace_texts(inputs, next(module.parameters()).device), *rest), named
+        def read(inputs: Any) -> Any:
+            return self.replace_texts(inputs, next(model.parameters()).device)
 
-        model.register_forward_pre_hook(encode, with_kwargs=True)
+        model.register_forward_pre_hook(
+            lambda _, given, named: ((read(given[0]), *given[1:]), named), with_kwargs=True
+        )
+        if (tokenize := getattr(model, "tokenize", None)) is not None:  # not by way of forward
+            object.__setattr__(model, "tokenize", lambda inputs: tokenize(read(inputs)))
         object.__setattr__(model, "text_tower", self)  # no part of the model's state
 
     def replace_texts(self, inputs: Any, device: torch.device) -> Any:
