@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -77,6 +76,7 @@ def make_model(width, combinations):
 def rank_some(options):
     """Rank some queries among all clips, which are in a file; print one line of JSON."""
     from fusion.evaluation.ranking import Side, rank_both_ways
+    from fusion.process import memory_at_peak
 
     count, width, queries = options["clips"], options["width"], options["queries"]
     generator = torch.Generator().manual_seed(0)
@@ -95,9 +95,8 @@ def rank_some(options):
         seconds = {"embed": 0.0, "rank": time.process_time() - start}
         wall = time.perf_counter() - started
     digest = hashlib.sha256(places.ranks.tobytes()).hexdigest()[:16]
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = {"cpu_s": seconds, "ranks": digest, "bytes": gallery.nbytes, "wall_s": wall}
-    print(json.dumps(found | {"whole_process_bytes": most}), flush=True)
+    print(json.dumps(found | {"whole_process_bytes": memory_at_peak()}), flush=True)
 
 
 def main():
