@@ -1,16 +1,17 @@
-"""Batches of any structure, for data sets that are not ours.
+"""Batches of any structure, for data sets that are not ours; how batches are read.
 
 Shapes: B items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from fusion.signals import leave_stopping_to_parent, stops_blocked
 from fusion.tokens import Batch, Tokens, map_nested
 
 Collate = Callable[[list[Any]], Any]
@@ -97,3 +98,13 @@ class NumberedCollate:
         """Collate the items; their ids are their numbers unless ``collate`` makes a Batch."""
         ids = [str(number) for number, _ in numbered]
         return as_batch(self.collate([item for _, item in numbered]), ids)
+
+
+def start_reading(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Begin to read batches; the workers of the loader leave it to this process to stop."""
+    loader.worker_init_fn = leave_stopping_to_parent
+    with stops_blocked():  # until the workers ignore them
+        batches = iter(loader)
+    for worker in getattr(batches, "_workers", ()):
+        worker.terminate = worker.kill  # the end of one that does not answer
+    return batches

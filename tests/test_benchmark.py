@@ -101,7 +101,8 @@ def test_plans_are_held_against_steps(tool):
     assert code == 0, errors
     rows = json.loads(output.splitlines()[-1])["rows"]
     assert len(rows) == 7 and all(row["predicted_by_measured"] > 0 for row in rows.values())
-    assert rows["tsm"]["predicted_by_measured"] == rows["eao"]["predicted_by_measured"] == 1
+    firsts = [rows[name]["predicted_by_measured"] for name in ("tsm", "eao")]
+    assert firsts == pytest.approx([1, 1], rel=1e-12)  # the rates are theirs
 
 
 @pytest.mark.slow

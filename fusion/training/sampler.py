@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fusion.files import num_cores
 from fusion.interfaces import TrainingSet
-from fusion.signals import leave_stopping_to_parent, stops_blocked
 from fusion.tokens import Batch
 from fusion.words import number_of
 
@@ -130,17 +129,7 @@ def make_loader(
         num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # else it would draw from the global one
-        worker_init_fn=leave_stopping_to_parent,
     )
-
-
-def start_reading(loader: DataLoader[Any]) -> Iterator[Batch]:
-    """Begin to read batches; the workers of the loader leave it to this process to stop."""
-    with stops_blocked():  # until the workers ignore them
-        batches = iter(loader)
-    for worker in getattr(batches, "_workers", ()):
-        worker.terminate = worker.kill  # the end of one that does not answer
-    return batches
 
 
 def clip_seeds(ids: Sequence[str], seed: int, epoch: int) -> Tensor:

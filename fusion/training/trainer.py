@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fusion import distributed
 from fusion.arithmetic import choose_arithmetic
+from fusion.batches import start_reading
 from fusion.checkpoint import save_weights
 from fusion.interfaces import Loss, Result, TrainingSet
 from fusion.models.batchnorm import batch_granularity
@@ -51,7 +52,6 @@ from fusion.training.sampler import (
     clip_seeds,
     make_loader,
     mix,
-    start_reading,
 )
 from fusion.training.settings import Settings
 from fusion.training.step import ExactStep

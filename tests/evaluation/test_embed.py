@@ -1,6 +1,8 @@
 """Clips are embedded once and texts once, on any number of processes, in whatever memory."""
 
 import dataclasses
+import os
+import signal
 
 import pytest
 import torch
@@ -56,6 +58,19 @@ def test_without_several_captions_every_item_is_read():
     clips = Captioned(range(5))
     found = embed(make_model(), clips, batch_size=2, shows=range(5))
     assert clips.read == list(range(5)) and not isinstance(found.embeddings, SharedRows)
+
+
+class Stopped(Captioned):
+    """A scheduler asks all processes to stop, also those that read."""
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().__getitem__(index)
+
+
+def test_f02_a_signal_to_processes_that_read_is_left_to_the_one_that_saves():
+    expected = embed(make_model(), Captioned(), batch_size=3)
+    check_same(embed(make_model(), Stopped(), batch_size=3, workers=1), expected)
 
 
 @pytest.mark.parametrize("shows", [None, SHOWS])

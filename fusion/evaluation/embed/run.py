@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from fusion.batches import Collate, NumberedCollate, NumberedItems
+from fusion.batches import Collate, NumberedCollate, NumberedItems, start_reading
 from fusion.data.datasets.dataset import collate as collate_clips
 from fusion.distributed import rank, world_size
 from fusion.evaluation.embed.captions import CaptionsOfClips
@@ -66,7 +66,8 @@ def embed(
         pin_memory=device.type == "cuda",
     )
     hidden = rank() > 0 or len(plan.batches) == 1
-    bar = tqdm(loader, desc="embedding", unit="batch", leave=False, disable=hidden)
+    read = start_reading(loader)
+    bar = tqdm(read, total=len(mine), desc="embedding", unit="batch", leave=False, disable=hidden)
     names: list[tuple[int, str]] = []
     first: list[Written] | None = None
     batches = zip(mine, bar, strict=True)
