@@ -49,7 +49,8 @@ def test_tokens_are_those_between_beginning_and_end(folder):
     torch.testing.assert_close(last[-1], whole.text_embeds[0])  # where CLIP itself reads
     torch.testing.assert_close(tokens, last[1:-1])
     assert encoder("...").shape == (0, 8)
-    assert CLIPText(str(folder), max_words=3)("a red star").equal(tokens[:3])
+    cut_off = CLIPText(str(folder), max_words=3)("a red star")
+    torch.testing.assert_close(cut_off, tokens[:3])  # a shorter text may be summed in another order
     assert len(CLIPText(str(folder), max_words=99)("a" * 100)) == 38
 
 
