@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WIDTHS = (360, 800, 1400)  # pixels
 HOW = "install both by: pip install playwright; apt-get install chromium"
 
 
@@ -77,6 +78,19 @@ def until(page, expression, seconds=20):
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"never true: {expression}"
         page.wait_for_timeout(20)
+
+
+def fits(page, *boxes):
+    """Check that nothing is wider than the screen, nor in the boxes, on a phone and on desks."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        until(page, f"innerWidth === {width}")
+        until(page, "document.documentElement.scrollWidth <= innerWidth")
+        for box in boxes:
+            at = f"document.querySelector('{box}')"
+            until(page, f"{at}.scrollWidth <= {at}.clientWidth")
+            place = page.locator(box).bounding_box()
+            assert place["x"] >= 0 and place["x"] + place["width"] <= width, (box, place, width)
 
 
 def times_of(page, selector, samples=10, pause=60):
