@@ -193,7 +193,8 @@ def open_folder():
         yield Path(name)
 
 
-def as_nobody(*words):
+@pytest.fixture(scope="module")
+def as_nobody():
     """Run a command as a user without rights; skip where that is impossible."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "HOME": "/nonexistent", "TMPDIR": "/tmp"}
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
@@ -202,11 +203,15 @@ def as_nobody(*words):
     look = [*nobody, sys.executable, "-c", "import fusion.config"]
     if subprocess.run(look, env=env, capture_output=True, cwd="/tmp").returncode:
         pytest.skip("another user may not read the packages of this environment")
-    command = [*nobody, sys.executable, "-m", "fusion", *map(str, words)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, cwd="/tmp")
+
+    def run(*words):
+        command = [*nobody, sys.executable, "-m", "fusion", *map(str, words)]
+        return subprocess.run(command, env=env, capture_output=True, text=True, cwd="/tmp")
+
+    return run
 
 
-def test_an_index_that_cannot_be_written_is_searched(run, model, films, open_folder):
+def test_an_index_that_cannot_be_written_is_searched(as_nobody, run, model, films, open_folder):
     shutil.copytree(run, open_folder / "run")
     shutil.copytree(films, open_folder / "films")
     Index(open_folder / "i", open_folder / "run").add(open_folder / "films", quiet=True)
