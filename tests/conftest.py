@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from tests.processes import run as run_processes
 
 PYTHON = (sys.executable,)
 LONGEST = ("test_step.py", "test_tools.py")  # they start several processes, one after the other
+
+frozen = SimpleNamespace(modules=0)  # how many were imported when garbage was last looked for
 
 # One thread, in the tests and in what they start: two cores run two tests. OMP_NUM_THREADS=2 is
 # obeyed: results must not depend on the number of threads.
@@ -36,6 +39,13 @@ def pytest_collection_finish():
     """Nothing of what was imported is garbage; each training looks for some, at its end."""
     gc.collect()
     gc.freeze()
+    frozen.modules = len(sys.modules)
+
+
+def pytest_runtest_teardown():
+    """Nor is what was imported since by a test, such as torch._dynamo."""
+    if len(sys.modules) > frozen.modules + 100:
+        pytest_collection_finish()
 
 
 @pytest.fixture(autouse=True)

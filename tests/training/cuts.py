@@ -330,7 +330,6 @@ def compare_with_faults(reference, thorough, few=False):
             largest, count = max(largest, found), count + 1
         if alone:
             halves = itertools.cycle([next(halves), next(halves)][::-1])
-    gc.unfreeze()
     return {"runs": count, "largest": largest}
 
 
