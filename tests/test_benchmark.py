@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fusion.models.tsm import TSM
-from tools.benchmarks import video
+from tools import benchmark
+from tools.benchmarks import loss, video
 from tools.benchmarks.inflated import KINDS, Inflated
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ NETWORK = {"block": "basic", "layers": [1, 1, 1, 1], "widths": [8, 8, 8, 8]}
             ["step", "--size", "tiny", "--batch", "4", "--no-davenet", "--precision", "bf16"],
             marks=pytest.mark.slow,
         ),
-        ["loss", "--batch", "512", "--width", "8"],
+        pytest.param(["loss", "--batch", "512", "--width", "8"], marks=pytest.mark.slow),
         pytest.param(
             ["loss", "--kind", "mcn", "--batch", "600", "--width", "8"], marks=pytest.mark.slow
         ),
@@ -44,6 +45,18 @@ def test_the_last_line_is_json_with_a_ratio(tool, words):
     assert result["command"] == words[0]
     assert result["ratio"]
     assert [len(seconds) for seconds in result["seconds"].values()] == [1, 1]
+
+
+def test_losses_are_measured_in_this_process(monkeypatch, capsys):
+    """As above, but for the memory, for which new processes import torch: that takes seconds."""
+    monkeypatch.setattr(loss, "peak_bytes", lambda *_, device: 2**20)
+    words = ["benchmark.py", "loss", "--batch", "64", "--width", "8", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    benchmark.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["command"] == "loss" and result["ratio"] and result["memory_ratio"] == 1
+    assert [len(seconds) for seconds in result["seconds"].values()] == [1, 1]
+    assert result["peak_MiB"] == {"plain": 1, "fast": 1}
 
 
 @pytest.mark.slow
