@@ -50,7 +50,8 @@ def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference
     ("world_size", "words"),
     [
         (2, []),
-        (8, ["--few"]),
+        (4, ["--few"]),
+        pytest.param(8, ["--few"], marks=pytest.mark.slow),
         pytest.param(2, ["--thorough"], marks=pytest.mark.slow),
         pytest.param(4, ["--thorough"], marks=pytest.mark.slow),
     ],
