@@ -22,6 +22,7 @@ from tools.benchmarks import (
     reading,
     safety,
     scaling,
+    scarce,
     search,
     step,
     store,
@@ -43,6 +44,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py dropout --precision bf16
   python tools/benchmark.py text                      # CLIP's text encoder in a step
   python tools/benchmark.py scaling --processes 1 2 4 8
+  python tools/benchmark.py scarce --size paper --batch 16384 --precision bf16   # on a GPU
   python tools/benchmark.py store
   python tools/benchmark.py search --clips 1000 100000 1000000       # 2.5 GB of disk
   python tools/benchmark.py video --size 224 --batch 8                       # on a GPU
@@ -126,6 +128,10 @@ def _add_gallery(command):
     command.add_argument("--processes", type=positive, default=1, help="processes (default: 1)")
     text = "threads of a process (default: the cores are divided)"
     command.add_argument("--threads", type=positive, help=text)
+    text = "embed and rank on the GPU (default: on the CPU, whatever there is)"
+    command.add_argument("--gpu", action="store_true", help=text)
+    text = "processes that read the clips (default: 0, the one that embeds)"
+    command.add_argument("--workers", type=int, default=0, help=text)
     text = "folder of another version, such as a git worktree, that is measured in turn"
     command.add_argument("--against", help=text)
 
@@ -166,6 +172,14 @@ def _add_scaling(command):
     command.add_argument("--plain", action="store_true", help=text)
     text = "send gradients in bf16"
     command.add_argument("--bf16-gradients", action="store_true", help=text)
+
+
+def _add_scarce(command):
+    _add_batch(command, 512)
+    _add_size(command, "tiny")
+    command.add_argument("--precision", choices=["no", "bf16"], default="no", help="autocast")
+    text = "MiB that the first step may take beside what there is before it (default: no limit)"
+    command.add_argument("--limit-mib", type=positive, help=text)
 
 
 def _add_store(command):
@@ -252,6 +266,7 @@ SUBJECTS = {
     "dropout": (dropout, _add_dropout, "dropout by clip, beside that of torch"),
     "text": (text, _add_text, "CLIP's text encoder: sentence by sentence, and in batches"),
     "scaling": (scaling, _add_scaling, "1, 2, 4, 8 processes: clips/s, bytes, waits, shares"),
+    "scarce": (scarce, _add_scarce, "steps whose batch does not fit into memory"),
     "store": (store, _add_store, "random clips read from a feature store and from whole files"),
     "video": (video, _add_video, "TSM, the network of single frames and 3D networks"),
     "reading": (reading, _add_reading, "clips read from films; how long training waits for them"),

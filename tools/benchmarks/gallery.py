@@ -19,7 +19,7 @@ CHILD = Path(__file__).with_name("gallery_child.py")
 
 
 def run(arguments, device):
-    """Measure both versions; on a CPU, whatever the device is."""
+    """Measure both versions; on a CPU unless ``--gpu`` is given."""
     options = {
         "clips": arguments.clips,
         "captions": arguments.captions or arguments.clips,
@@ -27,6 +27,8 @@ def run(arguments, device):
         "combinations": arguments.combinations,
         "simple": arguments.simple,
         "queries": arguments.queries,
+        "device": "cuda" if arguments.gpu else "cpu",
+        "workers": arguments.workers,
         "processes": arguments.processes,
         "threads": max(1, len(os.sched_getaffinity(0)) // arguments.processes),
     }
@@ -44,6 +46,10 @@ def run(arguments, device):
         if "plain" in seconds:
             ratios = [p / f for p, f in zip(seconds["plain"], seconds["fast"], strict=True)]
             result[f"{part}_ratio"] = sorted(ratios)[len(ratios) // 2]
+    for part in ("embed", "rank"):
+        result[f"{part}_s"] = {
+            n: [one["wall_s"][part] for one in ones] for n, ones in found.items()
+        }
     unique = found["fast"][0]["bytes"]
     result["embeddings_MiB"] = {n: ones[0]["bytes"] / 2**20 for n, ones in found.items()}
     result["peak_of_embeddings"] = {
@@ -55,6 +61,8 @@ def run(arguments, device):
         result["ns_per_score"] = 1e9 * seconds / cells
         result["cpu_h_for_every_clip"] = seconds / cells * options["clips"] ** 2 / 3600
         result["whole_process_MiB"] = found["fast"][0]["whole_process_bytes"] / 2**20
+    if arguments.gpu:
+        result["peak_of_gpu_MiB"] = found["fast"][0]["gpu_bytes"] / 2**20
     result["same_ranks"] = len({one["ranks"] for ones in found.values() for one in ones}) == 1
     return result
 

@@ -93,7 +93,7 @@ def rank_some(options):
         sides = Side([asked]), Side([gallery])
         places, _ = rank_both_ways(*sides, (clips[:queries], clips), ways=(True, False))
         seconds = {"embed": 0.0, "rank": time.process_time() - start}
-        wall = time.perf_counter() - started
+        wall = {"embed": 0.0, "rank": time.perf_counter() - started}
     digest = hashlib.sha256(places.ranks.tobytes()).hexdigest()[:16]
     found = {"cpu_s": seconds, "ranks": digest, "bytes": gallery.nbytes, "wall_s": wall}
     print(json.dumps(found | {"whole_process_bytes": memory_at_peak()}), flush=True)
@@ -111,30 +111,43 @@ def main():
     torch.manual_seed(0)
     combinations, width = options["combinations"], options["width"]
     model = Simple(combinations, width) if options["simple"] else make_model(width, combinations)
-    clips = Drawn(options["clips"], options["captions"], options["simple"])
-    model(batch_of(clips), list(combinations))
-    how = {"shows": clips.of} if "shows" in inspect.signature(embed).parameters else {}
+    clips, device = Drawn(options["clips"], options["captions"], options["simple"]), None
+    first = batch_of(clips)
+    if options.get("device") == "cuda":
+        device, model = torch.device("cuda"), model.cuda()
+        first = {name: tokens.to(device) for name, tokens in first.items()}
+    model(first, list(combinations))
+    known = inspect.signature(embed).parameters
+    how = {"shows": clips.of, "workers": options.get("workers", 0)}
+    how = {name: value for name, value in how.items() if name in known}
     together = "together" in inspect.signature(rank_directions).parameters
     print("start", flush=True)
     sys.stdin.readline()  # the memory before has been measured
     times = [(time.process_time(), time.perf_counter())]
     embedded = embed(model, clips, **how)
     embedded = dataclasses.replace(embedded, shows=torch.tensor(clips.of))
+    if device is not None:
+        torch.cuda.synchronize()
     times.append((time.process_time(), time.perf_counter()))
     ranked = {}
     is_main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     if together:
-        ranked = rank_directions(embedded, together=True)
+        ranked = rank_directions(embedded, device=device, together=True)
     elif is_main:
         ranked = rank_directions(embedded)
     times.append((time.process_time(), time.perf_counter()))
-    parts = {n: b[0] - a[0] for n, a, b in zip(("embed", "rank"), times, times[1:], strict=False)}
+    cpu, wall = (
+        {"embed": times[1][i] - times[0][i], "rank": times[2][i] - times[1][i]} for i in (0, 1)
+    )
     digest = hashlib.sha256()
     for name, found in ranked.items():
         digest.update(name.encode() + b"".join(part.tobytes() for part in found.places))
     size = size_of(embedded)
-    found = {"cpu_s": parts, "ranks": digest.hexdigest()[:16] if is_main else None, "bytes": size}
-    print(json.dumps(found | {"wall_s": times[2][1] - times[0][1]}), flush=True)
+    found = {"cpu_s": cpu, "ranks": digest.hexdigest()[:16] if is_main else None, "bytes": size}
+    found |= {"wall_s": wall}
+    if device is not None:
+        found["gpu_bytes"] = torch.cuda.max_memory_allocated()
+    print(json.dumps(found), flush=True)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -103,9 +103,9 @@ def deviation(ours, theirs):
     }
 
 
-def product_rate(device, size=8192, repeats=20):
-    """Measure the rate of bf16 matrix products, in FLOP/s."""
-    x, y = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+def product_rate(device, size=8192, repeats=20, dtype=torch.bfloat16):
+    """Measure the rate of matrix products, in FLOP/s."""
+    x, y = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     for _ in range(3):
         x @ y
     finish(device)

@@ -1,6 +1,7 @@
 """One training step of EAO: forward pass, six losses, backward pass. No optimizer."""
 
 import copy
+import time
 
 import torch
 
@@ -10,6 +11,7 @@ from tools.benchmarks.measure import (
     compare_times,
     count_flop,
     deviation,
+    finish,
     peak_bytes,
     product_rate,
     saved_bytes,
@@ -37,8 +39,10 @@ def run(arguments, device):
     if arguments.channels_last:
         turned = copy.deepcopy(model).to(memory_format=torch.channels_last)
         ways["channels_last"] = lambda: step(fast_step, turned, loss, inputs, precision)
-    if device.type == "cuda":
-        ways = {name: way for name, way in ways.items() if _fits(way)}
+    first = {}
+    if device.type == "cuda" or arguments.compile:
+        first = {name: _first_seconds(way, device) for name, way in ways.items()}
+        ways = {name: way for name, way in ways.items() if first[name] is not None}
         if "fast" not in ways:
             raise ValueError(f"--batch {arguments.batch} does not fit into memory; give a smaller")
     seconds, ratios = ({}, {})
@@ -59,6 +63,7 @@ def run(arguments, device):
         "fill": arguments.fill,
         "precision": arguments.precision,
         "seconds": seconds,
+        "first_step_s": first,  # with what is compiled or chosen there
         "ratio": ratios,
         "GFLOP_per_clip": {name: count / 1e9 for name, count in flop.items()},
         "deviation": compare(model, loss, few, precision),
@@ -195,12 +200,15 @@ def profile(way, device):
     return profiler.key_averages().table(sort_by=key, row_limit=25, max_name_column_width=60)
 
 
-def _fits(way):
+def _first_seconds(way, device):
+    """Time the first step; None: memory ran out."""
+    begun, seconds = time.perf_counter(), None
     try:
         way()
+        finish(device)
+        seconds = time.perf_counter() - begun
     except torch.OutOfMemoryError:
-        fits = False
-    else:
-        fits = True
-    torch.cuda.empty_cache()  # not before the error, which holds the tensors, is gone
-    return fits
+        pass
+    if seconds is None:  # not before the error, which holds the tensors, is gone
+        torch.cuda.empty_cache()
+    return seconds
