@@ -113,9 +113,10 @@ def test_plans_are_held_against_steps(tool):
     code, output, errors = tool("tools/benchmark.py", "plan", "--repeats", "1", "--batch", "2")
     assert code == 0, errors
     rows = json.loads(output.splitlines()[-1])["rows"]
-    assert len(rows) == 7 and all(row["predicted_by_measured"] > 0 for row in rows.values())
-    firsts = [rows[name]["predicted_by_measured"] for name in ("tsm", "eao")]
-    assert firsts == pytest.approx([1, 1], rel=1e-12)  # the rates are theirs
+    for way in ("by_operations", "by_work"):
+        assert len(rows) == 7 and all(row[way] > 0 for row in rows.values())
+        firsts = [rows[name][way] for name in ("tsm", "eao")]
+        assert firsts == pytest.approx([1, 1], rel=1e-12)  # they are what others are compared to
 
 
 @pytest.mark.slow
@@ -175,6 +176,7 @@ def test_processes_are_measured(tool):
     result = json.loads(output.splitlines()[-1])["processes"]
     assert [*result] == ["1", "2"] and result["1"]["efficiency"] == 1
     assert (result["2"]["votes"], result["2"]["by_kind"]["gather"]) == (2, 4)
+    assert output.startswith("processes  clips/s") and result["2"]["cpu_ratio"] > 0
     for found in result.values():
         assert sum(found["shares"].values()) == pytest.approx(1)
         assert {*found["shares"]} == {"reading", "arithmetic", "communication", "waiting"}

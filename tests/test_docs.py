@@ -168,6 +168,18 @@ def test_every_command_line_is_accepted_by_its_tool(parse, monkeypatch, capsys):
     assert seen >= {name_of(tool) for tool in TOOLS}
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_shell_scripts_have_no_mistake_of_syntax():
+    scripts = {
+        page: re.findall(r"^```(?:ba)?sh\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
+        for page in PAGES
+    }
+    assert sum(map(len, scripts.values())) > 50
+    text = "\n".join(f"{{ :\n{one}\n}}" for its in scripts.values() for one in its)
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_name_of_the_package_can_be_imported():
     text = "\n".join(map(ours, PAGES))
     names = set(re.findall(r"(?:^::: |`)(fusion(?:\.\w+)+)", text, re.M))

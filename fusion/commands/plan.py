@@ -15,7 +15,7 @@ from fusion.config import ConfigError, check, load_config
 from fusion.plan.clip import Clip, clip_of, clips_of
 from fusion.plan.count import Counts, count
 from fusion.plan.machine import Machine
-from fusion.plan.measured import Measured, compare, machine_like, read_run
+from fusion.plan.measured import Measured, adjust, compare, machine_like, read_run
 from fusion.plan.predict import Plan, predict
 from fusion.plan.words import describe, obstacles
 from fusion.tasks import make_task
@@ -33,9 +33,10 @@ def plan(given: argparse.Namespace) -> None:
     if measured and "devices" not in wishes:
         machine = dataclasses.replace(machine, devices=measured.devices)
     config = _config(given, measured)
-    if given.like:
-        machine = _like(given.like, machine, given.words)
     counts, clip = count_config(config, given.words)
+    if given.like:
+        share = max(1, config["trainer"]["batch_size"] // machine.devices)
+        machine = _like(given.like, machine, given.words, (counts, share))
     known, evaluated = clips_of(config)
     clips = given.clips or (measured.clips if measured else known)
     evaluated = evaluated if given.evaluated is None else given.evaluated
@@ -81,12 +82,15 @@ def _config(given: argparse.Namespace, measured: Measured | None) -> Mapping[str
     return load_config(given.config, [*unread, *given.overrides])
 
 
-def _like(run: str, machine: Machine, words: int) -> Machine:
-    """Give the machine the rate of a run."""
+def _like(run: str, machine: Machine, words: int, ours: tuple[Counts, int]) -> Machine:
+    """Give the machine the rate of a run; ``ours``: what is planned, and clips of a step."""
     found = read_run(run)
     counts, clip = count_config(found.config, words)
     plan_of = functools.partial(predict, counts, clip, found.config["trainer"], clips=None)
-    return machine_like(found, machine, lambda alone: plan_of(machine=alone))
+    machine = machine_like(found, machine, lambda alone: plan_of(machine=alone))
+    if not found.on_cpu or ours[0] == counts:
+        return machine
+    return adjust(machine, ours, (counts, found.config["trainer"]["batch_size"]))
 
 
 def as_json(

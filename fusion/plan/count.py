@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fusion.models.batchnorm import GroupedBatchNorm, batch_granularity
 from fusion.plan.clip import Clip
+from fusion.plan.work import Rates, count_calls
 
 FEW = 4  # clips that are counted together; kept bytes are the slope up to twice as many
 LOSS_PASSES = 4  # a tile of similarities is computed, again in the backward pass, and used twice
@@ -26,6 +27,16 @@ class Counts(NamedTuple):
     output_values: int  # of a clip, those that ranks exchange
     loss_flop: float  # of a clip, for each clip of the batch that it is compared with
     granularity: int | None  # clips that a chunk is a multiple of; None: it cannot be cut
+    moved_bytes: float = 0.0  # of a clip, that the calls of a step read and write, in float32
+    moved_once: float = 0.0  # of a chunk, whatever its size, such as weights
+    calls: float = 0.0  # of a chunk
+
+    def seconds(self, clips: int, rates: Rates) -> float:
+        """Return what a step of so many clips takes, by operations, bytes and calls."""
+        moved = clips * self.moved_bytes + self.moved_once
+        return (
+            clips * self.step_flop / rates.products + moved / rates.moved + self.calls * rates.call
+        )
 
 
 def count(model: nn.Module, loss: Any, clip: Clip) -> Counts:
@@ -46,13 +57,14 @@ def count(model: nn.Module, loss: Any, clip: Clip) -> Counts:
         outputs: dict[str, Tensor] = model(clip.batch(clips), **given, **seeds)
         return {name: rows for name, rows in outputs.items() if rows.is_floating_point()}
 
-    def step() -> None:
-        torch.autograd.backward([rows.float().sum() for rows in run(FEW).values()])
+    def step(clips: int = FEW) -> None:
+        torch.autograd.backward([rows.float().sum() for rows in run(clips).values()])
 
     with torch.no_grad():
         forward = count_flop(lambda: run(FEW))
         outputs = {name: rows[0].numel() for name, rows in run(1).items()}
     kept = [saved_bytes(lambda n=n: run(n), model.parameters()) for n in (FEW, 2 * FEW)]  # type: ignore[misc]
+    (calls, few), (_, more) = (count_calls(lambda n=n: step(n)) for n in (FEW, 2 * FEW))  # type: ignore[misc]
     pairs = _pairs(loss)
     return Counts(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -63,6 +75,9 @@ def count(model: nn.Module, loss: Any, clip: Clip) -> Counts:
         output_values=sum(outputs.values()) if pairs else 0,
         loss_flop=sum(2.0 * LOSS_PASSES * outputs.get(left, 0) for left, _ in pairs),
         granularity=granularity,
+        moved_bytes=(more - few) / FEW,
+        moved_once=float(2 * few - more),
+        calls=float(calls),
     )
 
 

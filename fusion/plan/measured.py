@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 from fusion.checkpoint import CONFIG
 from fusion.config import ConfigError, load_config
+from fusion.plan.count import Counts
 from fusion.plan.machine import Machine
 from fusion.plan.predict import Plan
+from fusion.plan.work import measure_rates
 from fusion.training.log import read_metrics
 
 
@@ -24,6 +26,8 @@ class Measured(NamedTuple):
     step: float  # seconds, the median
     reading_share: float  # of its steps, the median
     clips: int  # of an epoch, those of whole batches
+    on_cpu: bool
+    on_gpu: bool = False
 
 
 def read_run(folder: str | Path) -> Measured:
@@ -47,13 +51,15 @@ def read_run(folder: str | Path) -> Measured:
     batch = config["trainer"]["batch_size"]
     first = [row["step"] for row in rows if row["epoch"] == rows[0]["epoch"]]
     try:
-        devices = json.loads((folder / "cost.json").read_text())["processes"]
+        cost = json.loads((folder / "cost.json").read_text())
+        devices, device = cost["processes"], str(cost.get("device"))
     except (OSError, ValueError, KeyError):
         raise ConfigError(
             f"{folder} has no cost.json that says on how many processes it was trained; let the"
             " run end"
         ) from None
-    return Measured(config, devices, batch / speed, share, max(first) * batch)
+    on_cpu = device.startswith("cpu")
+    return Measured(config, devices, batch / speed, share, max(first) * batch, on_cpu)
 
 
 def machine_like(run: Measured, machine: Machine, plan: Callable[[Machine], Plan]) -> Machine:
@@ -74,6 +80,22 @@ def machine_like(run: Measured, machine: Machine, plan: Callable[[Machine], Plan
     return dataclasses.replace(
         machine, tflops=rate / 1e12, utilisation=1.0, memory_tbps=machine.memory_tbps * 1e6
     )
+
+
+def adjust(machine: Machine, ours: tuple[Counts, int], theirs: tuple[Counts, int]) -> Machine:
+    """Adjust the rate of a CPU, measured with another model, to the model that is planned.
+
+    Args:
+        machine: with the rate of ``theirs``.
+        ours: counts of the model, and the clips of a step.
+        theirs: those of the run that the rate is from.
+    """
+    rates = measure_rates()
+    each, other = (
+        counts.seconds(clips, rates) / (clips * counts.step_flop)
+        for counts, clips in (ours, theirs)
+    )
+    return dataclasses.replace(machine, tflops=machine.tflops * other / each)
 
 
 def compare(run: Measured, plan: Plan) -> dict[str, float]:

@@ -6,18 +6,21 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fusion.cli.main import main
 from fusion.commands.plan import count_config
 from fusion.config import ConfigError, load_config
 from fusion.losses import CombinatorialLoss
+from fusion.plan import measured
 from fusion.plan.clip import HOWTO100M, Clip, Part, clip_of, clips_of
 from fusion.plan.count import Counts, count
 from fusion.plan.machine import Machine
 from fusion.plan.measured import machine_like, read_run
 from fusion.plan.predict import BUCKET_BYTES, FREE, KEPT_IN_HALF, WORKSPACE, predict
 from fusion.plan.words import describe, obstacles
+from fusion.plan.work import Rates, count_calls
 from tests.tiny import write_config
 
 WIDTH = 6  # of embeddings
@@ -251,6 +254,36 @@ def test_the_rate_of_a_run_predicts_it(tmp_path, capsys):
     assert "2 devices" in out and "predicted / measured" in out
     with pytest.raises(ConfigError, match="--like: the run was on 2 devices"):
         machine_like(read_run(two), MACHINE, lambda m: None)
+
+
+def test_the_rate_of_a_narrow_model_on_a_cpu_is_adjusted_to_a_wide_one(monkeypatch):
+    rates = Rates(products=2e9, moved=1e6, call=1e-3)
+    monkeypatch.setattr(measured, "measure_rates", lambda: rates)
+    narrow = COUNTS._replace(step_flop=1e9, moved_bytes=5e5, moved_once=2e6, calls=500.0)
+    assert narrow.seconds(4, rates) == pytest.approx(2 + 4 + 0.5)
+    wide = narrow._replace(step_flop=4e9, moved_bytes=1e6, moved_once=8e6)
+    assert wide.seconds(4, rates) == pytest.approx(8 + 12 + 0.5)
+    found = measured.adjust(MACHINE, (wide, 4), (narrow, 4))
+    assert found.tflops == pytest.approx(MACHINE.tflops * (6.5 / 4) / (20.5 / 16))
+
+
+def test_calls_and_what_they_move_are_counted():
+    x, y = torch.zeros(3, 4), torch.zeros(4, 5)
+
+    def work():
+        return (x.view(4, 3).mT @ y).add_(1)  # looking at x in another way is no work
+
+    assert count_calls(work) == (2, 4 * (12 + 20 + 15) + 4 * (15 + 15))
+    q = torch.zeros(2, 1, 3, 4, device="meta", requires_grad=True)
+
+    def attend():
+        F.scaled_dot_product_attention(q, q, q).sum().backward()
+
+    calls, moved = count_calls(attend)
+    summed = 4 * (24 + 1) + 4 * 2  # and a 1 like the sum, of which its gradient begins
+    added = 2 * 4 * (24 + 24 + 24)  # three gradients are added up
+    assert moved == 4 * 4 * 24 * (1 + 2) + summed + added
+    assert calls == 2 + 2 + 2
 
 
 def test_a_plan_is_said_in_words(capsys):

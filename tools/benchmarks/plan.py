@@ -1,8 +1,9 @@
 """What ``fusion plan`` takes for granted: a step takes as long as its operations.
 
-The rate of the processor is that of the first config of a method, in CPU seconds, and predicts the
-steps of the others: more frames, other widths, another depth. A small network on a processor is not
-bound by operations alone, so this is the hard case; a large one on a GPU is nearer to it.
+The first config of a method, in CPU seconds, predicts the steps of the others: more frames, other
+widths, another depth. Once by operations alone, and once by operations, bytes and calls, whose
+rates are measured beforehand (``fusion/plan/work.py``). A small network on a processor is not bound
+by operations alone, so this is the hard case; a large one on a GPU is nearer to it.
 """
 
 import statistics
@@ -12,9 +13,11 @@ import torch
 
 from fusion.commands.plan import count_config
 from fusion.config import load_config
+from fusion.plan.work import measure_rates
 from fusion.report.layout import align
 from fusion.tasks import make_task
 
+WAYS = {"by_operations": "operations", "by_work": "operations, bytes, calls"}
 SLIM = "model.network={block: basic, layers: [1, 1, 1, 1], widths: "
 CASES = {  # of each method the first one gives the rate
     "tsm": {
@@ -33,7 +36,7 @@ CASES = {  # of each method the first one gives the rate
 
 def run(arguments, device):
     """Time steps in turn, and print what the rate of the first predicts of the others."""
-    rows = {}
+    rates, rows = measure_rates(), {}
     for cases in CASES.values():
         steps = {name: make_step(words, arguments.batch) for name, words in cases.items()}
         seconds = {name: [] for name in cases}
@@ -45,24 +48,34 @@ def run(arguments, device):
                     seconds[name].append(time.process_time() - before)
         medians = {name: statistics.median(its) for name, its in seconds.items()}
         first = next(iter(cases))
-        rate = steps[first][1] / medians[first]
-        for name, (_, flop) in steps.items():
-            predicted = flop / rate
-            rows[name] = {
-                "gflop": flop / 1e9,
-                "measured_cpu_seconds": medians[name],
-                "predicted_by_measured": predicted / medians[name],
-            }
-    lines = [["", "GFLOP a step", "CPU seconds", "predicted / measured"]]
+        rows |= {
+            name: compare(counts, steps[first][1], arguments.batch, rates)
+            | {"measured_cpu_seconds": medians[name]}
+            for name, (_, counts) in steps.items()
+        }
+        for name in cases:
+            for way in WAYS:
+                predicted = rows[name][way] * medians[first]
+                rows[name][way] = predicted / medians[name]
+    lines = [["", "GFLOP a step", "CPU seconds", *(f"by {WAYS[way]}" for way in WAYS)]]
     for name, row in rows.items():
-        numbers = (row["gflop"], row["measured_cpu_seconds"], row["predicted_by_measured"])
+        numbers = (row["gflop"], row["measured_cpu_seconds"], *(row[way] for way in WAYS))
         lines.append([name, *(f"{number:.3g}" for number in numbers)])
-    print("\n".join(align(lines, left=1)))
-    return {"rows": rows}
+    print("predicted / measured\n" + "\n".join(align(lines, left=1)))
+    return {"rates": rates._asdict(), "rows": rows}
+
+
+def compare(counts, first, batch, rates):
+    """Say how many times as long as the first config another should take, in both ways."""
+    return {
+        "gflop": batch * counts.step_flop / 1e9,
+        "by_operations": counts.step_flop / first.step_flop,
+        "by_work": counts.seconds(batch, rates) / first.seconds(batch, rates),
+    }
 
 
 def make_step(words, batch):
-    """Make a function that takes a forward and a backward pass, and count its operations."""
+    """Make a function that takes a forward and a backward pass, and count what it does."""
     config = load_config(words[0], words[1:])
     counts, clip = count_config(config, 20)
     torch.manual_seed(0)
@@ -84,4 +97,4 @@ def make_step(words, batch):
         model.zero_grad()
         torch.autograd.backward([rows.sum() for rows in model(inputs, **given).values()])
 
-    return step, batch * counts.step_flop
+    return step, counts
