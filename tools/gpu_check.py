@@ -44,7 +44,7 @@ PARTS = {  # of each: its line in the help, its program on a GPU, and at tiny si
         [*PYTEST, "tests/test_gpu.py"],
     ),
     "step": (
-        "a step of the paper's model with 2,240 clips, with a profile",
+        "a step of the paper's model, with a profile",
         [*BENCHMARK, *STEP, "--profile"],
         [*BENCHMARK, "step", "--size", "tiny", "--batch", "4", "--repeats", "1", "--profile"],
     ),
@@ -54,12 +54,12 @@ PARTS = {  # of each: its line in the help, its program on a GPU, and at tiny si
         [*BENCHMARK, "step", "--size", "tiny", "--batch", "2", "--repeats", "1", "--compile"],
     ),
     "memory": (
-        "16,384 clips: memory runs out, and the step is the same in chunks that fit",
+        "a batch that does not fit: memory runs out, and chunks that fit give the same",
         [*BENCHMARK, "scarce", "--size", "paper", "--batch", "16384", "--precision", "bf16"],
-        [*BENCHMARK, "scarce", "--size", "tiny", "--batch", "128", "--limit-mib", "80"],
+        [*BENCHMARK, "scarce", "--size", "tiny", "--batch", "128", "--limit-mib", "130"],
     ),
     "evaluation": (
-        "59,800 captions of 2,990 clips, embedded and ranked in 18 directions",
+        "captions and their clips, embedded and ranked in 18 directions",
         [*BENCHMARK, *GALLERY, *FULL],
         [*BENCHMARK, *GALLERY, *TINY],
     ),
@@ -146,10 +146,11 @@ def read_output(name, code, log, tiny):
     if code:
         return {"state": FAILED, "why": f"ended with {code}: {visible(last)[:300]}"}
     if name == "tests":
-        said = {"result": {"said": last.strip("= ")}}
-        return (
-            said if "passed" in last or tiny else {"state": FAILED, "why": f"no test ran: {last}"}
-        )
+        said = last.strip("= ")
+        if "passed" in last:
+            return {"result": {"said": said}}
+        why = "no test ran"
+        return {"result": {"said": said}, "why": why} if tiny else {"state": FAILED, "why": why}
     try:
         return {"result": json.loads(last)}
     except ValueError:

@@ -69,7 +69,7 @@ class Attention(TorchFunctionMode):
     ) -> Any:
         """Replace attention by one call without a value, where there are no data."""
         if function is F.scaled_dot_product_attention and arguments[0].is_meta:
-            return _OneCall.apply(*arguments[:3], self.calls)  # type: ignore[no-untyped-call]
+            return _OneCall.apply(*arguments[:3], self.calls)
         return function(*arguments, **(words or {}))
 
 

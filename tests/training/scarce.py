@@ -7,7 +7,6 @@ with "cuda", on its share of that of the device; 0 for none.
 """
 
 import json
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.training import cuts
+from tools.benchmarks.measure import limit_memory
 
 
 class Wide(torch.nn.Module):
@@ -28,20 +28,6 @@ class Wide(torch.nn.Module):
 
     def forward(self, words):
         return self.projection(words) + 0 * self.wide(words).mean()
-
-
-def set_limit(extra, cuda):
-    """Let the process have this many bytes more than it has now."""
-    if cuda:
-        everything = torch.cuda.mem_get_info()[1]
-        torch.cuda.empty_cache()
-        fraction = (torch.cuda.memory_reserved() + extra) / everything
-        torch.cuda.set_per_process_memory_fraction(fraction)
-    else:
-        # not RLIMIT_AS: addresses a thread's allocator reserves, and never writes, would count
-        pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack
-        most = pages * resource.getpagesize() + extra
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def main():
@@ -57,7 +43,7 @@ def main():
 
         def take(batch):
             if limit and not losses:
-                set_limit(limit << 20, cuda)
+                limit_memory(limit << 20, cuda)
             value, terms = step(batch)
             losses.append(value.item())
             return value, terms

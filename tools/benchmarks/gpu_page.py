@@ -6,6 +6,7 @@ from markupsafe import Markup
 
 from fusion.report.page import page, render
 from tools.benchmarks import gpu_plan
+from tools.benchmarks.scarce import GROUP
 
 HEAD = ("figure", "measured", "predicted", "predicted / measured")
 GOAL = 0.55  # share of the device's matrix rate that a step is to reach
@@ -13,14 +14,15 @@ HEADLINE = Markup(
     "<h1>{} <span>{} TFLOP/s</span></h1>"
     '<p class="lead">{}. The rate is that of matrix products, measured.</p>'
 )
+NAMES = {"memory_GiB": "memory, GiB", "product_TFLOP_per_s": "matrix products, TFLOP/s"}
 TINY = Markup(
     '<p class="note">Tiny sizes on a CPU: they show that the way works, and say nothing of'
     " speed.</p>"
 )
 NOTES = (
     f"Predictions are those of fusion plan, for {gpu_plan.UTILISATION:g} of the measured rate of"
-    " matrix products. The update of the weights, reading and ranking are not in them, except that"
-    " the update is in the steps of 16,384 clips.",
+    " matrix products. Reading and ranking are not in them, and the update of the weights only in"
+    " the steps of a batch that does not fit.",
 )
 
 
@@ -44,6 +46,7 @@ def _step(result, machine, rate):
     clips = result["batch"] / seconds
     share = clips * result["GFLOP_per_clip"]["fast"] / 1e3 / rate
     rows = [
+        _count("clips", result["batch"]),
         _row("seconds of a step", seconds, planned["step_s"]),
         _row("clips a second", clips, result["batch"] / planned["step_s"]),
         ["share of the rate of products", f"{100 * share:.1f} %", *_goal(share)],
@@ -60,7 +63,7 @@ def _goal(share):
 
 def _compile(result, machine, rate):
     planned = gpu_plan.plan_step(result["size"], result["batch"], result["precision"], machine)
-    rows = []
+    rows = [_count("clips", result["batch"])]
     for way, words in {"fast": "without", "compiled": "with"}.items():
         if way not in result["seconds"]:
             rows.append([f"seconds of a step, {words} torch.compile", "out of memory", "-", "-"])
@@ -74,12 +77,11 @@ def _compile(result, machine, rate):
 
 
 def _memory(result, machine, rate):
-    from tools.benchmarks.scarce import GROUP
-
     numbers = result["size"], result["batch"], GROUP, result["precision"], machine
     planned, ways = gpu_plan.plan_chunks(*numbers), result["ways"]
     said = "yes" if result["ran_out"] else "NO: take more clips"
     rows = [
+        _count("clips", result["batch"]),
         ["memory ran out", said, "-", "-"],
         ["largest deviation of a loss from small chunks", f"{result['deviation']:.1e}", "-", "-"],
         _row(
@@ -99,9 +101,11 @@ def _evaluation(result, machine, rate):
     sizes = options["clips"], options["captions"], options["width"]
     planned = gpu_plan.plan_embedding(*sizes, machine)
     rows = [
+        _count("captions", options["captions"]),
+        _count("clips", options["clips"]),
         _row("seconds to embed, with reading", result["embed_s"]["fast"][0], planned["embed_s"]),
         ["seconds to rank, 18 directions", f"{result['rank_s']['fast'][0]:.3g}", "-", "-"],
-        ["MiB of embeddings", f"{result['embeddings_MiB']['fast']:.0f}", "-", "-"],
+        ["MiB of embeddings", f"{result['embeddings_MiB']['fast']:.3g}", "-", "-"],
     ]
     if peak := result.get("peak_of_gpu_MiB"):
         rows.append(["MiB of the GPU at the peak", f"{peak:.0f}", "-", "-"])
@@ -111,6 +115,10 @@ def _evaluation(result, machine, rate):
 def _row(name, measured, predicted):
     numbers = measured, predicted, predicted / measured
     return [name, *(f"{n:,}" if isinstance(n, int) else f"{n:.3g}" for n in numbers)]
+
+
+def _count(name, number):
+    return [name, f"{number:,}", "-", "-"]
 
 
 def _or_dash(number):
@@ -129,7 +137,7 @@ def write_page(found):
     headline += TINY if found["sizes"] == "tiny" else ""
     groups = [(part["what"], part.get("rows", [])) for part in parts.values()]
     facts = {
-        name: f"{value:.4g}" if isinstance(value, float) else str(value)
+        NAMES.get(name, name): f"{value:.4g}" if isinstance(value, float) else str(value)
         for name, value in device.items()
         if value is not None
     }

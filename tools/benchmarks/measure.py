@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -86,6 +87,22 @@ def _peak_in_process(queue, function, arguments):
     before = []
     function(lambda: before.append(memory_now()), *arguments)
     queue.put(memory_at_peak() - before[0])
+
+
+def limit_memory(extra, cuda):
+    """Let the process have this many bytes more than it has now, from here on to its end."""
+    if cuda:
+        everything = torch.cuda.mem_get_info()[1]
+        torch.cuda.empty_cache()
+        fraction = (torch.cuda.memory_reserved() + extra) / everything
+        torch.cuda.set_per_process_memory_fraction(fraction)
+    else:
+        import resource  # not on Windows
+
+        # not RLIMIT_AS: addresses a thread's allocator reserves, and never writes, would count
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack
+        most = pages * resource.getpagesize() + extra
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def deviation(ours, theirs):

@@ -1,33 +1,33 @@
 """Steps whose batch does not fit into memory: what is left of it, and that the result is the same.
 
-The first step tries the whole batch, without the probe that would choose a chunk beforehand, so
-memory really runs out where the batch is large enough.
+After a step to warm up the next one tries the whole batch, without the probe that would choose a
+chunk beforehand, so memory really runs out where the batch is large enough.
 """
 
+import math
+import multiprocessing
 import time
 import types
 
 import torch
 
 from fusion.training.launch import make_accelerator
-from tests.training.scarce import set_limit
-from tools.benchmarks.measure import finish, product_rate
+from tools.benchmarks.measure import finish, limit_memory, product_rate
 from tools.benchmarks.scaling import make_trainer
 
 GROUP = 32  # clips of a BatchNorm group; it divides 16,384
-STEPS = 2  # the first finds what fits, the second takes it
-WAYS = (
-    "probe",
-    "small",
-    "whole",
-)  # after a probe; few clips at a time; all, and last: a limit stays
+STEPS = 3  # one to warm up, in the smallest chunks; one that finds what fits; one that takes it
+WAYS = ("whole", "probe", "small")  # begins with all clips; after a probe; few clips at a time
 
 
 def run(arguments, device):
     """Take the same steps beginning with the whole batch, after a probe, and in small chunks."""
     if arguments.batch % GROUP:
         raise ValueError(f"--batch must be a multiple of {GROUP}; got {arguments.batch}")
-    found = {way: take_steps(arguments, way, device) for way in WAYS}
+    context, found = multiprocessing.get_context("spawn"), {}
+    for way in WAYS:  # each in a process of its own, that has no memory left over from another
+        with context.Pool(1) as pool:
+            found[way] = pool.apply(take_steps, (arguments, way, device))
     whole, small = found["whole"], found["small"]
     result = {name: getattr(arguments, name) for name in ("size", "batch", "precision")}
     if device.type == "cuda":
@@ -45,20 +45,23 @@ def run(arguments, device):
 def take_steps(arguments, way, device):
     """Take some steps from the same weights, on the same clips."""
     arguments = types.SimpleNamespace(**vars(arguments), plain=False, bf16_gradients=False)
-    arguments.repeats, arguments.chunk = STEPS, GROUP if way == "small" else arguments.batch
+    arguments.repeats, arguments.chunk = STEPS - 1, GROUP if way == "small" else arguments.batch
     torch.manual_seed(0)  # draws biases
     accelerator = make_accelerator(arguments.precision, None)
     trainer = make_trainer(arguments, accelerator, GROUP)
-    trainer.found_chunk, trainer.log = way != "probe", Said()
+    trainer.found_chunk, trainer.log = True, Said()
+    trainer.chunk.fits = 1.0  # feature: the smallest chunks
     trainer.model.train()
     limited = way == "whole" and arguments.limit_mib
     losses, seconds, chunks = [], [], []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    for _ in range(STEPS):
+    for step in range(STEPS):
         for batch in trainer.rest_of_epoch():
-            if limited and not losses:
-                set_limit(arguments.limit_mib << 20, device.type == "cuda")
+            if step == 1:
+                trainer.chunk.fits, trainer.found_chunk = math.inf, way != "probe"
+            if step == 1 and limited:
+                limit_memory(arguments.limit_mib << 20, device.type == "cuda")
             begun = time.perf_counter()
             losses.append(trainer.take_step(batch)[0].item())
             finish(device)
@@ -68,8 +71,6 @@ def take_steps(arguments, way, device):
     found = {"losses": losses, "seconds": seconds, "chunks": chunks, "said": trainer.log.lines}
     if device.type == "cuda":
         found["peak_GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        del trainer, batch
-        torch.cuda.empty_cache()
     return found
 
 
