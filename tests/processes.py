@@ -5,6 +5,7 @@ and exit code; only the charts of pages are left out (:mod:`tests.charts`). On s
 after these imports is unsafe, each process is a new one.
 """
 
+import contextlib
 import gc
 import itertools
 import multiprocessing
@@ -56,21 +57,28 @@ def run(*words, processes=1, timeout=110, **environment):
         Exit code of the first process that failed, or 0; standard output of all, one process after
         the other; standard error likewise.
     """
-    places = [{}]
-    if processes > 1:
-        # The store of the launcher: a port that others cannot take before the ranks do.
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        places = [_place(rank, processes, store) for rank in range(processes)]
     with tempfile.TemporaryDirectory() as folder:
         files = [[Path(folder) / f"{name}{rank}" for rank in range(processes)] for name in "oe"]
         for file in itertools.chain(*files):
             file.touch()
-        started = [
-            start(*words, output=output, errors=errors, **environment, **place)
-            for output, errors, place in zip(*files, places, strict=True)
-        ]
-        code = _wait(started, timeout)
+        with ranks(processes) as places:
+            started = [
+                start(*words, output=output, errors=errors, **environment, **place)
+                for output, errors, place in zip(*files, places, strict=True)
+            ]
+            code = _wait(started, timeout)
         return code, *("".join(file.read_text() for file in kind) for kind in files)
+
+
+@contextlib.contextmanager
+def ranks(processes):
+    """Give the environment of each of so many processes that see each other, within the block."""
+    if processes == 1:
+        yield [{}]
+        return
+    # The store of the launcher: a port that others cannot take before the ranks do.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    yield [_place(rank, processes, store) for rank in range(processes)]
 
 
 def _place(rank, processes, store):

@@ -7,7 +7,7 @@ from fusion.distributed import all_gather, all_reduce, meet, own_rows
 
 
 @pytest.mark.parametrize("world_size", [pytest.param(2, marks=pytest.mark.slow), 4])
-def test_ranks_together_compute_the_loss_of_the_whole_batch(tool, world_size):
+def test_f09_ranks_together_compute_the_loss_of_the_whole_batch(tool, world_size):
     code, output, errors = tool("tests/losses/ranks.py", processes=world_size, timeout=100)
     assert code == 0, errors
     assert output.count(": equal") == 6

@@ -107,7 +107,7 @@ def test_large_embeddings_are_in_a_file_that_is_gone(monkeypatch, tmp_path):
     check_same(found, embed(make_model(), Captioned(), batch_size=3))
 
 
-def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
+def test_f08_a_full_disk_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "IN_MEMORY", 0.0)
     monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("processes", [2, 5])
 @pytest.mark.parametrize("machines", ["one", "several"])
-def test_processes_share_the_work_and_all_get_the_result(tool, tmp_path, processes, machines):
+def test_f10_processes_share_the_work_and_all_get_the_result(tool, tmp_path, processes, machines):
     """Several machines: with folders for temporary files of their own. 5 have 5 batches."""
     if machines == "several":
         for rank in range(1, processes):

@@ -93,7 +93,7 @@ def test_without_ties_expected_recalls_are_the_plain_ones():
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_embeddings_that_are_not_finite_are_refused(poison):
+def test_f16_embeddings_that_are_not_finite_are_refused(poison):
     queries = torch.eye(4)
     queries[2, 1] = poison
     with pytest.raises(ValueError, match="not finite"):

@@ -101,7 +101,7 @@ def test_whatever_happens_costs_the_file_that_it_happens_to(film, tmp_path, monk
     np.testing.assert_array_equal(pieces["3.mp4", "2d"], pieces["1.mp4", "2d"])
 
 
-def test_a_process_that_is_halted_is_replaced(film, tmp_path):
+def test_f24_a_process_that_is_halted_is_replaced(film, tmp_path):
     tasks = link(film, tmp_path, ["a.mp4", "b.mp4"])
     events = DecoderPool(SAMPLINGS, True, 1, 1.0).decode(tasks)
     next(events)
@@ -117,7 +117,7 @@ def test_the_time_that_the_caller_takes_does_not_count(film, tmp_path):
     assert isinstance(ends["a.mp4"], End)
 
 
-def test_a_file_that_comes_too_slowly_is_given_up(film, monkeypatch):
+def test_f24_a_file_that_comes_too_slowly_is_given_up(film, monkeypatch):
     monkeypatch.setattr(decoder_pool, "_SLOWEST", 0.01)
     process = object.__new__(decoder_pool._Worker)
     process.task, process.ready = Task("a", film), True

@@ -46,7 +46,7 @@ def num_shards(store):
     return len(list(store.glob("shards/*.json")))
 
 
-def test_a_run_killed_at_any_moment_ends_like_one_that_was_not(done, films, tmp_path):
+def test_f25_a_run_killed_at_any_moment_ends_like_one_that_was_not(done, films, tmp_path):
     """First within the first film; then each time after one more of the four is in the store."""
     store = tmp_path / "store"
     for written, seconds in enumerate((0, 0.01, 0.07)):
@@ -114,7 +114,7 @@ def test_a_run_that_is_asked_to_stop_saves_what_is_done(films, tmp_path, number)
     assert list(FeatureStore(store).videos) == ["a.mp4"]
 
 
-def test_a_full_disk_is_one_line_and_what_is_finished_is_whole(films, tmp_path):
+def test_f08_a_full_disk_is_one_line_and_what_is_finished_is_whole(films, tmp_path):
     pytest.importorskip("resource", reason="no limits here")
     process = context.Process(target=extract_with_a_limit, args=(films, tmp_path))
     process.start()

@@ -45,7 +45,7 @@ def test_embeddings_of_single_modalities_have_unit_norm(model):
 
 
 @pytest.mark.parametrize("modality", ["text", "video"])
-def test_padding_never_reaches_an_embedding(model, modality):
+def test_f14_padding_never_reaches_an_embedding(model, modality):
     inputs = batch(clips())
     plain = model(inputs)
     longer = clips()  # a fifth clip, longer than all: the others are padded to its length
@@ -130,7 +130,7 @@ def test_compiled_parts_give_the_same_numbers():
 
 
 @pytest.mark.parametrize("gone", ["text", "video", "audio"])
-def test_a_batch_without_a_modality_trains_the_others(gone):
+def test_f17_a_batch_without_a_modality_trains_the_others(gone):
     model = build().train()
     inputs = batch(clips() | {gone: [torch.zeros(0, WIDTHS[gone])] * 4})
     _, value, gradients = loss_and_gradients(model, True, inputs)
@@ -199,7 +199,7 @@ def test_only_what_is_asked_for_is_computed(model):
     assert list(embeddings) == ["t"]
 
 
-def test_missing_modalities_are_seen_as_the_masking_token():
+def test_f17_missing_modalities_are_seen_as_the_masking_token():
     model = build()
     inputs = batch(clips())
     before = model(inputs)

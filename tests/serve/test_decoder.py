@@ -66,7 +66,7 @@ def test_pictures_that_are_too_large_are_not_decoded(tmp_path):
         assert "640 x 480 pixels" in refused(413, made.picture, tmp_path / "large.png")
 
 
-def test_a_film_that_takes_too_long_is_stopped(films, monkeypatch):
+def test_f24_a_film_that_takes_too_long_is_stopped(films, monkeypatch):
     monkeypatch.setattr(decoding, "COMMAND", ("sleep", "60"))
     begin = time.monotonic()
     with decoder(wall=0.3) as made:

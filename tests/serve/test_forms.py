@@ -59,7 +59,7 @@ def small(index):
         yield client
 
 
-def test_an_upload_that_says_it_is_too_large(small):
+def test_f31_an_upload_that_says_it_is_too_large(small):
     assert "larger than 1 MB" in ask(small, 413, video=b"0" * 2**21)["error"]
 
 
@@ -69,7 +69,7 @@ def test_what_is_too_large_is_refused_before_it_is_read():
         uploads._boundary(headers, 2**20)
 
 
-def test_an_upload_that_does_not_say_it_is_too_large(small):
+def test_f31_an_upload_that_does_not_say_it_is_too_large(small):
     sent = []
 
     def body():

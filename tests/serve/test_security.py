@@ -45,7 +45,7 @@ def test_the_host_option_says_which_names_are_ours():
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
     ],
 )
-def test_pages_of_other_sites_cannot_ask(client, headers):
+def test_f31_pages_of_other_sites_cannot_ask(client, headers):
     given = {"words": (None, WORD)}
     assert client.post("/api/search", files=given, headers=headers).status_code == 403
     assert client.get("/api/search?q=star", headers=headers).status_code == 403

@@ -9,13 +9,13 @@ from fusion.training import launch
 from fusion.training.launch import LaunchError, _check_launch, make_accelerator
 
 
-def test_another_number_of_processes_than_was_asked_for_is_refused():
+def test_f11_another_number_of_processes_than_was_asked_for_is_refused():
     with pytest.raises(LaunchError, match="2 processes were asked for but 1 started; .* torchrun"):
         make_accelerator("no", None, num_processes=2)
     assert make_accelerator("no", None, num_processes=1).num_processes == 1
 
 
-def test_a_launcher_that_started_fewer_processes_than_it_says_is_refused(monkeypatch):
+def test_f11_a_launcher_that_started_fewer_processes_than_it_says_is_refused(monkeypatch):
     class One:
         num_processes = 1
 
@@ -25,7 +25,7 @@ def test_a_launcher_that_started_fewer_processes_than_it_says_is_refused(monkeyp
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_accelerate_on_a_cpu_says_that_it_starts_one_process(monkeypatch, capsys, on_cpu):
+def test_f11_accelerate_on_a_cpu_says_that_it_starts_one_process(monkeypatch, capsys, on_cpu):
     monkeypatch.setenv("ACCELERATE_USE_CPU", str(on_cpu))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     make_accelerator("no", None)

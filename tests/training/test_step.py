@@ -56,7 +56,7 @@ def test_chunks_and_memory_that_runs_out_change_nothing_on_one_process(reference
         pytest.param(4, ["--thorough"], marks=pytest.mark.slow),
     ],
 )
-def test_they_change_nothing_on_several_processes(tool, references, world_size, words):
+def test_f09_they_change_nothing_on_several_processes(tool, references, world_size, words):
     script, reference = "tests/training/cuts.py", references("--thorough" in words)
     code, output, errors = tool(script, reference, *words, processes=world_size, timeout=580)
     assert code == 0, errors

@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(tmp_path, und
         assert tensor.equal(undisturbed[2][name]), name
 
 
-def test_a_run_that_was_killed_repeats_what_it_had_not_saved(tmp_path, undisturbed):
+def test_f01_a_run_that_was_killed_repeats_what_it_had_not_saved(tmp_path, undisturbed):
     trainer = make(tmp_path, save_every=3)
     step = trainer.step
 
@@ -171,7 +171,7 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path):
     assert trainer.best.score == 5.0
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_weights(tmp_path, capsys):
+def test_f15_a_gradient_that_is_not_finite_is_skipped_and_leaves_the_weights(tmp_path, capsys):
     data = items(6 * (MOST - 1), poison=float("nan"))
     trainer = make(tmp_path, data=data, epochs=1)
     before = state(trainer)
@@ -267,7 +267,7 @@ def test_settings_out_of_range_are_explained(tmp_path, setting, value, message):
         make(tmp_path, **{setting: value})
 
 
-def test_a_full_disk_is_explained_and_leaves_the_last_checkpoint(tmp_path):
+def test_f08_a_full_disk_is_explained_and_leaves_the_last_checkpoint(tmp_path):
     trainer = make(tmp_path, epochs=2)
     write, count = trainer.write_model, []
 
@@ -302,7 +302,7 @@ def test_a_validation_is_logged_once_when_a_run_dies_before_saving_it(tmp_path):
     assert [row["epoch"] for row in rows if row["event"] == "validation"] == [1, 2]
 
 
-def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path):
+def test_f34_a_torn_last_line_of_the_metrics_is_left_out(tmp_path):
     row = {"event": "train", "epoch": 1, "step": 1}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"event": "train", "step": 2, "lo')
     assert read_metrics(tmp_path / "metrics.jsonl") == [row]

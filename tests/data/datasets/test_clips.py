@@ -189,7 +189,7 @@ def test_a_clip_without_any_modality_is_none_that_anything_counts():
     assert not any(flags.any() for flags in collate([nothing]).present.values())
 
 
-def test_widths_that_differ_are_named():
+def test_f18_widths_that_differ_are_named():
     clips = [{"id": str(n), "video": torch.zeros(2, n)} for n in (3, 4)]
     with pytest.raises(ValueError, match=r"'4' has video features of width \[4\], but '3' has"):
         collate(clips)

@@ -172,7 +172,7 @@ def test_a_film_of_a_moment_has_one_picture(tmp_path, times):
     ("name", "options"),
     [("film.mkv", {}), ("film.mp4", {"options": {"movflags": "faststart"}})],
 )
-def test_of_a_film_that_breaks_off_the_beginning_is_kept(tmp_path, name, options):
+def test_f23_of_a_film_that_breaks_off_the_beginning_is_kept(tmp_path, name, options):
     write_film(tmp_path / "whole.mp4", 5, size=(90, 160))
     remux(tmp_path / "whole.mp4", tmp_path / name, **options)
     whole, _ = decode(tmp_path / name)
@@ -226,7 +226,7 @@ def test_time_stamps_that_jump_are_not_filled_with_pictures(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", [b"", b"some words\n" * 99, bytes(range(256)) * 99])
-def test_what_is_no_media_file_is_refused_in_one_line(tmp_path, content):
+def test_f23_what_is_no_media_file_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "film.mp4").write_bytes(content)
     with pytest.raises(MediaError, match=r"^\S+film.mp4: [^\n]+; [^\n]+$"):
         decode(tmp_path / "film.mp4")

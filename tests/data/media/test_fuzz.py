@@ -27,7 +27,7 @@ def read_damaged(seed, count, limit):
     return json.loads(done.stdout)
 
 
-def test_damaged_files_neither_crash_nor_hang_nor_fill_the_memory():
+def test_f23_damaged_files_neither_crash_nor_hang_nor_fill_the_memory():
     found = read_damaged(seed=0, count=60, limit=600)
     assert found["files"] == 60 and 20 < found["opened"] < 60
     assert found["slowest"][0] < 20
@@ -36,6 +36,6 @@ def test_damaged_files_neither_crash_nor_hang_nor_fill_the_memory():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 9))
-def test_many_damaged_files_neither_crash_nor_hang_nor_fill_the_memory(seed):
+def test_f23_many_damaged_files_neither_crash_nor_hang_nor_fill_the_memory(seed):
     found = read_damaged(seed, count=400, limit=3600)
     assert found["slowest"][0] < 60 and found["grown"] < GROWTH

@@ -21,7 +21,7 @@ def golden(signal):
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
-def test_spectrogram_equals_librosa_081(signal):
+def test_f32_spectrogram_equals_librosa_081(signal):
     wave, expected = golden(signal)
     actual = log_mel(wave)
     assert actual.dtype == torch.float32 and actual.is_contiguous()
@@ -40,7 +40,7 @@ def test_filter_bank_equals_librosa_081():
     torch.testing.assert_close(mel_filter_bank(), expected, rtol=0, atol=1e-8)
 
 
-def test_the_golden_signals_tell_a_periodic_window_apart(monkeypatch):
+def test_f32_the_golden_signals_tell_a_periodic_window_apart(monkeypatch):
     """Control: the tolerance above is tight enough to notice the mistake of today's librosa."""
     original = torch.hamming_window
     monkeypatch.setattr(

@@ -93,7 +93,7 @@ def test_more_pictures_than_the_film_has_are_repeated(film):
 
 
 @pytest.mark.parametrize("fps", [1, 1.5, 7, 24, 30])
-def test_pictures_equal_those_of_the_ffmpeg_command_line(film, fps):
+def test_f33_pictures_equal_those_of_the_ffmpeg_command_line(film, fps):
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()

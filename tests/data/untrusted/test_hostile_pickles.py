@@ -70,7 +70,7 @@ ZOO = {
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_hostile_pickles_are_refused_and_nothing_runs(tmp_path, name):
+def test_f19_hostile_pickles_are_refused_and_nothing_runs(tmp_path, name):
     marker = tmp_path / "marker"
     line = line_of(write(tmp_path, ZOO[name].replace(b"{}", str(marker).encode())))
     assert not marker.exists()
@@ -161,7 +161,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_take_no_memory(tmp_path, name):
+def test_f21_bombs_take_no_memory(tmp_path, name):
     path = write(tmp_path, BOMBS[name])
     line_of(path)  # warms what is cached
     tracemalloc.start()
@@ -174,7 +174,7 @@ def test_bombs_take_no_memory(tmp_path, name):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_truncated_files_are_one_line(tmp_path, protocol):
+def test_f13_truncated_files_are_one_line(tmp_path, protocol):
     content = pickle.dumps({"a": [SIX, "text", 1.5, 300], "b": (b"bytes" * 60, None)}, protocol)
     for length in [*range(0, len(content), 13), len(content) - 1]:
         line = line_of(write(tmp_path, content[:length]))

@@ -72,7 +72,7 @@ def test_a_bad_upload_is_told_in_one_line(open_page, things):
     until(page, "document.querySelector('#notice').innerText.includes('notes.txt')")
 
 
-def test_markup_of_a_caption_is_only_text(open_page):
+def test_f31_markup_of_a_caption_is_only_text(open_page):
     page = open_page("/?q=a+red+star")
     shown = card(page, "onerror")
     assert shown.locator(".text").inner_text() == MARKUP

@@ -31,7 +31,7 @@ def test_all_that_differs_is_found():
     assert not find_changes(OLD, OLD)
 
 
-def test_one_line_names_every_key_with_its_reason():
+def test_f27_one_line_names_every_key_with_its_reason():
     new = changed(
         seed=1, trainer={"epochs": 20, "batch_size": 32, "weight_decay": 0.1}, loss={"terms": {}}
     )
@@ -57,7 +57,7 @@ def test_one_line_names_every_key_with_its_reason():
         changed(evaluation={"batch_size": 8, "model": {"x": 1}, "anything": True}),
     ],
 )
-def test_what_may_change_is_allowed(new):
+def test_f27_what_may_change_is_allowed(new):
     assert check_changes(OLD, new, "runs/x", "")
 
 
@@ -82,7 +82,7 @@ def test_a_moved_data_root_is_no_other_data():
         (changed(anything=1), "another run"),
     ],
 )
-def test_what_may_not_change_says_why(new, why):
+def test_f27_what_may_not_change_says_why(new, why):
     with pytest.raises(ConfigError, match=why):
         check_changes(OLD, new, "runs/x", "set them back")
 
