@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fusion.signals import STOPS
-from tests import charts
+from tests import charts, offline
 from tests.once import Once
 from tests.processes import ROOT
 from tests.processes import run as run_processes
@@ -75,6 +75,15 @@ def private_cache(once):
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["FUSION_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """No test needs another machine."""
+    patches = offline.refuse()
+    yield
+    for patch in patches:
+        patch.stop()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
-from tests import charts
+from tests import charts, offline
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = [
@@ -129,6 +129,7 @@ def _run(words, output, errors, environment, start_method):
         with open(path, "wb") as file:
             os.dup2(file.fileno(), number)
     charts.leave_out()
+    offline.refuse()
     sys.argv = words
     sys.path.insert(0, str(ROOT / Path(words[0]).parent))
     runpy.run_path(words[0], run_name="__main__")

@@ -1,7 +1,9 @@
 """The trials of tools/reliability.py; each starts whole runs."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
 
 RELIABILITY = "tools/reliability.py"
@@ -17,6 +19,47 @@ def test_f07_damaged_checkpoints_are_passed_over_or_refused(tool):
     assert code == 0, errors
     seen = last_line(output)["seen"]
     assert seen == {"went on, equal to the undisturbed run": 18, "refused in one line": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["--times", "10"], id="f01"),
+        pytest.param(["--times", "5", "--variants", "plain", "--processes", "2"], id="f03"),
+    ],
+)
+def test_f01_f03_killed_runs_end_like_one_that_was_not(tool, words):
+    code, output, errors = tool(RELIABILITY, "kills", *words, timeout=3500)
+    assert code == 0, errors
+    seen = last_line(output)
+    assert seen["kills"] == int(words[1]) and seen["equal"] == seen["runs"] > 0
+    assert seen["most steps redone"] <= 5  # save_every
+    assert seen["processes left"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_f12_thirty_launches_end_with_0(tool, processes):
+    words = ["launches", "--times", "30", "--processes", processes]
+    code, output, errors = tool(RELIABILITY, *words, timeout=3500)
+    assert code == 0, errors
+    assert last_line(output)["seen"][str(processes)]["codes"] == {"0": 30}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_f29_neither_memory_nor_open_files_grow(tool):
+    code, output, errors = tool("tests/training/growth.py", timeout=100)
+    assert code == 0, errors
+    steps, memory, files = np.array(last_line(output)).T
+    assert steps[-1] == 2000
+    later = steps > 400  # what is made once has been made
+    slope = np.polyfit(steps[later], memory[later], 1)[0]
+    assert slope * 1000 < 2**20  # bytes in 1,000 steps
+    assert files[later & (steps > 1334)].max() <= files[steps <= 1334].max()  # the last epoch
 
 
 @pytest.mark.slow

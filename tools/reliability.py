@@ -50,8 +50,9 @@ LONG = {
     "corrupt": ["--films", "24", "--set", "trainer.epochs=12"],
     "hostile": ["--mib", "1024"],
 }
-# A run of the smallest config for the kills: some hundred steps, a checkpoint each fifth.
-JOB = {"epochs": 24, "log_every": 1, "save_every": 5}
+STEPS = 96  # of a run of the smallest config for the kills
+CLIPS = 16  # of its training
+EACH = 5  # steps from one checkpoint to the next
 
 
 def parse(words=None):
@@ -131,8 +132,17 @@ def _job(given, folder, **trainer):
     return write_config(folder, trainer=trainer), given.set
 
 
+def _batch(processes):
+    """Return a batch that can be shared out, in parts of 2 clips: the groups of BatchNorm."""
+    return max(4, 2 * processes)
+
+
 def _kill(given, folder):
-    config, overrides = _job(given, folder, **JOB)
+    batch = _batch(given.processes)
+    often = {"log_every": 1, "save_every": EACH}
+    config, overrides = _job(
+        given, folder, epochs=STEPS * batch // CLIPS, batch_size=batch, **often
+    )
     plan = given.processes, given.times, given.variants, given.seed, given.fresh
     return {
         "job": " ".join([given.config or "tests/tiny.py", *overrides]),
@@ -141,7 +151,8 @@ def _kill(given, folder):
 
 
 def _launch(given, folder):
-    config = write_config(folder, trainer={"epochs": 1})
+    batch = _batch(max(given.processes))
+    config = write_config(folder, trainer={"epochs": 1, "batch_size": batch})
     return launches.try_launches(config, (), given.processes, given.times, folder)
 
 

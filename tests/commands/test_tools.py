@@ -57,7 +57,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert not list(run.glob("*.new-*"))
 
 
-def test_the_report_opens_offline(finished):
+def test_f30_the_report_opens_offline(finished):
     page = (finished[0] / "report.html").read_text()
     assert "<video" in page
     assert len(LINKS.findall(page)) > 5
@@ -182,7 +182,9 @@ def test_f07_a_damaged_checkpoint_is_not_evaluated(finished, tool, tmp_path):
     assert f"take {run / 'last'}" in errors
 
 
-def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(finished, tool, tmp_path):
+def test_f01_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(
+    finished, tool, tmp_path
+):
     config = write_config(tmp_path, trainer={"save_every": 1})
     undisturbed = losses(finished[0])
     for steps in (2, 5):
@@ -249,7 +251,7 @@ def test_one_checkpoint_has_the_same_results_on_two_processes(finished, tool, tm
 
 
 @pytest.mark.slow  # .ci/run does it, too
-def test_a_launch_of_fewer_processes_than_were_asked_for_is_refused(tool, tmp_path):
+def test_f11_a_launch_of_fewer_processes_than_were_asked_for_is_refused(tool, tmp_path):
     code, _, errors = tool(
         TRAIN,
         write_config(tmp_path, trainer={"num_processes": 2}),
@@ -284,7 +286,7 @@ def test_bf16_is_close_to_full_precision(finished, tool, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_end_well_every_time(finished, tool):
+def test_f12_two_processes_end_well_every_time(finished, tool):
     """Over gloo, processes that are taken apart in another order abort in one run of five."""
     codes = [tool(EVALUATE, finished[0], launcher=TWO)[0] for _ in range(12)]
     assert codes == [0] * 12

@@ -143,7 +143,9 @@ def _check(trainer: Trainer, state: Any, manifest: Mapping[str, Any] | None) -> 
     """Raise ValueError if a state is not one that :func:`pack_state` returns for this trainer."""
     if not isinstance(state, Mapping):
         raise ValueError(f"it holds a {type(state).__name__}")
-    if missing := sorted(NEEDED - state.keys()):
+    # The first versions had only losses without a state, and did not write it.
+    needed = NEEDED if SEALED in state or trainer.loss.state_dict() else NEEDED - {"loss"}
+    if missing := sorted(needed - state.keys()):
         raise ValueError(f"it lacks {', '.join(missing)}")
     if unknown := sorted(map(str, state.keys() - KNOWN)):
         raise ValueError(f"it has {', '.join(unknown)}, which is unknown")
@@ -203,7 +205,7 @@ def _apply(trainer: Trainer, state: Mapping[str, Any]) -> None:
     trainer.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": own})
     if (scaler := trainer.accelerator.scaler) is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
-    trainer.loss.load_state_dict(state["loss"] or {})
+    trainer.loss.load_state_dict(state.get("loss") or {})
     trainer.epoch, trainer.batch = state["position"]["epoch"], state["position"]["batch"]
     go_to(trainer.schedule, trainer.steps_done)
     trainer.best.score, trainer.best.waited = float(state["best"]), state.get("waited", 0)
