@@ -50,6 +50,7 @@ LONG = {
     "corrupt": ["--films", "24", "--set", "trainer.epochs=12"],
     "hostile": ["--mib", "1024"],
 }
+LARGE = ("words", "machine", "variants", "bomb")  # parts of a result that are not printed
 STEPS = 96  # of a run of the smallest config for the kills
 CLIPS = 16  # of its training
 EACH = 5  # steps from one checkpoint to the next
@@ -200,12 +201,18 @@ def perform(words, name=None):
     given = parse(words)
     with tempfile.TemporaryDirectory() as folder:
         result = TRIALS[given.command][2](given, Path(folder))
-    said = {"command": given.command, "words": list(words), "machine": _machine(), **result}
+    said = {"command": given.command, "words": _without_out(words), "machine": _machine(), **result}
     if given.out:
         number = getattr(given, "processes", None)
         name = name or (f"{given.command}-{number}" if isinstance(number, int) else given.command)
         write_atomically(Path(given.out) / f"{name}.json", json.dumps(said))
-    print(json.dumps({k: v for k, v in said.items() if k not in ("words", "machine", "variants")}))
+    print(json.dumps({key: value for key, value in said.items() if key not in LARGE}))
+
+
+def _without_out(words):
+    """Leave out the folder of the results: it is a place on this machine."""
+    place = words.index("--out") if "--out" in words else len(words)
+    return [*words[:place], *words[place + 2 :]]
 
 
 def _machine():

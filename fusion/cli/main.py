@@ -28,8 +28,10 @@ COMMANDS = {  # each is a module of this folder, with _ for -
     "check": "list every mistake of a caption file",
     "check-media": "compare how films are read with what ffmpeg reads",
     "convert": "convert published weights or word vectors",
+    "reliability-report": "show what kills, signals and damaged files do to runs",
     "pack": "pack published features into a feature store, or verify a store",
 }
+WIDTH = 2 + max(map(len, COMMANDS))
 EXAMPLES = """examples:
   fusion train eao                      # on the built-in corpus, in minutes
   fusion evaluate runs/eao
@@ -45,7 +47,7 @@ In Python: fusion.load("runs/eao").encode("a dog barks")
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command that the first word names; ``words`` None: those of the program."""
     given = list(sys.argv[1:] if words is None else words)
-    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<{WIDTH}}{what}" for name, what in COMMANDS.items()]
     parser = Parser(
         prog="fusion",
         usage="fusion COMMAND ...",

@@ -85,7 +85,9 @@ def _write_store(corpus, folder):
 
 def _cut(features, fields, start, end):
     return {
-        name: rows[int(start * fields[name].rate) : max(1, int(end * fields[name].rate))]
+        name: rows[
+            int(start * fields[name].per_second) : max(1, int(end * fields[name].per_second))
+        ]
         for name, rows in features.items()
     }
 

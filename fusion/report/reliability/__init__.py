@@ -1,0 +1,1 @@
+"""What ``tools/reliability.py`` injected and saw, as a page."""
