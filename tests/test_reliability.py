@@ -50,6 +50,27 @@ def test_f12_thirty_launches_end_with_0(tool, processes):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_f19_f21_files_that_want_to_harm_are_refused_in_one_line(tool):
+    code, output, errors = tool(RELIABILITY, "hostile", "--mib", "64", timeout=800)
+    assert code == 0, errors
+    seen = last_line(output)["seen"]
+    assert len(seen) == 18
+    assert {one["outcome"] for one in seen.values()} == {"refused in one line"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_f14_a_run_goes_on_without_the_clips_that_cannot_be_read(tool):
+    words = ["corrupt", "--films", "2", "--shares", "0", "0.25"]
+    code, output, errors = tool(RELIABILITY, *words, timeout=800)
+    assert code == 0, errors
+    whole, damaged = last_line(output)["seen"]
+    assert (whole["corrupt"], damaged["corrupt"]) == (0, 4)
+    assert (whole["named"], damaged["named"]) == (0, 1)  # in one line
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_f29_neither_memory_nor_open_files_grow(tool):
     code, output, errors = tool("tests/training/growth.py", timeout=100)

@@ -17,6 +17,14 @@ def test_packing_and_padding_are_inverse():
     assert again.longest == tokens.longest == 3
 
 
+def test_f14_what_is_no_number_in_the_padding_is_dropped():
+    padded, mask = Tokens.pack(CLIPS).pad()
+    poisoned = padded.masked_fill(~mask[..., None], torch.nan)
+    tokens = Tokens.unpad(poisoned, torch.tensor([3, 0, 1]))
+    assert tokens.values.equal(Tokens.pack(CLIPS).values)
+    assert tokens.pad()[0].equal(padded)
+
+
 def test_a_clip_without_tokens_lacks_the_modality():
     assert Tokens.pack(CLIPS).present.tolist() == [True, False, True]
 

@@ -133,7 +133,7 @@ def test_a_run_that_never_began_leaves_a_folder_that_can_be_used(tmp_path):
     assert claim(tmp_path / "run") is False
 
 
-def test_a_second_writer_is_refused(tmp_path):
+def test_f05_a_second_writer_is_refused(tmp_path):
     run = RunFolder(tmp_path, WHOLE)
     run.claim()
     with pytest.raises(ConfigError, match="another process is writing to"):

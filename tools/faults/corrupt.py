@@ -99,6 +99,8 @@ def _destroy(folder, names):
         for field, about in store.fields.items():
             shard, rows, offset = store._place(name, field)
             if rows:
-                with open(folder / "shards" / store.index.shards[shard], "r+b") as file:
+                with open(
+                    folder / "shards" / f"{store.index.shards[shard]}.safetensors", "r+b"
+                ) as file:
                     file.seek(offset)
                     file.write(NAN * (rows * about.width))

@@ -22,7 +22,7 @@ from fusion.data.features.readers import PublishedFolders
         ("text", "a str, not numbers in an array"),
     ],
 )
-def test_what_is_wrong_with_features_is_said(values, said):
+def test_f18_what_is_wrong_with_features_is_said(values, said):
     assert find_problem(values, 4) == said
 
 
