@@ -9,6 +9,7 @@ from tools.faults.runs import (
     TRAIN,
     Launch,
     first_new_step,
+    import_once,
     log_of,
     result_of,
     saved_step,
@@ -38,6 +39,8 @@ def try_kills(config, overrides, processes, times, variants, seed, fresh, folder
         folder: for the runs.
     """
     chosen, found = random.Random(seed), {}
+    if not fresh:
+        import_once()
     for number, name in enumerate(variants):
         share = times // len(variants) + (number < times % len(variants))
         words = [TRAIN, str(config), *overrides, *VARIANTS[name]]

@@ -63,6 +63,13 @@ def saved_step(run):
     return 0
 
 
+def import_once():
+    """Let the process that others are copied from import PyTorch, which takes seconds."""
+    process = processes.context.Process(target=time.time)
+    process.start()
+    process.join()
+
+
 class Launch:
     """One start of a command, on so many processes.
 
