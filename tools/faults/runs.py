@@ -93,7 +93,7 @@ class Launch:
         else:
             for rank, place in enumerate(self._room.enter_context(processes.ranks(count))):
                 own = errors.with_name(f"{errors.name}{rank}")
-                self._processes.append(processes.start(*words, output=own, errors=own, **place))
+                self._processes.append(processes.start(*words, errors=own, **place))
                 self._errors = errors.with_name(f"{errors.name}0")
 
     def codes(self):
