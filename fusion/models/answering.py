@@ -75,6 +75,7 @@ class AnswerModel(nn.Module):
         mlp_ratio: float = 2.0,
         final_norm: bool = True,
         dropout: float = 0.0,
+        pool: str = "mean",
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -96,6 +97,7 @@ class AnswerModel(nn.Module):
             mlp_ratio=mlp_ratio,
             final_norm=final_norm,
             dropout=dropout,
+            pool=pool,
         )
         self.modalities = self.eao.modalities
         # EAO itself does not know the order of words; transformers that read texts do.

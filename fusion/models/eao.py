@@ -60,6 +60,8 @@ class EAO(nn.Module):
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
         final_norm: normalise the transformer's output tokens, as in ViT (arXiv:2010.11929); the
             published model does not.
+        pool: ``mean``, or ``max``, the largest of each value over a modality's output tokens, not
+            published: what one token found is not lost among the others.
         dropout: probability of a token's value to become zero in training.
 
     Raises:
@@ -84,6 +86,7 @@ class EAO(nn.Module):
         transformer_per_modality: bool = False,
         final_norm: bool = False,
         dropout: float = 0.0,
+        pool: str = "mean",
     ) -> None:
         super().__init__()
         modalities = {name: spec for name, spec in modalities.items() if spec is not None}
@@ -107,7 +110,7 @@ class EAO(nn.Module):
         )
         self.transformers = _for_each(
             self.modalities if transformer_per_modality else shared,
-            lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio, final_norm),
+            lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio, final_norm, pool),
         )
         self.heads = _for_each(
             shared if shared_head else self.modalities, lambda _: project(token_dim, embedding_dim)
@@ -227,7 +230,7 @@ class EAO(nn.Module):
     def _pool(
         self, tokens: Mapping[str, Tokens], passes: Mapping[str, Pass]
     ) -> dict[tuple[str, str], Tensor]:
-        """Run all passes: the mean output (B, D) of each pass and pooled member."""
+        """Run all passes: the pooled output (B, D) of each pass and pooled member."""
         means: dict[tuple[str, str], Tensor] = {}
         for name, transformer in self.transformers.items():
             mine = {c: p for c, p in passes.items() if name in ("shared", p.members[-1])}

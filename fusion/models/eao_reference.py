@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from fusion.models.eao import EAO
+from fusion.models.packing import Grid
 from fusion.tokens import Tokens
 
 Padded = tuple[Tensor, Tensor]  # (B, L, D) tokens, and the (B, L) mask of real ones
@@ -59,7 +60,8 @@ def embed_combination(model: EAO, tokens: Mapping[str, Padded]) -> Tensor:
     """Embed clips from the tokens of some modalities: (B, E).
 
     The tokens attend to one another in the fusion transformer. The outputs of each modality are
-    averaged, projected and normalised; the embedding is the mean over modalities.
+    averaged (with ``pool: max`` the largest of each value is taken), projected and normalised; the
+    embedding is the mean over modalities.
     """
     x = torch.cat([values for values, _ in tokens.values()], dim=1)
     mask = torch.cat([mask for _, mask in tokens.values()], dim=1)
@@ -77,9 +79,12 @@ def embed_combination(model: EAO, tokens: Mapping[str, Padded]) -> Tensor:
     parts = x.split([values.shape[1] for values, _ in tokens.values()], dim=1)
     views = []
     for (modality, (_, mask)), part in zip(tokens.items(), parts, strict=True):
-        weights = mask.to(part.dtype)[..., None]
-        mean = (part * weights).sum(dim=1) / weights.sum(dim=1)
-        views.append(F.normalize(project(one_of(model.heads, modality), mean), dim=-1))
+        if transformer.pool is Grid.max:
+            pooled = part.masked_fill(~mask[..., None], -torch.inf).amax(dim=1)
+        else:
+            weights = mask.to(part.dtype)[..., None]
+            pooled = (part * weights).sum(dim=1) / weights.sum(dim=1)
+        views.append(F.normalize(project(one_of(model.heads, modality), pooled), dim=-1))
     return torch.stack(views).mean(dim=0)
 
 

@@ -83,6 +83,18 @@ class Grid:
         counts = torch.stack(self.lengths).clamp(min=1).to(values.dtype)  # (spans, B)
         return torch.stack(sums) / counts[..., None]
 
+    def max(self, values: Tensor) -> Tensor:
+        """Take the maximum over each span of each clip: (N, D) -> (spans, B, D); 0 without any."""
+        padded = self.pad(values)
+        if not self.is_full:
+            lowest = torch.finfo(values.dtype).min
+            padded = padded.masked_fill(~self.mask[..., None], lowest)
+        parts = [
+            part.amax(dim=1) if part.shape[1] else part.sum(dim=1)  # no clip fills it
+            for part in padded.split(self.sizes, dim=1)
+        ]
+        return torch.stack(parts).masked_fill((torch.stack(self.lengths) == 0)[..., None], 0)
+
     def spread(self, padded: Tensor, target: Grid) -> Tensor:
         """Copy each span to all spans of ``target`` that come from it: (B, S, D) -> (B, S', D)."""
         sources = [

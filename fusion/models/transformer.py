@@ -6,6 +6,7 @@ Shapes: B clips, N tokens of all clips, D width, H heads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,10 @@ class GatedProjection(nn.Module):
 
 
 PROJECTIONS: dict[str, type[nn.Module]] = {"gated": GatedProjection, "linear": nn.Linear}
+
+
+# How the output tokens of a modality become one vector: (N, D) -> (spans, B, D)
+POOLS: dict[str, Callable[[Grid, Tensor], Tensor]] = {"mean": Grid.mean, "max": Grid.max}
 
 
 class SelfAttention(nn.Module):
@@ -121,7 +126,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A sequence of blocks, initialised as in ViT (arXiv:2010.11929).
 
-    With ``final_norm`` each output token is normalised after the last block, as in ViT.
+    With ``final_norm`` each output token is normalised after the last block, as in ViT. ``pool``
+    is one of ``POOLS``: how output tokens become one vector.
     """
 
     def __init__(
@@ -131,8 +137,12 @@ class Transformer(nn.Module):
         num_heads: int,
         mlp_ratio: float,
         final_norm: bool = False,
+        pool: str = "mean",
     ) -> None:
         super().__init__()
+        if pool not in POOLS:
+            raise ValueError(f"pool must be one of {list(POOLS)}; got {pool!r}")
+        self.pool = POOLS[pool]
         if num_blocks < 0:
             raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")
         self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio) for _ in range(num_blocks))
@@ -144,16 +154,17 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, tokens: Grid, rows: Grid, pooled: Grid) -> Tensor:
-        """Run several passes over the same (N, D) tokens and average their outputs.
+        """Run several passes over the same (N, D) tokens and pool their outputs.
 
         ``tokens`` has every token once, ``rows`` a row for each token of each pass, and ``pooled``
-        the spans of ``rows`` to average: (spans of ``pooled``, B, D).
+        the spans of ``rows`` to pool: (spans of ``pooled``, B, D).
         """
         if not self.blocks:
-            return pooled.mean(pooled.pack(tokens.spread(tokens.pad(x), pooled)))
+            return self.pool(pooled, pooled.pack(tokens.spread(tokens.pad(x), pooled)))
         source = tokens
         for block in self.blocks[:-1]:
             x, source = block(x, source, rows), rows
-        if self.final_norm is None:
+        if self.final_norm is None and self.pool is Grid.mean:
             return self.blocks[-1](x, source, pooled, pool=True)
-        return pooled.mean(self.final_norm(self.blocks[-1](x, source, pooled)))
+        x = self.blocks[-1](x, source, pooled)
+        return self.pool(pooled, x if self.final_norm is None else self.final_norm(x))

@@ -23,9 +23,11 @@ def inputs(images=(1, 1, 1), words=(3, 2, 4), side=16):
     return {"text": Tokens.pack(texts), "image": Tokens.pack(pictures)}
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_question_is_answered_alone(fusion):
-    model, given = make(fusion=fusion), inputs(images=(1, 0, 1))
+@pytest.mark.parametrize(
+    ("fusion", "pool"), [*((fusion, "mean") for fusion in FUSIONS), ("transformer", "max")]
+)
+def test_a_question_is_answered_alone(fusion, pool):
+    model, given = make(fusion=fusion, pool=pool), inputs(images=(1, 0, 1))
     scores = model(given)["answers"]
     assert scores.shape == (3, 5)
     for i in range(3):
@@ -101,6 +103,7 @@ def test_video_and_sound_answer_with_the_same_head():
     [
         ({"fusion": "sum"}, "model.fusion: unknown 'sum'; choose from transformer"),
         ({"specs": {}}, "model.modalities is empty"),
+        ({"pool": "sum"}, r"pool must be one of \['mean', 'max'\]; got 'sum'"),
         (
             {"specs": {"text": {"dim": 3}, "image": {"encoder": {"name": "cnn", "widths": [0]}}}},
             "widths must be",

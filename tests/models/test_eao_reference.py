@@ -11,16 +11,19 @@ from tests import golden_cases as golden
 from tests.losses import plain
 
 ROUNDING = 2.0**-24  # of float32
-NORMED = " with final_norm"
+CHANGES = {"final_norm": {"final_norm": True}, "max": {"pool": "max"}}  # what nobody published
+CHANGES["final_norm and max"] = CHANGES["final_norm"] | CHANGES["max"]
 PUBLISHED = golden.case_names("eao_")
-CASES = [*PUBLISHED, f"eao_depth2_mlp4{NORMED}", f"eao_cls_token{NORMED}"]
+CASES = [*PUBLISHED, "eao_depth2_mlp4 with final_norm", "eao_cls_token with final_norm"]
+CASES += ["eao_tva with max", "eao_depth0 with max", "eao_depth2_mlp4 with final_norm and max"]
 
 
 @functools.cache
 def run(name, fast, dtype=torch.float32, precision=None, skip_incomplete=False, noise=0.0):
-    case, expected = golden.read_case(name.removesuffix(NORMED))
+    published, _, change = name.partition(" with ")
+    case, expected = golden.read_case(published)
     combinations = golden.combinations_of(expected, "eval")
-    model = golden.build_model(case, combinations, final_norm=name.endswith(NORMED))
+    model = golden.build_model(case, combinations, **CHANGES.get(change, {}))
     model = model.to(dtype).train()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

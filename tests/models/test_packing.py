@@ -52,6 +52,15 @@ def test_the_mean_is_over_filled_slots():
     assert grid.mean(values)[:, :, 0].tolist() == [[0.5, 0, 20], [100, 110, 120]]
 
 
+def test_the_maximum_is_over_filled_slots():
+    grid, values = token_grid(tokens())
+    assert grid.max(-values)[:, :, 0].tolist() == [[0, 0, -20], [-100, -110, -120]]
+    full, values = token_grid(tokens({"x": [2, 2], "y": [1, 1]}))
+    assert full.max(values)[:, :, 0].tolist() == [[1, 11], [100, 110]]
+    bare, values = token_grid(tokens({"x": [0, 0], "y": [1, 2]}))
+    assert bare.max(values)[:, :, 0].tolist() == [[0, 0], [100, 111]]
+
+
 def test_rows_of_a_pass_see_its_members_alone():
     given = tokens()
     grid, values = token_grid(given)
