@@ -158,12 +158,20 @@ def check(
             known = [*names, *further]
             raise ConfigError(f"{prefix}{key} is unknown{nearest(key, known)}")
         if (wanted := wanted_instead(value, hints.get(key, Any))) is not None:
-            quoted = f"; if it is a text, write '{prefix}{key}=\"{value}\"'"
-            way = quoted if "text" in wanted and isinstance(value, int | float) else ""
+            text = value if isinstance(value, int | float) else _in_braces(value)
+            quoted = f"; if it is a text, write '{prefix}{key}=\"{text}\"'"
+            way = quoted if "text" in wanted and text is not None else ""
             raise ConfigError(f"{prefix}{key} must be {wanted}; got {value!r}{way}")
     for name in names:
         if parameters[name].default is inspect.Parameter.empty and name not in values:
             raise ConfigError(f"{prefix}{name} is missing; add it to the config")
+
+
+def _in_braces(value: Any) -> str | None:
+    """Return what YAML has read as keys without values, such as ``{answer}``; None: no such."""
+    if isinstance(value, Mapping) and value and not any(v is not None for v in value.values()):
+        return f"{{{', '.join(map(str, value))}}}"
+    return None
 
 
 def choose(

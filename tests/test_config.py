@@ -153,6 +153,8 @@ def target(
         ({"width": 1, "on": 1}, "model.on must be true or false; got 1"),
         ({"width": 1, "parts": 3}, "model.parts must be a list; got 3"),
         ({"width": 1, "name": 3}, "model.name must be a text or null; got 3"),
+        ({"width": 1, "name": {"a": None}}, r"if it is a text, write 'model.name=\"{a}\"'"),
+        ({"width": 1, "name": {"a": 2}}, r"model.name must be a text or null; got {'a': 2}$"),
     ],
 )
 def test_a_section_is_checked_against_what_it_builds(values, message):
