@@ -200,6 +200,11 @@ def choose(
     def build(**more: Any) -> Any:
         try:
             built = part(**arguments, **more)
+        except ValueError as error:
+            # A part says what is wrong with an argument, and not in which section that is.
+            if type(error) is ValueError and str(error).partition(" ")[0] in arguments:
+                raise ConfigError(f"{section}.{error}") from None
+            raise
         except (TypeError, KeyError, RuntimeError, MemoryError) as error:
             # a nested value of the wrong kind, or tensors that are too large
             raise ConfigError(

@@ -177,6 +177,22 @@ def test_a_name_is_looked_up_and_its_arguments_bound():
 
 
 @pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("width must be even; got 3", "model.width must be even; got 3"),
+        ("weights.pth: no such file", "weights.pth: no such file"),
+    ],
+)
+def test_what_a_part_says_of_an_argument_names_its_section(said, read):
+    def target(width):
+        raise ValueError(said)
+
+    with pytest.raises(ValueError) as error:
+        choose("model", {"name": "it", "width": 3}, {"it": target})()
+    assert str(error.value) == read
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [("itt", "model.name: unknown 'itt'; did you mean 'it'"), ("q", "choose from it")],
 )

@@ -47,15 +47,15 @@ def test_ranks_see_each_other(tool, tmp_path):
 def test_f30_no_test_and_no_tool_that_it_starts_reaches_another_machine(tool, tmp_path):
     reach = (
         "import socket, urllib.request\n"
-        "for reach in (lambda: socket.create_connection(('192.0.2.1', 80)),\n"
+        "for reach in (lambda: socket.create_connection(('240.0.0.1', 80)),\n"
         "              lambda: urllib.request.urlopen('https://huggingface.co')):\n"
         "    try:\n        reach()\n"
         "    except OSError as error:\n        print('tests have no network' in str(error))\n"
     )
     code, output, errors = tool(script(tmp_path, reach))
     assert (code, output) == (0, "True\nTrue\n"), errors
-    with pytest.raises(OSError, match="tests have no network: 192.0.2.1"):
-        socket.create_connection(("192.0.2.1", 80))
+    with pytest.raises(OSError, match="tests have no network: 240.0.0.1"):
+        socket.create_connection(("240.0.0.1", 80))
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname()).close()
 

@@ -34,7 +34,7 @@ def test_f01_f03_killed_runs_end_like_one_that_was_not(tool, words):
     code, output, errors = tool(RELIABILITY, "kills", *words, timeout=3500)
     assert code == 0, errors
     seen = last_line(output)
-    assert seen["kills"] == int(words[1]) and seen["equal"] == seen["runs"] > 0
+    assert seen["kills"] == int(words[1]) >= seen["runs"] == seen["equal"] > 0
     assert seen["most steps redone"] <= 5  # save_every
     assert seen["processes left"] == 0
 

@@ -44,8 +44,12 @@ ALLOWED = {
     ("fusion/checkpoint.py", "safetensors.torch.load_file"): "shapes are compared first",
     ("fusion/study/plan.py", "yaml.safe_load"): "a value of the command line",
     ("fusion/training/safety/changes.py", "yaml.safe_load"): "a text that was just written",
+    ("tools/faults/hostile.py", "zipfile.ZipFile"): "writes a bomb",
+    ("tools/faults/hostile.py", "os.system"): "written into files that must not run it",
+    ("tools/faults/hostile.py", "np.load"): "what the guard is compared with, on our own bomb",
+    ("tools/faults/runs.py", "safetensors.torch.load_file"): "weights of a run of the trial",
 }
-TOOLS = ("tools/benchmarks/", "tools/faults/")  # of files that they have made themselves
+TOOLS = "tools/benchmarks/"  # measures files that it has made itself
 
 
 def dotted(node):
@@ -96,7 +100,7 @@ def test_files_of_others_are_read_through_the_gate_alone():
     found, wrong = set(), []
     for path in FILES:
         name = path.relative_to(ROOT).as_posix()
-        if name.startswith((GATE, *TOOLS)):
+        if name.startswith((GATE, TOOLS)):
             continue
         for call in forbidden_in(path.read_text()):
             found.add((name, call))

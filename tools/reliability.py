@@ -35,6 +35,8 @@ QUICK = {  # what `all` does: words of each trial
     "damage": ["--times", "40"],
     "kills": ["--times", "4", "--variants", "plain", "all"],
     "kills-2": ["--times", "2", "--variants", "plain", "--processes", "2"],
+    "signals": ["--signals", "SIGTERM", "--launches", "python"],
+    "restart": [],
     "launches": ["--times", "2", "--processes", "2"],
     "corrupt": ["--films", "8"],
     "hostile": ["--mib", "256"],

@@ -27,7 +27,6 @@ class Measured(NamedTuple):
     reading_share: float  # of its steps, the median
     clips: int  # of an epoch, those of whole batches
     on_cpu: bool
-    on_gpu: bool = False
 
 
 def read_run(folder: str | Path) -> Measured:

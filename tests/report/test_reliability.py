@@ -45,10 +45,10 @@ TRIALS = {
         "films": 2,
         "seen": [
             {
-                **{"share": share, "clips": 16, "corrupt": round(16 * share), "named": 1},
+                **{"share": share, "clips": 16, "corrupt": corrupt, "named": corrupt},
                 **{"clips per second": 50.0, "R@1": {"t->va": 40.0 - share}, "chance": 6.2},
             }
-            for share in (0.0, 0.2)
+            for share, corrupt in ((0.0, 0), (0.2, 3))
         ],
     },
 }  # fmt: skip
@@ -90,6 +90,7 @@ def test_the_page_has_all_that_was_tried(tmp_path, capsys):
         ("launches", {"seen": {"2": {"codes": {"0": 1, "-6": 1}, "seconds": [1.0], "said": []}}}),
         ("restart", {"exit code": 1}),
         ("damage", {"seen": {"WENT ON, DIFFERENT": 1}}),
+        ("corrupt", {"seen": [TRIALS["corrupt"]["seen"][1] | {"named": 2}]}),
         ("hostile", {"seen": {"x": {"outcome": "ITS CODE RAN", "memory": 0, "seconds": None}}}),
     ],
 )

@@ -50,7 +50,7 @@ def take_steps(arguments, way, device):
     accelerator = make_accelerator(arguments.precision, None)
     trainer = make_trainer(arguments, accelerator, GROUP)
     trainer.found_chunk, trainer.log = True, Said()
-    trainer.chunk.fits = 1.0  # feature: the smallest chunks
+    trainer.chunk.fits = 1.0  # one feature, so the smallest chunks are taken
     trainer.model.train()
     limited = way == "whole" and arguments.limit_mib
     losses, seconds, chunks = [], [], []

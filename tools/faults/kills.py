@@ -1,6 +1,7 @@
 """Kill runs at random moments, go on, and compare with the undisturbed run."""
 
 import random
+import shutil
 import statistics
 import time
 
@@ -97,6 +98,9 @@ def _try_variant(words, processes, times, chosen, fresh, folder):
         # One third of training: a run needs some launches, and not too many, to come to its end.
         span = ready + (whole - ready) / 3
         kills = _disturb([*words, "resume=true"], processes, left, span, chosen, fresh, place)
+        if not kills:  # it ended before the moment, so it shows nothing
+            shutil.rmtree(place)
+            continue
         left -= len(kills)
         seen = result_of(place)
         runs.append(

@@ -59,4 +59,4 @@ def is_as_expected(command: str, trial: Trial) -> bool:
         return not any("DIFFERENT" in outcome for outcome in trial["seen"])
     if command == "hostile":
         return all(one["outcome"] == "refused in one line" for one in trial["seen"].values())
-    return True
+    return all(one["named"] == one["corrupt"] for one in trial["seen"])  # clips left out
