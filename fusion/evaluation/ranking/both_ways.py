@@ -161,13 +161,13 @@ class _Search:
     def _own_scores(self, lengths: tuple[Tensor, Tensor]) -> dict[int, Tensor]:
         """Compute the scores (P,) of rows of one clip in the ways that are asked for."""
         pairs = self.pairs[0].to(self.device), self.pairs[1].to(self.device)
-        found: dict[int, list[Tensor]] = {n: [lengths[0].new_zeros(0)] for n in self.asked}
-        for x, y in directions_of_pairs(self.sides, lengths, pairs):
-            for number, parts in found.items():
-                parts.append(cosines_of_directions(*((x, y) if number == 0 else (y, x))))
+        found = {number: lengths[0].new_empty(len(pairs[0])) for number in self.asked}
+        for place, x, y in directions_of_pairs(self.sides, lengths, pairs):
+            for number, cosines in found.items():
+                cosines[place] = cosines_of_directions(*((x, y) if number == 0 else (y, x)))
         return {
-            number: self.ways[number].as_scores(torch.cat(parts), pairs[1 - number])
-            for number, parts in found.items()
+            number: self.ways[number].as_scores(cosines, pairs[1 - number])
+            for number, cosines in found.items()
         }
 
     def set_within(self) -> None:

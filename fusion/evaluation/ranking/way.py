@@ -44,9 +44,10 @@ class Way:
 
     def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Compute the exact scores of pairs: (P,) queries and rows of the gallery."""
-        directions = directions_of_pairs(self.sides, self.lengths, (rows, columns))
-        found = [self.best.new_zeros(0), *(cosines_of_directions(*pair) for pair in directions)]
-        return self.as_scores(torch.cat(found), columns)
+        cosines = self.best.new_empty(len(rows))
+        for place, x, y in directions_of_pairs(self.sides, self.lengths, (rows, columns)):
+            cosines[place] = cosines_of_directions(x, y)
+        return self.as_scores(cosines, columns)
 
     def exact_block(self, rows: slice, columns: slice) -> Tensor:
         """Compute the exact scores of neighbouring queries and rows: (B, T) float64."""
@@ -82,12 +83,16 @@ class Way:
 
 def directions_of_pairs(
     sides: tuple[Side, Side], lengths: tuple[Tensor, Tensor], pairs: tuple[Tensor, Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the directions of both rows of (P,) pairs, some pairs at a time: (p, E) float64."""
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield the directions of both rows of (P,) pairs, some pairs at a time: (p, E) float64.
+
+    What is computed of them belongs into one tensor that is there before, at the place that comes
+    with them: small results kept between large ones that are freed would break up the memory.
+    """
     device = lengths[0].device
     for start, stop in pieces(0, len(pairs[0]), sides[0].piece(device)):
         x, y = (
             directions_of(side.pick(rows[start:stop], device), own[rows[start:stop]])
             for side, own, rows in zip(sides, lengths, pairs, strict=True)
         )
-        yield x, y
+        yield slice(start, stop), x, y
