@@ -8,10 +8,12 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parents[2]
@@ -36,10 +38,14 @@ def run(arguments, device):
         options["threads"] = arguments.threads
     folders = {"fast": HERE} | ({"plain": Path(arguments.against)} if arguments.against else {})
     found = {name: [] for name in folders}
-    for _ in tqdm(range(arguments.repeats), desc="measuring", unit="round", leave=False):
-        for name, folder in folders.items():
-            found[name].append(measure(folder.resolve(), options))
     result = {"options": options}
+    with tempfile.TemporaryDirectory() as place:
+        files = []
+        for number in tqdm(range(arguments.repeats), desc="measuring", unit="round", leave=False):
+            for name, folder in folders.items():
+                files.append(Path(place) / f"{name}{number}.npz")
+                found[name].append(measure(folder.resolve(), options | {"ranks": str(files[-1])}))
+        result |= compare_ranks(files)
     for part in ("embed", "rank", "all"):
         seconds = {n: [one["cpu_s"][part] for one in ones] for n, ones in found.items()}
         result[f"{part}_cpu_s"] = seconds
@@ -63,8 +69,20 @@ def run(arguments, device):
         result["whole_process_MiB"] = found["fast"][0]["whole_process_bytes"] / 2**20
     if arguments.gpu:
         result["peak_of_gpu_MiB"] = found["fast"][0]["gpu_bytes"] / 2**20
-    result["same_ranks"] = len({one["ranks"] for ones in found.values() for one in ones}) == 1
     return result
+
+
+def compare_ranks(files):
+    """Say which share of the ranks is not as in the first file, and by how many places at most."""
+    first, *others = [dict(np.load(file)) for file in files]
+    ways = [np.abs(other[name] - first[name]) for other in others for name in first]
+    if not ways:
+        return {}
+    differences = np.concatenate(ways)
+    return {
+        "other_ranks_percent": 100 * float((differences > 0).mean()),
+        "places_apart_at_most": float(differences.max()),
+    }
 
 
 def measure(folder, options):
