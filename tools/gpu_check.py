@@ -25,7 +25,7 @@ from tools.benchmarks.gpu_page import HEAD, rows_of, write_page
 from tools.benchmarks.measure import product_rate
 
 EXAMPLES = """examples:
-  python tools/gpu_check.py --out gpu_check            # everything, about half an hour
+  python tools/gpu_check.py --out gpu_check            # everything
   python tools/gpu_check.py --only step compile        # some parts
   python tools/gpu_check.py --skip tests
   python tools/gpu_check.py --cpu                      # tiny sizes, to see that the way works

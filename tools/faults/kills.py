@@ -5,6 +5,7 @@ import shutil
 import statistics
 import time
 
+from fusion.config import load_config
 from tools.faults.runs import (
     PAUSE,
     TRAIN,
@@ -17,13 +18,17 @@ from tools.faults.runs import (
     steps,
 )
 
+WORKERS = "trainer.num_workers=1"
+CHUNKS = "trainer.chunk_size={chunk}"
+BF16 = "trainer.mixed_precision=bf16"
 VARIANTS = {  # what the runs have that the plain one has not
     "plain": (),
-    "workers": ("trainer.num_workers=1",),
-    "chunks": ("trainer.chunk_size=2",),
-    "bf16": ("trainer.mixed_precision=bf16",),
-    "all": ("trainer.num_workers=1", "trainer.chunk_size=2", "trainer.mixed_precision=bf16"),
+    "workers": (WORKERS,),
+    "chunks": (CHUNKS,),
+    "bf16": (BF16,),
+    "all": (WORKERS, CHUNKS, BF16),
 }
+SMALLEST = 2  # clips of a chunk: a group of BatchNorm in the smallest config
 
 
 def try_kills(config, overrides, processes, times, variants, seed, fresh, folder):
@@ -40,11 +45,14 @@ def try_kills(config, overrides, processes, times, variants, seed, fresh, folder
         folder: for the runs.
     """
     chosen, found = random.Random(seed), {}
+    batch = load_config(config, overrides)["trainer"]["batch_size"]
+    chunk = max(SMALLEST, batch // processes // 2)
     if not fresh:
         import_once()
     for number, name in enumerate(variants):
         share = times // len(variants) + (number < times % len(variants))
-        words = [TRAIN, str(config), *overrides, *VARIANTS[name]]
+        changes = (change.format(chunk=chunk) for change in VARIANTS[name])
+        words = [TRAIN, str(config), *overrides, *changes]
         place = folder / name
         place.mkdir()
         found[name] = _try_variant(words, processes, share, chosen, fresh, place)
