@@ -67,7 +67,7 @@ def parse(words=None):
         text = "folder for the results, as JSON that fusion reliability-report reads"
         command.add_argument("--out", metavar="FOLDER", help=text)
         add_options(command)
-    command = commands.add_parser("all", help="some of each: a few minutes on two cores")
+    command = commands.add_parser("all", help="some of each")
     command.add_argument("--out", metavar="FOLDER", required=True, help="folder for the results")
     text = "as many faults as in docs/reliability.md: hours"
     command.add_argument("--long", action="store_true", help=text)
