@@ -76,6 +76,9 @@ class AnswerModel(nn.Module):
         final_norm: bool = True,
         dropout: float = 0.0,
         pool: str = "mean",
+        init_std: float | None = 0.02,
+        token_norm: bool = True,
+        projection: str = "gated",
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
@@ -98,6 +101,9 @@ class AnswerModel(nn.Module):
             final_norm=final_norm,
             dropout=dropout,
             pool=pool,
+            init_std=init_std,
+            token_norm=token_norm,
+            projection=projection,
         )
         self.modalities = self.eao.modalities
         # EAO itself does not know the order of words; transformers that read texts do.

@@ -58,11 +58,15 @@ class EAO(nn.Module):
         cls_token: read the embedding from a class token, through a shared head (ablation).
         positional: add a learned embedding of each token's position (ablation).
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
+        token_norm: normalise the projected tokens, as published. Without it the token of an empty
+            place may stay small.
         final_norm: normalise the transformer's output tokens, as in ViT (arXiv:2010.11929); the
             published model does not.
         pool: ``mean``, or ``max``, the largest of each value over a modality's output tokens, not
             published: what one token found is not lost among the others.
         dropout: probability of a token's value to become zero in training.
+        init_std: standard deviation of the transformer's first weights; None: it follows from the
+            width, see :class:`fusion.models.transformer.Transformer`.
 
     Raises:
         ValueError: the arguments contradict one another; the message says which.
@@ -87,6 +91,8 @@ class EAO(nn.Module):
         final_norm: bool = False,
         dropout: float = 0.0,
         pool: str = "mean",
+        init_std: float | None = 0.02,
+        token_norm: bool = True,
     ) -> None:
         super().__init__()
         modalities = {name: spec for name, spec in modalities.items() if spec is not None}
@@ -105,12 +111,15 @@ class EAO(nn.Module):
         self.token_projections = _for_each(
             self.modalities,
             lambda name: nn.Sequential(
-                project(widths[name], token_dim), nn.LayerNorm(token_dim, eps=LAYER_NORM_EPS)
+                project(widths[name], token_dim),
+                nn.LayerNorm(token_dim, eps=LAYER_NORM_EPS) if token_norm else nn.Identity(),
             ),
         )
         self.transformers = _for_each(
             self.modalities if transformer_per_modality else shared,
-            lambda _: Transformer(num_blocks, token_dim, num_heads, mlp_ratio, final_norm, pool),
+            lambda _: Transformer(
+                num_blocks, token_dim, num_heads, mlp_ratio, final_norm, pool, init_std
+            ),
         )
         self.heads = _for_each(
             shared if shared_head else self.modalities, lambda _: project(token_dim, embedding_dim)

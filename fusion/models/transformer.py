@@ -127,7 +127,8 @@ class Transformer(nn.Module):
     """A sequence of blocks, initialised as in ViT (arXiv:2010.11929).
 
     With ``final_norm`` each output token is normalised after the last block, as in ViT. ``pool``
-    is one of ``POOLS``: how output tokens become one vector.
+    is one of ``POOLS``: how output tokens become one vector. ``init_std`` is the standard deviation
+    of the first weights; None: that of Glorot and Bengio (2010), which grows as D becomes small.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Transformer(nn.Module):
         mlp_ratio: float,
         final_norm: bool = False,
         pool: str = "mean",
+        init_std: float | None = 0.02,
     ) -> None:
         super().__init__()
         if pool not in POOLS:
@@ -150,7 +152,10 @@ class Transformer(nn.Module):
         self.final_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if norm else None
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                if init_std is None:
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    nn.init.trunc_normal_(module.weight, std=init_std)
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, tokens: Grid, rows: Grid, pooled: Grid) -> Tensor:

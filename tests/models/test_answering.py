@@ -113,3 +113,16 @@ def test_video_and_sound_answer_with_the_same_head():
 def test_a_wrong_model_is_explained(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_the_first_weights_follow_from_the_width_if_no_deviation_is_given():
+    """Glorot's uniform distribution: variance 2 / (inputs + outputs)."""
+    for std in (0.02, None):
+        torch.manual_seed(0)
+        model = AnswerModel(SPECS, 5, token_dim=64, num_heads=4, init_std=std)
+        for layer in model.eao.transformers.modules():
+            if isinstance(layer, torch.nn.Linear):
+                expected = std or (2 / (layer.in_features + layer.out_features)) ** 0.5
+                # Of at least 4,096 draws; the deviation of a deviation is below 1 / sqrt(2 n).
+                assert abs(layer.weight.std() / expected - 1) < 5 / (2 * 4096) ** 0.5
+                assert not layer.bias.any()

@@ -11,7 +11,11 @@ from tests import golden_cases as golden
 from tests.losses import plain
 
 ROUNDING = 2.0**-24  # of float32
-CHANGES = {"final_norm": {"final_norm": True}, "max": {"pool": "max"}}  # what nobody published
+CHANGES = {  # what nobody published
+    "final_norm": {"final_norm": True},
+    "max": {"pool": "max"},
+    "token_norm": {"token_norm": False},
+}
 CHANGES["final_norm and max"] = CHANGES["final_norm"] | CHANGES["max"]
 PUBLISHED = golden.case_names("eao_")
 CASES = [*PUBLISHED, "eao_depth2_mlp4 with final_norm", "eao_cls_token with final_norm"]
