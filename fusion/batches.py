@@ -82,6 +82,11 @@ class NumberedItems(Dataset[tuple[int, Any]]):
         if hasattr(self.items, "set_epoch"):
             self.items.set_epoch(seed)
 
+    def begin_epoch(self, number: int) -> None:
+        """Pass on the number of an epoch."""
+        if hasattr(self.items, "begin_epoch"):
+            self.items.begin_epoch(number)
+
     def end_epoch(self) -> None:
         """Pass on the end of an epoch."""
         if hasattr(self.items, "end_epoch"):

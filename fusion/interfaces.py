@@ -109,7 +109,8 @@ class Loss(Protocol):
 class TrainingSet(Protocol):
     """The clips to train on.
 
-    ``group`` neighbouring clips follow one another in training; a list: so many of each group.
+    ``group`` neighbouring clips follow one another in training; a list: so many of each group. If
+    there is a ``begin_epoch``, it is called with the number of each epoch, from 0.
     """
 
     group: int | Sequence[int]

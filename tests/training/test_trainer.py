@@ -220,9 +220,12 @@ def test_too_many_bad_gradients_end_the_run(tmp_path):
 
 
 def test_data_are_drawn_anew_in_each_epoch(tmp_path):
-    seeds, ends = [], []
+    seeds, ends, begun = [], [], []
 
     class Drawn(ClipList):
+        def begin_epoch(self, number):
+            begun.append((number, len(seeds)))
+
         def set_epoch(self, seed):
             seeds.append(seed)
 
@@ -232,6 +235,7 @@ def test_data_are_drawn_anew_in_each_epoch(tmp_path):
     make(tmp_path, data=Drawn(items())).fit()
     assert len(set(seeds)) == len(seeds) == 3
     assert ends == [1, 2, 3]
+    assert begun == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_a_best_that_is_not_evaluated_is_explained(tmp_path):

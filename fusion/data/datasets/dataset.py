@@ -61,6 +61,9 @@ class ClipSet(Dataset[dict[str, Any]]):
     def set_epoch(self, seed: int) -> None:
         """Set the seed of the random draws, before each training epoch. Here nothing is drawn."""
 
+    def begin_epoch(self, number: int) -> None:
+        """Before each training epoch, the first of which is 0. The default does nothing."""
+
     def end_epoch(self) -> None:
         """After each epoch of training: report on it. The default does nothing."""
 
@@ -93,6 +96,10 @@ class ChangedClips(ClipSet):
     def set_epoch(self, seed: int) -> None:
         """Set the seed of the random draws."""
         self.clips.set_epoch(seed)
+
+    def begin_epoch(self, number: int) -> None:
+        """Before each training epoch."""
+        self.clips.begin_epoch(number)
 
     def end_epoch(self) -> None:
         """After each epoch of training: report on it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fusion.data.datasets.dataset import ClipSet
+from fusion.data.datasets.dataset import ChangedClips, ClipSet
 from fusion.data.questions.answers import score_row
 from fusion.data.questions.images import Images
 from fusion.data.questions.question import Question
@@ -46,7 +46,8 @@ class QuestionClips(ClipSet):
     ) -> None:
         self.questions, self.images, self.text_encoder = questions, images, text_encoder
         self.answers, self.folder = answers, images.folder
-        self.group = [len(list(same)) for _, same in itertools.groupby(q.image for q in questions)]
+        self.sizes = [len(list(same)) for _, same in itertools.groupby(q.image for q in questions)]
+        self.group = self.sizes
         self._index = {answer: place for place, answer in enumerate(answers)}
         self._texts: dict[str, Tensor] = {}
         self._keeps = not hasattr(text_encoder, "prepare")  # such an encoder keeps them itself
@@ -74,3 +75,43 @@ class QuestionClips(ClipSet):
             if len(self._texts) < KEPT:
                 self._texts[text] = found
         return found
+
+
+class FirstSimple(ChangedClips):
+    """Training clips of which the simple ones come alone in the first epochs, then all.
+
+    An epoch always has as many items as there are clips, so in the first ones the simple clips are
+    repeated.
+
+    Args:
+        clips: the clips that are not simple.
+        simple: those that are.
+        epochs: how many epochs have these alone.
+
+    Attributes:
+        questions: of all clips.
+    """
+
+    def __init__(self, clips: QuestionClips, simple: QuestionClips, epochs: int) -> None:
+        super().__init__(clips)
+        self.questions = [*clips.questions, *simple.questions]
+        self.group = [*clips.sizes, *simple.sizes]
+        self.simple, self.epochs, self._is_first = simple, epochs, epochs > 0
+
+    def __len__(self) -> int:
+        """Number of items of an epoch."""
+        return len(self.questions)
+
+    def begin_epoch(self, number: int) -> None:
+        """Choose the clips of an epoch."""
+        super().begin_epoch(number)
+        self._is_first = number < self.epochs
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read an item of this epoch."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # which ends a loop over the items
+        if not self._is_first and index < len(self.clips):
+            item: dict[str, Any] = self.clips[index]
+            return item
+        return self.simple[(index - len(self.clips)) % len(self.simple)]

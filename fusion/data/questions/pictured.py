@@ -10,7 +10,7 @@ from typing import Any
 
 from fusion.data.datasets.dataset import SPLITS, Source, check_settings
 from fusion.data.features.problems import warn
-from fusion.data.questions.clips import QuestionClips
+from fusion.data.questions.clips import FirstSimple, QuestionClips
 from fusion.data.questions.images import Images
 from fusion.data.questions.places import place_of, read_questions
 from fusion.data.questions.question import Question
@@ -20,6 +20,7 @@ from fusion.interfaces import TextEncoder
 from fusion.words import number_of
 
 LARGEST = 4096  # pixels
+SIMPLE = "simple"  # name of further training questions, beside the splits
 
 
 @dataclasses.dataclass(eq=False)
@@ -43,6 +44,8 @@ class PicturedQuestions(WithAnswers, Source):
             out (``leave_out``).
         max_bad: the share of images that may be unreadable.
         ceilings: JSON file of the best results possible, by split and row of the table.
+        simple: further training questions, from which more is learnt at first.
+        first_epochs: epochs in which training sees these alone.
 
     Raises:
         ValueError: a setting has no possible value.
@@ -58,14 +61,16 @@ class PicturedQuestions(WithAnswers, Source):
     bad: str = "missing"
     max_bad: float = 0.05
     ceilings: str | None = None
+    simple: str | Mapping[str, Any] | None = None
+    first_epochs: int = 0
 
     def __post_init__(self) -> None:
-        given = {split: getattr(self, split) for split in SPLITS}
+        given = {split: getattr(self, split) for split in (*SPLITS, SIMPLE)}
         places = {s: place_of(f"data.{s}", value) for s, value in given.items() if value}
         self._draws = bool(self.held_out and self.train and not self.validation)
         if self._draws:
             places["validation"] = places["train"]
-        self._places = {split: places[split] for split in SPLITS if split in places}
+        self._places = {split: places[split] for split in given if split in places}
         super().__init__({split: str(place.questions) for split, place in self._places.items()})
         check_settings(self.bad, self.max_bad)
         if not 0 <= self.held_out < 1:
@@ -73,6 +78,11 @@ class PicturedQuestions(WithAnswers, Source):
         if not 1 <= self.image_size <= LARGEST:
             raise QuestionError(
                 f"data.image_size is {self.image_size}; it must be between 1 and {LARGEST} pixels"
+            )
+        if self.first_epochs < 0 or bool(self.first_epochs) > bool(self.simple):
+            raise QuestionError(
+                f"data.first_epochs is {self.first_epochs}; it must be at least 0, and above 0 only"
+                " with a file of questions in data.simple"
             )
         self.check_number()
         self._found: dict[Any, Found] = {}
@@ -93,18 +103,17 @@ class PicturedQuestions(WithAnswers, Source):
                 self._questions[name] = questions[: self.max_clips]
         return self._questions[split]
 
-    def clips(self, split: str, text_encoder: TextEncoder | None = None) -> QuestionClips:
+    def clips(
+        self, split: str, text_encoder: TextEncoder | None = None
+    ) -> QuestionClips | FirstSimple:
         """Read a split; the images are decoded first, unless the cache has them.
 
         ValueError: also if too many images cannot be read.
         """
-        questions, images = self.questions(split), self._open_images(split)
-        if self.bad == "leave_out":
-            questions = [q for q in questions if q.image not in images.unreadable]
-        if split == "train":  # so that the questions about an image are neighbours
-            first = {question.image: -n for n, question in enumerate(reversed(questions))}
-            questions = sorted(questions, key=lambda question: first[question.image])
-        return QuestionClips(questions, images, text_encoder, self.answers)
+        clips = self._clips(split, text_encoder)
+        if split == "train" and self.simple:
+            return FirstSimple(clips, self._clips(SIMPLE, text_encoder), self.first_epochs)
+        return clips
 
     def extract(self) -> None:
         """Decode the images of all splits into the cache."""
@@ -137,6 +146,15 @@ class PicturedQuestions(WithAnswers, Source):
         if not isinstance(found, Mapping):
             raise QuestionError(f"{self.ceilings}: must hold {{split: {{row: number}}}}")
         return found.get(split)
+
+    def _clips(self, split: str, text_encoder: TextEncoder | None) -> QuestionClips:
+        questions, images = self.questions(split), self._open_images(split)
+        if self.bad == "leave_out":
+            questions = [q for q in questions if q.image not in images.unreadable]
+        if split in ("train", SIMPLE):  # so that the questions about an image are neighbours
+            first = {question.image: -n for n, question in enumerate(reversed(questions))}
+            questions = sorted(questions, key=lambda question: first[question.image])
+        return QuestionClips(questions, images, text_encoder, self.answers)
 
     def _read(self, split: str) -> Found:
         self._file(split, "file of questions")

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from fusion.data.datasets.dataset import SPLITS
 from fusion.data.demo.questions import scenes_folder
+from fusion.data.demo.questions.plan import SIMPLE
 from fusion.data.questions.pictured import PicturedQuestions
 
 SIDE = 64  # pixels of a picture
 
 
-def scenes(pictures: int | None = None, image_size: int = SIDE) -> PicturedQuestions:
+def scenes(
+    pictures: int | None = None, image_size: int = SIDE, first_epochs: int = 0
+) -> PicturedQuestions:
     """Open the built-in questions about pictures; draw the pictures on first use.
 
     ``pictures`` is the number of training pictures, see :func:`fusion.data.demo.scenes_folder`; all
-    if not given. ``image_size`` is that of :class:`.PicturedQuestions`.
+    if not given. ``image_size`` is that of :class:`.PicturedQuestions`. In the first
+    ``first_epochs`` epochs training sees its simple pictures alone, see
+    :mod:`fusion.data.demo.questions.simple`.
     """
     folder = scenes_folder(pictures)
     train, validation, test = (str(folder / f"{split}.csv") for split in SPLITS)
-    ceilings = str(folder / "ceilings.json")
-    return PicturedQuestions(train, validation, test, image_size=image_size, ceilings=ceilings)
+    return PicturedQuestions(
+        train,
+        validation,
+        test,
+        image_size=image_size,
+        ceilings=str(folder / "ceilings.json"),
+        simple=str(folder / f"{SIMPLE}.csv"),
+        first_epochs=first_epochs,
+    )

@@ -72,6 +72,27 @@ def test_in_training_the_questions_about_an_image_are_neighbours(tmp_path, cache
     assert clips.group == [2, 2, 1]
 
 
+def test_training_begins_with_simple_questions(tmp_path, cache):
+    write_easy(tmp_path, "train", 10)
+    write_easy(tmp_path, "test", 4)
+    files = [str(tmp_path / split / "questions.json") for split in ("train", "test")]
+    own = {"held_out": 0, "image_size": 4}
+    source = PicturedQuestions(files[0], simple=files[1], first_epochs=2, **own)
+    clips, rest, simple = (source.clips("train"), *map(source.questions, ("train", "simple")))
+    assert len(rest) > len(simple) > 0 and clips.questions == [*rest, *simple]
+    assert sum(clips.group) == len(clips) == len(rest) + len(simple)
+    for epoch in (0, 1):
+        clips.begin_epoch(epoch)
+        assert {item["id"] for item in clips} == {question.id for question in simple}
+    clips.begin_epoch(2)
+    assert [item["id"] for item in clips] == [q.id for q in [*rest, *simple]]
+    clips.begin_epoch(1)  # also of a run that goes on
+    image = source.clips("simple")[0]["image"]
+    assert torch.equal(clips[len(rest)]["image"], image)
+    assert source.answers == PicturedQuestions(files[0], **own).answers
+    assert len(PicturedQuestions(files[0], **own).clips("train")) == len(rest)
+
+
 def test_an_encoder_that_prepares_gets_all_texts_at_once(easy):
     class Prepared(Letters):
         def prepare(self, texts):
@@ -221,6 +242,8 @@ def test_ceilings_come_from_a_file(tmp_path):
         ({"num_answers": 0}, "data.num_answers is 0; it must be at least 1"),
         ({"bad": "ignore"}, "data.bad: unknown 'ignore'"),
         ({"max_bad": 50}, "data.max_bad is 50"),
+        ({"first_epochs": -1, "simple": "q.csv"}, "data.first_epochs is -1; it must be at least 0"),
+        ({"first_epochs": 2}, "above 0 only with a file of questions in data.simple"),
         ({"train": {"question": "q"}}, "data.train.question is unknown"),
     ],
 )

@@ -65,7 +65,7 @@ def compose(
         demands = _all_demands(asked, looks, rng) if looks else None
         if looks is None or demands is None:
             continue
-        if things := _place(looks, demands, layouts.of(len(looks)), rng):
+        if things := place_things(looks, demands, layouts.of(len(looks)), rng):
             return things
         placings += 1
         if placings == PLACINGS:
@@ -78,7 +78,7 @@ def _all_demands(
 ) -> list[Demand] | None:
     demands: list[Demand] = []
     for question, answer in asked:
-        found = _demands(question, answer, looks, rng)
+        found = demands_of(question, answer, looks, rng)
         if found is None:
             return None
         demands += found
@@ -156,7 +156,7 @@ def _pick(numbers: Sequence[int], rng: np.random.Generator) -> int:
     return numbers[int(rng.integers(len(numbers)))]
 
 
-def _demands(
+def demands_of(
     question: Question, answer: str, looks: Sequence[Looks], rng: np.random.Generator
 ) -> list[Demand] | None:
     """Say where things must be for an answer; None: these shapes and colours do not allow it."""
@@ -222,7 +222,7 @@ class Layouts:
         return layouts
 
 
-def _place(
+def place_things(
     looks: Sequence[Looks],
     demands: Sequence[Demand],
     layouts: np.ndarray,

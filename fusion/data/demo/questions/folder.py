@@ -12,7 +12,7 @@ from fusion.data.demo.corpus import render_once, write_csv
 from fusion.data.demo.plan import SPLITS
 from fusion.data.demo.questions.ceilings import ceilings
 from fusion.data.demo.questions.draw import draw_picture
-from fusion.data.demo.questions.plan import VERSION, Picture, check_images, plan_pictures
+from fusion.data.demo.questions.plan import SETS, VERSION, Picture, check_images, plan_pictures
 from fusion.data.media.encode import encode_png
 from fusion.files import cache_folder, replace_folder
 
@@ -28,11 +28,12 @@ def scenes_folder(images: int | None = None, *, cache: str | Path | None = None)
         images/*.png                       64 x 64 pixels
         train.csv validation.csv test.csv  id, image (path from here), question, answer,
                                            question_type, answer_type (yes/no, number or other)
+        simple.csv                         the same, of simple pictures
         ceilings.json                      for each split and question type, see `ceilings.py`
         version.json
 
-    ``images`` is the number of training pictures, a multiple of 12; the other splits have as many,
-    at most 432 and 864; None: 5,832 of them. ``cache`` is the parent folder.
+    ``images`` is the number of training pictures, a multiple of 12, and of simple ones; the other
+    splits have as many, at most 432 and 864; None: 5,832 of them. ``cache`` is the parent folder.
 
     Raises:
         CorpusError: the disk is full.
@@ -52,10 +53,10 @@ def _render(folder: Path, pictures: Sequence[Picture]) -> None:
         (new / "images").mkdir()
         for picture in tqdm(pictures, desc="rendering the built-in pictures", unit="picture"):
             (new / picture.path).write_bytes(encode_png(draw_picture(picture)))
-        parts = {split: [p for p in pictures if p.split == split] for split in SPLITS}
+        parts = {name: [p for p in pictures if p.split == name] for name in SETS}
         for split, some in parts.items():
             write_csv(new / f"{split}.csv", COLUMNS, rows_of(some))
-        scores = {split: ceilings(some) for split, some in parts.items()}
+        scores = {split: ceilings(parts[split]) for split in SPLITS}
         (new / "ceilings.json").write_text(json.dumps(scores, indent=1))
         version = {"version": VERSION, "pictures": len(pictures)}
         (new / "version.json").write_text(json.dumps(version))

@@ -10,7 +10,10 @@ So a text alone says nothing of its answer: who answers without looking at the p
 1 of 2, 4 or 6 cases, whatever is asked. Who does not know the question is right in 1 of 2 cases at
 most. See :mod:`fusion.data.demo.questions.ceilings`.
 
-Random numbers are seeded by (version, split, block): a small set is the beginning of a large one.
+Beside the splits there are as many simple pictures as in training, on which it may begin, see
+:mod:`fusion.data.demo.questions.simple`.
+
+Random numbers are seeded by (seed, split, block): a small set is the beginning of a large one.
 """
 
 from __future__ import annotations
@@ -24,14 +27,18 @@ import numpy as np
 from fusion.data.demo.plan import SPLITS
 from fusion.data.demo.questions.ask import Question, draw_question
 from fusion.data.demo.questions.compose import Layouts, compose
+from fusion.data.demo.questions.simple import draw_simple
 from fusion.data.demo.questions.things import NOTHING, Thing
 
-VERSION = 1
+VERSION, SEED = 2, 1  # validation and test are as in version 1
 BLOCK = 12  # pictures
 IMAGES = {"train": 5832, "validation": 432, "test": 864}  # multiples of 216: of all ``BLOCKS``
 MOST_IMAGES = 60_000  # for training
 
-QUESTIONS, DRAWING = 1, 2  # streams of random numbers
+SIMPLE = "simple"  # set of pictures beside the splits
+SETS = (*SPLITS, SIMPLE)
+
+QUESTIONS, DRAWING, LAYOUTS = 1, 2, 3  # streams of random numbers
 
 # The kinds of the four questions of each block, in turn. Each three blocks ask for all six types,
 # and all of them ask for each kind of a type equally often. Counting goes with two types only:
@@ -62,7 +69,7 @@ BLOCKS = (
 class Picture:
     """One picture, and what is asked about it."""
 
-    split: str
+    split: str  # or SIMPLE
     index: int  # within the split
     things: tuple[Thing, ...]
     asked: tuple[tuple[Question, str], ...]  # questions and answers
@@ -80,14 +87,15 @@ class Picture:
 def plan_pictures(images: int | None = None) -> list[Picture]:
     """Draw the content of all pictures.
 
-    ``images`` is the number of training pictures; the other splits have as many, at most those of
-    ``IMAGES``; None: ``IMAGES``. ValueError: see :func:`check_images`.
+    ``images`` is the number of training pictures, and of simple ones; the other splits have as
+    many, at most those of ``IMAGES``; None: ``IMAGES``. ValueError: see :func:`check_images`.
     """
     check_images(images)
     sizes = dict(IMAGES)
     if images is not None:
         sizes = {s: images if s == "train" else min(images, n) for s, n in IMAGES.items()}
-    return [picture for split, size in sizes.items() for picture in plan_split(split, size)]
+    plan = [picture for split, size in sizes.items() for picture in plan_split(split, size)]
+    return plan + plan_simple(sizes["train"])
 
 
 def check_images(images: int | None) -> None:
@@ -104,6 +112,15 @@ def check_images(images: int | None) -> None:
 def plan_split(split: str, images: int) -> list[Picture]:
     """Draw the first pictures of a split."""
     return [picture for block in range(images // BLOCK) for picture in _plan_block(split, block)]
+
+
+def plan_simple(images: int) -> list[Picture]:
+    """Draw the first simple pictures."""
+    layouts, plan = Layouts(_generator(SIMPLE, LAYOUTS)), []
+    for index in range(images):
+        things, asked = draw_simple(layouts, _generator(SIMPLE, QUESTIONS, index))
+        plan.append(Picture(SIMPLE, index, tuple(things), tuple(asked)))
+    return plan
 
 
 def _plan_block(split: str, block: int) -> list[Picture]:
@@ -179,4 +196,4 @@ def _shuffled(answers: Sequence[str], rng: np.random.Generator) -> list[str]:
 
 
 def _generator(split: str, *stream: int) -> np.random.Generator:
-    return np.random.default_rng([VERSION, SPLITS.index(split), *stream])
+    return np.random.default_rng([SEED, SETS.index(split), *stream])

@@ -20,7 +20,7 @@ from fusion.data.demo.questions.things import Thing
 from fusion.data.media.encode import encode_png
 from tests.data.demo.test_no_leak import assert_independent
 
-SPLITS = ("train", "validation", "test")
+SETS = ("train", "validation", "test", "simple")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def files(folder):
 
 
 def test_tables_hold_the_plan(tiny):
-    for split in SPLITS:
+    for split in SETS:
         plan = [p for p in plan_pictures(12) if p.split == split]
         rows = table(tiny, split)
         assert list(rows[0]) == [
@@ -58,8 +58,8 @@ def test_tables_hold_the_plan(tiny):
 
 
 def test_ids_are_unique_over_all_splits(tiny):
-    ids = [row["id"] for split in SPLITS for row in table(tiny, split)]
-    assert len(set(ids)) == len(ids) == 3 * 12 * 4
+    ids = [row["id"] for split in SETS for row in table(tiny, split)]
+    assert len(set(ids)) == len(ids) == 4 * 12 * 4
 
 
 def test_answer_types_are_those_of_vqa(tmp_path):
@@ -81,7 +81,7 @@ def test_images_are_the_drawn_pictures(tiny):
         with av.open(str(tiny / picture.path)) as container:
             (frame,) = container.decode(video=0)
         np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), draw_picture(picture))
-    assert len([*(tiny / "images").iterdir()]) == 36
+    assert len([*(tiny / "images").iterdir()]) == 48
 
 
 def test_a_second_rendering_has_the_same_bytes_and_takes_less_than_a_second(tiny, tmp_path):
@@ -89,7 +89,7 @@ def test_a_second_rendering_has_the_same_bytes_and_takes_less_than_a_second(tiny
     again = scenes_folder(12, cache=tmp_path)
     assert time.process_time() - start < 1
     assert files(again) == files(tiny)
-    assert again.name == "questions-v1-12"
+    assert again.name == "questions-v2-12"
 
 
 def test_the_second_use_renders_nothing(tiny, monkeypatch):
@@ -100,7 +100,7 @@ def test_the_second_use_renders_nothing(tiny, monkeypatch):
 def test_the_cache_is_that_of_the_films(tmp_path, monkeypatch):
     monkeypatch.setenv("FUSION_CACHE", str(tmp_path))
     monkeypatch.setattr(folder_module, "_render", lambda folder, pictures: folder.mkdir())
-    assert scenes_folder(12) == tmp_path / "questions-v1-12"
+    assert scenes_folder(12) == tmp_path / "questions-v2-12"
 
 
 def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_module, "ceilings", stop)
     with pytest.raises(KeyboardInterrupt):
         scenes_folder(12, cache=tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["questions-v1-12.lock"]
+    assert [p.name for p in tmp_path.iterdir()] == ["questions-v2-12.lock"]
 
 
 def test_a_full_disk_is_noticed_before_rendering(tmp_path, monkeypatch):
@@ -155,8 +155,8 @@ def best_by_brute_force(rows, cue):
 
 def test_ceilings_are_those_of_the_tables(tiny):
     stated = json.loads((tiny / "ceilings.json").read_text())
-    assert list(stated) == list(SPLITS)
-    for split in SPLITS:
+    assert list(stated) == list(SETS[:3])
+    for split in stated:
         rows = table(tiny, split)
         types = {row["question_type"] for row in rows}
         assert set(stated[split]) == {"all", *types}
@@ -199,5 +199,5 @@ def test_a_wrong_answer_costs_the_perceiver():
 
 
 def test_all_pictures_of_a_small_set_are_in_a_table(tiny):
-    counts = Counter(row["image"] for split in SPLITS for row in table(tiny, split))
-    assert set(counts.values()) == {4} and len(counts) == 36
+    counts = Counter(row["image"] for split in SETS for row in table(tiny, split))
+    assert set(counts.values()) == {4} and len(counts) == 48
