@@ -126,3 +126,16 @@ def test_the_first_weights_follow_from_the_width_if_no_deviation_is_given():
                 # Of at least 4,096 draws; the deviation of a deviation is below 1 / sqrt(2 n).
                 assert abs(layer.weight.std() / expected - 1) < 5 / (2 * 4096) ** 0.5
                 assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("is_normed", [False, True])
+def test_tokens_are_normalised_or_as_they_are_projected(is_normed):
+    model = make(token_norm=is_normed, projection="linear")
+    words = inputs()["text"]
+    tokens = model.eao.tokenize({"text": words})["text"].values
+    project = model.eao.token_projections["text"][0]
+    expected = words.values @ project.weight.T + project.bias
+    if is_normed:
+        expected = expected - expected.mean(dim=1, keepdim=True)
+        expected = expected / expected.square().mean(dim=1, keepdim=True).sqrt()
+    assert_close(tokens, expected, atol=1e-4, rtol=0)
