@@ -55,7 +55,8 @@ def as_batch(inputs: Any, ids: Sequence[str] | None = None) -> Batch:
 class NumberedItems(Dataset[tuple[int, Any]]):
     """The items of any data set with their numbers; a :class:`.TrainingSet`.
 
-    ``set_epoch``, ``end_epoch`` and ``group`` of the data set are used if it has them.
+    ``begin_epoch``, ``set_epoch``, ``end_epoch`` and ``group`` of the data set are used if it has
+    them.
 
     Raises:
         ValueError: the data set has no length.

@@ -3,12 +3,13 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fusion.models.tsm import TSM
 from tools import benchmark
-from tools.benchmarks import loss, video
+from tools.benchmarks import gallery, loss, video
 from tools.benchmarks.inflated import KINDS, Inflated
 
 ROOT = Path(__file__).parents[1]
@@ -209,3 +210,17 @@ def test_wrong_words_are_explained(words, message, monkeypatch, capsys):
         runpy.run_path(str(ROOT / "tools/benchmark.py"), run_name="__main__")
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_ranks_of_versions_are_compared(tmp_path):
+    ways = {"t->v": np.arange(1.0, 9), "v->t": np.ones(2)}
+    files = [tmp_path / f"{name}.npz" for name in "abc"]
+    np.savez(files[0], **ways)
+    np.savez(files[1], **ways)
+    np.savez(files[2], **ways | {"t->v": np.arange(1.0, 9) + np.eye(8)[3] * 2.5})
+    assert gallery.compare_ranks(files[:1]) == {}
+    same = {"other_ranks_percent": 0.0, "places_apart_at_most": 0.0}
+    assert gallery.compare_ranks(files[:2]) == same
+    # One of the 20 ranks of two files beside the first.
+    other = {"other_ranks_percent": 5.0, "places_apart_at_most": 2.5}
+    assert gallery.compare_ranks(files) == other

@@ -6,11 +6,23 @@ import sys
 import numpy as np
 import pytest
 
+from tools.faults.kills import choose_chunk
+
 RELIABILITY = "tools/reliability.py"
 
 
 def last_line(output):
     return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("batch", "groups", "processes", "chunk"),
+    [(64, [8], 1, 32), (64, [8], 8, 8), (12, [2], 2, 2), (4, [2], 1, 2), (12, [4, 6], 1, 12)],
+)
+def test_chunks_are_whole_groups_of_batchnorm(batch, groups, processes, chunk):
+    parts = {str(n): {"encoder": {"batchnorm_group": size}} for n, size in enumerate(groups)}
+    config = {"trainer": {"batch_size": batch}, "model": parts | {"x": {"batchnorm_group": None}}}
+    assert choose_chunk(config, processes) == chunk
 
 
 @pytest.mark.slow

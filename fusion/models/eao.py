@@ -58,8 +58,8 @@ class EAO(nn.Module):
         cls_token: read the embedding from a class token, through a shared head (ablation).
         positional: add a learned embedding of each token's position (ablation).
         transformer_per_modality: a transformer for each modality, so no fusion (ablation).
-        token_norm: normalise the projected tokens, as published. Without it the token of an empty
-            place may stay small.
+        token_norm: normalise the projected tokens, as published. Without it tokens of the
+            background keep their small size.
         final_norm: normalise the transformer's output tokens, as in ViT (arXiv:2010.11929); the
             published model does not.
         pool: ``mean``, or ``max``, the largest of each value over a modality's output tokens, not

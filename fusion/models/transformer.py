@@ -144,6 +144,8 @@ class Transformer(nn.Module):
         super().__init__()
         if pool not in POOLS:
             raise ValueError(f"pool must be one of {list(POOLS)}; got {pool!r}")
+        if init_std is not None and not init_std > 0:
+            raise ValueError(f"init_std must be above 0, or none; got {init_std}")
         self.pool = POOLS[pool]
         if num_blocks < 0:
             raise ValueError(f"num_blocks must be at least 0, no transformer; got {num_blocks}")

@@ -56,7 +56,8 @@ def fit(
         loss: a :class:`fusion.interfaces.Loss`, or a function of the model's outputs that returns
             a scalar. On several processes a function must gather what it compares, as
             :func:`fusion.losses.nce` does, see :mod:`fusion.distributed`.
-        dataset: items by number; ``set_epoch(seed)`` is called before each epoch if it has that.
+        dataset: items by number; ``begin_epoch(number)`` and ``set_epoch(seed)`` are called before
+            each epoch if it has them.
         settings: how to train.
         collate: makes a batch of items, see :func:`fusion.batches.as_batch`.
         evaluate: returns named results of the model after each epoch, on every process; a larger

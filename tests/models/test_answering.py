@@ -103,6 +103,7 @@ def test_video_and_sound_answer_with_the_same_head():
     [
         ({"fusion": "sum"}, "model.fusion: unknown 'sum'; choose from transformer"),
         ({"specs": {}}, "model.modalities is empty"),
+        ({"init_std": 0}, "init_std must be above 0, or none; got 0"),
         ({"pool": "sum"}, r"pool must be one of \['mean', 'max'\]; got 'sum'"),
         (
             {"specs": {"text": {"dim": 3}, "image": {"encoder": {"name": "cnn", "widths": [0]}}}},

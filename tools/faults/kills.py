@@ -1,11 +1,12 @@
 """Kill runs at random moments, go on, and compare with the undisturbed run."""
 
+import math
 import random
 import shutil
 import statistics
 import time
 
-from fusion.config import load_config
+from fusion.config import flatten, load_config
 from tools.faults.runs import (
     PAUSE,
     TRAIN,
@@ -28,7 +29,7 @@ VARIANTS = {  # what the runs have that the plain one has not
     "bf16": (BF16,),
     "all": (WORKERS, CHUNKS, BF16),
 }
-SMALLEST = 2  # clips of a chunk: a group of BatchNorm in the smallest config
+GROUP = "batchnorm_group"  # a chunk must be a multiple of it
 
 
 def try_kills(config, overrides, processes, times, variants, seed, fresh, folder):
@@ -45,8 +46,7 @@ def try_kills(config, overrides, processes, times, variants, seed, fresh, folder
         folder: for the runs.
     """
     chosen, found = random.Random(seed), {}
-    batch = load_config(config, overrides)["trainer"]["batch_size"]
-    chunk = max(SMALLEST, batch // processes // 2)
+    chunk = choose_chunk(load_config(config, overrides), processes)
     if not fresh:
         import_once()
     for number, name in enumerate(variants):
@@ -72,6 +72,13 @@ def try_kills(config, overrides, processes, times, variants, seed, fresh, folder
         "recovery p95": percentile(times, 95),
         "variants": found,
     }
+
+
+def choose_chunk(config, processes):
+    """Choose half of the clips of a process, or a little less: whole groups of BatchNorm."""
+    sizes = [v for key, v in flatten(config).items() if key.endswith(GROUP) and v]
+    group = math.lcm(*sizes)
+    return max(group, config["trainer"]["batch_size"] // processes // 2 // group * group)
 
 
 def percentile(values, share):

@@ -78,10 +78,10 @@ class QuestionClips(ClipSet):
 
 
 class FirstSimple(ChangedClips):
-    """Training clips of which the simple ones come alone in the first epochs, then all.
+    """Training clips: in the first epochs only the simple ones, later all.
 
     An epoch always has as many items as there are clips, so in the first ones the simple clips are
-    repeated.
+    repeated. Before the first :meth:`begin_epoch` there are all, as for an evaluation.
 
     Args:
         clips: the clips that are not simple.
@@ -96,7 +96,7 @@ class FirstSimple(ChangedClips):
         super().__init__(clips)
         self.questions = [*clips.questions, *simple.questions]
         self.group = [*clips.sizes, *simple.sizes]
-        self.simple, self.epochs, self._is_first = simple, epochs, epochs > 0
+        self.simple, self.epochs, self._is_first = simple, epochs, False
 
     def __len__(self) -> int:
         """Number of items of an epoch."""

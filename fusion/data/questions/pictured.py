@@ -44,8 +44,9 @@ class PicturedQuestions(WithAnswers, Source):
             out (``leave_out``).
         max_bad: the share of images that may be unreadable.
         ceilings: JSON file of the best results possible, by split and row of the table.
-        simple: further training questions, from which more is learnt at first.
-        first_epochs: epochs in which training sees these alone.
+        simple: easy training questions, added to those of ``train``; answers that occur here alone
+            are not learnt.
+        first_epochs: number of epochs at the start that use ``simple`` alone.
 
     Raises:
         ValueError: a setting has no possible value.
@@ -112,7 +113,13 @@ class PicturedQuestions(WithAnswers, Source):
         """
         clips = self._clips(split, text_encoder)
         if split == "train" and self.simple:
-            return FirstSimple(clips, self._clips(SIMPLE, text_encoder), self.first_epochs)
+            simple = self._clips(SIMPLE, text_encoder)
+            if not len(simple):
+                raise QuestionError(
+                    f"{self._places[SIMPLE].questions} (data.simple) has no question for training:"
+                    " none has an image that can be read and is not held out"
+                )
+            return FirstSimple(clips, simple, self.first_epochs)
         return clips
 
     def extract(self) -> None:
@@ -121,8 +128,9 @@ class PicturedQuestions(WithAnswers, Source):
             self._open_images(split)
 
     def texts(self, split: str) -> list[str]:
-        """The questions' texts."""
-        return [question.text for question in self.questions(split)]
+        """The questions' texts, those of training with the simple ones."""
+        splits = [split, SIMPLE] if split == "train" and self.simple else [split]
+        return [question.text for name in splits for question in self.questions(name)]
 
     def describe(self, split: str) -> str:
         """Say what the questions of a split are."""
@@ -151,6 +159,9 @@ class PicturedQuestions(WithAnswers, Source):
         questions, images = self.questions(split), self._open_images(split)
         if self.bad == "leave_out":
             questions = [q for q in questions if q.image not in images.unreadable]
+        if split == SIMPLE and self._draws and images.folder == self._folder("validation"):
+            held = {question.image for question in self.questions("validation")}
+            questions = [q for q in questions if q.image not in held]
         if split in ("train", SIMPLE):  # so that the questions about an image are neighbours
             first = {question.image: -n for n, question in enumerate(reversed(questions))}
             questions = sorted(questions, key=lambda question: first[question.image])

@@ -16,9 +16,9 @@ def scenes(
     """Open the built-in questions about pictures; draw the pictures on first use.
 
     ``pictures`` is the number of training pictures, see :func:`fusion.data.demo.scenes_folder`; all
-    if not given. ``image_size`` is that of :class:`.PicturedQuestions`. In the first
-    ``first_epochs`` epochs training sees its simple pictures alone, see
-    :mod:`fusion.data.demo.questions.simple`.
+    if not given. ``image_size`` is that of :class:`.PicturedQuestions`. Training
+    begins with ``first_epochs`` epochs of simple pictures alone, which later are among the others,
+    see :mod:`fusion.data.demo.questions.simple`; 0 leaves them out.
     """
     folder = scenes_folder(pictures)
     train, validation, test = (str(folder / f"{split}.csv") for split in SPLITS)
@@ -28,6 +28,6 @@ def scenes(
         test,
         image_size=image_size,
         ceilings=str(folder / "ceilings.json"),
-        simple=str(folder / f"{SIMPLE}.csv"),
+        simple=str(folder / f"{SIMPLE}.csv") if first_epochs else None,
         first_epochs=first_epochs,
     )

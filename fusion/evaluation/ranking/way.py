@@ -86,8 +86,8 @@ def directions_of_pairs(
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield the directions of both rows of (P,) pairs, some pairs at a time: (p, E) float64.
 
-    What is computed of them belongs into one tensor that is there before, at the place that comes
-    with them: small results kept between large ones that are freed would break up the memory.
+    The caller should write its results into one tensor, at the slice that comes with each part:
+    small tensors that are kept between large ones would fragment the memory.
     """
     device = lengths[0].device
     for start, stop in pieces(0, len(pairs[0]), sides[0].piece(device)):

@@ -81,6 +81,7 @@ def test_training_begins_with_simple_questions(tmp_path, cache):
     clips, rest, simple = (source.clips("train"), *map(source.questions, ("train", "simple")))
     assert len(rest) > len(simple) > 0 and clips.questions == [*rest, *simple]
     assert sum(clips.group) == len(clips) == len(rest) + len(simple)
+    assert [item["id"] for item in clips] == [q.id for q in clips.questions]  # for an evaluation
     for epoch in (0, 1):
         clips.begin_epoch(epoch)
         assert {item["id"] for item in clips} == {question.id for question in simple}
@@ -91,6 +92,38 @@ def test_training_begins_with_simple_questions(tmp_path, cache):
     assert torch.equal(clips[len(rest)]["image"], image)
     assert source.answers == PicturedQuestions(files[0], **own).answers
     assert len(PicturedQuestions(files[0], **own).clips("train")) == len(rest)
+    assert source.texts("train") == [question.text for question in clips.questions]
+    assert source.texts("simple") == [question.text for question in simple]
+
+
+def test_simple_questions_about_held_out_images_are_left_out(tmp_path, cache):
+    write_easy(tmp_path, "train", 10)
+    file = str(tmp_path / "train/questions.json")
+    source = PicturedQuestions(file, simple=file, held_out=0.3, image_size=4)
+    trained = {question.image for question in source.clips("train").simple.questions}
+    held = {question.image for question in source.questions("validation")}
+    assert held and not trained & held
+    assert len(trained | held) == 10
+
+
+def test_the_built_in_set_has_simple_pictures_only_if_training_begins_with_them(cache):
+    for epochs in (0, 1):
+        source = QUESTION_SETS["scenes"](12, first_epochs=epochs)
+        assert len(source.clips("train")) == 12 * 4 * (1 + epochs)
+        assert source.clips("train").questions[:48] == source.questions("train")
+
+
+def test_simple_questions_that_cannot_be_used_are_an_error(tmp_path, cache):
+    write_easy(tmp_path, "train", 10)
+    file = tmp_path / "simple.csv"
+    file.write_text("image,question,answer\nbad.png,what color is it?,red\n")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    settings = {"simple": str(file), "held_out": 0, "bad": "leave_out", "max_bad": 1.0}
+    source = PicturedQuestions(str(tmp_path / "train/questions.json"), image_size=4, **settings)
+    with pytest.raises(
+        ValueError, match=r"simple.csv \(data.simple\) has no question for training"
+    ):
+        source.clips("train")
 
 
 def test_an_encoder_that_prepares_gets_all_texts_at_once(easy):

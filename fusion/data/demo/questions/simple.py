@@ -1,7 +1,7 @@
 """Simple pictures for training: one or two things, about which nothing can be confused.
 
-In the balanced pictures nothing is learnt of a shape before the model can find the thing that a
-question names, and it cannot find a thing whose shape it does not know. Here it sees a shape alone.
+In the balanced pictures a model must find the thing that a question names before it can learn what
+shape it has, and to find it, it must know shapes. With one thing, nothing must be found.
 """
 
 from __future__ import annotations
