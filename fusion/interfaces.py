@@ -109,8 +109,7 @@ class Loss(Protocol):
 class TrainingSet(Protocol):
     """The clips to train on.
 
-    ``group`` neighbouring clips follow one another in training; a list: so many of each group. If
-    there is a ``begin_epoch``, it is called with the number of each epoch, from 0.
+    ``group`` neighbouring clips follow one another in training; a list: so many of each group.
     """
 
     group: int | Sequence[int]
@@ -118,6 +117,9 @@ class TrainingSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+    def begin_epoch(self, number: int, /) -> None:
+        """Called before each epoch, the first of which is 0."""
 
     def set_epoch(self, seed: int, /) -> None:
         """Choose what is drawn at random in the coming epoch, as a function of ``seed`` alone."""

@@ -243,8 +243,7 @@ class Trainer:
     def rest_of_epoch(self) -> Iterator[Batch]:
         """Read the batches that are left of the current epoch, with the seeds of their clips."""
         self.batches.epoch, self.batches.first = self.epoch, self.batch
-        if hasattr(self.train_set, "begin_epoch"):
-            self.train_set.begin_epoch(self.epoch)
+        self.train_set.begin_epoch(self.epoch)
         self.train_set.set_epoch(mix(self.seed, self.epoch))
         batches = start_reading(self.loader)
         while True:

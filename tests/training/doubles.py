@@ -6,6 +6,9 @@ class ClipList(list):
 
     group = 1
 
+    def begin_epoch(self, number):
+        """All epochs have the same items."""
+
     def set_epoch(self, seed):
         """Nothing is drawn at random."""
 
