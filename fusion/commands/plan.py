@@ -36,7 +36,8 @@ def plan(given: argparse.Namespace) -> None:
     counts, clip = count_config(config, given.words)
     if given.like:
         share = max(1, config["trainer"]["batch_size"] // machine.devices)
-        machine = _like(given.like, machine, given.words, (counts, share))
+        links = given.local_gbps is None
+        machine = _like(given.like, machine, given.words, (counts, share), links)
     known, evaluated = clips_of(config)
     clips = given.clips or (measured.clips if measured else known)
     evaluated = evaluated if given.evaluated is None else given.evaluated
@@ -82,15 +83,16 @@ def _config(given: argparse.Namespace, measured: Measured | None) -> Mapping[str
     return load_config(given.config, [*unread, *given.overrides])
 
 
-def _like(run: str, machine: Machine, words: int, ours: tuple[Counts, int]) -> Machine:
+def _like(run: str, machine: Machine, words: int, ours: tuple[Counts, int], links: bool) -> Machine:
     """Give the machine the rate of a run; ``ours``: what is planned, and clips of a step."""
     found = read_run(run)
     counts, clip = count_config(found.config, words)
     plan_of = functools.partial(predict, counts, clip, found.config["trainer"], clips=None)
     machine = machine_like(found, machine, lambda alone: plan_of(machine=alone))
-    if not found.on_cpu or ours[0] == counts:
+    theirs = (counts, found.config["trainer"]["batch_size"])
+    if not found.on_cpu or (machine.devices == 1 and ours == theirs):
         return machine
-    return adjust(machine, ours, (counts, found.config["trainer"]["batch_size"]))
+    return adjust(machine, ours, theirs, links)
 
 
 def as_json(

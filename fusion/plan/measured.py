@@ -14,6 +14,7 @@ from fusion.config import ConfigError, load_config
 from fusion.plan.count import Counts
 from fusion.plan.machine import Machine
 from fusion.plan.predict import Plan
+from fusion.plan.together import measure_together
 from fusion.plan.work import measure_rates
 from fusion.training.log import read_metrics
 
@@ -72,28 +73,42 @@ def machine_like(run: Measured, machine: Machine, plan: Callable[[Machine], Plan
             f"--like: the run was on {run.devices} devices; name one on a single device, so that"
             " its time is that of arithmetic"
         )
+    waited = run.step * run.reading_share
+    if waited and not run.config["trainer"].get("num_workers") and not machine.clips_per_core:
+        rate = run.config["trainer"]["batch_size"] / waited
+        machine = dataclasses.replace(machine, clips_per_core=rate)
     alone = dataclasses.replace(machine, devices=1)
     flop = plan(alone).flop
-    rate = flop / (run.step * (1 - run.reading_share))
+    rate = flop / (run.step - waited)
     # The update of the weights is part of the measured time.
     return dataclasses.replace(
         machine, tflops=rate / 1e12, utilisation=1.0, memory_tbps=machine.memory_tbps * 1e6
     )
 
 
-def adjust(machine: Machine, ours: tuple[Counts, int], theirs: tuple[Counts, int]) -> Machine:
-    """Adjust the rate of a CPU, measured with another model, to the model that is planned.
+def adjust(
+    machine: Machine,
+    ours: tuple[Counts, int],
+    theirs: tuple[Counts, int],
+    links: bool = True,
+) -> Machine:
+    """Adjust the rate of a CPU, measured with one process and another model, to what is planned.
+
+    Several processes of this machine share its cores and its memory, so they are measured together.
 
     Args:
         machine: with the rate of ``theirs``.
-        ours: counts of the model, and the clips of a step.
+        ours: counts of the model, and the clips of a step on a device.
         theirs: those of the run that the rate is from.
+        links: whether to set how fast processes exchange tensors, too.
     """
-    rates = measure_rates()
-    each, other = (
-        counts.seconds(clips, rates) / (clips * counts.step_flop)
-        for counts, clips in (ours, theirs)
-    )
+    alone = rates = measure_rates()
+    if machine.in_a_machine > 1:
+        rates, latency, link = measure_together(machine.in_a_machine)
+        if links:
+            machine = dataclasses.replace(machine, latency=latency, local_gbps=8e-9 * link)
+    each = ours[0].seconds(ours[1], rates) / (ours[1] * ours[0].step_flop)
+    other = theirs[0].seconds(theirs[1], alone) / (theirs[1] * theirs[0].step_flop)
     return dataclasses.replace(machine, tflops=machine.tflops * other / each)
 
 

@@ -23,6 +23,8 @@ FREE = 0.9  # share of the memory that a chunk may fill
 WORKSPACE = 2**30  # bytes, of libraries and of the largest temporary tensors
 VALUES = {SGD: (2, 5), "adam": (3, 7)}  # of a parameter: kept with its gradient; moved by a step
 FEATURES, FILMS = 10_000.0, 20.0  # clips a second that a core reads
+IN_LOSS = 11  # collectives of a loss that compares clips: 3 C + 2, of the C = 3 lists of EAO
+ALWAYS = 3  # statistics of BatchNorm, and two votes
 
 
 class Plan(NamedTuple):
@@ -36,7 +38,8 @@ class Plan(NamedTuple):
     read: float  # bytes that a rank reads in a step
     flop: float  # operations of a rank in a step
     seconds: Mapping[str, float]  # of a step, of each bottleneck
-    step: float  # seconds of a step; what is read is read at the same time
+    step: float  # seconds of a step
+    meanwhile: bool  # whether clips are read while a step is computed
     steps: int | None  # of an epoch; None: the number of clips is not known
     epochs: int
     evaluation: float  # seconds after an epoch
@@ -72,7 +75,7 @@ def predict(
         counts: of the model and the loss.
         clip: that is read.
         trainer: section of the config; of it ``batch_size``, ``chunk_size``, ``epochs``,
-            ``optimizer`` and ``mixed_precision`` count.
+            ``num_workers``, ``optimizer`` and ``mixed_precision`` count.
         machine: where it runs.
         clips: of an epoch; None: not known.
         evaluated: clips that are evaluated after each epoch.
@@ -114,10 +117,12 @@ def predict(
     cores = machine.clips_per_core or (FILMS if clip.decodes else FEATURES)
     read = share * clip.stored_bytes
     disk = machine.in_a_machine * read / (machine.read_gbps * 1e9 / 8)
+    meanwhile = trainer.get("num_workers", 0) > 0
+    readers = machine.cores if meanwhile else 1
     seconds = {
         "arithmetic": flop / machine.flops,
         "update of the weights": 4.0 * moved * counts.trained / (machine.memory_tbps * 1e12),
-        "reading": max(disk, share / (machine.cores * cores)),
+        "reading": max(disk, share / (readers * cores)),
         "communication": _communication(counts, batch, machine),
     }
     computing = sum(value for name, value in seconds.items() if name != "reading")
@@ -126,9 +131,21 @@ def predict(
     if steps:
         seconds["evaluation"] = evaluation / steps
     epochs = trainer.get("epochs") or 1
-    step = max(computing, seconds["reading"])
+    step = (max if meanwhile else sum)((computing, seconds["reading"]))
     return Plan(
-        share, chunk, largest, memory, sent, read, flop, seconds, step, steps, epochs, evaluation
+        share=share,
+        chunk=chunk,
+        largest=largest,
+        memory=memory,
+        sent=sent,
+        read=read,
+        flop=flop,
+        seconds=seconds,
+        step=step,
+        meanwhile=meanwhile,
+        steps=steps,
+        epochs=epochs,
+        evaluation=evaluation,
     )
 
 
@@ -149,8 +166,8 @@ def _communication(counts: Counts, batch: int, machine: Machine) -> float:
     gradients = 4.0 * counts.trained
     buckets = math.ceil(gradients / BUCKET_BYTES)
     embeddings = 4.0 * batch * counts.output_values
-    found = machine.exchange(2 * gradients, 2 * buckets)
-    return found + (machine.exchange(2 * embeddings, 2) if embeddings else 0.0)
+    found = machine.exchange(2 * gradients, 2 * (buckets + ALWAYS))
+    return found + (machine.exchange(2 * embeddings, IN_LOSS) if embeddings else 0.0)
 
 
 def _evaluation(counts: Counts, clips: int, machine: Machine) -> float:

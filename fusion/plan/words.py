@@ -66,7 +66,7 @@ def _times(plan: Plan) -> list[list[str]]:
         [name, f"{1e3 * plan.seconds[name]:.2f}", "binds" if name == plan.binds else ""]
         for name in order
     ]
-    return [*rows, ["the step, reading meanwhile", f"{1e3 * plan.step:.2f}", ""]]
+    return [*rows, ["the step", f"{1e3 * plan.step:.2f}", ""]]
 
 
 def _sent(plan: Plan) -> list[list[str]]:
@@ -84,11 +84,12 @@ def _whole(plan: Plan) -> str:
 
 
 def _assumed(plan: Plan, machine: Machine) -> str:
+    reading = "meanwhile" if plan.meanwhile else "before each step, as trainer.num_workers is 0"
     return (
         f"assumed: a device does {machine.flops / 1e12:.4g} TFLOP/s"
         f" ({100 * machine.utilisation:.0f} % of {machine.tflops:.4g}); clips are as long as they"
         " can be and have every modality; nothing is sent while something is computed; clips are"
-        " read meanwhile"
+        f" read {reading}"
     )
 
 

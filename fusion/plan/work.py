@@ -22,7 +22,7 @@ NO_WORK = ("aten.view", "aten._unsafe_view", "aten.empty", "aten.new_empty", "at
 SIDE = 512  # of the matrices whose product is timed
 LARGE = 4_000_000  # numbers that are copied
 SMALL, CHAIN = 16, 30  # width and number of layers that are little more than calls
-ROUNDS = 9
+ROUNDS, CALLS = 9, 5  # of each, of which the median counts
 
 
 class Rates(NamedTuple):
@@ -105,28 +105,32 @@ def measure_rates() -> Rates:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        x, y = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-        source, target = torch.randn(LARGE), torch.empty(LARGE)
-        layers = [nn.Sequential(nn.Linear(SMALL, SMALL), nn.LayerNorm(SMALL), nn.GELU())] * CHAIN
-        chain, small = nn.Sequential(*layers), torch.randn(SMALL, SMALL)
-
-        def step() -> None:  # of many layers with hardly any work
-            chain(small).sum().backward()
-
-        product = _seconds(lambda: x @ y, 8)
-        copy = _seconds(lambda: target.copy_(source), 1)
-        call = _seconds(step, 5) / count_calls(step)[0]
+        return rates_of(_seconds)
     finally:
         torch.set_num_threads(threads)
-    return Rates(2 * SIDE**3 / product, 2 * source.nbytes / copy, call)
 
 
-def _seconds(function: Callable[[], object], times: int) -> float:
+def rates_of(seconds: Callable[[Callable[[], object]], float]) -> Rates:
+    """Measure three kinds of work; ``seconds`` says how long a call of a function takes."""
+    x, y = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    source, target = torch.randn(LARGE), torch.empty(LARGE)
+    layers = [nn.Sequential(nn.Linear(SMALL, SMALL), nn.LayerNorm(SMALL), nn.GELU())] * CHAIN
+    chain, small = nn.Sequential(*layers), torch.randn(SMALL, SMALL)
+
+    def step() -> None:  # of many layers with hardly any work
+        chain(small).sum().backward()
+
+    products = 2 * SIDE**3 / seconds(lambda: x @ y)
+    moved = 2 * source.nbytes / seconds(lambda: target.copy_(source))
+    return Rates(products, moved, seconds(step) / count_calls(step)[0])
+
+
+def _seconds(function: Callable[[], object]) -> float:
     """Return the CPU seconds of a call, the median of some rounds."""
     rounds = []
     for _ in range(ROUNDS):
         begun = time.process_time()
-        for _ in range(times):
+        for _ in range(CALLS):
             function()
-        rounds.append((time.process_time() - begun) / times)
+        rounds.append((time.process_time() - begun) / CALLS)
     return sorted(rounds)[ROUNDS // 2]

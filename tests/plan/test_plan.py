@@ -19,6 +19,7 @@ from fusion.plan.count import Counts, count
 from fusion.plan.machine import Machine
 from fusion.plan.measured import machine_like, read_run
 from fusion.plan.predict import BUCKET_BYTES, FREE, KEPT_IN_HALF, WORKSPACE, predict
+from fusion.plan.together import LARGE, Together, measure_together, together_of
 from fusion.plan.words import describe, obstacles
 from fusion.plan.work import Rates, count_calls
 from tests.tiny import write_config
@@ -36,7 +37,7 @@ COUNTS = Counts(
     granularity=4,
 )
 MACHINE = Machine(tflops=1.0, utilisation=0.5, memory_gib=2.0, cores=1, clips_per_core=1e9)
-TRAINER = {"batch_size": 64, "epochs": 3}
+TRAINER = {"batch_size": 64, "epochs": 3, "num_workers": 2}
 
 
 class Towers(nn.Module):
@@ -126,14 +127,14 @@ def test_devices_share_the_batch_and_exchange_what_they_must():
     assert made.sent["gradients"] == 2 * 4 * 1500 * 15 / 16
     assert made.sent["embeddings"] == made.sent["their gradients"] == 4 * 64 * 20 * 15 / 16
     moved = sum(made.sent.values()) / (400e9 / 8)
-    assert made.seconds["communication"] == pytest.approx(moved + (2 + 2) * 4 * 1e-3)
+    assert made.seconds["communication"] == pytest.approx(moved + (2 * (1 + 3) + 11) * 4 * 1e-3)
     assert made.seconds["reading"] == 4 * 4 * 1000 / (50e9 / 8)  # four devices share the disks
     near = dataclasses.replace(far, per_machine=16)
     assert near.link == 3600e9 / 8 and far.link == 400e9 / 8 and near.machines == 1
     many = COUNTS._replace(trained=3 * BUCKET_BYTES // 4)
     found = predict(many, CLIP, TRAINER, near, clips=None).seconds["communication"]
     sent = sum(predict(many, CLIP, TRAINER, near, clips=None).sent.values())
-    assert found == pytest.approx(sent / near.link + (2 * 3 + 2) * 4 * 1e-3)
+    assert found == pytest.approx(sent / near.link + (2 * (3 + 3) + 11) * 4 * 1e-3)
     with pytest.raises(ConfigError, match="64 cannot be divided by 24 devices.* 48 and 72"):
         predict(COUNTS, CLIP, TRAINER, dataclasses.replace(MACHINE, devices=24), clips=None)
 
@@ -142,6 +143,10 @@ def test_cores_that_read_can_bind():
     slow = dataclasses.replace(MACHINE, cores=2, clips_per_core=10.0)
     made = predict(COUNTS, CLIP, TRAINER, slow, clips=6400)
     assert made.binds == "reading" and made.step == made.seconds["reading"] == 64 / 20
+    alone = predict(COUNTS, CLIP, TRAINER | {"num_workers": 0}, slow, clips=6400)
+    assert alone.seconds["reading"] == 64 / 10  # by the process that trains, between two steps
+    assert alone.step == pytest.approx(64 / 10 + sum(made.seconds.values()) - 64 / 20)
+    assert "before each step, as trainer.num_workers is 0" in describe(alone, COUNTS, CLIP, slow)
     films = dataclasses.replace(CLIP, decodes=True)
     by_default = dataclasses.replace(slow, clips_per_core=None)
     assert predict(COUNTS, films, TRAINER, by_default, clips=None).step == 64 / (2 * 20)
@@ -241,7 +246,7 @@ def test_the_rate_of_a_run_predicts_it(tmp_path, capsys):
     assert found.step == 4 / 50 and found.devices == 1 and found.clips == 4 * 6
     main(["plan", "--measured", str(run), "--like", str(run), "--json"])
     made = json.loads(capsys.readouterr().out)
-    assert made["measured"]["predicted_by_measured"] == pytest.approx(0.8, rel=1e-3)
+    assert made["measured"]["predicted_by_measured"] == pytest.approx(1, rel=1e-3)
     counts, clip = count_config(found.config, 20)
     trainer = found.config["trainer"]
     machine = machine_like(found, MACHINE, lambda m: predict(counts, clip, trainer, m, None))
@@ -265,6 +270,24 @@ def test_the_rate_of_a_narrow_model_on_a_cpu_is_adjusted_to_a_wide_one(monkeypat
     assert wide.seconds(4, rates) == pytest.approx(8 + 12 + 0.5)
     found = measured.adjust(MACHINE, (wide, 4), (narrow, 4))
     assert found.tflops == pytest.approx(MACHINE.tflops * (6.5 / 4) / (20.5 / 16))
+    shared = Together(Rates(products=1e9, moved=5e5, call=2e-3), latency=1e-4, link=1e9)
+    monkeypatch.setattr(measured, "measure_together", {2: shared, 8: shared}.__getitem__)
+    two = dataclasses.replace(MACHINE, devices=2)
+    found = measured.adjust(two, (narrow, 2), (narrow, 4))  # all half as fast, half the clips
+    assert narrow.seconds(2, shared.rates) == pytest.approx(2 + 6 + 1)
+    assert found.tflops == pytest.approx(MACHINE.tflops * (6.5 / 4) / (9 / 2))
+    assert (found.latency, found.local_gbps) == (1e-4, pytest.approx(8))
+    found = measured.adjust(dataclasses.replace(two, devices=64), (narrow, 2), (narrow, 4), False)
+    assert (found.latency, found.local_gbps) == (MACHINE.latency, MACHINE.local_gbps)
+
+
+def test_processes_of_a_cpu_are_measured_together():
+    found = together_of(4, Rates(1.0, 1.0, 1.0), small=4e-3, large=4e-3 + 6e-3)
+    assert found.latency == pytest.approx(1e-3) and found.link == pytest.approx(1e9)
+    machine = dataclasses.replace(MACHINE, devices=4, latency=1e-3, local_gbps=8.0)
+    assert machine.exchange(2 * 4 * LARGE, 2) == pytest.approx(10e-3)  # an all-reduce again
+    found = measure_together(2, long=0.01)
+    assert min(*found.rates, found.latency, found.link) > 0
 
 
 def test_calls_and_what_they_move_are_counted():
