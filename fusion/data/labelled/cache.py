@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fusion.data.labelled.film import LabelError, LabelledFilm
 from fusion.data.media.decode import MediaError
 from fusion.data.media.decoded import DecodedCache, state_of
+from fusion.data.media.device import CPU, decoding_device
 from fusion.data.media.shown import VERSION, Size, count_frames, read_shown
 from fusion.files import cache_folder
 
@@ -52,6 +53,7 @@ class FrameCache(DecodedCache):
         self.parts: Sequence[Part] = sorted(set(map(part_of, films)), key=str)
         states = [state_of(folder / video) for video, _, _ in self.parts]
         facts = [VERSION, *size, str(folder.resolve()), *zip(self.parts, states, strict=True)]
+        facts += [device] if (device := decoding_device()) != CPU else []
         super().__init__("frames", facts, len(self.parts), (size.height, size.width, 3))
         self._index = {part: number for number, part in enumerate(self.parts)}
 

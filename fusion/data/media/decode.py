@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from fusion.data.media.clock import PacketClock, PictureClock, SoundClock
+from fusion.data.media.device import CPU, open_on
 from fusion.data.media.streams import BEST, Tracks, choose, jumps, origin_of
 
 # FFmpeg's names of the containers that hold pictures and sound and refer to no other file
@@ -40,13 +41,16 @@ class MediaError(ValueError):
 
 
 @contextlib.contextmanager
-def open_media(path: str | Path) -> Iterator[InputContainer]:
-    """Open a local media file; nothing in it can make FFmpeg open another file or address."""
+def open_media(path: str | Path, device: str = CPU) -> Iterator[InputContainer]:
+    """Open a local media file; nothing in it can make FFmpeg open another file or address.
+
+    ``device``: which decodes its pictures, see :func:`.device.open_on`.
+    """
     if not Path(path).is_file():
         raise MediaError(f"{path}: no such file; check the path")
     try:
         name = f"file:{Path(path).absolute()}"  # a file named "http:x" is not taken for a link
-        container = av.open(name, options=_OPTIONS, **_LENIENT)
+        container = open_on(device, name, options=_OPTIONS, **_LENIENT)
     except av.FFmpegError as error:
         refused = error.errno == errno.EINVAL
         reason = "a format that is not read" if refused else "no media file, or truncated"

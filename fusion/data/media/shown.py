@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fusion.data.media.crop import crop_of
 from fusion.data.media.decode import Decoder, MediaError, open_media
+from fusion.data.media.device import decoding_device
 from fusion.data.media.pictures import PictureFilter, Sampling
 from fusion.data.media.streams import promised_end
 from fusion.data.media.window import INDEXED
@@ -88,7 +89,7 @@ def read_shown(
 
     Raises:
         MediaError: no such file, not a media file, or the window begins beyond its end.
-        ValueError: an impossible window.
+        ValueError: an impossible window, or a device (``FUSION_DECODE_ON``) that there is not.
     """
     if not 0 <= start < (math.inf if end is None else end):
         raise ValueError(f"a window needs 0 <= start < end, in seconds; got {start} to {end}")
@@ -124,7 +125,7 @@ def _read(
 ) -> Shown | None:
     """Read the frames; None if skipping has missed one."""
     scaled: dict[int, NDArray[np.uint8]] = {}
-    with open_media(path) as container:
+    with open_media(path, decoding_device()) as container:
         decoder = Decoder(container, ["video"])
         if not decoder.streams:
             return Shown(np.empty((0, size.height, size.width, 3), np.uint8), 0)

@@ -1,0 +1,78 @@
+"""Decoding on a GPU, and what happens where there is none."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from fusion.data.media import device
+from fusion.data.media.decode import Decoder, open_media
+from fusion.data.media.device import CPU, CUDA, VARIABLE, decoding_device
+from fusion.data.media.shown import Size, read_shown
+from tests.data.media.test_shown import CODINGS, SIZE, write
+
+ALL = [5, 40, 41, 99]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    path = tmp_path_factory.mktemp("films") / "film.mp4"
+    write(path, *CODINGS["mp4"])
+    return path
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    monkeypatch.setattr(device, "_refused", set())
+
+
+def read(path):
+    return read_shown(path, lambda n: ALL, SIZE).frames
+
+
+def test_without_the_device_the_processor_decodes_and_it_is_said_once(film, monkeypatch, caplog):
+    expected = read(film)
+
+    def refuse(*arguments, **words):
+        raise RuntimeError("no device here")
+
+    monkeypatch.setattr(device, "HWAccel", refuse)
+    monkeypatch.setenv(VARIABLE, CUDA)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            np.testing.assert_array_equal(read(film), expected)
+    (said,) = caplog.messages
+    assert "FUSION_DECODE_ON=cuda" in said and said.endswith("; the processor decodes")
+
+
+def test_a_film_that_the_device_does_not_know_is_decoded_by_the_processor(film):
+    """No such device is needed to be asked: without it FFmpeg's own way back is taken."""
+    with open_media(film, "vaapi") as container:
+        (stream,) = Decoder(container, ["video"]).streams
+        assert not stream.codec_context.is_hwaccel
+        assert len(list(Decoder(container, ["video"]).frames())) == 100
+
+
+def test_another_device_is_an_error(film, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "gpu")
+    with pytest.raises(ValueError, match="FUSION_DECODE_ON must be cpu or cuda; got 'gpu'"):
+        read(film)
+    monkeypatch.setenv(VARIABLE, "")
+    assert decoding_device() == CPU
+
+
+@pytest.mark.gpu
+def test_nvdec_shows_the_same_frames(tmp_path, monkeypatch, caplog):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    path = tmp_path / "film.mp4"
+    write(path, *CODINGS["mp4"])
+    size = Size(60, 80, stretch=True)
+    expected = read_shown(path, lambda n: ALL, size).frames.astype(int)
+    monkeypatch.setenv(VARIABLE, CUDA)
+    found = read_shown(path, lambda n: ALL, size).frames.astype(int)
+    assert not caplog.messages
+    assert (
+        np.abs(found - expected).max() <= 3
+    )  # colours lie in memory in another order, so FFmpeg scales them by other code
