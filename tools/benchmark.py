@@ -203,7 +203,7 @@ def _add_search(command):
 
 def _add_video(command):
     _add_batch(command, 1)
-    text = "ResNet of timm inside TSM (default: resnet50)"
+    text = "ResNet of timm inside TSM, or orders: that of configs/tsm.yaml (default: resnet50)"
     command.add_argument("--network", default="resnet50", help=text)
     text = "pixels of the side of a frame of the network (default: 64)"
     command.add_argument("--size", type=positive, default=64, help=text)

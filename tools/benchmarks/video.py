@@ -5,9 +5,13 @@ bytes kept for the backward pass, and the time of a training step, measured in t
 guidelines of arXiv:1910.00932 in one table: less arithmetic, fewer frames, a smaller gradient.
 """
 
+import statistics
+
 import torch
 import torch.nn.functional as F
 
+from fusion.config import load_config
+from fusion.data.demo.orders import CLASSES as ORDER_CLASSES
 from fusion.models.tsm import TSM
 from fusion.report.layout import align
 from tools.benchmarks.inflated import KINDS, Inflated
@@ -15,28 +19,32 @@ from tools.benchmarks.measure import compare_times, count_flop, saved_bytes
 
 FRAMES = (4, 8, 16)
 CLASSES = 400
+ORDERS = "orders"  # the network of configs/tsm.yaml
 PAPER = {"network": "resnet50", "frames": 8, "size": 224}
 HEAD = ["frames", "network", "GFLOP/clip", "M parameters", "gradient MiB", "in bf16"]
-HEAD += ["kept MiB/clip", "clips/s, TSM = 1"]
+HEAD += ["kept MiB/clip", "clips/s", "TSM = 1"]
 
 
 def run(arguments, device):
     """Train on frames of noise, count on the meta device, and print the table."""
     counted = count_paper()
+    network, classes = arguments.network, CLASSES
+    if network == ORDERS:
+        network, classes = load_config("tsm")["model"]["network"], len(ORDER_CLASSES)
     rows = {}
     for frames in FRAMES:
-        found = compare_networks(frames, arguments, device)
+        found = compare_networks(frames, network, classes, arguments, device)
         rows |= {f"{frames} frames, {name}": row for name, row in found.items()}
     print("\n".join(align(table(rows))))
     return {"network": arguments.network, "size": arguments.size, "rows": rows, "paper": counted}
 
 
-def networks(network):
+def networks(network, classes):
     """Make the networks that are compared, by name; ``plain`` sees single frames."""
     return {
-        "plain": TSM(network, CLASSES, shift=False),
-        "tsm": TSM(network, CLASSES),
-        **{f"3d, {kind}": Inflated(network, CLASSES, kind) for kind in KINDS},
+        "plain": TSM(network, classes, shift=False),
+        "tsm": TSM(network, classes),
+        **{f"3d, {kind}": Inflated(network, classes, kind) for kind in KINDS},
     }
 
 
@@ -60,12 +68,12 @@ def forward_flop(model, clips):
     return flop
 
 
-def compare_networks(frames, arguments, device):
+def compare_networks(frames, network, classes, arguments, device):
     """Time a training step of each network, and count what it needs."""
     shape = (frames, 3, arguments.size, arguments.size)
     clips = torch.randn(arguments.batch, *shape, device=device)
     labels = torch.zeros(arguments.batch, dtype=torch.int64, device=device)
-    models = {name: model.to(device) for name, model in networks(arguments.network).items()}
+    models = {name: model.to(device) for name, model in networks(network, classes).items()}
 
     def step(model):
         model.zero_grad()
@@ -80,6 +88,7 @@ def compare_networks(frames, arguments, device):
             "gradient_bytes": {"fp32": 4 * count, "bf16": 2 * count},
             "kept_bytes_per_clip": kept_bytes(model, shape),
             "step_seconds": seconds[name],
+            "clips_per_second": arguments.batch / statistics.median(seconds[name]),
             "throughput_by_tsm": ratios.get(name, 1.0) / ratios["tsm"],
         }
         for name, model in models.items()
@@ -109,11 +118,12 @@ def table(rows):
             [
                 frames,
                 network,
-                f"{row['gflop_per_clip']:.2f}",
+                f"{row['gflop_per_clip']:.3g}",
                 f"{row['parameters'] / 1e6:.2f}",
                 f"{row['gradient_bytes']['fp32'] / 2**20:.1f}",
                 f"{row['gradient_bytes']['bf16'] / 2**20:.1f}",
                 f"{row['kept_bytes_per_clip'] / 2**20:.1f}",
+                f"{row['clips_per_second']:.3g}",
                 f"{row['throughput_by_tsm']:.2f}",
             ]
         )
