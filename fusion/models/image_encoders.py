@@ -101,7 +101,8 @@ class StandardisedConv(nn.Conv2d):
 class SmallCNN(ImageEncoder):
     """A few convolutions, trained from scratch, for small and simple pictures.
 
-    Each stage is a convolution, a ReLU, and the maximum of 2 x 2 places.
+    Each stage is a convolution, the maximum of 2 x 2 places, and a ReLU: the same as with the ReLU
+    first, for a quarter of its work.
 
     Args:
         widths: C of each stage.
@@ -116,12 +117,13 @@ class SmallCNN(ImageEncoder):
         super().__init__(widths[-1], [0.5] * 3, [0.25] * 3)
         layers: list[nn.Module] = []
         for narrow, wide in zip((3, *widths[:-1]), widths, strict=True):
-            layers += [StandardisedConv(narrow, wide), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [StandardisedConv(narrow, wide), nn.MaxPool2d(2), nn.ReLU()]
         self.net = nn.Sequential(*layers)
 
     def feature_map(self, pixels: Tensor) -> Tensor:
         """Compute the features."""
-        maps: Tensor = self.net(pixels)
+        # With the channels of a place side by side, a CPU computes the pools several times faster.
+        maps: Tensor = self.net(pixels.contiguous(memory_format=torch.channels_last))
         return maps
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from fusion.models.image_encoders import Places, SmallCNN, StandardisedConv, TimmImage
@@ -125,3 +126,20 @@ def test_pixels_are_normalised_by_the_numbers_of_the_network():
 def test_an_unknown_network_is_explained():
     with pytest.raises(ValueError, match=r"timm has no model 'resnet5000'; did you mean resnet50"):
         TimmImage("resnet5000", weights=None)
+
+
+def test_the_small_network_is_the_plain_one_with_its_relu_before_the_pool():
+    torch.manual_seed(0)
+    encoder, pixels = SmallCNN((4, 8)).double(), torch.randn(3, 3, 16, 16, dtype=torch.float64)
+
+    def plain(maps):
+        for layer in encoder.net[::3]:
+            maps = F.max_pool2d(layer(maps).relu(), 2)
+        return maps
+
+    (found, gradient), (expected, true) = (
+        (maps := make(pixels), torch.autograd.grad(maps.sin().sum(), encoder.net.parameters()))
+        for make in (encoder.feature_map, plain)
+    )
+    assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert_close(gradient, true, rtol=1e-10, atol=1e-10)
