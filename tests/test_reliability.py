@@ -52,6 +52,17 @@ def test_f01_f03_killed_runs_end_like_one_that_was_not(tool, words):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_f02_runs_that_are_told_to_stop_at_random_moments_redo_no_step(tool):
+    words = ["--times", "4", "--variants", "plain", "--signal", "SIGTERM"]
+    code, output, errors = tool(RELIABILITY, "kills", *words, timeout=800)
+    assert code == 0, errors
+    seen = last_line(output)
+    assert seen["kills"] == 4 and seen["runs"] == seen["equal"] > 0
+    assert seen["most steps redone"] == seen["processes left"] == 0
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("processes", [2, 4])
 def test_f12_thirty_launches_end_with_0(tool, processes):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -46,6 +47,7 @@ LONG = {
     "kills": ["--times", "20"],
     "kills-2": ["--times", "20", "--processes", "2"],
     "kills-4": ["--times", "10", "--processes", "4"],
+    "kills-1-SIGTERM": ["--times", "8", "--signal", "SIGTERM"],
     "signals": ["--signals", "SIGTERM"],
     "restart": [],
     "launches": ["--times", "30"],
@@ -104,6 +106,8 @@ def _add_kills(command):
     choices = list(kills.VARIANTS)
     text = "runs that share the kills (default: all)"
     command.add_argument("--variants", nargs="+", choices=choices, default=choices, help=text)
+    text = "sent to each process (default: SIGKILL)"
+    command.add_argument("--signal", choices=["SIGKILL", "SIGTERM"], default="SIGKILL", help=text)
     text = "new processes, by torchrun, instead of copies of one that has imported PyTorch"
     command.add_argument("--fresh", action="store_true", help=text)
     _add_job(command)
@@ -146,7 +150,8 @@ def _kill(given, folder):
     config, overrides = _job(
         given, folder, epochs=STEPS * batch // CLIPS, batch_size=batch, **often
     )
-    plan = given.processes, given.times, given.variants, given.seed, given.fresh
+    number = signal.Signals[given.signal]
+    plan = given.processes, given.times, given.variants, given.seed, given.fresh, number
     return {
         "job": " ".join([given.config or "tests/tiny.py", *overrides]),
         **kills.try_kills(config, overrides, *plan, folder),
@@ -177,7 +182,7 @@ TRIALS = {  # help, options, trial
         _add_damage,
         lambda given, folder: damage.try_damage(given.times, given.seed, folder),
     ),
-    "kills": ("SIGKILL at random moments", _add_kills, _kill),
+    "kills": ("SIGKILL or SIGTERM at random moments", _add_kills, _kill),
     "signals": (
         "SIGTERM, SIGINT, SIGHUP to all kinds of launch",
         _add_signals,
@@ -206,7 +211,9 @@ def perform(words, name=None):
     said = {"command": given.command, "words": _without_out(words), "machine": _machine(), **result}
     if given.out:
         number = getattr(given, "processes", None)
-        name = name or (f"{given.command}-{number}" if isinstance(number, int) else given.command)
+        parts = [given.command, *([str(number)] if isinstance(number, int) else [])]
+        parts += [given.signal] if getattr(given, "signal", "SIGKILL") != "SIGKILL" else []
+        name = name or "-".join(parts)
         write_atomically(Path(given.out) / f"{name}.json", json.dumps(said))
     print(json.dumps({key: value for key, value in said.items() if key not in LARGE}))
 

@@ -32,7 +32,7 @@ VARIANTS = {  # what the runs have that the plain one has not
 GROUP = "batchnorm_group"  # a chunk must be a multiple of it
 
 
-def try_kills(config, overrides, processes, times, variants, seed, fresh, folder):
+def try_kills(config, overrides, processes, times, variants, seed, fresh, number, folder):
     """Kill runs of some variants so many times, and count those that ended as if undisturbed.
 
     Args:
@@ -43,19 +43,20 @@ def try_kills(config, overrides, processes, times, variants, seed, fresh, folder
         variants: keys of ``VARIANTS``.
         seed: of the moments.
         fresh: whether processes import PyTorch themselves, as from a command line.
+        number: of the signal; after another one than SIGKILL, no step may have to be redone.
         folder: for the runs.
     """
     chosen, found = random.Random(seed), {}
     chunk = choose_chunk(load_config(config, overrides), processes)
     if not fresh:
         import_once()
-    for number, name in enumerate(variants):
-        share = times // len(variants) + (number < times % len(variants))
+    for turn, name in enumerate(variants):
+        share = times // len(variants) + (turn < times % len(variants))
         changes = (change.format(chunk=chunk) for change in VARIANTS[name])
         words = [TRAIN, str(config), *overrides, *changes]
         place = folder / name
         place.mkdir()
-        found[name] = _try_variant(words, processes, share, chosen, fresh, place)
+        found[name] = _try_variant(words, processes, share, chosen, fresh, number, place)
         print(f"{name}: {_say(found[name])}", flush=True)
     kills = [kill for one in found.values() for run in one["runs"] for kill in run["kills"]]
     runs = [run for one in found.values() for run in one["runs"]]
@@ -63,6 +64,7 @@ def try_kills(config, overrides, processes, times, variants, seed, fresh, folder
     return {
         "processes": processes,
         "fresh": fresh,
+        "signal": number.name,
         "kills": len(kills),
         "runs": len(runs),
         "equal": sum(run["equal"] for run in runs),
@@ -96,7 +98,7 @@ def _say(variant):
     )
 
 
-def _try_variant(words, processes, times, chosen, fresh, folder):
+def _try_variant(words, processes, times, chosen, fresh, number, folder):
     """Train undisturbed, then with kills, in as many runs as they need."""
     run, errors = folder / "whole", folder / "errors"
     launch = Launch([*words, f"output={run}"], processes, errors, fresh)
@@ -112,7 +114,8 @@ def _try_variant(words, processes, times, chosen, fresh, folder):
         place = folder / f"run{len(runs)}"
         # One third of training: a run needs some launches, and not too many, to come to its end.
         span = ready + (whole - ready) / 3
-        kills = _disturb([*words, "resume=true"], processes, left, span, chosen, fresh, place)
+        again = [*words, "resume=true"]
+        kills = _disturb(again, processes, left, span, chosen, fresh, number, place)
         if not kills:  # it ended before the moment, so it shows nothing
             shutil.rmtree(place)
             continue
@@ -135,7 +138,7 @@ def _try_variant(words, processes, times, chosen, fresh, folder):
     }  # fmt: skip
 
 
-def _disturb(words, processes, times, span, chosen, fresh, run):
+def _disturb(words, processes, times, span, chosen, fresh, number, run):
     """Train with at most so many kills, each at a random moment of the first ``span`` seconds."""
     kills = []
     errors = run.with_name(f"{run.name}.errors")
@@ -154,7 +157,7 @@ def _disturb(words, processes, times, span, chosen, fresh, run):
         if launch.has_ended():
             launch.finish()
             return kills
-        gone = launch.kill()
+        gone = launch.kill(number)
         logged = steps(run)
         step, saved = logged[-1]["step"] if logged else 0, saved_step(run)
         kills.append({
@@ -163,5 +166,6 @@ def _disturb(words, processes, times, span, chosen, fresh, run):
             "redone": max(0, step - saved),
             "began": recovery is not None,
             "left": gone,
+            "codes": launch.codes(),
             "recovery": None,
         })  # fmt: skip

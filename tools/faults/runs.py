@@ -112,18 +112,21 @@ class Launch:
             said = self._errors.read_text()[-3000:]
             raise OSError(f"a run ended with {self.codes()}: {said}")
 
-    def kill(self):
-        """Kill all processes and what they started, at once; return how many others are left."""
+    def kill(self, number=signal.SIGKILL):
+        """Send a signal to all processes at once and wait for their end.
+
+        SIGKILL goes to what they started, too. Returns how many others are left.
+        """
         mains = [psutil.Process(p.pid) for p in self._processes if _code(p) is None]
         children = []
         for process in mains:
             with contextlib.suppress(psutil.NoSuchProcess):
                 children += process.children(recursive=True)
         fresh = isinstance(self._processes[0], subprocess.Popen)
-        ranks = [c for c in children if _is_rank(c)] if fresh else []
+        ranks = [c for c in children if _is_rank(c)] if number == signal.SIGKILL and fresh else []
         for process in [*mains, *ranks]:  # workers that read must end by themselves
             with contextlib.suppress(psutil.NoSuchProcess):
-                os.kill(process.pid, signal.SIGKILL)
+                os.kill(process.pid, number)
         for process in self._processes:
             process.wait() if fresh else process.join()
         self._room.close()

@@ -65,7 +65,8 @@ def _seconds(value: float | None) -> str:
 
 def _launch(trial: Trial) -> str:
     fresh = ", new processes" if trial.get("fresh") else ""
-    return f"{_processes(trial['processes'])}{fresh}"
+    signal = "" if trial.get("signal", "SIGKILL") == "SIGKILL" else f", {trial['signal']}"
+    return f"{_processes(trial['processes'])}{fresh}{signal}"
 
 
 def _processes(count: int) -> str:
