@@ -21,7 +21,8 @@ RELATION = tuple(KINDS["relation"])
 def draw_simple(layouts: Layouts, rng: np.random.Generator) -> tuple[list[Thing], Asked]:
     """Draw one or two things, and four questions: shape, colour, place or relation, and presence.
 
-    Two things differ in shape and colour. As colours are learnt first, the questions about places
+    One thing is asked for its place, two for their relation: it is learnt last, so it is asked for
+    as often as it can be. Two things differ in shape and colour. As colours are learnt first, the questions about places
     and about what there is name a shape.
     """
     count = 1 + int(rng.integers(2))
@@ -44,7 +45,7 @@ def draw_simple(layouts: Layouts, rng: np.random.Generator) -> tuple[list[Thing]
         return bool(question.noun.shape) and found == there
 
     asked = [_draw((kind,), has_answer, rng) for kind in ("shape", "colour")]
-    if count > 1 and rng.integers(2):
+    if count > 1:
         where = _draw(RELATION, has_answer, rng)
     asked += [where, _draw(("existence", "count"), is_of_presence, rng)]
     return things, [(question, str(answer(question, things))) for question in asked]

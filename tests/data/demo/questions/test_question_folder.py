@@ -89,7 +89,7 @@ def test_a_second_rendering_has_the_same_bytes_and_takes_less_than_a_second(tiny
     again = scenes_folder(12, cache=tmp_path)
     assert time.process_time() - start < 1
     assert files(again) == files(tiny)
-    assert again.name == "questions-v2-12"
+    assert again.name == "questions-v3-12"
 
 
 def test_the_second_use_renders_nothing(tiny, monkeypatch):
@@ -100,7 +100,7 @@ def test_the_second_use_renders_nothing(tiny, monkeypatch):
 def test_the_cache_is_that_of_the_films(tmp_path, monkeypatch):
     monkeypatch.setenv("FUSION_CACHE", str(tmp_path))
     monkeypatch.setattr(folder_module, "_render", lambda folder, pictures: folder.mkdir())
-    assert scenes_folder(12) == tmp_path / "questions-v2-12"
+    assert scenes_folder(12) == tmp_path / "questions-v3-12"
 
 
 def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_an_interrupted_rendering_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_module, "ceilings", stop)
     with pytest.raises(KeyboardInterrupt):
         scenes_folder(12, cache=tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["questions-v2-12.lock"]
+    assert [p.name for p in tmp_path.iterdir()] == ["questions-v3-12.lock"]
 
 
 def test_a_full_disk_is_noticed_before_rendering(tmp_path, monkeypatch):

@@ -38,10 +38,8 @@ def test_each_picture_is_asked_for_shape_colour_place_or_relation_and_presence()
     for picture in pictures():
         types = [question.type for question, _ in picture.asked]
         assert types[:2] == ["shape", "colour"]
-        assert types[2] in (("place",) if len(picture.things) == 1 else ("place", "relation"))
+        assert types[2] == ("place" if len(picture.things) == 1 else "relation")
         assert types[3] in ("existence", "count")
-    found = Counter(question.type for _, question, _ in rows())
-    assert abs(found["relation"] - MANY / 4) < 5 * (MANY * 3 / 16) ** 0.5
 
 
 def test_answers_to_a_kind_of_question_are_about_equally_frequent():
@@ -67,7 +65,7 @@ def test_places_are_clear_and_they_and_presence_name_a_shape():
 def test_the_plan_never_changes():
     assert (
         hashlib.md5(repr(pictures()[:216]).encode()).hexdigest()
-        == "87509fd66d25d2ab6856fd0af0803cb6"
+        == "fa770763735825ecb4c4934d4ad842c6"
     )
 
 
