@@ -15,7 +15,7 @@ from fusion.config import ConfigError, check, load_config
 from fusion.plan.clip import Clip, clip_of, clips_of
 from fusion.plan.count import Counts, count
 from fusion.plan.machine import Machine
-from fusion.plan.measured import Measured, adjust, compare, machine_like, read_run
+from fusion.plan.measured import Measured, adjust, compare, machine_like, read_like, read_run
 from fusion.plan.predict import Plan, predict
 from fusion.plan.words import describe, obstacles
 from fusion.tasks import make_task
@@ -35,9 +35,9 @@ def plan(given: argparse.Namespace) -> None:
     config = _config(given, measured)
     counts, clip = count_config(config, given.words)
     if given.like:
-        share = max(1, config["trainer"]["batch_size"] // machine.devices)
+        share = predict(counts, clip, config["trainer"], machine, None).share
         links = given.local_gbps is None
-        machine = _like(given.like, machine, given.words, (counts, share), links)
+        machine = _like(given.like, machine, given.words, (counts, share), clip, links)
     known, evaluated = clips_of(config)
     clips = given.clips or (measured.clips if measured else known)
     evaluated = evaluated if given.evaluated is None else given.evaluated
@@ -83,16 +83,23 @@ def _config(given: argparse.Namespace, measured: Measured | None) -> Mapping[str
     return load_config(given.config, [*unread, *given.overrides])
 
 
-def _like(run: str, machine: Machine, words: int, ours: tuple[Counts, int], links: bool) -> Machine:
-    """Give the machine the rate of a run; ``ours``: what is planned, and clips of a step."""
+def _like(
+    run: str, machine: Machine, words: int, ours: tuple[Counts, int], clip: Clip, links: bool
+) -> Machine:
+    """Give the machine the rate of a run.
+
+    ``ours``: counts of what is planned, and clips of a step on a device; ``clip``: what is read.
+    """
     found = read_run(run)
-    counts, clip = count_config(found.config, words)
-    plan_of = functools.partial(predict, counts, clip, found.config["trainer"], clips=None)
+    counts, other = count_config(found.config, words)
+    plan_of = functools.partial(predict, counts, other, found.config["trainer"], clips=None)
     machine = machine_like(found, machine, lambda alone: plan_of(machine=alone))
+    if found.on_cpu and clip == other:
+        machine = read_like(found, machine)
     theirs = (counts, found.config["trainer"]["batch_size"])
     if not found.on_cpu or (machine.devices == 1 and ours == theirs):
         return machine
-    return adjust(machine, ours, theirs, links)
+    return adjust(machine, ours, theirs, found.threads, links)
 
 
 def as_json(

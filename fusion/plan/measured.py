@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fusion.checkpoint import CONFIG
 from fusion.config import ConfigError, load_config
+from fusion.files import num_cores
 from fusion.plan.count import Counts
 from fusion.plan.machine import Machine
 from fusion.plan.predict import Plan
@@ -28,6 +29,7 @@ class Measured(NamedTuple):
     reading_share: float  # of its steps, the median
     clips: int  # of an epoch, those of whole batches
     on_cpu: bool
+    threads: int  # of each process
 
 
 def read_run(folder: str | Path) -> Measured:
@@ -53,13 +55,14 @@ def read_run(folder: str | Path) -> Measured:
     try:
         cost = json.loads((folder / "cost.json").read_text())
         devices, device = cost["processes"], str(cost.get("device"))
+        threads = int(cost.get("threads", 1))
     except (OSError, ValueError, KeyError):
         raise ConfigError(
             f"{folder} has no cost.json that says on how many processes it was trained; let the"
             " run end"
         ) from None
     on_cpu = device.startswith("cpu")
-    return Measured(config, devices, batch / speed, share, max(first) * batch, on_cpu)
+    return Measured(config, devices, batch / speed, share, max(first) * batch, on_cpu, threads)
 
 
 def machine_like(run: Measured, machine: Machine, plan: Callable[[Machine], Plan]) -> Machine:
@@ -73,23 +76,33 @@ def machine_like(run: Measured, machine: Machine, plan: Callable[[Machine], Plan
             f"--like: the run was on {run.devices} devices; name one on a single device, so that"
             " its time is that of arithmetic"
         )
-    waited = run.step * run.reading_share
-    if waited and not run.config["trainer"].get("num_workers") and not machine.clips_per_core:
-        rate = run.config["trainer"]["batch_size"] / waited
-        machine = dataclasses.replace(machine, clips_per_core=rate)
     alone = dataclasses.replace(machine, devices=1)
     flop = plan(alone).flop
-    rate = flop / (run.step - waited)
+    rate = flop / (run.step * (1 - run.reading_share))
     # The update of the weights is part of the measured time.
     return dataclasses.replace(
         machine, tflops=rate / 1e12, utilisation=1.0, memory_tbps=machine.memory_tbps * 1e6
     )
 
 
+def read_like(run: Measured, machine: Machine) -> Machine:
+    """Give a machine the speed at which a run without workers read its clips.
+
+    Processes that share a core read more slowly.
+    """
+    waited = run.step * run.reading_share
+    if not waited or run.config["trainer"].get("num_workers") or machine.clips_per_core:
+        return machine
+    of_core = min(1.0, num_cores() / machine.in_a_machine)
+    rate = of_core * run.config["trainer"]["batch_size"] / waited
+    return dataclasses.replace(machine, clips_per_core=rate)
+
+
 def adjust(
     machine: Machine,
     ours: tuple[Counts, int],
     theirs: tuple[Counts, int],
+    threads: int = 1,
     links: bool = True,
 ) -> Machine:
     """Adjust the rate of a CPU, measured with one process and another model, to what is planned.
@@ -100,11 +113,13 @@ def adjust(
         machine: with the rate of ``theirs``.
         ours: counts of the model, and the clips of a step on a device.
         theirs: those of the run that the rate is from.
+        threads: of that run; the processes of the plan share them, and have one each at least.
         links: whether to set how fast processes exchange tensors, too.
     """
-    alone = rates = measure_rates()
+    alone = rates = measure_rates(threads)
     if machine.in_a_machine > 1:
-        rates, latency, link = measure_together(machine.in_a_machine)
+        count = machine.in_a_machine
+        rates, latency, link = measure_together(count, max(1, threads // count))
         if links:
             machine = dataclasses.replace(machine, latency=latency, local_gbps=8e-9 * link)
     each = ours[0].seconds(ours[1], rates) / (ours[1] * ours[0].step_flop)

@@ -23,7 +23,7 @@ FREE = 0.9  # share of the memory that a chunk may fill
 WORKSPACE = 2**30  # bytes, of libraries and of the largest temporary tensors
 VALUES = {SGD: (2, 5), "adam": (3, 7)}  # of a parameter: kept with its gradient; moved by a step
 FEATURES, FILMS = 10_000.0, 20.0  # clips a second that a core reads
-IN_LOSS = 11  # collectives of a loss that compares clips: 3 C + 2, of the C = 3 lists of EAO
+IN_LOSS = 15  # messages of EAO's loss: 7 collectives, and 4 all-reduces of two messages each
 ALWAYS = 3  # statistics of BatchNorm, and two votes
 
 

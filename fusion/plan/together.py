@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import torch
 from torch import distributed as dist
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from fusion.config import ConfigError
 from fusion.plan.work import Rates, rates_of
 
 LONG = 1.0  # seconds
@@ -34,16 +36,28 @@ class Together(NamedTuple):
     link: float  # bytes a second that one sends
 
 
-def measure_together(processes: int, long: float = LONG) -> Together:
-    """Measure so many processes of one thread at once; takes some seconds, most of it to start.
+def measure_together(processes: int, threads: int = 1, long: float = LONG) -> Together:
+    """Measure so many processes at once; takes some seconds, most of it to start.
 
     Args:
         processes: two or more.
+        threads: of each.
         long: seconds of each of three kinds of work.
+
+    Raises:
+        ConfigError: they cannot reach one another, say.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "found"
-        torch.multiprocessing.spawn(_measure, (processes, str(place), long), nprocs=processes)
+        words = (processes, str(place), threads, long)
+        try:
+            torch.multiprocessing.spawn(_measure, words, nprocs=processes)
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            last = str(error).strip().splitlines()[-1]
+            raise ConfigError(
+                f"--like: {processes} processes of this machine could not be measured together"
+                f" ({last}); plan without --like, or name a run on a GPU"
+            ) from None
         rates, small, large = json.loads(place.read_text())
     return together_of(processes, Rates(*rates), small, large)
 
@@ -58,8 +72,8 @@ def together_of(processes: int, rates: Rates, small: float, large: float) -> Tog
     return Together(rates, latency, sent / max(large - small, 0.01 * large))
 
 
-def _measure(rank: int, processes: int, place: str, long: float) -> None:
-    torch.set_num_threads(1)
+def _measure(rank: int, processes: int, place: str, threads: int, long: float) -> None:
+    torch.set_num_threads(threads)
     dist.init_process_group(
         "gloo", init_method=f"file://{place}-store", rank=rank, world_size=processes
     )

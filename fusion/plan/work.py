@@ -7,6 +7,7 @@ a processor for the three are measured.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -100,14 +101,16 @@ def count_calls(function: Callable[[], object]) -> tuple[int, int]:
     return calls.count, calls.moved
 
 
-def measure_rates() -> Rates:
-    """Measure the CPU with one thread, in a second or two of its time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def measure_rates(threads: int = 1) -> Rates:
+    """Measure the CPU with so many threads of one process, in a second or two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    # The CPU seconds of one thread do not depend on what else runs; those of several add up.
+    clock = time.process_time if threads == 1 else time.perf_counter
     try:
-        return rates_of(_seconds)
+        return rates_of(functools.partial(_seconds, clock=clock))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def rates_of(seconds: Callable[[Callable[[], object]], float]) -> Rates:
@@ -125,12 +128,12 @@ def rates_of(seconds: Callable[[Callable[[], object]], float]) -> Rates:
     return Rates(products, moved, seconds(step) / count_calls(step)[0])
 
 
-def _seconds(function: Callable[[], object]) -> float:
-    """Return the CPU seconds of a call, the median of some rounds."""
+def _seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Return the seconds of a call, the median of some rounds."""
     rounds = []
     for _ in range(ROUNDS):
-        begun = time.process_time()
+        begun = clock()
         for _ in range(CALLS):
             function()
-        rounds.append((time.process_time() - begun) / CALLS)
+        rounds.append((clock() - begun) / CALLS)
     return sorted(rounds)[ROUNDS // 2]

@@ -21,9 +21,9 @@ RELATION = tuple(KINDS["relation"])
 def draw_simple(layouts: Layouts, rng: np.random.Generator) -> tuple[list[Thing], Asked]:
     """Draw one or two things, and four questions: shape, colour, place or relation, and presence.
 
-    One thing is asked for its place, two for their relation: it is learnt last, so it is asked for
-    as often as it can be. Two things differ in shape and colour. As colours are learnt first, the questions about places
-    and about what there is name a shape.
+    One thing is asked for its place, two for their relation: relations are learnt last, so each
+    picture of two things has a question about one. Two things differ in shape and colour. As
+    colours are learnt first, the questions about places and about what there is name a shape.
     """
     count = 1 + int(rng.integers(2))
     shapes, colours = (
