@@ -88,6 +88,7 @@ def test_the_page_has_all_that_was_tried(tmp_path, capsys):
         ("kills", {"equal": 0}),
         ("kills", {"processes left": 1}),
         ("kills", {"signal": "SIGTERM"}),  # and a step was redone
+        ("kills", {"badly ended": 1}),
         ("launches", {"seen": {"2": {"codes": {"0": 1, "-6": 1}, "seconds": [1.0], "said": []}}}),
         ("restart", {"exit code": 1}),
         ("damage", {"seen": {"WENT ON, DIFFERENT": 1}}),

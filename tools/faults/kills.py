@@ -3,6 +3,7 @@
 import math
 import random
 import shutil
+import signal
 import statistics
 import time
 
@@ -70,10 +71,17 @@ def try_kills(config, overrides, processes, times, variants, seed, fresh, number
         "equal": sum(run["equal"] for run in runs),
         "most steps redone": max((kill["redone"] for kill in kills), default=0),
         "processes left": sum(kill["left"] for kill in kills),
+        "badly ended": sum(_is_badly_ended(kill, number) for kill in kills),
         "recovery p50": percentile(times, 50),
         "recovery p95": percentile(times, 95),
         "variants": found,
     }
+
+
+def _is_badly_ended(kill, number):
+    """Return whether a run that had begun to train ended as if it had not got the signal."""
+    good = -number if number == signal.SIGKILL else 128 + number
+    return kill["began"] and any(code != good for code in kill["codes"])
 
 
 def choose_chunk(config, processes):
@@ -166,6 +174,6 @@ def _disturb(words, processes, times, span, chosen, fresh, number, run):
             "redone": max(0, step - saved),
             "began": recovery is not None,
             "left": gone,
-            "codes": launch.codes(),
+            "codes": launch.codes() if processes == 1 or not fresh else [],  # of torchrun it is 1
             "recovery": None,
         })  # fmt: skip

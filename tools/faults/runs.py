@@ -115,7 +115,8 @@ class Launch:
     def kill(self, number=signal.SIGKILL):
         """Send a signal to all processes at once and wait for their end.
 
-        SIGKILL goes to what they started, too. Returns how many others are left.
+        SIGKILL goes to what they started, too. Returns how many others are left. One that has not
+        ended after ``PATIENCE`` is an error.
         """
         mains = [psutil.Process(p.pid) for p in self._processes if _code(p) is None]
         children = []
@@ -127,8 +128,7 @@ class Launch:
         for process in [*mains, *ranks]:  # workers that read must end by themselves
             with contextlib.suppress(psutil.NoSuchProcess):
                 os.kill(process.pid, number)
-        for process in self._processes:
-            process.wait() if fresh else process.join()
+        wait(self.has_ended, self._errors)
         self._room.close()
         return len(psutil.wait_procs(children, timeout=60)[1])
 

@@ -48,8 +48,9 @@ def is_as_expected(command: str, trial: Trial) -> bool:
     """Return whether nothing was lost, begun anew, left running or run."""
     if command == "kills":
         is_well = trial["equal"] == trial["runs"] and not trial["processes left"]
-        saves = trial.get("signal", "SIGKILL") != "SIGKILL"  # what can be answered loses no step
-        return is_well and not (saves and trial["most steps redone"])
+        saves = trial.get("signal", "SIGKILL") != "SIGKILL"  # such a run saves first
+        loses = saves and trial["most steps redone"]
+        return is_well and not loses and not trial.get("badly ended")
     if command == "launches":
         return all(set(one["codes"]) == {"0"} for one in trial["seen"].values())
     if command == "signals":
