@@ -17,7 +17,7 @@ from fusion.training.log import read_metrics
 from fusion.training.safety.checkpoints import copies, find_damage
 from tests import processes
 
-TRAIN = "tools/train.py"
+TRAIN = str(Path(__file__).parents[2] / "tools" / "train.py")  # trials run from any folder
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node")
 PATIENCE = 900  # seconds until something that must happen has not
 PAUSE = 0.02  # seconds between two looks
