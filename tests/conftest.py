@@ -22,7 +22,8 @@ frozen = SimpleNamespace(modules=0)  # how many were imported when garbage was l
 
 # One thread, in the tests and in what they start: two cores run two tests. OMP_NUM_THREADS=2 is
 # obeyed: results must not depend on the number of threads.
-torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
+torch.set_num_threads(THREADS)
 
 
 # nohup starts programs that ignore SIGHUP; tests send it.
@@ -40,6 +41,13 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     frozen.modules = len(sys.modules)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures
+def pytest_runtest_setup():
+    """Forget what Accelerate leaves behind: a run would take this process for a launched one."""
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    torch.set_num_threads(THREADS)
 
 
 def pytest_runtest_teardown():
