@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fusion.config import ConfigError, check, load_config
-from fusion.plan.clip import Clip, clip_of, clips_of
+from fusion.plan.clip import Clip, clip_of, clips_of, with_classes
 from fusion.plan.count import Counts, count
 from fusion.plan.machine import Machine
 from fusion.plan.measured import Measured, adjust, compare, machine_like, read_like, read_run
@@ -30,7 +30,12 @@ def plan(given: argparse.Namespace) -> None:
     wishes = {name: value for name in names if (value := getattr(given, name, None)) is not None}
     machine = Machine(**wishes)
     measured = read_run(given.measured) if given.measured else None
-    if measured and "devices" not in wishes:
+    if measured and wishes.get("devices", measured.devices) != measured.devices:
+        raise ConfigError(
+            f"--devices {machine.devices}: the run of --measured had {measured.devices}, and is"
+            " compared with a plan for as many; leave --devices out, or --measured"
+        )
+    if measured:
         machine = dataclasses.replace(machine, devices=measured.devices)
     config = _config(given, measured)
     counts, clip = count_config(config, given.words)
@@ -62,10 +67,15 @@ def count_config(config: Mapping[str, Any], words: int) -> tuple[Counts, Clip]:
 
     Raises:
         ConfigError: the config cannot be used, or leaves to the data what a plan must know.
+        ValueError: a number of the section ``trainer`` is impossible.
     """
-    check("trainer", config["trainer"], Settings)
+    trainer = config["trainer"]
+    if trainer.get("fit") and trainer.get("epochs") is None:
+        trainer = {**trainer, "epochs": 1}  # they follow from the number of clips
+    check("trainer", trainer, Settings)
+    Settings(**trainer)  # checks the ranges
     clip = clip_of(config, words)
-    task = make_task(config)
+    task = make_task(with_classes(config))
     with torch.device("meta"):
         model, loss = task.build()
     return count(model, loss, clip), clip

@@ -15,10 +15,11 @@ import torch
 from fusion.builders import raw_video_of
 from fusion.config import ConfigError
 from fusion.data.datasets import DATASETS
-from fusion.data.demo.orders.plan import SIZES
+from fusion.data.demo.orders.plan import CLASSES, SIZES
 from fusion.data.features.readers import AUDIO
 from fusion.data.labelled import LABELLED_SETS
 from fusion.data.labelled.film import frame_size
+from fusion.data.labelled.frame_sampling import DENSE_SPAN
 from fusion.data.media.shown import Size
 from fusion.tokens import Tokens
 
@@ -101,6 +102,20 @@ def clips_of(config: Mapping[str, Any]) -> tuple[int | None, int]:
     return None, 0
 
 
+def with_classes(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fill in the number of classes, where the data are known without them.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    model = config["model"]
+    if "num_classes" not in model or model["num_classes"] is not None:
+        return config
+    if config["data"].get("name") != "order_classes":
+        raise _left_open("model.num_classes")
+    return {**config, "model": {**model, "num_classes": len(CLASSES)}}
+
+
 def _features(name: str, spec: Mapping[str, Any], data: Mapping[str, Any], words: int) -> Part:
     encoder, width = spec.get("encoder") or {}, spec.get("dim")
     if encoder.get("name") == "davenet":
@@ -139,7 +154,10 @@ def _film(data: Mapping[str, Any]) -> Clip:
     """Describe a film of one class."""
     if data.get("frame_size") is None or data.get("frames") is None:
         raise ConfigError("this model and data cannot be planned: the clip has no known size")
-    part = _frames(data["frames"], frame_size("data.frame_size", data["frame_size"]))
+    frames = data["frames"]
+    if not isinstance(frames, int) or not 1 <= frames <= DENSE_SPAN:
+        raise ConfigError(f"data.frames must be from 1 to {DENSE_SPAN} of a clip; got {frames!r}")
+    part = _frames(frames, frame_size("data.frame_size", data["frame_size"]))
     if data.get("cache", None) is False:
         return Clip({"video": part}, FILM_SECONDS * FILM_KBPS * 1000 / 8, decodes=True)
     return Clip({"video": part}, _size(part))

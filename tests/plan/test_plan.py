@@ -364,6 +364,11 @@ def test_a_plan_is_said_in_words(capsys):
         (["eao", "--utilisation", "2"], "--utilisation: must be a share between 0 and 1; got 2"),
         (["eao", "trainer.epoch=3"], "did you mean"),
         (["eao", "--like", "nowhere"], "there is no run in nowhere"),
+        (["tsm", "trainer.batch_size=0"], "trainer.batch_size must be at least 1; got 0"),
+        (["tsm", "trainer.num_workers=-1"], "trainer.num_workers must be at least 0; got -1"),
+        (["tsm", "data.frames=100"], "data.frames must be from 1 to 64 of a clip; got 100"),
+        (["tsm", "data.frames=abc"], "data.frames must be from 1 to 64 of a clip; got 'abc'"),
+        (["tsm/kinetics", "data.folder=x"], "model.num_classes is left to the data"),
     ],
 )
 def test_mistakes_are_explained(words, message, capsys):
