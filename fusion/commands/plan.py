@@ -40,6 +40,7 @@ def plan(given: argparse.Namespace) -> None:
     config = _config(given, measured)
     counts, clip = count_config(config, given.words)
     if given.like:
+        # It also refuses a batch that cannot be shared out before anything is measured.
         share = predict(counts, clip, config["trainer"], machine, None).share
         links = given.local_gbps is None
         machine = _like(given.like, machine, given.words, (counts, share), clip, links)

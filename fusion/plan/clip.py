@@ -18,8 +18,7 @@ from fusion.data.datasets import DATASETS
 from fusion.data.demo.orders.plan import CLASSES, SIZES
 from fusion.data.features.readers import AUDIO
 from fusion.data.labelled import LABELLED_SETS
-from fusion.data.labelled.film import frame_size
-from fusion.data.labelled.frame_sampling import DENSE_SPAN
+from fusion.data.labelled.film import check_frames, frame_size
 from fusion.data.media.shown import Size
 from fusion.tokens import Tokens
 
@@ -154,10 +153,8 @@ def _film(data: Mapping[str, Any]) -> Clip:
     """Describe a film of one class."""
     if data.get("frame_size") is None or data.get("frames") is None:
         raise ConfigError("this model and data cannot be planned: the clip has no known size")
-    frames = data["frames"]
-    if not isinstance(frames, int) or not 1 <= frames <= DENSE_SPAN:
-        raise ConfigError(f"data.frames must be from 1 to {DENSE_SPAN} of a clip; got {frames!r}")
-    part = _frames(frames, frame_size("data.frame_size", data["frame_size"]))
+    size = frame_size("data.frame_size", data["frame_size"])
+    part = _frames(check_frames(data["frames"]), size)
     if data.get("cache", None) is False:
         return Clip({"video": part}, FILM_SECONDS * FILM_KBPS * 1000 / 8, decodes=True)
     return Clip({"video": part}, _size(part))

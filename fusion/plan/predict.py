@@ -84,24 +84,11 @@ def predict(
     Raises:
         ConfigError: the batch cannot be divided by the ranks.
     """
-    batch, devices = trainer["batch_size"], machine.devices
-    if batch % devices:
-        near = max(devices, batch // devices * devices)
-        raise ConfigError(
-            f"trainer.batch_size={batch} cannot be divided by {devices} devices; the nearest"
-            f" batches are {near} and {near + devices}"
-        )
-    share, wanted = batch // devices, precision or trainer.get("mixed_precision") or "no"
-    kind = SGD if trainer.get("optimizer") == SGD else "adam"
-    states, moved = VALUES[kind]
-    halves = wanted in HALF
-    memory = {
-        "weights": 4.0 * counts.parameters,
-        "gradients and optimizer": 4.0 * states * counts.trained,
-        "weights in half precision": 2.0 * counts.parameters if halves else 0.0,
-        "embeddings of the batch": 4.0 * 2 * batch * counts.output_values,
-        "libraries": float(WORKSPACE),
-    }
+    batch = trainer["batch_size"]
+    share = _share(batch, machine.devices)
+    states, moved = VALUES[SGD if trainer.get("optimizer") == SGD else "adam"]
+    halves = (precision or trainer.get("mixed_precision") or "no") in HALF
+    memory = _memory(counts, batch, states, halves)
     per_clip = counts.kept_bytes * (KEPT_IN_HALF if halves else 1.0)
     room = FREE * machine.memory_gib * 2**30 - sum(memory.values())
     largest = _cut(room / per_clip, counts.granularity, share)
@@ -109,20 +96,11 @@ def predict(
     memory["a chunk"] = per_clip * chunk
     again = counts.forward_flop if chunk < share and counts.output_values else 0.0
     flop = share * (counts.step_flop + again + counts.loss_flop * batch)
-    sent = {
-        "gradients": _ring(2 * 4.0 * counts.trained, devices),
-        "embeddings": _ring(4.0 * batch * counts.output_values, devices),
-        "their gradients": _ring(4.0 * batch * counts.output_values, devices),
-    }
-    cores = machine.clips_per_core or (FILMS if clip.decodes else FEATURES)
-    read = share * clip.stored_bytes
-    disk = machine.in_a_machine * read / (machine.read_gbps * 1e9 / 8)
     meanwhile = trainer.get("num_workers", 0) > 0
-    readers = machine.cores if meanwhile else 1
     seconds = {
         "arithmetic": flop / machine.flops,
         "update of the weights": 4.0 * moved * counts.trained / (machine.memory_tbps * 1e12),
-        "reading": max(disk, share / (readers * cores)),
+        "reading": _reading(clip, share, machine, machine.cores if meanwhile else 1),
         "communication": _communication(counts, batch, machine),
     }
     computing = sum(value for name, value in seconds.items() if name != "reading")
@@ -137,8 +115,8 @@ def predict(
         chunk=chunk,
         largest=largest,
         memory=memory,
-        sent=sent,
-        read=read,
+        sent=_sent(counts, batch, machine.devices),
+        read=share * clip.stored_bytes,
         flop=flop,
         seconds=seconds,
         step=step,
@@ -154,6 +132,42 @@ def _cut(clips: float, granularity: int | None, share: int) -> int:
     if granularity is None:
         return share if clips >= share else 0
     return max(0, math.floor(clips / granularity) * granularity)
+
+
+def _share(batch: int, devices: int) -> int:
+    """Return the clips of a rank; ConfigError: the batch cannot be divided."""
+    if batch % devices:
+        near = max(devices, batch // devices * devices)
+        raise ConfigError(
+            f"trainer.batch_size={batch} cannot be divided by {devices} devices; the nearest"
+            f" batches are {near} and {near + devices}"
+        )
+    return batch // devices
+
+
+def _memory(counts: Counts, batch: int, states: int, halves: bool) -> dict[str, float]:
+    """Return the bytes on a rank, but those of a chunk."""
+    return {
+        "weights": 4.0 * counts.parameters,
+        "gradients and optimizer": 4.0 * states * counts.trained,
+        "weights in half precision": 2.0 * counts.parameters if halves else 0.0,
+        "embeddings of the batch": 4.0 * 2 * batch * counts.output_values,
+        "libraries": float(WORKSPACE),
+    }
+
+
+def _sent(counts: Counts, batch: int, devices: int) -> dict[str, float]:
+    """Return the bytes that a rank sends in a step."""
+    embeddings = _ring(4.0 * batch * counts.output_values, devices)
+    gradients = _ring(2 * 4.0 * counts.trained, devices)
+    return {"gradients": gradients, "embeddings": embeddings, "their gradients": embeddings}
+
+
+def _reading(clip: Clip, share: int, machine: Machine, cores: int) -> float:
+    """Return the seconds of reading a share, by so many cores."""
+    disk = machine.in_a_machine * share * clip.stored_bytes / (machine.read_gbps * 1e9 / 8)
+    rate = machine.clips_per_core or (FILMS if clip.decodes else FEATURES)
+    return max(disk, share / (cores * rate))
 
 
 def _ring(total: float, devices: int) -> float:

@@ -73,7 +73,7 @@ def test_the_page_has_all_that_was_tried(tmp_path, capsys):
     reliability_report(tmp_path)
     page = (tmp_path / "reliability.html").read_text()
     assert "7 trials <span>all as expected" in page
-    assert "1 kill at random moments: 1 of 1 run ended with the same losses" in page
+    assert "1 signal (SIGKILL or SIGTERM) at random moments: 1 of 1 run ended with the same" in page
     for text in ("p50 3.2", "143", "0: 3", "2 processes: plain", "numpy.load: 8 MiB", "t → va"):
         assert text in page, text
     assert page.count("<svg") == 5

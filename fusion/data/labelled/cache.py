@@ -53,7 +53,8 @@ class FrameCache(DecodedCache):
         self.parts: Sequence[Part] = sorted(set(map(part_of, films)), key=str)
         states = [state_of(folder / video) for video, _, _ in self.parts]
         facts = [VERSION, *size, str(folder.resolve()), *zip(self.parts, states, strict=True)]
-        facts += [device] if (device := decoding_device()) != CPU else []
+        if (device := decoding_device()) != CPU:
+            facts.append(device)
         super().__init__("frames", facts, len(self.parts), (size.height, size.width, 3))
         self._index = {part: number for number, part in enumerate(self.parts)}
 

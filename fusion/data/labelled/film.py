@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fusion.data.labelled.frame_sampling import DENSE_SPAN
 from fusion.data.media.shown import Size
 
 LARGEST = 2048  # pixels of a side of a frame
@@ -40,6 +41,13 @@ class Found(NamedTuple):
 def is_number(text: str) -> bool:
     """Return whether a text is a whole number; ``int`` does not read all digits of Unicode."""
     return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def check_frames(frames: object) -> int:
+    """Return the number of frames of a clip that a config gives; LabelError: it is none."""
+    if type(frames) is not int or not 1 <= frames <= DENSE_SPAN:
+        raise LabelError(f"data.frames must be from 1 to {DENSE_SPAN} of a clip; got {frames!r}")
+    return frames
 
 
 def frame_size(key: str, size: int | Sequence[int]) -> Size:

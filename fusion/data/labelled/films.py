@@ -14,8 +14,14 @@ from fusion.data.datasets.dataset import SPLITS, Source
 from fusion.data.features.problems import name_some, tolerate, warn
 from fusion.data.labelled.cache import FrameCache, free_bytes, list_problems, part_of
 from fusion.data.labelled.clips import FilmClips
-from fusion.data.labelled.film import Found, LabelError, LabelledFilm, frame_size, is_number
-from fusion.data.labelled.frame_sampling import DENSE_SPAN
+from fusion.data.labelled.film import (
+    Found,
+    LabelError,
+    LabelledFilm,
+    check_frames,
+    frame_size,
+    is_number,
+)
 from fusion.data.labelled.readers import find_splits, read_films
 from fusion.data.labelled.sampling import SAMPLINGS
 from fusion.data.media.shown import VERSION, Size
@@ -155,10 +161,7 @@ class LabelledFilms(Source):
                 f"data.sampling: unknown {self.sampling!r}; choose from {', '.join(SAMPLINGS)}"
             )
         frame_size("data.frame_size", self.frame_size)
-        if not 1 <= self.frames <= DENSE_SPAN:
-            raise LabelError(
-                f"data.frames must be from 1 to {DENSE_SPAN} of a clip; got {self.frames}"
-            )
+        check_frames(self.frames)
         if not 0 <= self.max_bad <= 1:
             raise LabelError(f"data.max_bad is {self.max_bad:g}; it is a share, such as 0.05")
 

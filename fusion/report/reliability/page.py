@@ -40,7 +40,8 @@ def _headline(trials: Mapping[str, Sequence[Trial]]) -> Markup:
     runs = sum(trial["runs"] for trial in trials.get("kills", ()))
     equal = sum(trial["equal"] for trial in trials.get("kills", ()))
     lead = (
-        f"{number_of(kills, 'kill')} at random moments: {equal} of {number_of(runs, 'run')} ended"
+        f"{number_of(kills, 'signal')} (SIGKILL or SIGTERM) at random moments: {equal} of"
+        f" {number_of(runs, 'run')} ended"
         " with the same losses to the last bit and the same SHA-256 of all weights as the"
         " undisturbed run."
         if kills

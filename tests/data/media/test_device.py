@@ -84,6 +84,5 @@ def test_nvdec_shows_the_same_frames(tmp_path, monkeypatch, caplog):
     with open_media(path, CUDA) as container:
         (stream,) = Decoder(container, ["video"]).streams
         assert stream.codec_context.is_hwaccel
-    assert (
-        np.abs(found - expected).max() <= 3
-    )  # colours lie in memory in another order, so FFmpeg scales them by other code
+    # Colours lie in memory in another order, so FFmpeg scales them by other code.
+    assert np.abs(found - expected).max() <= 3
