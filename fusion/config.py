@@ -59,7 +59,10 @@ _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message is one line."""
+    """A config that cannot be used; the message is one line, whatever is in a key or value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()) if "\n" in message else message)
 
 
 def load_config(

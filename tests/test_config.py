@@ -72,6 +72,7 @@ def test_a_config_survives_being_written(write):
         ("a: [1", (), "not a YAML file that can be read: line"),
         ("- a\n- b", (), "must hold `key: value` lines"),
         ("just text", (), "just text is unknown; known are output, data"),
+        (MINIMAL | {"every\nthing\n\n": {}}, (), "c.yaml: every thing is unknown; known are"),
         (MINIMAL | {"modle": {}}, (), "modle is unknown; did you mean 'model'"),
         (MINIMAL, ["sed=1"], "sed is unknown; did you mean 'seed'"),
         (MINIMAL, ["seed"], "override 'seed' must be key=value"),

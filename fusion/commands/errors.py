@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -38,6 +39,7 @@ def run(command: Callable[[], object]) -> None:
     try:
         with stops_raise():
             command()
+        sys.stdout.flush()
     except Stopped as stop:
         ignore_stops()
         if os.environ.get("LOCAL_RANK", "0") != "0":  # all processes stop: the first one says so
@@ -53,6 +55,8 @@ def run(command: Callable[[], object]) -> None:
             time.sleep(LAST_WORDS)
         _end(f"error: {_one_line(error)}")
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _is_output_closed():
+            sys.exit(128 + signal.SIGPIPE)  # in silence, as other programs end before "| head"
         _end(f"error: {_one_line(error)}")
     except (RuntimeError, MemoryError) as error:
         if is_lost_process(error):
@@ -75,6 +79,20 @@ class _Visible(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write a record."""
         return visible(super().format(record))
+
+
+def _is_output_closed() -> bool:
+    """Tell whether the program that reads the output has gone; what is left of it is dropped."""
+    try:
+        place = sys.stdout.fileno()
+    except (ValueError, OSError):  # no file
+        return False
+    poll = select.poll()
+    poll.register(place, select.POLLOUT)
+    closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+    return closed
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """How a command ends."""
 
 import logging
+import os
 import signal
+import sys
 import time
 
 import pytest
@@ -77,3 +79,24 @@ def test_f04_a_lost_process_is_one_line(capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: another process of this run has ended (")
     assert said.endswith("; go on with resume=true\n")
+
+
+@pytest.mark.parametrize("lines", [1, 10_000])  # less and more than the buffer of a stream
+def test_a_program_that_reads_no_further_ends_the_command_in_silence(lines, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output, pytest.raises(SystemExit) as end:
+        monkeypatch.setattr(sys, "stdout", output)
+        run(lambda: print("a\n" * lines))
+    assert end.value.code == 128 + signal.SIGPIPE
+    assert not capsys.readouterr().err
+
+
+def test_another_broken_pipe_is_said(capsys):
+    def fail_to_reach_a_worker():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(SystemExit) as end:
+        run(fail_to_reach_a_worker)
+    assert end.value.code == 2
+    assert "Broken pipe" in capsys.readouterr().err

@@ -94,3 +94,10 @@ def test_a_classifier_is_fitted_too():
     assert (fitted["trainer"]["batch_size"], fitted["model"]["batchnorm_group"]) == (12, 6)
     assert fitted["trainer"]["chunk_size"] == 12 and fitted["model"]["num_classes"] == 2
     assert batch_granularity(task.build()[0]) == 6
+
+
+def test_another_number_of_classes_than_that_of_the_data_is_refused():
+    task = Classification(load_config("tsm", ["model.num_classes=3"]))
+    task.source = Films()
+    with pytest.raises(ConfigError, match="model.num_classes is 3, but the data has 2 classes"):
+        task.fit(1)

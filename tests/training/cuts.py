@@ -63,7 +63,7 @@ STAGES = (
 WORDS = ("--thorough", "--few")
 SENDING = "sending a bucket"  # of gradients, while the last chunk is computed
 
-collectives.BUCKET_BYTES = 4000  # several buckets
+BUCKET_BYTES = 4000  # several buckets
 
 
 @functools.cache
@@ -241,6 +241,7 @@ def run(*words, stages=None, here=False, loss=None, **settings):
         begin = faults.begin if faults else exchange.begin
         with (
             mock.patch.object(exchange, "begin", begin),
+            mock.patch.object(collectives, "BUCKET_BYTES", BUCKET_BYTES),
             contextlib.redirect_stderr(io.StringIO()),
         ):
             trainer.fit()
@@ -425,6 +426,7 @@ class LocalNegatives(Loss):
 def main():
     Accelerator(cpu=True)
     torch.set_num_threads(1)
+    collectives.BUCKET_BYTES = BUCKET_BYTES  # also where a trainer is made without a run
     rank, world_size = place()
     reference, (thorough, few) = torch.load(sys.argv[1]), (w in sys.argv for w in WORDS)
     result = {"world_size": world_size, "without faults": compare(reference, thorough, few)}

@@ -41,7 +41,9 @@ class Classification(Choosing):
     sets = LABELLED_SETS
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = _with_classes(config, 1)
+        self.asked = config["model"].get("num_classes")
+        is_open = "num_classes" in config["model"] and self.asked is None
+        self.config = _with_classes(config, 1) if is_open else dict(config)
         self.builders = check_config(self.config)
         check("evaluation", config["evaluation"], EvaluationSettings)
         self.settings = EvaluationSettings(**config["evaluation"])
@@ -75,8 +77,13 @@ class Classification(Choosing):
     def fit(self, processes: int) -> Mapping[str, Any]:
         """Fill in the number of classes."""
         self.classes = list(self.source.class_names)
+        if self.asked not in (None, len(self.classes)):
+            raise ConfigError(
+                f"model.num_classes is {self.asked}, but the data has {len(self.classes)} classes;"
+                " leave it out"
+            )
         found = fit_config(self.config, self.source, self.source.clips, processes)
-        self.config = _with_classes(found, len(self.classes), given=True)
+        self.config = _with_classes(found, len(self.classes))
         self.builders = check_config(self.config)
         return self.config
 
@@ -165,8 +172,6 @@ def read_classes(checkpoint: Path) -> list[str]:
     return names
 
 
-def _with_classes(config: Mapping[str, Any], number: int, given: bool = False) -> dict[str, Any]:
-    """Fill in ``model.num_classes``; unless ``given``, only where the config leaves it open."""
-    if not given and config["model"].get("num_classes", 0) is not None:
-        return dict(config)
+def _with_classes(config: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Fill in ``model.num_classes``."""
     return {**config, "model": merge(config["model"], {"num_classes": number})}
