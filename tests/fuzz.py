@@ -186,6 +186,7 @@ def fuzz_store(seconds, seed, most):
             path = draw.choice(sorted(kept))
             path.write_bytes(damage(draw, [kept[path]]))
             store = FeatureStore(place)
+            assert store.fields == {"2d": Field(5, 1.0)}, "other fields"
             find_damaged_shards(store)
             for video in store.videos:
                 rows, facts = store.read(video, "2d"), store.facts(video)

@@ -65,6 +65,16 @@ class IndexPiece:
 
 def encode_fields(fields: Mapping[str, Field]) -> str:
     """Write ``store.json``; ValueError: no field, or a name that cannot be part of a tensor's."""
+    content = {**_describe(fields), "sha256": hashlib.sha256(identity(fields)).hexdigest()}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def identity(fields: Mapping[str, Field]) -> bytes:
+    """Write what the fields of a store are, always in the same way; raises as encode_fields."""
+    return json.dumps(_describe(fields), indent=2).encode() + b"\n"
+
+
+def _describe(fields: Mapping[str, Field]) -> dict[str, Any]:
     for name in fields:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot name a field; use letters, digits, '_', '.', '-'")
@@ -74,7 +84,7 @@ def encode_fields(fields: Mapping[str, Field]) -> str:
         name: {"width": int(field.width), "per_second": float(field.per_second), "dtype": "float16"}
         for name, field in fields.items()
     }
-    return json.dumps({"format": FORMAT, "fields": described}, indent=2) + "\n"
+    return {"format": FORMAT, "fields": described}
 
 
 def decode_fields(content: bytes, place: str) -> dict[str, Field]:
@@ -85,10 +95,14 @@ def decode_fields(content: bytes, place: str) -> dict[str, Field]:
         if version == FORMAT:
             if others := {field["dtype"] for field in fields.values()} - {"float16"}:
                 raise ValueError(f"it has features of {', '.join(map(str, others))}, not float16")
-            return {
+            found = {
                 name: Field(int(field["width"]), float(field["per_second"]))
                 for name, field in fields.items()
             }
+            said = described.get("sha256")  # older stores have none
+            if said not in (None, hashlib.sha256(identity(found)).hexdigest()):
+                raise ValueError("its SHA-256 is another one")
+            return found
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(
             f"{place} is damaged ({error}); copy it from a backup, or delete it: a StoreWriter of"

@@ -187,7 +187,7 @@ def open_index(files: StoreFiles, fields: Mapping[str, Field], *, keep: bool = T
         published = _fetch(files, "index/current").decode(errors="replace").strip()
         state = published if re.fullmatch("[0-9a-f]{32}", published) else "none"
     else:  # the names of shards depend on their content
-        identity = "\n".join([INDEX_VERSION, codec.encode_fields(fields), *shards])
+        identity = "\n".join([INDEX_VERSION, codec.identity(fields).decode(), *shards])
         state = hashlib.sha256(identity.encode()).hexdigest()[:32]
     place = str(files.folder.resolve()) if isinstance(files, LocalFiles) else files.location
     folder = cache_folder() / "stores" / hashlib.sha256(place.encode()).hexdigest()[:16]

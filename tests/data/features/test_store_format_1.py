@@ -3,6 +3,7 @@
 Its index has version 1, which has no hashes of the names.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -68,5 +69,7 @@ def test_what_is_written_has_the_same_bytes(tmp_path):
     with StoreWriter(tmp_path, FIELDS, "old", shard_bytes=40) as writer:
         for video, (features, facts) in VIDEOS.items():
             writer.add(video, features, facts)
-    for path in [OLD / "store.json", *(OLD / "shards").iterdir()]:
+    for path in (OLD / "shards").iterdir():
         assert (tmp_path / path.relative_to(OLD)).read_bytes() == path.read_bytes()
+    said, old = (json.loads((folder / "store.json").read_text()) for folder in (tmp_path, OLD))
+    assert len(said.pop("sha256")) == 64 and said == old  # which came with a later version

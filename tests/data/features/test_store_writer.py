@@ -173,3 +173,17 @@ def open_and_check(folder):
 def test_processes_rebuild_the_index_at_once(folder):
     in_processes("fork", open_and_check, [(folder,)] * 4)
     check(FeatureStore(folder), names(30))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"width": 5', '"width": 4'), ('"per_second": 1.0', '"per_second": 9.0'), ('"2d"', '"3d"')],
+)
+def test_f07_a_changed_digit_in_the_description_of_the_fields_is_noticed(tmp_path, before, after):
+    with StoreWriter(tmp_path, {"2d": Field(5, 1.0)}, "w") as writer:
+        writer.add("a", {"2d": torch.ones(2, 5)})
+    described = (tmp_path / "store.json").read_text()
+    assert before in described
+    (tmp_path / "store.json").write_text(described.replace(before, after))
+    with pytest.raises(StoreError, match="store.json is damaged .its SHA-256 is another one"):
+        FeatureStore(tmp_path)
