@@ -130,6 +130,21 @@ def test_tf32_of_networks_is_off_while_ranking(monkeypatch):
         set_tf32(False)
 
 
+@pytest.mark.parametrize("is_safe", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_that_are_scaled_some_at_a_time_are_the_same(dtype, is_safe, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(50, 24, generator=generator) for _ in range(3)]
+    side = Side(parts, [None, torch.randperm(50, generator=generator), None])
+    lengths = side.lengths(0, 50, torch.device("cpu"))
+    whole, own = side.block(5, 46, torch.device("cpu")), lengths[5:46, None]
+    fast = dtype == torch.float32 and is_safe
+    expected = whole * own.reciprocal().float() if fast else (whole.double() / own).to(dtype)
+    monkeypatch.setattr(rough, "AT_ONCE", 7 * 24)
+    found = torch.empty(41, 24, dtype=dtype)
+    assert rough.scaled_block(side, lengths, 5, is_safe, found).equal(expected)
+
+
 def test_memory_that_runs_out_halves_the_block(monkeypatch, capsys):
     x, y, clips = search(7, "trained")
     expected = rank_both_ways(Side([x]), Side([y]), clips)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import weakref
 
 import pytest
 import torch
@@ -86,6 +87,25 @@ def test_memory_that_runs_out_halves_what_is_embedded_at_a_time(shows, capsys):
     model.embed_tokens = scarce
     check_same(embed(model, Captioned(), batch_size=8, shows=shows), expected)
     assert "2 c" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shows", [None, SHOWS])
+def test_of_what_was_embedded_no_batch_is_kept(shows):
+    model, kept = make_model(), []
+    call = model.embed_tokens if shows else model.forward
+
+    def watch(*words):
+        assert all(own() is None for own in kept[:-2])  # clips and captions of the batch before
+        found = call(*words)
+        kept.append(weakref.ref(next(iter(found.values()))))
+        return found
+
+    if shows:
+        model.embed_tokens = watch
+    else:
+        model.forward = watch
+    embed(model, Captioned(), batch_size=3, shows=shows)
+    assert len(kept) > 3
 
 
 def test_a_single_item_that_does_not_fit_is_an_error():

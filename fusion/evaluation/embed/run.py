@@ -84,6 +84,7 @@ def embed(
         store = Store(first, plan.counts)
         with all_or_none():
             store.write(first or [])
+            first = None  # its memory is that of a batch
             for numbers, batch in batches:
                 store.write(work(numbers, batch))
     store.exchange(lambda process: plan.rows(plan.batches[process :: world_size()]))

@@ -9,6 +9,7 @@ B x T scores at a time.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ from fusion.out_of_memory import Blocks
 Ranks = NDArray[np.float64]
 ROWS, COLUMNS = 1024, 512  # scores at a time on a CPU: they stay in the cache
 ON_DEVICE = 8192  # rows and columns of scores at a time on a GPU
-HELD = 2**22  # numbers of side x that are held in float32
+HELD = 2**22  # numbers of side x that are held in float32, and half as many of side y
 MANY = 64  # where one of so many scores is near, all are computed exactly
 
 
@@ -189,9 +190,7 @@ class _Search:
             way, rows = self.ways[number], self.pairs[number].to(self.device)
             as_good = scores >= (way.best - way.within)[rows]
             way.counts[2].index_add_(0, rows, as_good.long())
-        held = max(ROWS, min(8 * ROWS, HELD // max(1, self.sides[0].width)))
-        size = block or (held if self.device.type == "cpu" else ON_DEVICE)
-        Blocks(size, "queries").run(len(self.sides[0]), self._count_block)
+        Blocks(block or self._rows(), "queries").run(len(self.sides[0]), self._count_block)
 
     def _count_block(self, start: int, stop: int) -> None:
         """Compare some rows of x with all of y; if that fails, counts are as before."""
@@ -205,14 +204,19 @@ class _Search:
 
     def _compare(self, start: int, stop: int) -> None:
         on_cpu = self.device.type == "cpu"
-        height, width = (ROWS, COLUMNS) if on_cpu else (stop - start, ON_DEVICE)
-        x = self._scaled(0, start, stop)
+        height, width = (ROWS, self._columns()) if on_cpu else (stop - start, ON_DEVICE)
+        # One room for all blocks: memory that is freed and taken again and again breaks up.
+        x, room = (
+            torch.empty(rows, self.sides[0].width, dtype=self.dtype, device=self.device)
+            for rows in (stop - start, min(width, len(self.sides[1])))
+        )
+        self._scale(0, start, x)
         first, last = np.searchsorted(self.pairs[0].numpy(), (start, stop))
         own = [part[first:last] for part in self.pairs]
         order = own[1].argsort(stable=True)
         own = [part[order] for part in own]
         for left, right in pieces(0, len(self.sides[1]), width):
-            y = self._scaled(1, left, right)
+            y = self._scale(1, left, room[: right - left])
             first, last = np.searchsorted(own[1].numpy(), (left, right))
             rows, columns = (part[first:last] for part in own)
             for top, bottom in pieces(start, stop, height):
@@ -249,15 +253,20 @@ class _Search:
             asked, there = near if number == 0 else near[::-1]
             way.add(asked + queries.start, there + gallery.start)
 
-    def _scaled(self, side: int, start: int, stop: int) -> Tensor:
-        return scaled_block(
-            self.sides[side],
-            self.divisors[side],
-            start,
-            stop,
-            self.dtype,
-            self.are_safe[side],
-        )
+    def _rows(self) -> int:
+        if self.device.type != "cpu":
+            return ON_DEVICE
+        held = max(ROWS // 2, min(8 * ROWS, HELD // max(1, self.sides[0].width)))
+        rows = max(1, len(self.sides[0]))
+        return math.ceil(rows / math.ceil(rows / held))  # blocks that are as large as one another
+
+    def _columns(self) -> int:
+        held = HELD // 2 // max(1, self.sides[1].width)
+        return max(COLUMNS // 4, min(COLUMNS, held // 8 * 8))  # eight are counted at a time
+
+    def _scale(self, side: int, start: int, found: Tensor) -> Tensor:
+        known = self.sides[side], self.divisors[side]
+        return scaled_block(*known, start, self.are_safe[side], found)
 
 
 def pairs_of(x_clips: Tensor, y_clips: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,11 @@ import math
 import torch
 from torch import Tensor
 
-from fusion.evaluation.ranking.side import Side
+from fusion.evaluation.ranking.side import Side, pieces
 
 SAFE = 1e30  # divisors up to here, and down to its inverse, are numbers of float32 too
 SUMMED = 768  # numbers of two rows that one product sums up
+AT_ONCE = 2**16  # numbers that are divided at a time on a CPU
 PROBE = 512  # rows and columns of the product that shows how a device computes
 
 
@@ -50,17 +51,22 @@ def product_type(device: torch.device) -> torch.dtype:
     return torch.float32 if is_kept else torch.float64
 
 
-def scaled_block(
-    side: Side, divisors: Tensor, start: int, stop: int, dtype: torch.dtype, is_safe: bool
-) -> Tensor:
-    """Read neighbouring rows and divide each by its divisor: (stop - start, E).
+def scaled_block(side: Side, divisors: Tensor, start: int, is_safe: bool, found: Tensor) -> Tensor:
+    """Read the rows from ``start`` on and divide each by its divisor, into ``found`` (any, E).
 
     ``divisors`` are (n,) float64; they are all ``is_safe`` if float32 holds them and their inverse.
     """
-    rows, own = side.block(start, stop, divisors.device), divisors[start:stop, None]
-    if dtype == torch.float64 or rows.dtype == torch.float64 or not is_safe:
-        return (rows.double() / own).to(dtype)
-    return rows.float() * own.reciprocal().float()
+    device, stop = divisors.device, start + len(found)
+    # A mean of several parts takes some copies of its rows: on a CPU, of few at a time.
+    size = max(1, AT_ONCE // side.width) if device.type == "cpu" else max(1, stop - start)
+    for first, last in pieces(start, stop, size):
+        rows, own = side.block(first, last, device), divisors[first:last, None]
+        place = found[first - start : last - start]
+        if found.dtype == torch.float64 or rows.dtype == torch.float64 or not is_safe:
+            place.copy_(rows.double() / own)
+        else:
+            torch.mul(rows.float(), own.reciprocal().float(), out=place)
+    return found
 
 
 def are_safe(divisors: Tensor) -> bool:
