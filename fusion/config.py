@@ -62,7 +62,7 @@ class ConfigError(ValueError):
     """A config that cannot be used; the message is one line, whatever is in a key or value."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()) if "\n" in message else message)
+        super().__init__(" ".join(line for line in message.splitlines() if line.strip()))
 
 
 def load_config(

@@ -38,8 +38,7 @@ def run(command: Callable[[], object]) -> None:
         return
     try:
         with stops_raise():
-            command()
-        sys.stdout.flush()
+            _call(command)
     except Stopped as stop:
         ignore_stops()
         if os.environ.get("LOCAL_RANK", "0") != "0":  # all processes stop: the first one says so
@@ -81,8 +80,25 @@ class _Visible(logging.Formatter):
         return visible(super().format(record))
 
 
+def _call(command: Callable[[], object]) -> None:
+    """Call a command and write all its output, also if it ends by ``sys.exit``."""
+    try:
+        command()
+    except SystemExit:
+        _flush()
+        raise
+    _flush()
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is for a program without terminal and output
+        sys.stdout.flush()
+
+
 def _is_output_closed() -> bool:
     """Tell whether the program that reads the output has gone; what is left of it is dropped."""
+    if sys.stdout is None or not hasattr(select, "poll"):  # which Windows has not
+        return False
     try:
         place = sys.stdout.fileno()
     except (ValueError, OSError):  # no file

@@ -82,21 +82,32 @@ def test_f04_a_lost_process_is_one_line(capsys):
 
 
 @pytest.mark.parametrize("lines", [1, 10_000])  # less and more than the buffer of a stream
-def test_a_program_that_reads_no_further_ends_the_command_in_silence(lines, monkeypatch, capsys):
+@pytest.mark.parametrize("leave", [0, 1])  # by sys.exit
+def test_a_program_that_reads_no_further_ends_the_command_in_silence(
+    lines, leave, monkeypatch, capsys
+):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as output, pytest.raises(SystemExit) as end:
         monkeypatch.setattr(sys, "stdout", output)
-        run(lambda: print("a\n" * lines))
+        run(lambda: (print("a\n" * lines), leave and sys.exit(leave)))
     assert end.value.code == 128 + signal.SIGPIPE
     assert not capsys.readouterr().err
 
 
-def test_another_broken_pipe_is_said(capsys):
-    def fail_to_reach_a_worker():
-        raise BrokenPipeError(32, "Broken pipe")
+def fail_to_reach_a_worker():
+    raise BrokenPipeError(32, "Broken pipe")
 
-    with pytest.raises(SystemExit) as end:
+
+@pytest.mark.parametrize("has_output", [True, False])
+def test_another_broken_pipe_is_said(has_output, monkeypatch, capsys, tmp_path):
+    with (tmp_path / "out").open("w") as output, pytest.raises(SystemExit) as end:
+        monkeypatch.setattr(sys, "stdout", output if has_output else None)
         run(fail_to_reach_a_worker)
     assert end.value.code == 2
     assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_a_command_without_output_succeeds(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as where a shell was told to close it
+    run(lambda: print("a"))

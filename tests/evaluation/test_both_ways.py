@@ -1,5 +1,7 @@
 """Both directions by one product against each direction by exact scores, its plain twin."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -141,8 +143,30 @@ def test_rows_that_are_scaled_some_at_a_time_are_the_same(dtype, is_safe, monkey
     fast = dtype == torch.float32 and is_safe
     expected = whole * own.reciprocal().float() if fast else (whole.double() / own).to(dtype)
     monkeypatch.setattr(rough, "AT_ONCE", 7 * 24)
-    found = torch.empty(41, 24, dtype=dtype)
-    assert rough.scaled_block(side, lengths, 5, is_safe, found).equal(expected)
+    block, sizes = side.block, []
+    side.block = lambda start, stop, device: (
+        sizes.append(stop - start) or block(start, stop, device)
+    )
+    out = torch.empty(41, 24, dtype=dtype)
+    assert rough.scaled_block(side, lengths, 5, is_safe, out).equal(expected)
+    assert sizes == [7, 7, 7, 7, 7, 6]
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "held"),
+    [
+        (3350, 6144, (670, 336)),  # 5 blocks, of at most 682 rows; 16 MiB and 8 MiB in float32
+        (838, 6144, (419, 336)),
+        (838, 64, (838, 512)),
+        (3350, 20_000, (479, 128)),  # 512 and 128 rows at least
+        (0, 512, (1, 512)),
+    ],
+)
+def test_the_rows_that_are_held_are_of_so_many_bytes(rows, width, held):
+    side = Side([torch.ones(1, 1).expand(rows, width)])
+    nothing = SimpleNamespace(sides=(side, side), device=torch.device("cpu"))
+    found = both_ways._Search._rows(nothing), both_ways._Search._columns(nothing)
+    assert found == held
 
 
 def test_memory_that_runs_out_halves_the_block(monkeypatch, capsys):

@@ -241,7 +241,7 @@ def fake_run(folder, config, devices=1, speed=50.0, share=0.2):
     return folder
 
 
-def test_the_rate_of_a_run_predicts_it(tmp_path, capsys, monkeypatch):
+def test_the_rate_of_a_run_predicts_it(tmp_path, capsys):
     run = fake_run(tmp_path / "one", {})
     found = read_run(run)
     assert found.step == 4 / 50 and found.devices == 1 and found.clips == 4 * 6
@@ -255,8 +255,6 @@ def test_the_rate_of_a_run_predicts_it(tmp_path, capsys, monkeypatch):
         0.8 * 4 / 50
     )
     two = fake_run(tmp_path / "two", {}, devices=2)
-    shared = Together(Rates(1e9, 1e9, 1e-6), latency=1e-4, link=1e9)
-    monkeypatch.setattr(measured, "measure_together", lambda count: shared)
     main(["plan", "--measured", str(two), "--like", str(run), "--local-gbps", "1"])
     out = capsys.readouterr().out
     assert "2 devices" in out and "predicted / measured" in out

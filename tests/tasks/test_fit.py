@@ -97,7 +97,11 @@ def test_a_classifier_is_fitted_too():
 
 
 def test_another_number_of_classes_than_that_of_the_data_is_refused():
-    task = Classification(load_config("tsm", ["model.num_classes=3"]))
-    task.source = Films()
-    with pytest.raises(ConfigError, match="model.num_classes is 3, but the data has 2 classes"):
-        task.fit(1)
+    for number in (2, 3):
+        task = Classification(load_config("tsm", [f"model.num_classes={number}"]))
+        task.source = Films()
+        if number == 2:
+            assert task.fit(1)["model"]["num_classes"] == 2
+            continue
+        with pytest.raises(ConfigError, match="model.num_classes is 3, but the data has 2 classes"):
+            task.fit(1)

@@ -235,13 +235,14 @@ class Faults:
 
 def run(*words, stages=None, here=False, loss=None, **settings):
     """Train; give parameters and running statistics, the chunk at the end, and faults had."""
-    with tempfile.TemporaryDirectory() as folder:
+    few = mock.patch.object(collectives, "BUCKET_BYTES", BUCKET_BYTES)
+    with tempfile.TemporaryDirectory() as folder, few:
         trainer = make_trainer(Path(folder), *words, loss=loss, **settings)
+        assert len(trainer.step.buckets.buckets) > 1
         faults = Faults(trainer, stages, here) if stages else None
         begin = faults.begin if faults else exchange.begin
         with (
             mock.patch.object(exchange, "begin", begin),
-            mock.patch.object(collectives, "BUCKET_BYTES", BUCKET_BYTES),
             contextlib.redirect_stderr(io.StringIO()),
         ):
             trainer.fit()
@@ -426,7 +427,7 @@ class LocalNegatives(Loss):
 def main():
     Accelerator(cpu=True)
     torch.set_num_threads(1)
-    collectives.BUCKET_BYTES = BUCKET_BYTES  # also where a trainer is made without a run
+    collectives.BUCKET_BYTES = BUCKET_BYTES  # of trainers that are made without run()
     rank, world_size = place()
     reference, (thorough, few) = torch.load(sys.argv[1]), (w in sys.argv for w in WORDS)
     result = {"world_size": world_size, "without faults": compare(reference, thorough, few)}

@@ -99,9 +99,11 @@ def decode_fields(content: bytes, place: str) -> dict[str, Field]:
                 name: Field(int(field["width"]), float(field["per_second"]))
                 for name, field in fields.items()
             }
+            if unknown := described.keys() - {"format", "fields", "sha256"}:
+                raise ValueError(f"it has {', '.join(map(str, unknown))}, which is unknown")
             said = described.get("sha256")  # older stores have none
             if said not in (None, hashlib.sha256(identity(found)).hexdigest()):
-                raise ValueError("its SHA-256 is another one")
+                raise ValueError("its SHA-256 is not the one that is written in it")
             return found
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(

@@ -5,7 +5,8 @@ in the order of time. A clip needs some 20 of the thousands of rows of a video; 
 read. A store is a folder, or the same behind a URL:
 
 store.json                    ``{"format": 1, "fields": {"2d": {"width": 2048, "per_second": 1.0,
-                              "dtype": "float16"}, …}, "sha256": of the rest}``; never changes.
+                              "dtype": "float16"}, …}, "sha256": of this JSON without it, with an
+                              indent of two spaces and a line break at the end}``; never changes.
 shards/NAME.safetensors       an ordinary safetensors file of float16 matrices, named VIDEO/FIELD.
 shards/NAME.json              its index piece: ``{"format": 1, "size": bytes of the shard,
                               "sha256": of the shard, "videos": {VIDEO: {"facts": {…}, "fields":

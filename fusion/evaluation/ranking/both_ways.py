@@ -205,18 +205,15 @@ class _Search:
     def _compare(self, start: int, stop: int) -> None:
         on_cpu = self.device.type == "cpu"
         height, width = (ROWS, self._columns()) if on_cpu else (stop - start, ON_DEVICE)
-        # One room for all blocks: memory that is freed and taken again and again breaks up.
-        x, room = (
-            torch.empty(rows, self.sides[0].width, dtype=self.dtype, device=self.device)
-            for rows in (stop - start, min(width, len(self.sides[1])))
-        )
-        self._scale(0, start, x)
+        x = self._scale(0, start, self._buffer(stop - start))
+        # All blocks of y use one buffer: many large ones in turn would fragment the memory.
+        buffer = self._buffer(min(width, len(self.sides[1])))
         first, last = np.searchsorted(self.pairs[0].numpy(), (start, stop))
         own = [part[first:last] for part in self.pairs]
         order = own[1].argsort(stable=True)
         own = [part[order] for part in own]
         for left, right in pieces(0, len(self.sides[1]), width):
-            y = self._scale(1, left, room[: right - left])
+            y = self._scale(1, left, buffer[: right - left])
             first, last = np.searchsorted(own[1].numpy(), (left, right))
             rows, columns = (part[first:last] for part in own)
             for top, bottom in pieces(start, stop, height):
@@ -264,9 +261,12 @@ class _Search:
         held = HELD // 2 // max(1, self.sides[1].width)
         return max(COLUMNS // 4, min(COLUMNS, held // 8 * 8))  # eight are counted at a time
 
-    def _scale(self, side: int, start: int, found: Tensor) -> Tensor:
+    def _buffer(self, rows: int) -> Tensor:
+        return torch.empty(rows, self.sides[0].width, dtype=self.dtype, device=self.device)
+
+    def _scale(self, side: int, start: int, out: Tensor) -> Tensor:
         known = self.sides[side], self.divisors[side]
-        return scaled_block(*known, start, self.are_safe[side], found)
+        return scaled_block(*known, start, self.are_safe[side], out)
 
 
 def pairs_of(x_clips: Tensor, y_clips: Tensor) -> tuple[Tensor, Tensor]:

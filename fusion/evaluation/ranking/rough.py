@@ -51,22 +51,22 @@ def product_type(device: torch.device) -> torch.dtype:
     return torch.float32 if is_kept else torch.float64
 
 
-def scaled_block(side: Side, divisors: Tensor, start: int, is_safe: bool, found: Tensor) -> Tensor:
-    """Read the rows from ``start`` on and divide each by its divisor, into ``found`` (any, E).
+def scaled_block(side: Side, divisors: Tensor, start: int, is_safe: bool, out: Tensor) -> Tensor:
+    """Read the rows from ``start`` on and divide each by its divisor, into ``out`` (any, E).
 
     ``divisors`` are (n,) float64; they are all ``is_safe`` if float32 holds them and their inverse.
     """
-    device, stop = divisors.device, start + len(found)
+    device, stop = divisors.device, start + len(out)
     # A mean of several parts takes some copies of its rows: on a CPU, of few at a time.
     size = max(1, AT_ONCE // side.width) if device.type == "cpu" else max(1, stop - start)
     for first, last in pieces(start, stop, size):
         rows, own = side.block(first, last, device), divisors[first:last, None]
-        place = found[first - start : last - start]
-        if found.dtype == torch.float64 or rows.dtype == torch.float64 or not is_safe:
+        place = out[first - start : last - start]
+        if out.dtype == torch.float64 or rows.dtype == torch.float64 or not is_safe:
             place.copy_(rows.double() / own)
         else:
             torch.mul(rows.float(), own.reciprocal().float(), out=place)
-    return found
+    return out
 
 
 def are_safe(divisors: Tensor) -> bool:

@@ -77,10 +77,11 @@ class Classification(Choosing):
     def fit(self, processes: int) -> Mapping[str, Any]:
         """Fill in the number of classes."""
         self.classes = list(self.source.class_names)
-        if self.asked not in (None, len(self.classes)):
+        # That of init is checked with the other weights.
+        if self.config["init"] is None and self.asked not in (None, len(self.classes)):
             raise ConfigError(
                 f"model.num_classes is {self.asked}, but the data has {len(self.classes)} classes;"
-                " leave it out"
+                " set model.num_classes=null"
             )
         found = fit_config(self.config, self.source, self.source.clips, processes)
         self.config = _with_classes(found, len(self.classes))

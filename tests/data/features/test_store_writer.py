@@ -185,5 +185,5 @@ def test_f07_a_changed_digit_in_the_description_of_the_fields_is_noticed(tmp_pat
     described = (tmp_path / "store.json").read_text()
     assert before in described
     (tmp_path / "store.json").write_text(described.replace(before, after))
-    with pytest.raises(StoreError, match="store.json is damaged .its SHA-256 is another one"):
+    with pytest.raises(StoreError, match="store.json is damaged .its SHA-256 is not the one"):
         FeatureStore(tmp_path)
