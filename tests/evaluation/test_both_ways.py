@@ -155,8 +155,8 @@ def test_rows_that_are_scaled_some_at_a_time_are_the_same(dtype, is_safe, monkey
 @pytest.mark.parametrize(
     ("rows", "width", "held"),
     [
-        (3350, 6144, (670, 336)),  # 5 blocks, of at most 682 rows; 16 MiB and 8 MiB in float32
-        (838, 6144, (419, 336)),
+        (3350, 6144, (670, 168)),  # 5 blocks, of at most 682 rows; 16 MiB and 4 MiB in float32
+        (838, 6144, (419, 168)),
         (838, 64, (838, 512)),
         (3350, 20_000, (479, 128)),  # 512 and 128 rows at least
         (0, 512, (1, 512)),

@@ -35,7 +35,7 @@ from fusion.out_of_memory import Blocks
 Ranks = NDArray[np.float64]
 ROWS, COLUMNS = 1024, 512  # scores at a time on a CPU: they stay in the cache
 ON_DEVICE = 8192  # rows and columns of scores at a time on a GPU
-HELD = 2**22  # numbers of side x that are held in float32, and half as many of side y
+HELD = 2**22  # numbers of side x that are held in float32, and a quarter of it of side y
 MANY = 64  # where one of so many scores is near, all are computed exactly
 
 
@@ -258,7 +258,7 @@ class _Search:
         return math.ceil(rows / math.ceil(rows / held))  # blocks that are as large as one another
 
     def _columns(self) -> int:
-        held = HELD // 2 // max(1, self.sides[1].width)
+        held = HELD // 4 // max(1, self.sides[1].width)
         return max(COLUMNS // 4, min(COLUMNS, held // 8 * 8))  # eight are counted at a time
 
     def _buffer(self, rows: int) -> Tensor:
