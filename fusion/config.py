@@ -21,6 +21,7 @@ from fusion.parts import find_part, nearest
 from fusion.recipes import read_layers
 from fusion.typed import check_numbers, expand_all, read_override, variable_meant
 from fusion.value_types import hints_of, wanted_instead
+from fusion.words import OneLineError
 
 Section = Mapping[str, Any]
 
@@ -58,11 +59,8 @@ SECTIONS = ("data", "text_encoder", "model", "loss", "trainer", "evaluation")
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-class ConfigError(ValueError):
-    """A config that cannot be used; the message is one line, whatever is in a key or value."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(line for line in message.splitlines() if line.strip()))
+class ConfigError(OneLineError):
+    """A config that cannot be used."""
 
 
 def load_config(

@@ -204,6 +204,13 @@ def clock(second: float) -> str:
 _KEPT = "\n\t\u200c\u200d"  # lines, and what joins letters in some languages
 
 
+class OneLineError(ValueError):
+    """An error whose message is one line, whatever is in the names and values that it repeats."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(line for line in message.splitlines() if line.strip()))
+
+
 def visible(text: str) -> str:
     r"""Write characters that would steer a terminal as ``\x1b``: names come from files of others.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, NoReturn
 from fusion.data.captions.guess import Guesses, decode, find_separator, said_separator
 from fusion.data.untrusted.reading import read_bytes
 from fusion.files import missing_folder
+from fusion.words import OneLineError
 
 # Names of each column: our own first, then those of MSR-VTT, YouCook2 and HowTo100M. The first name
 # that a file has counts; its other columns are ignored.
@@ -32,7 +33,7 @@ MOST_TEXT = 2**29  # bytes; a million captions have some 2**26
 _UNIT = re.compile(r"[\s_]*[(\[]?\b(s|sec|secs|seconds)[)\]]$")  # as in "start (s)"
 
 
-class CaptionError(ValueError):
+class CaptionError(OneLineError):
     """A caption file that cannot be read; one line with the file, the place and the way out."""
 
 

@@ -53,6 +53,7 @@ REFUSED = [  # content, what the message says besides separator and encoding
     ("Film;Anfang;Ende;Satz\na.mp4;1;2;x\n", "line 1: no column start, end, text among Film, An"),
     ("video,start_ms,end_ms,text\na.mp4,1,2,x\n", "line 1: no column start, end among video, sta"),
     ("video,start,duration,text\na.mp4,1,2,x\n", "line 1: no column end among video, start, dura"),
+    ('"vid\n\neo",start,end,text\na,1,2,x\n', "line 1: no column video among vid eo, start"),
 ]
 BROKEN = [  # no table at all: neither encoding nor separator can be said
     (b"PK\x03\x04 spreadsheet", "line 1: a spreadsheet, not a text file; save it as csv in UTF-8"),
