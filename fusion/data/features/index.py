@@ -90,9 +90,9 @@ class Index:
         if self._checks is None:
             return
         shard = int(self._places[row, 0])
-        if 0 <= shard < len(self.shards):
-            begin, end = self._facts_ends[row : row + 2].tolist()
-            facts = self._facts[max(begin, 0) : max(end, 0)].tobytes()
+        begin, end = self._facts_ends[row : row + 2].tolist()
+        if 0 <= shard < len(self.shards) and 0 <= begin <= end:
+            facts = self._facts[begin:end].tobytes()
             name, shards = self.videos.encoded(row), (self.shards[shard], self.sizes[shard])
             if _checksum(name, *shards, self._places[row, 1:], facts) == int(self._checks[row]):
                 return

@@ -130,6 +130,16 @@ def test_what_an_index_says_is_checked_for_each_video_that_is_read(folder):
         damaged.read("v003", "2d")
 
 
+@pytest.mark.parametrize(("row", "end"), [(0, -1), (1, -5), (1, 10**9)])
+def test_f07_facts_that_begin_or_end_nowhere_are_noticed(folder, row, end):
+    store = FeatureStore(folder)
+    ends = np.array(store.index._facts_ends)
+    ends[row] = end
+    forge(folder, facts_ends=ends)
+    with pytest.raises(StoreError, match="damaged index .* 'v000' has changed"):
+        FeatureStore(folder).facts("v000")
+
+
 def fail(times, number):
     """Make ``os.pread`` fail so many times."""
     left, plain = [times], os.pread
