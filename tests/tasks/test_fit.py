@@ -97,11 +97,10 @@ def test_a_classifier_is_fitted_too():
 
 
 def test_another_number_of_classes_than_that_of_the_data_is_refused():
-    for number in (2, 3):
-        task = Classification(load_config("tsm", [f"model.num_classes={number}"]))
-        task.source = Films()
-        if number == 2:
-            assert task.fit(1)["model"]["num_classes"] == 2
-            continue
-        with pytest.raises(ConfigError, match="model.num_classes is 3, but the data has 2 classes"):
-            task.fit(1)
+    right, wrong = (
+        Classification(load_config("tsm", [f"model.num_classes={number}"])) for number in (2, 3)
+    )
+    right.source = wrong.source = Films()
+    assert right.fit(1)["model"]["num_classes"] == 2
+    with pytest.raises(ConfigError, match="model.num_classes is 3, but the data has 2 classes"):
+        wrong.fit(1)

@@ -235,8 +235,8 @@ class Faults:
 
 def run(*words, stages=None, here=False, loss=None, **settings):
     """Train; give parameters and running statistics, the chunk at the end, and faults had."""
-    few = mock.patch.object(collectives, "BUCKET_BYTES", BUCKET_BYTES)
-    with tempfile.TemporaryDirectory() as folder, few:
+    several = mock.patch.object(collectives, "BUCKET_BYTES", BUCKET_BYTES)
+    with tempfile.TemporaryDirectory() as folder, several:
         trainer = make_trainer(Path(folder), *words, loss=loss, **settings)
         assert len(trainer.step.buckets.buckets) > 1
         faults = Faults(trainer, stages, here) if stages else None

@@ -35,7 +35,7 @@ from fusion.out_of_memory import Blocks
 Ranks = NDArray[np.float64]
 ROWS, COLUMNS = 1024, 512  # scores at a time on a CPU: they stay in the cache
 ON_DEVICE = 8192  # rows and columns of scores at a time on a GPU
-HELD = 2**22  # numbers of side x that are held in float32, and a quarter of it of side y
+HELD = 2**22  # numbers of side x that are held in float32; of side y a quarter as many
 MANY = 64  # where one of so many scores is near, all are computed exactly
 
 
